@@ -1,0 +1,400 @@
+"""The contracts: what a target, an attack and a defence are, and the values that pass between them.
+
+This is all that a plugin author imports. Images are float tensors in [0,1], shape (N, C, H, W); targets normalise
+inside. MACs are 64-bit integers. `bench.testing` checks an implementation against what is promised here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import BudgetSpent, ContractBroken
+from bench.threat import Threat
+
+__all__ = [
+    "Attack",
+    "BudgetSpent",
+    "Defense",
+    "ForkEdit",
+    "Job",
+    "Losses",
+    "MaskGrad",
+    "Output",
+    "Skip",
+    "Target",
+    "Threat",
+    "Units",
+    "View",
+]
+
+MaskGrad = Literal["ste", "none"]
+"""How a hard mask passes gradients: "ste" straight-through (that of the gate value), "none" a constant."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """The pieces of work a target can leave out; one row a unit, U rows.
+
+    Consecutive units with the same `owner` form one map of `shape` (their product is the owner's number of units):
+    a block is `()`, the positions of a block `(H, W)`, the channels of a convolution `(C,)`.
+
+    Attributes:
+        name: for people, unique ("group2.block0").
+        kind: "block", "channel", "position", "exit" …
+        owner: the part of the network that the unit belongs to.
+        shape: the map that the owner's units form.
+        cost: (U,) int64, MACs of the work that this unit alone guards. Only ever lambda in a loss: the costs need
+            not add up to anything.
+        threshold: (U,) float64; gate value = margin + threshold.
+        low, high: (U,) float64; the gate value lies within [low, high] (infinite where unbounded).
+        strict: (U,) bool; the unit is wanted when margin > 0, else when margin >= 0.
+        after: (U,) int64; index of the unit without which this one cannot run (exits, halting), -1 if none.
+    """
+
+    name: tuple[str, ...]
+    kind: tuple[str, ...]
+    owner: tuple[str, ...]
+    shape: tuple[tuple[int, ...], ...]
+    cost: Tensor
+    threshold: Tensor
+    low: Tensor
+    high: Tensor
+    strict: Tensor
+    after: Tensor
+
+    def __post_init__(self) -> None:
+        count = len(self.name)
+        for column in fields(self):
+            value = getattr(self, column.name)
+            if len(value) != count:
+                raise ContractBroken(f"Units.{column.name} has {len(value)} rows, but there are {count} names")
+        for name, kind in [("cost", torch.int64), ("after", torch.int64), ("strict", torch.bool)]:
+            if getattr(self, name).dtype != kind:
+                raise ContractBroken(f"Units.{name} must be {kind}, got {getattr(self, name).dtype}")
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    def wanted(self, margins: Tensor) -> Tensor:
+        """Which units their own margin asks for: (N, U) bool from (N, U) margins."""
+        strict = self.strict.to(margins.device)
+        return torch.where(strict, margins > 0, margins >= 0)
+
+    def admissible(self, decisions: Tensor) -> Tensor:
+        """The largest admissible decisions inside `decisions` (N, U): a unit runs only if the one it comes after does."""
+        closed = decisions.clone()
+        for unit, parent in enumerate(self.after.tolist()):
+            if parent >= 0:
+                closed[:, unit] &= closed[:, parent]
+        return closed
+
+    @classmethod
+    def of_blocks(cls, names: Sequence[str], owners: Sequence[str], cost: Sequence[int], *, threshold: float = 0.5) -> Units:
+        """Units of kind "block" with gate values in [0,1], wanted strictly above `threshold`."""
+        count = len(names)
+        column = torch.ones(count, dtype=torch.float64)
+        return cls(
+            name=tuple(names),
+            kind=("block",) * count,
+            owner=tuple(owners),
+            shape=((),) * count,
+            cost=torch.tensor(list(cost), dtype=torch.int64),
+            threshold=column * threshold,
+            low=column * 0,
+            high=column,
+            strict=torch.ones(count, dtype=torch.bool),
+            after=torch.full((count,), -1, dtype=torch.int64),
+        )
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a target says about N images, with K classes and U units.
+
+    Attributes:
+        logits: (N, K), with the decisions taken.
+        margins: (N, U) of all units, reached or not; differentiable with respect to the images.
+        logit_margins: (N, U), the same zero set before squashing (pre-sigmoid, pre-ReLU); `margins` where there is none.
+        decisions: (N, U) bool, what really ran.
+        exits: (N, E, K) logits of every exit, the last included; None for networks without exits.
+    """
+
+    logits: Tensor
+    margins: Tensor
+    logit_margins: Tensor
+    decisions: Tensor
+    exits: Tensor | None = None
+
+    def detach(self) -> Output:
+        """The same values without their graph."""
+        return replace(
+            self,
+            logits=self.logits.detach(),
+            margins=self.margins.detach(),
+            logit_margins=self.logit_margins.detach(),
+            exits=None if self.exits is None else self.exits.detach(),
+        )
+
+    def rows(self, index: Tensor) -> Output:
+        """The rows named by `index`, in that order."""
+        return Output(
+            self.logits[index],
+            self.margins[index],
+            self.logit_margins[index],
+            self.decisions[index],
+            None if self.exits is None else self.exits[index],
+        )
+
+
+ForkEdit = Callable[[int, int, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(loss index, unit, gradient of the main path, gradient of the gate path) -> the two gradients to use instead."""
+
+
+class Target(nn.Module, ABC):
+    """A dynamic network with its weights.
+
+    Required: `forward`, `execute`, `macs`; and, set in `__init__`, the attributes `units`, `image_shape` and `classes`.
+    Optional: `extremes` (where not every combination of decisions is admissible) and calls of `fork`.
+
+    Attributes:
+        units: the U pieces of work that can be left out.
+        image_shape: (C, H, W).
+        classes: K.
+        mask_grad: what this network's original does with the gradient of a hard mask; an attack may choose otherwise.
+            Straight-through masks never change a forward value.
+    """
+
+    version: ClassVar[int] = 1
+    """Bumped when the numbers of this class change; part of every cell's key."""
+    follows: ClassVar[str] = ""
+    """The paper that the network follows, for people."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    units: Units
+    image_shape: tuple[int, int, int]
+    classes: int
+    mask_grad: MaskGrad = "none"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fork_edit: ForkEdit | None = None
+        self._fork_loss = 0
+
+    @abstractmethod
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        """Evaluate N images at once, differentiably.
+
+        Args:
+            images: (N, C, H, W) in [0,1].
+            decisions: (N, U) bool forces exactly those units, whatever the gates say; margins are still reported.
+        """
+
+    @abstractmethod
+    def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
+        """Evaluate one image and really leave the work out: what is counted, and what latency means.
+
+        Args:
+            image: (1, C, H, W) in [0,1].
+            decisions: (1, U) bool, as in `forward`.
+
+        Agrees with `forward` in logits (to float noise) and decisions (exactly, but for margins within that noise).
+        """
+
+    @abstractmethod
+    def macs(self, decisions: Tensor) -> Tensor:
+        """(N,) int64, the exact MACs of `execute` under these (N, U) decisions."""
+
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """The cheapest and the dearest admissible decisions, each (1, U) bool; all off and all on unless overridden."""
+        off = torch.zeros(1, len(self.units), dtype=torch.bool)
+        return off, ~off
+
+    @property
+    def floor(self) -> int:
+        """MACs of the cheapest decisions that the target's own rule admits."""
+        return int(self.macs(self.extremes()[0]))
+
+    @property
+    def ceiling(self) -> int:
+        """MACs of the dearest decisions that the target's own rule admits."""
+        return int(self.macs(self.extremes()[1]))
+
+    def fork(self, x: Tensor, unit: int) -> tuple[Tensor, Tensor]:
+        """The identity through which the gate of `unit` reads its features: (main path, gate path).
+
+        An attack may edit the two gradients that meet here (`View.gradients(..., at_fork=…)`).
+        """
+        if self._fork_edit is None or not x.requires_grad:
+            return x, x
+        main, gate = _Fork.apply(x, self, unit)  # type: ignore[no-untyped-call]
+        return main, gate
+
+
+class _Fork(torch.autograd.Function):
+    """Identity on two paths whose backward hands both gradients to the target's fork edit before adding them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, target: Target, unit: int) -> tuple[Tensor, Tensor]:
+        ctx.target, ctx.unit = target, unit
+        return x.view_as(x), x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        main, gate = grads
+        edit = ctx.target._fork_edit
+        if edit is not None:
+            main, gate = edit(ctx.target._fork_loss, ctx.unit, main, gate)
+        return main + gate, None, None
+
+
+Losses = Callable[[Output], Sequence[Tensor]]
+"""Output -> one (M,) tensor a loss, one number a row. A row whose loss is exactly 0 promises a zero gradient."""
+
+
+class View(Protocol):
+    """How an attack reaches a target: counted, budgeted, and no further than its access allows.
+
+    `rows` is (M,) int64 and says which image of the batch each of the M evaluated images belongs to (restarts, draws,
+    batches that shrink). Costs are counted per image in forward-equivalents: a forward is 1, a backward 2.
+    """
+
+    @property
+    def units(self) -> Units: ...
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def floor(self) -> int: ...
+    @property
+    def ceiling(self) -> int: ...
+    @property
+    def left(self) -> Tensor:
+        """(N,) int64, forward-equivalents left to each image of the batch."""
+        ...
+
+    def using(self, mask_grad: Literal["target", "ste", "none"]) -> View:
+        """The same view (and the same budget) with another gradient of hard masks."""
+        ...
+
+    def __call__(self, images: Tensor, rows: Tensor) -> Output:
+        """Evaluate without a graph. Costs 1 a row; needs access "gates"."""
+        ...
+
+    def gradients(
+        self, losses: Losses, images: Tensor, rows: Tensor, at_fork: ForkEdit | None = None
+    ) -> tuple[Output, tuple[Tensor, ...]]:
+        """One forward, and one gradient with respect to `images` for each loss.
+
+        Costs 1 a row, and 2 more for each loss that is not exactly 0 in that row. Needs access "gates".
+        """
+        ...
+
+    def macs(self, images: Tensor, rows: Tensor) -> Tensor:
+        """(M,) int64, executed MACs. Costs 1 a row; the only door for access "macs"."""
+        ...
+
+    def price(self, decisions: Tensor) -> Tensor:
+        """(M,) int64, MACs of (M, U) decisions already seen. Free; needs access "gates"."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an attack is to do, beside the images.
+
+    Attributes:
+        threat: what the saved image may change; iterates are projected onto it.
+        budget: forward-equivalents for each image.
+        ids: the image ids of the batch.
+        seed: of the protocol.
+        progress: call with (done, total) steps; may be called often.
+    """
+
+    threat: Threat
+    budget: int
+    ids: tuple[str, ...]
+    seed: int = 0
+    progress: Callable[[int, int], None] = field(default=lambda done, total: None, repr=False, compare=False)
+
+    def generators(self) -> list[torch.Generator]:
+        """One fresh CPU generator an image, seeded by the protocol's seed and the image's id alone."""
+        return [image_generator(self.seed, name) for name in self.ids]
+
+    def draw(self, shape: Sequence[int], *, normal: bool = False) -> Tensor:
+        """(N, *shape) numbers, row i from image i's own generator: uniform in [0,1), or standard normal."""
+        draw = torch.randn if normal else torch.rand
+        return torch.stack([draw(tuple(shape), generator=generator) for generator in self.generators()])
+
+
+def image_generator(seed: int, name: str) -> torch.Generator:
+    """A CPU generator that depends on the seed and the image's id, and on nothing else."""
+    from hashlib import sha256
+
+    digest = sha256(f"{seed}\n{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Why an attack does not run on a target; the cell is `skipped` with this reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """An energy-oriented attack; subclasses are frozen, keyword-only dataclasses whose fields are its parameters.
+
+    Attributes:
+        access: "gates" sees margins and gradients; "macs" sees executed MACs only (black box).
+        randomised: whether another seed gives another result.
+        version: bumped when the numbers of this class change; part of every cell's key.
+        presets: named sets of parameters (`use = "gradauto:code"`), literals.
+    """
+
+    access: ClassVar[Literal["gates", "macs"]] = "gates"
+    randomised: ClassVar[bool] = False
+    version: ClassVar[int] = 1
+    follows: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def supports(self, target: Target, threat: Threat) -> Skip | None:
+        """None when the attack can run; else the reason why not."""
+        return None
+
+    @abstractmethod
+    def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
+        """Adversarial images, (N, C, H, W) float in [0,1], inside `job.threat`.
+
+        Args:
+            view: the way to the target.
+            images: (N, C, H, W), the clean images; not to be edited in place.
+            labels: (N,) int64, the target's own clean predictions.
+            job: threat, budget, ids, generators, progress.
+        """
+
+
+class Defense(ABC):
+    """Something put around a target. A wrapped target is a target: audited, counted, attackable."""
+
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @abstractmethod
+    def wrap(self, target: Target) -> Target:
+        """The defended target."""
+
+
+class Report(ABC):
+    """Renders a frozen board. Pure: the same board gives the same bytes."""
+
+    @abstractmethod
+    def render(self, board: Any, out: Any) -> None:
+        """Write the report of `board` (a `bench.board.Board`) into the folder `out` (a `pathlib.Path`)."""
