@@ -44,7 +44,7 @@ class Dataset(ABC):
 
     splits: ClassVar[Sequence[str]] = ("train", "test")
     sizes: ClassVar[Mapping[str, int]] = {}
-    note: ClassVar[str] = ""
+    note: str = ""
     credits: ClassVar[Sequence[str]] = ()
     flip_allowed: ClassVar[bool] = True
 
