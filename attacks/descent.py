@@ -1,0 +1,132 @@
+"""The loop of an iterative attack: evaluate, keep, rectify, step, put back inside; rows leave when they are done.
+
+The loop owns the budget. A row takes part in a step only while it can pay for the dearest step the attack may ask of it and
+for what is held back for the end; when `BudgetSpent` comes all the same, the loop stops and what was kept is returned.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attacks.box import Box, Place
+from attacks.incumbent import Incumbent
+from attacks.optimiser import Optimiser, Schedule, decay
+from bench.api import BudgetSpent, Job, Output, View
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What an attack says about the iterates it was shown.
+
+    Attributes:
+        output: of the iterates.
+        loss: (M,) what the attack minimises, distance included.
+        gradient: (M, C, H, W) to descend along, with respect to the free variable.
+    """
+
+    output: Output
+    loss: Tensor
+    gradient: Tensor
+
+
+class Climb(ABC):
+    """One attack's part of the loop: where to go from here."""
+
+    @abstractmethod
+    def look(self, place: Place, rows: Tensor, share: Tensor) -> Direction:
+        """Evaluate the iterates at `place` of images `rows` (M,), when `share` (M,) of the run is over. Rows never mix."""
+
+    def amend(self, step: Tensor, place: Place, rows: Tensor) -> Tensor:
+        """The step that is really taken, (M, C, H, W), to be subtracted; the optimiser's unless overridden."""
+        return step
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The loop over a batch.
+
+    Attributes:
+        view, job: of the batch. clean: (N, C, H, W).
+        box: of the free variable.
+        optimiser: fresh; its state follows the rows.
+        incumbent: what is kept.
+        steps: how many evaluations at most, or "budget": as many as the budget pays for.
+        cost: forward-equivalents of the dearest step.
+        schedule: of the learning rate.
+        stop_at_ceiling: a row leaves once its kept image executes all that the target can execute.
+    """
+
+    view: View
+    job: Job
+    clean: Tensor
+    box: Box
+    optimiser: Optimiser
+    incumbent: Incumbent
+    steps: int | Literal["budget"]
+    cost: int
+    schedule: Schedule = "constant"
+    stop_at_ceiling: bool = False
+
+    def run(self, climb: Climb, start: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """Descend, offering every evaluated iterate to the incumbent.
+
+        Args:
+            climb: the attack.
+            start: (N, C, H, W) free variable to start from; the box's own start unless given.
+            rows: the images that take part; all unless given.
+
+        Returns:
+            (N, C, H, W) the free variable where each row stopped.
+        """
+        end = self.box.start(self.clean).clone() if start is None else start.clone()
+        rows = torch.arange(len(self.clean), device=self.clean.device) if rows is None else rows
+        clean = self.clean[rows]
+        place = self.box.place(end[rows], clean, self.job.threat)
+        first = self.view.left
+        ceiling = self.view.ceiling
+        taken = 0
+        while True:
+            staying = self._may_go_on(rows, taken, ceiling)
+            if not bool(staying.all()):
+                index = staying.nonzero().flatten()
+                end[rows] = place.free
+                rows, clean = rows[index], clean[index]
+                place = Place(place.free[index], place.image[index], None if place.slope is None else place.slope[index])
+                self.optimiser.keep(index)
+            if len(rows) == 0:
+                return end
+            share = self._share(rows, taken, first)
+            try:
+                seen = climb.look(place, rows, share)
+                self.incumbent.offer(rows, place.image, self.view.price(seen.output.decisions), seen.loss)
+                taken += 1
+                if taken == self.steps:  # the step after the last evaluation would be seen by nobody
+                    end[rows] = place.free
+                    return end
+                step = self.optimiser.step(seen.gradient)
+                step = climb.amend(step if self.schedule == "constant" else step * decay(self.schedule, share), place, rows)
+            except BudgetSpent:
+                end[rows] = place.free
+                return end
+            place = self.box.place(place.free - step, clean, self.job.threat)
+            if isinstance(self.steps, int):
+                self.job.progress(taken, self.steps)
+
+    def _may_go_on(self, rows: Tensor, taken: int, ceiling: int) -> Tensor:
+        needed = self.cost + self.incumbent.reserve
+        going = self.view.left[rows] >= needed
+        if self.stop_at_ceiling:
+            going &= self.incumbent.macs[rows] < ceiling
+        return going
+
+    def _share(self, rows: Tensor, taken: int, first: Tensor) -> Tensor:
+        """(M,) in [0,1]: the part of the run that is over, by steps where they are given, else by what each image has spent."""
+        if isinstance(self.steps, int):
+            return torch.full((len(rows),), taken / max(self.steps - 1, 1), device=rows.device)
+        spendable = (first[rows] - self.incumbent.reserve - self.cost).clamp(min=1)
+        return ((first[rows] - self.view.left[rows]) / spendable).clamp(max=1)

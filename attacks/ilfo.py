@@ -1,0 +1,132 @@
+"""ILFO (Haque et al., CVPR 2020): the first energy attack on gated networks, in the manner of Carlini and Wagner.
+
+    minimise  sum (x' - x)^2 + c * f(x'),      f = sum_j max(tau_j - G_j, 0),
+
+by Adam in a tanh box. The PDF's own details beyond this are not public in code form; what is released covers a recurrent
+SkipNet-110 on CIFAR-10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from attacks.box import Place, ilfo_box, published_only, statistics_of
+from attacks.descent import Climb, Descent, Direction
+from attacks.incumbent import Incumbent
+from attacks.objective import MarginLoss, SquaredDistance
+from attacks.optimiser import Adam
+from bench.api import Attack, Job, Skip, Target, View
+from bench.threat import Threat
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILFO(Attack):
+    """Trades distance against a hinge on closed gates, its constant searched per image (ILFO, CVPR 2020).
+
+    Costs per step: 1 forward, and 1 backward while a gate is missing.
+
+    Presets: `code` repeats the released script (contrast-stretched start, c = 1e5, smallest total loss kept), `paper` the
+    formulation with the tanh box as its text has it; both run under threat "none" only. `clean` starts at the image and
+    searches c between 1e-2 and 1e6 as Carlini and Wagner do: geometrically down after success, up after failure.
+
+    The bare name searches inside a ball and a budget. There the distance is capped by the ball, so a smaller c buys nothing:
+    the search keeps only its upward half, goes on from where it stands, and an image leaves once everything runs.
+
+    Attributes:
+        steps: evaluations in each round of the search at most, or "budget": the budget shared evenly among the rounds.
+        rounds: of the search for c; 1 uses `c` alone.
+        c: the constant of the first round. c_low, c_high: the interval searched.
+        broadcast: multiply c by the number of units; the released code subtracts (U, 1) from (U,) and so sums each hinge U times.
+        weighting, space, offset, box, statistics, distance, mask_grad, iterate, verify, lr: as in GradAuto.
+    """
+
+    version: ClassVar[int] = 1
+    follows: ClassVar[str] = "Haque et al., ILFO: Adversarial Attack on Adaptive Neural Networks, CVPR 2020"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "code": {
+            "steps": 1000,
+            "rounds": 1,
+            "c": 1e5,
+            "broadcast": True,
+            "lr": 5e-4,
+            "offset": 0.0,
+            "box": "stretch",
+            "distance": "normalised",
+            "iterate": "loss",
+            "verify": False,
+        },
+        "paper": {"steps": 1000, "rounds": 1, "c": 1e5, "lr": 5e-4, "offset": 0.0, "box": "literal", "iterate": "loss", "verify": False},
+        "clean": {"steps": 300, "rounds": 9, "c": 1e2, "lr": 0.01, "offset": 1e-3, "box": "tanh"},
+    }
+
+    steps: int | Literal["budget"] = "budget"
+    rounds: int = 3
+    c: float = 1e2
+    c_low: float = 1e-2
+    c_high: float = 1e6
+    broadcast: bool = False
+    lr: float = 0.02
+    weighting: Literal["cost", "uniform"] = "uniform"
+    space: Literal["gate", "logit"] = "gate"
+    offset: float = 1e-3
+    mask_grad: Literal["target", "ste", "none"] = "target"
+    box: Literal["clamp", "tanh", "stretch", "literal"] = "tanh"
+    statistics: Literal["auto", "imagenet", "cifar10"] = "auto"
+    distance: Literal["pixels", "normalised", "none"] = "pixels"
+    iterate: Literal["best", "first", "last", "loss"] = "best"
+    verify: bool = True
+
+    def supports(self, target: Target, threat: Threat) -> Skip | None:
+        """The published maps run under threat "none" only."""
+        return published_only(ilfo_box(self.box, target.image_shape, self.statistics), threat)
+
+    def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
+        view = view.using(self.mask_grad)
+        box = ilfo_box(self.box, view.image_shape, self.statistics)
+        incumbent = Incumbent(view, images, job.threat, self.iterate, verify=self.verify)
+        penalty = self.penalty(view, images)
+        low, high = torch.full_like(penalty.c, self.c_low), torch.full_like(penalty.c, self.c_high)
+        free, inside = None, job.threat.bounded
+        for left in range(self.rounds, 0, -1):
+            penalty.reached.zero_()
+            steps = self.steps if self.steps != "budget" else max(int(view.left.max() - incumbent.reserve) // (3 * left), 1)
+            descent = Descent(view, job, images, box, Adam(self.lr), incumbent, steps, cost=3, stop_at_ceiling=inside)
+            end = descent.run(penalty, free)
+            free = end if inside else None
+            won = (penalty.reached > 0) & (not inside)
+            high, low = torch.where(won, penalty.c, high), torch.where(won, low, penalty.c)
+            penalty.c.copy_((low * high).sqrt())
+        return incumbent.finish().clamp(0, 1)
+
+    def penalty(self, view: View, images: Tensor) -> Penalty:
+        """The objective for the clean `images` of a view, every c at the first round's."""
+        _, std = statistics_of(self.statistics, view.image_shape)
+        return Penalty(
+            view,
+            images,
+            MarginLoss.over(view.units, self.weighting, self.space, self.offset, images.device),
+            SquaredDistance.measured_in(self.distance, std, images.device),
+            self.c * (len(view.units) if self.broadcast else 1),
+        )
+
+
+class Penalty(Climb):
+    """distance + c * f, with one c an image; `reached` (N,) notes the images that had nothing missing at some iterate."""
+
+    def __init__(self, view: View, clean: Tensor, loss: MarginLoss, apart: SquaredDistance, c: float) -> None:
+        self.view, self.clean, self.loss, self.apart = view, clean, loss, apart
+        self.c = torch.full((len(clean),), c, device=clean.device)
+        self.reached = torch.zeros(len(clean), device=clean.device)
+
+    def look(self, place: Place, rows: Tensor, share: Tensor) -> Direction:
+        c, clean = self.c[rows], self.clean[rows]
+        output, (gradient,) = self.view.gradients(lambda seen: [self.loss.missing(seen)], place.image, rows)
+        missing = self.loss.missing(output)
+        self.reached[rows] += missing == 0
+        gradient = self.apart.gradient(place.image, clean).addcmul(gradient, c[:, None, None, None])
+        return Direction(output, self.apart.value(place.image, clean) + c * missing, place.pull(gradient))

@@ -1,0 +1,109 @@
+"""Losses on margins, and how far an image has moved.
+
+A unit j runs when its margin m_j = G_j - tau_j is above (or at) zero. With weights lambda_j and a hinge target o_j,
+
+    L_C = sum_j lambda_j max(o_j - m_j, 0)      what is still missing            (ILFO; GradAuto Eq. 8)
+    L_F = - sum_j lambda_j max(m_j - o_j, 0)    what is finished already         (GradAuto Eq. 20)
+
+Both are per image and never averaged over the batch. The paper weighs by compute share, lambda_j = c_j / sum c; the
+released code weighs all gates 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bench.api import Output, Units
+
+Weighting = Literal["cost", "uniform"]
+Space = Literal["gate", "logit"]
+Distance = Literal["pixels", "normalised", "none"]
+
+_STRICT_OFFSET = 1e-30
+"""Hinge target of a strict unit at least: a margin of exactly 0 keeps it closed, so its loss must not be 0 there."""
+
+
+@dataclass(frozen=True)
+class MarginLoss:
+    """L_C and L_F over the units of a target.
+
+    Attributes:
+        weight: (U,) lambda.
+        offset: (U,) the hinge target o, in units of the margin that `space` names.
+        space: "gate" reads `Output.margins`, "logit" `Output.logit_margins`: the same zero set without the saturation.
+    """
+
+    weight: Tensor
+    offset: Tensor
+    space: Space
+
+    @classmethod
+    def over(cls, units: Units, weighting: Weighting, space: Space, offset: float, device: torch.device) -> MarginLoss:
+        """The losses over `units`.
+
+        Args:
+            weighting: "cost" lambda_j = c_j / sum c (paper), "uniform" lambda_j = 1 (released code).
+            space: see above.
+            offset: how far past its threshold a unit is pushed: in gate space a share of the gate's range (of 1 where that is
+                infinite), in logit space in logits. 0 is the literature's; a little more keeps rounding from closing a gate.
+        """
+        weight = torch.ones(len(units))
+        if weighting == "cost":
+            cost = units.cost.to(torch.float64)
+            weight = (cost / cost.sum().clamp(min=1)).to(torch.float32)
+        reach = units.high - units.low
+        reach = torch.where(reach.isfinite(), reach, torch.ones_like(reach)) if space == "gate" else torch.ones_like(reach)
+        target = (offset * reach).to(torch.float32)
+        target = torch.where(units.strict.to(target.device), target.clamp(min=_STRICT_OFFSET), target)
+        return cls(weight.to(device), target.to(device), space)
+
+    def margins(self, output: Output) -> Tensor:
+        """(M, U) margins in this loss's space."""
+        return output.margins if self.space == "gate" else output.logit_margins
+
+    def missing(self, output: Output) -> Tensor:
+        """(M,) L_C >= 0; 0 with a zero gradient where every unit is past its target."""
+        return (self.offset - self.margins(output)).clamp(min=0) @ self.weight
+
+    def finished(self, output: Output, where: Tensor) -> Tensor:
+        """(M,) L_F <= 0, exactly 0 (and so neither computed back nor charged) in rows where `where` (M,) is false."""
+        surplus = (self.margins(output) - self.offset).clamp(min=0) @ self.weight
+        return torch.where(where, -surplus, torch.zeros_like(surplus))
+
+
+@dataclass(frozen=True)
+class SquaredDistance:
+    """sum ((x' - x) / s)^2 an image, with its gradient written out: no backward pass is spent on it.
+
+    The sum of squares is what the released code minimises, and the only reading under which the paper's Eq. 7 is 3HW times
+    its Eq. 5; the unsquared norm that the paper prints has no gradient at x' = x.
+
+    Attributes:
+        scale: (1, C, 1, 1) or scalar s: 1 measures in pixels, the data set's std in normalised units; infinite drops the term.
+    """
+
+    scale: Tensor
+
+    @classmethod
+    def measured_in(cls, name: Distance, std: tuple[float, ...], device: torch.device) -> SquaredDistance:
+        """In "pixels", in "normalised" units of per-channel `std`, or "none" at all."""
+        if name == "normalised":
+            return cls(torch.tensor(std, dtype=torch.float32, device=device)[None, :, None, None])
+        return cls(torch.tensor(1.0 if name == "pixels" else torch.inf, device=device))
+
+    def value(self, images: Tensor, clean: Tensor) -> Tensor:
+        """(M,) the distance."""
+        return ((images - clean) / self.scale).flatten(1).square().sum(1)
+
+    def gradient(self, images: Tensor, clean: Tensor) -> Tensor:
+        """(M, C, H, W) its gradient with respect to `images`."""
+        return (images - clean) * (2 / self.scale.square())
+
+
+def logit_shift(output: Output, clean_logits: Tensor) -> Tensor:
+    """(M,) sum over classes of (logits - clean logits)^2: the accuracy-keeping term of the released GradAuto code."""
+    return (output.logits - clean_logits).square().sum(1)
