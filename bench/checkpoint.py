@@ -11,6 +11,7 @@ import pickletools
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,15 +161,20 @@ def _forbidden(path: Path) -> _Scan:
     """Look through the opcodes of a torch file without executing any."""
     data = path.read_bytes()
     if data.startswith(b"PK"):
-        with zipfile.ZipFile(path) as archive:
-            inside = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
-            return _scan(io.BytesIO(archive.read(inside[0])), pickles=1)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                inside = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
+                return _scan(io.BytesIO(archive.read(inside[0])), pickles=1)
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError):
+            return _Scan("", False)
     return _scan(io.BytesIO(data), pickles=5)
 
 
 def _scan(stream: io.BytesIO, pickles: int) -> _Scan:
     """Torch's older format is five pickles in a row (magic number, protocol, system, object, storage keys), then raw numbers."""
-    for _ in range(pickles):
+    for number in range(pickles):
+        if number and stream.tell() == len(stream.getbuffer()):
+            return _Scan("", True)
         strings: list[str] = []
         try:
             for opcode, argument, _position in pickletools.genops(stream):

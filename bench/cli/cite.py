@@ -1,0 +1,51 @@
+"""`gatebench cite`: how to cite gatebench, and the work that a result stands on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+BIBLIOGRAPHY = Path(__file__).with_name("citations.bib")
+_ENTRY = re.compile(r"^@\w+\{([^,]+),.*?^\}$", re.MULTILINE | re.DOTALL)
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def cite(names: tuple[str, ...]) -> None:
+    """Print BibTeX for gatebench and the papers behind what it runs.
+
+    With names of networks, attacks or data sets (skipnet, gradauto, cifar10 …): gatebench and only those.
+    """
+    from bench.errors import UnknownName
+
+    known = bibliography()
+    wanted = list(known) if not names else ["gatebench"]
+    for name in names:
+        key = _key(name, known)
+        if key is None:
+            raise UnknownName("citation", name, known)
+        wanted.append(key)
+    click.echo("\n\n".join(known[key] for key in dict.fromkeys(wanted)))
+
+
+def bibliography() -> dict[str, str]:
+    """BibTeX entries by key, gatebench first."""
+    from bench import __version__
+
+    text = BIBLIOGRAPHY.read_text(encoding="utf-8")
+    ours = (
+        "@software{gatebench,\n"
+        "  author  = {{The gatebench maintainers}},\n"
+        "  title   = {gatebench: A Benchmark of Energy-Oriented Attacks on Dynamic Neural Networks},\n"
+        f"  version = {{{__version__}}}\n"
+        "}"
+    )
+    return {"gatebench": ours} | {match.group(1): match.group(0) for match in _ENTRY.finditer(text)}
+
+
+def _key(name: str, known: dict[str, str]) -> str | None:
+    """The key for a name as in a plan: "cifar100:test" is cited as cifar, "digits-m" as digits, "skipnet:110" as skipnet."""
+    plain = name.lower().partition(":")[0]
+    return next((key for key in known if plain == key or re.fullmatch(rf"{re.escape(key)}(\d+|-.*)", plain)), None)

@@ -1,0 +1,173 @@
+"""`gatebench weights`: what weights there are, whether they are intact, and bringing in somebody else's."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bench.weights import Entry
+
+
+@click.group("weights")
+def weights() -> None:
+    """List, verify and import weights.
+
+    Shipped weights come with gatebench and its plugins; your own lie in GATEBENCH_HOME/weights.
+    """
+
+
+@weights.command("list")
+def list_weights() -> None:
+    """Show all weights with what is known of them.
+
+    Accuracy and saving are on clean test images; spread is the standard deviation of the executed MACs between images,
+    as a share of the ceiling. A dash is something nobody measured. Nothing is read but the manifests.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from bench import weights as store
+
+    found = store.entries()
+    if found:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("name", overflow="fold")
+        for title in ("accuracy", "static", "saving", "spread", "MB"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("from", overflow="fold")
+        for name, entry in found.items():
+            shares = [_percent(value) for value in (entry.accuracy, entry.static_accuracy, entry.clean_saving, entry.spread)]
+            size = f"{entry.bytes / 1e6:.1f}" if entry.bytes is not None else "-"
+            table.add_row(*(Text(cell) for cell in (name, *shares, size, entry.origin)))
+            table.add_row(Text(f"  {_story(entry)}", style="dim"))
+        Console().print(table)
+    else:
+        click.echo("no weights yet; 'gatebench train' makes some, 'gatebench weights import' brings some in")
+    for manifest in store.manifests():
+        if manifest.problem:
+            click.echo(f"left out, from {manifest.origin}: {manifest.problem}", err=True)
+
+
+@weights.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def verify(names: tuple[str, ...]) -> None:
+    """Check the digest of every weights file, or of those named.
+
+    Ends with exit code 3 if any file or manifest is missing, cut short or altered; all are checked before.
+    """
+    from bench import weights as store
+    from bench.errors import WeightsError
+
+    chosen = {name: store.find(name) for name in names} if names else store.entries()
+    problems = [] if names else [f"{manifest.origin}: {manifest.problem}" for manifest in store.manifests() if manifest.problem]
+    for name, entry in chosen.items():
+        try:
+            store.read_bytes(entry)
+        except WeightsError as error:
+            problems.append(error.message)
+            click.echo(f"BAD  {name}")
+        else:
+            click.echo(f"ok   {name}")
+    if problems:
+        raise WeightsError("\n".join(problems), hint="restore the files, or train or import these weights again")
+
+
+@weights.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--target", required=True, help="The network, as in a plan: NAME, or NAME:PRESET.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A parameter of the network; may be repeated.")
+@click.option("--as", "name", required=True, help="Name of the weights from now on.")
+@click.option("--dataset", default="", help="The data set they were trained on.")
+@click.option("--licence", default="unknown", show_default=True, help="SPDX identifier of their licence.")
+def import_weights(file: Path, target: str, settings: tuple[str, ...], name: str, dataset: str, licence: str) -> None:
+    """Bring in a checkpoint made elsewhere: torch (.pth, .pth.tar) or safetensors.
+
+    No code in it is run. It is translated by the network, checked name by name and shape by shape, and stored as
+    safetensors in GATEBENCH_HOME/weights.
+
+    \b
+    Example:
+      gatebench weights import resnet-110-rnn-sp-cifar10.pth.tar --target skipnet --set depth=110 --as skipnet-110-official
+    """
+    from bench import registry
+    from bench import weights as store
+    from bench.checkpoint import read_checkpoint
+    from bench.config import resolve_params
+    from bench.errors import PlanError, WeightsError, did_you_mean
+    from bench.home import weights_home
+
+    if not store.NAME.fullmatch(name):
+        raise PlanError(f"--as {name}: small letters, digits and . _ @ + -, at most 96, a letter or digit first")
+    if name in store.entries():
+        raise PlanError(f"--as {name}: there are weights of that name already", hint="'gatebench weights list' shows them")
+    base, colon, preset = target.partition(":")
+    provider = registry.find("target", base, where="--target")
+    facts = provider.facts()
+    if colon and preset not in facts.presets:
+        raise PlanError(f"--target {target}: {base} has no preset {preset!r}{did_you_mean(preset, facts.presets)}")
+    given = {**(facts.presets[preset] if colon else {}), **dict(_setting(text) for text in settings)}
+    parameters = resolve_params(facts.parameters, given, "--set")
+    checkpoint = read_checkpoint(file)
+    kind = provider.load()
+    translate = getattr(kind, "from_official", None)
+    state = translate(checkpoint.state) if translate else checkpoint.state
+    network = kind(**_arguments(parameters))
+    try:
+        store.load_into(network, state, f"the weights in {file}")
+    except WeightsError as error:
+        shown = ", ".join(f"{key} = {value}" for key, value in parameters.items())
+        raise WeightsError(error.message, hint=f"the network asked for has {shown}; --set changes that") from error
+    click.echo(f"read     {len(checkpoint.state)} tensors" + "".join(f", {key} {value}" for key, value in checkpoint.facts.items()))
+    for line in _mapping(checkpoint.state, state, bool(translate)):
+        click.echo(f"mapped   {line}")
+    values: dict[str, Any] = {"target": base, "params": parameters, "dataset": dataset, "licence": licence, "recipe": "imported"}
+    entry = store.add_entry(weights_home(), name, network.state_dict(), {**values, "source_file": file.name})
+    click.echo(f"wrote    {entry.path} ({len(state)} tensors, {(entry.bytes or 0) / 1e6:.1f} MB, sha256 {entry.sha256[:12]}…)")
+    click.echo(f'use it   [[target]]\n         use = "{base}"\n         weights = "{name}"')
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """A key and its value, read as TOML where it can be, as a word elsewhere."""
+    from bench.errors import PlanError
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise PlanError(f"--set {text}: expected KEY=VALUE, for example --set depth=110")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def _arguments(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as the class takes them: arrays come as tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()}
+
+
+def _mapping(before: Any, after: Any, translated: bool) -> list[str]:
+    """What became of the names, in a few lines."""
+    kept = before.keys() & after.keys()
+    lines = [f"{len(kept)} tensors under their own names"]
+    if translated:
+        dropped, added = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
+        counters = [key for key in added if key.endswith("num_batches_tracked")]
+        renamed = [key for key in added if key not in set(counters)]
+        groups = (("left out or renamed", dropped), ("new names", renamed), ("counters that old torch did not save, set to 0", counters))
+        lines += [f"{len(keys)} {what}: {', '.join(keys[:4])}{' …' if len(keys) > 4 else ''}" for what, keys in groups if keys]
+    return lines
+
+
+def _story(entry: Entry) -> str:
+    """Network, data set and recipe in a line."""
+    parameters = " ".join(f"{key}={value}" for key, value in entry.params.items())
+    parts = [f"{entry.target} {parameters}".strip(), entry.dataset and f"on {entry.dataset}", " ".join((entry.recipe, entry.stage)).strip()]
+    return ", ".join(part for part in parts if part)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
