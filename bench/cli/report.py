@@ -1,0 +1,73 @@
+"""`gatebench report`: the results of one or more runs as pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write. Default: RUN/report, or ./report for several runs."
+)
+@click.option("--use", "name", default="leaderboard", show_default=True, help="The report to make.")
+@click.option("--browse", type=click.IntRange(0), help="Images to browse on a cell's page, at most.")
+def report(runs: tuple[str, ...], out: Path | None, name: str, browse: int | None) -> None:
+    """Write the results of RUN... as pages that work from disk.
+
+    RUN is a run's folder or its name under ./runs. Several runs, or a run of several protocols, make an index over their boards.
+    An older report at the same place is replaced as a whole; anything else there is left alone.
+    """
+    folders = [find_run(run) for run in runs]
+    place = out or (folders[0] / "report" if len(folders) == 1 else Path("report"))
+    index = write_report(folders, place, name=name, browse=browse)
+    click.echo(str(index))
+
+
+def find_run(run: str, home: Path = Path("runs")) -> Path:
+    """The folder of a run given as a path or as a name under `home`.
+
+    Raises:
+        RunFolderError: there is none, with the nearest name.
+    """
+    from bench.errors import RunFolderError, did_you_mean
+
+    for folder in (Path(run), home / run):
+        if (folder / "plan.json").is_file():
+            return folder
+    known = [path.parent.name for path in home.glob("*/plan.json")]
+    if Path(run).is_dir():
+        raise RunFolderError(
+            f"{run} is no run: it has no plan.json{did_you_mean(Path(run).name, known)}", hint="'gatebench run' makes runs"
+        )
+    raise RunFolderError(f"there is no run {run!r}{did_you_mean(Path(run).name, known)}", hint="'gatebench run' makes runs")
+
+
+def write_report(folders: list[Path], out: Path, *, name: str = "leaderboard", browse: int | None = None) -> Path:
+    """Render every board of these runs into `out` and return the page to open.
+
+    A report that can (`render_all(boards, out)`) makes one site of all; any other gets a folder for each board.
+    """
+    from bench import registry
+    from bench.board import load_boards
+    from bench.errors import PlanError, RunFolderError
+
+    boards = [board for folder in folders for board in load_boards(folder)]
+    if not boards:
+        raise RunFolderError(f"no board in {', '.join(map(str, folders))}", hint="'gatebench run' fills a run")
+    make: Any = registry.load("report", name)
+    try:
+        chosen = make() if browse is None else make(browse=browse)
+    except TypeError as error:
+        raise PlanError(f"report {name!r} does not take these options: {error}") from error
+    if len(boards) == 1:
+        chosen.render(boards[0], out)
+    elif hasattr(chosen, "render_all"):
+        chosen.render_all(boards, out)
+    else:
+        for number, board in enumerate(boards, 1):
+            chosen.render(board, out / f"{number:02d}")
+    return out / "index.html"

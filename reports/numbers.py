@@ -1,0 +1,72 @@
+"""Numbers as people read them: MACs with their prefix, shares in per cent, estimates with their interval.
+
+MACs are multiply-accumulates and are never printed as FLOPs. A number that is undefined is a dash.
+"""
+
+from __future__ import annotations
+
+from bench.board import Estimate
+
+DASH = "–"
+PSNR_CAP = 119.5
+"""At or above this (dB) the picture is unchanged: the board caps an infinite PSNR at 120."""
+
+_PREFIXES = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
+
+
+def macs(value: float | None) -> str:
+    """12345678 -> "12.35 MMAC"."""
+    if value is None:
+        return DASH
+    for size, prefix in _PREFIXES:
+        if abs(value) >= size:
+            return f"{_digits(value / size)} {prefix}MAC"
+    return f"{value:.0f} MAC"
+
+
+def _digits(value: float) -> str:
+    """Four significant digits, fixed point."""
+    whole = len(str(int(abs(value))))
+    return f"{value:.{max(0, 4 - whole)}f}"
+
+
+def percent(value: float | None, places: int = 1) -> str:
+    """0.1234 -> "12.3 %"; a true minus sign, and no minus before a zero."""
+    if value is None:
+        return DASH
+    text = f"{100 * value:.{places}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "\u2212") + "\u00a0%"
+
+
+def interval(estimate: Estimate, places: int = 1) -> str:
+    """The interval of a share, "[10.1, 14.2]" in per cent; empty where there is none."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return ""
+    low, high = (f"{100 * end:.{places}f}".replace("-", "\u2212") for end in (estimate.low, estimate.high))
+    return f"[{low}, {high}]"
+
+
+def share(estimate: Estimate, places: int = 1) -> str:
+    """A share with its interval in one line."""
+    return f"{percent(estimate.value, places)} {interval(estimate, places)}".rstrip()
+
+
+def decibel(value: float | None) -> str:
+    """A PSNR in dB; an unchanged image has none that is finite."""
+    if value is None:
+        return DASH
+    return "unchanged" if value >= PSNR_CAP else f"{value:.1f}\u00a0dB"
+
+
+def plain(value: float | None, places: int = 0) -> str:
+    """A number with thousands set apart, or a dash."""
+    return DASH if value is None else f"{value:,.{places}f}".replace(",", "\u202f")
+
+
+def levels(psnr: float | None) -> str:
+    """The PSNR as a root mean squared error in grey levels of 255, which is easier to picture."""
+    if psnr is None or psnr >= PSNR_CAP:
+        return DASH
+    return f"{255 * 10 ** (-psnr / 20):.1f}"

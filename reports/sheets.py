@@ -1,0 +1,96 @@
+"""The board as a flat table, one row a cell, every statistic with both ends of its interval: parquet and CSV.
+
+The bytes depend on the board alone: fixed columns, fixed compression, no time and no place.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from bench.board import Board, BoardCell, Estimate
+from reports.encode import clean, clean_tree
+from bench.atomic import write_atomic
+
+_TEXT = ("board", "key", "target", "defense", "attack", "status", "reason")
+_WHOLE = ("n", "floor", "ceiling", "linf", "attack_rank")
+_REAL = ("clean_macs", "adversarial_macs", "float_macs", "block_recovery", "psnr", "pooled_psnr", "ssim", "l2", "evaluations")
+_ESTIMATES = tuple(field.name for field in fields(BoardCell) if isinstance(field.default, Estimate))
+
+
+def flat(board: Board) -> list[dict[str, Any]]:
+    """One dictionary a cell; an estimate NAME becomes NAME, NAME_low and NAME_high; what was not measured is None."""
+    return [_row(board, cell) for cell in board.cells]
+
+
+def _row(board: Board, cell: BoardCell) -> dict[str, Any]:
+    row: dict[str, Any] = {"board": clean(board.name)}
+    row |= {name: clean(getattr(cell, name)) for name in _TEXT[1:]}
+    row["control"] = cell.control
+    row["flags"] = clean(" ".join(cell.flags))
+    row |= {name: getattr(cell, name) for name in _WHOLE}
+    for name in _ESTIMATES:
+        estimate = getattr(cell, name)
+        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    row |= {name: getattr(cell, name) for name in _REAL}
+    row["intervals"] = clean(board.intervals)
+    row["command"] = clean(cell.command)
+    row["inputs"] = json.dumps(clean_tree(cell.inputs), sort_keys=True, allow_nan=False)
+    return row
+
+
+def columns() -> list[tuple[str, str]]:
+    """(name, kind) of every column, in order; kind is text, flag, whole or real."""
+    found = [(name, "text") for name in _TEXT] + [("control", "flag"), ("flags", "text")] + [(name, "whole") for name in _WHOLE]
+    for name in _ESTIMATES:
+        found += [(name, "real"), (f"{name}_low", "real"), (f"{name}_high", "real")]
+    return found + [(name, "real") for name in _REAL] + [(name, "text") for name in ("intervals", "command", "inputs")]
+
+
+def parquet_bytes(board: Board) -> bytes:
+    """The table as a parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"text": pa.string(), "flag": pa.bool_(), "whole": pa.int64(), "real": pa.float64()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns()])
+    table = pa.Table.from_pylist(flat(board), schema=schema)
+    out = pa.BufferOutputStream()
+    pq.write_table(table, out, compression="zstd", compression_level=3, row_group_size=65536, version="2.6", data_page_version="1.0")
+    return bytes(out.getvalue().to_pybytes())
+
+
+def csv_bytes(board: Board) -> bytes:
+    """The table as CSV: UTF-8, a header, empty where nothing was measured, numbers in full precision."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [name for name, _ in columns()]
+    writer.writerow(names)
+    for row in flat(board):
+        writer.writerow([_entry(row[name]) for name in names])
+    return out.getvalue().encode("utf-8")
+
+
+def _entry(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str):
+        return repr(value)
+    # A spreadsheet would take these for a formula. Names of honest parts never begin so.
+    return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t") else value
+
+
+def write_parquet(board: Board, path: Path) -> None:
+    """Write `parquet_bytes` to `path`, whole or not at all."""
+    write_atomic(Path(path), parquet_bytes(board))
+
+
+def write_csv(board: Board, path: Path) -> None:
+    """Write `csv_bytes` to `path`, whole or not at all."""
+    write_atomic(Path(path), csv_bytes(board))

@@ -1,0 +1,162 @@
+"""The board in the terminal: one compact table that says what its numbers are; files of the board beside it (`reports.sheets`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from bench.board import Board, BoardCell
+from reports import numbers
+from reports.board_page import answers, summary, target_name
+from reports.encode import clean
+from reports.sheets import write_csv, write_parquet
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = ["WIDTH", "print_table", "render_table", "write_csv", "write_parquet"]
+
+WIDTH = 100
+"""Columns that the table needs at most; used where there is no terminal to ask."""
+
+_HEADS = ("#", "attack", "recovery", "MACs", "saving left", "acc.", "PSNR", "SSIM", "evals")
+_STYLES = {"invalid": "bold red", "failed": "bold red", "timeout": "yellow", "oom": "yellow", "skipped": "dim", "missing": "dim"}
+
+
+def render_table(board: Board) -> Group:
+    """The board as something that a rich console prints, at most `WIDTH` columns wide.
+
+    A block a target, in the order of the standings; in it attacks by rank, then controls, then what has no numbers, with the reason.
+    Text from plugins is never read as markup.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    head = Text(_line(board.name), style="bold")
+    parts: list[Text | Table] = [head, Text(_line(summary(board)), style="dim")]
+    remarks = [_line(board.dataset_note)] if board.dataset_note else []
+    if board.preliminary:
+        remarks.insert(0, "preliminary: fewer than 100 images")
+    if remarks:
+        parts.append(Text("; ".join(remarks), style="yellow"))
+    for target, defense in _targets(board):
+        parts += [Text(""), *_block(board, target, defense)]
+    parts.append(Text(""))
+    parts += [_answer(answer.question, answer.answer, answer.detail) for answer in answers(board)]
+    legend = (
+        "recovery: (adversarial − clean) / (ceiling − clean) in executed MACs (multiply-accumulates), ratio of means; "
+        "MACs: adversarial, mean; saving left: 1 − MACs / ceiling; acc.: on adversarial images. "
+        + ("#: rank on the target, shared where not significantly different. " if board.ranked else "Attacks are not ranked without a bound. ")
+        + _line(board.intervals)
+    )
+    parts += [Text(""), Text(legend, style="dim")]
+    return Group(*parts)
+
+
+def print_table(board: Board, file: TextIO | None = None) -> None:
+    """Print the board: in colour and to the terminal's width on a terminal, plain and `WIDTH` wide elsewhere; NO_COLOR is honoured."""
+    console(file).print(render_table(board))
+
+
+def console(file: TextIO | None = None) -> Console:
+    """A console on `file` (default: standard output) that reads no markup and adds no colours of its own."""
+    from rich.console import Console
+
+    stream = sys.stdout if file is None else file
+    terminal = stream.isatty()
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=None if terminal else WIDTH)
+
+
+def _targets(board: Board) -> list[tuple[str, str]]:
+    standing = [(standing.target, standing.defense) for standing in board.standings]
+    return list(dict.fromkeys([*standing, *((cell.target, cell.defense) for cell in board.cells)]))
+
+
+def _block(board: Board, target: str, defense: str) -> list[Text | Table]:
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [cell for cell in board.cells if (cell.target, cell.defense) == (target, defense)]
+    standing = next((one for one in board.standings if (one.target, one.defense) == (target, defense)), None)
+    title = Text(_line(target_name(target, defense)), style="bold")
+    measured = next((cell for cell in cells if cell.status == "ok"), None)
+    if measured is not None:
+        place = f"#{standing.rank} most robust; " if standing is not None and standing.rank is not None else ""
+        title.append(
+            f"  {place}clean {numbers.macs(measured.clean_macs)} of {numbers.macs(measured.ceiling)}, "
+            f"saves {numbers.percent(measured.clean_saving.value)}, accuracy {numbers.percent(measured.clean_accuracy.value)}",
+            style="not bold dim",
+        )
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1), expand=False)
+    for index, head in enumerate(_HEADS):
+        table.add_column(
+            head,
+            justify="left" if index == 1 else "right",
+            no_wrap=index != 1,
+            overflow="fold",
+            min_width=10 if index == 1 else None,
+            max_width=26 if index == 1 else None,
+        )
+    without = []
+    for cell in sorted(cells, key=_order):
+        if cell.status == "ok":
+            table.add_row(*_numbers(cell), style="dim" if cell.control else "")
+        else:
+            without.append(_unfinished(cell))
+    return [title, *([table] if table.row_count else []), *without]
+
+
+def _order(cell: BoardCell) -> tuple[bool, bool, float, float]:
+    """Attacks before controls, by rank, then by recovery; Python's sort keeps plan order among equals."""
+    rank = float("inf") if cell.attack_rank is None else cell.attack_rank
+    recovery = float("-inf") if cell.recovery.value is None else cell.recovery.value
+    return cell.status != "ok", cell.control, rank, -recovery
+
+
+def _numbers(cell: BoardCell) -> Sequence[Text]:
+    from rich.text import Text
+
+    name = Text(_line(cell.attack))
+    if cell.control:
+        name.append(" (control)")
+    for flag in cell.flags:
+        name.append(f" !{_line(flag)}", style="yellow")
+    entries = (
+        numbers.share(cell.recovery),
+        numbers.macs(cell.adversarial_macs),
+        numbers.percent(cell.surviving_saving.value),
+        numbers.percent(cell.adversarial_accuracy.value),
+        numbers.decibel(cell.psnr),
+        numbers.plain(cell.ssim, 3),
+        numbers.plain(cell.evaluations),
+    )
+    rank = numbers.DASH if cell.attack_rank is None else str(cell.attack_rank)
+    return [Text(rank), name, *(Text(entry) for entry in entries)]
+
+
+def _unfinished(cell: BoardCell) -> Text:
+    from rich.text import Text
+
+    line = Text("  ")
+    line.append(_line(cell.attack))
+    line.append(f" {_line(cell.status)}", style=_STYLES.get(cell.status, "yellow"))
+    if cell.reason:
+        line.append(f": {_line(cell.reason)}", style="dim")
+    return line
+
+
+def _answer(question: str, answer: str, detail: str) -> Text:
+    from rich.text import Text
+
+    line = Text(f"{question}: ", style="dim")
+    line.append(_line(answer), style="bold not dim")
+    line.append(f"  {_line(detail)}", style="dim")
+    return line
+
+
+def _line(text: str) -> str:
+    """One line: a reason with line feeds would break the table."""
+    return " ".join(clean(text).split())

@@ -1,0 +1,99 @@
+"""What the report says in words: threats, flags, statuses, columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import GatebenchError
+from bench.threat import Threat, parse_threat
+from reports.numbers import levels
+
+STATUSES = {
+    "ok": "finished and believed",
+    "skipped": "the attack says that it does not apply here",
+    "invalid": "a contract was broken or the cost audit failed; its numbers are not shown",
+    "failed": "it raised an error",
+    "timeout": "it ran past its deadline",
+    "oom": "it ran out of memory",
+    "missing": "it has not been run yet",
+}
+
+_FLAGS = {
+    "left-threat": "The attack returned images outside the threat. They were pulled back before anything was measured.",
+    "overshoot": "The attack returned images outside the threat. They were pulled back before anything was measured.",
+    "near-threshold": "Some gates lay so close to their threshold that float noise could decide them. Their number is shown with each image.",
+    "few-images": "Fewer than 100 images: intervals are wide, read the numbers as preliminary.",
+    "preliminary": "Fewer than 100 images: intervals are wide, read the numbers as preliminary.",
+    "small-reserve": "The clean images leave less than 1 % of the ceiling to win back, so recovery is undefined.",
+    "undefined-recovery": "The clean images leave less than 1 % of the ceiling to win back, so recovery is undefined.",
+    "unchanged": "Some adversarial images are equal to the clean ones; their PSNR is infinite and counted as 120 dB.",
+    "capped-psnr": "Some adversarial images are equal to the clean ones; their PSNR is infinite and counted as 120 dB.",
+    "budget-spent": "The attack asked for more evaluations than its budget; it was stopped and what it had kept was scored.",
+    "non-finite": "The attack returned values that are no numbers; those images count as unchanged.",
+}
+
+
+def flag_words(flag: str) -> str:
+    """What a flag means; flags of plugins explain themselves by their name only."""
+    return _FLAGS.get(flag, "A remark of the run; this report has no longer word for it.")
+
+
+def threat_words(document: Any) -> str:
+    """A threat from a protocol as a sentence part, whatever form it is kept in."""
+    if isinstance(document, Threat):
+        return _threat(document)
+    try:
+        return _threat(parse_threat(document))
+    except GatebenchError:
+        return str(document)
+
+
+def _threat(threat: Threat) -> str:
+    amount = threat.amount
+    if threat.norm == "none":
+        return "no bound but the pixel range"
+    if threat.norm == "linf":
+        return f"every value changes by at most {int(255 * amount // 1)} of 255 grey levels (eps {amount})"
+    if threat.norm == "l2":
+        return f"Euclidean distance at most {amount} (pixel values in [0,1])"
+    if threat.norm == "psnr":
+        return f"PSNR of at least {float(amount):g} dB (error of at most {levels(float(amount))} grey levels, root mean square)"
+    return f"one square of {int(amount)} pixels a side"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the leaderboard; `hint` explains it, `better` says which way is good for the defender ("", "high" or "low")."""
+
+    key: str
+    label: str
+    hint: str
+    numeric: bool = True
+
+
+COLUMNS = (
+    Column("rank", "Rank", "of the attack on this target, 1 is strongest; attacks that cannot be told apart share a rank"),
+    Column("target", "Target", "the dynamic network, with its defence", numeric=False),
+    Column("attack", "Attack", "with its label; controls are marked and ranked with nobody", numeric=False),
+    Column("recovery", "Recovery", "(adversarial − clean) / (ceiling − clean) in executed MACs, ratio of means over images"),
+    Column("adversarial_macs", "Adversarial MACs", "executed on the saved adversarial image, mean; multiply-accumulates, not FLOPs"),
+    Column("clean_macs", "Clean MACs", "executed on the clean image, mean"),
+    Column("surviving_saving", "Saving left", "1 − adversarial / ceiling"),
+    Column("clean_saving", "Clean saving", "1 − clean / ceiling"),
+    Column("adversarial_accuracy", "Accuracy, adv.", "on the adversarial images"),
+    Column("clean_accuracy", "Accuracy, clean", "on the clean images"),
+    Column("psnr", "PSNR", "of the saved image against the clean one, mean dB; higher is harder to see"),
+    Column("ssim", "SSIM", "structural similarity of the same pair, 1 is equal"),
+    Column("evaluations", "Evaluations", "forward-equivalents an image: forward 1, backward 2"),
+)
+
+READING = (
+    ("MACs", "Multiply-accumulates that were really executed, counted one image at a time with the left-out work left out. One MAC is often printed as two FLOPs; no FLOPs are printed here."),
+    ("Recovery", "How much of the computation that the network saved on clean images the attack wins back: 0 % changes nothing, 100 % makes the network run everything. It is never clipped: an attack that makes the network cheaper is negative. A dash stands where there is less than 1 % of the ceiling to win back."),
+    ("Saving left", "What remains of the point of a dynamic network under attack: one minus adversarial MACs over the MACs of everything switched on. Targets are ranked by it, under the strongest attack on each."),
+    ("Adversarial image", "All numbers are those of the image as it would be saved: 8 bits a value, inside the threat. The difference to the float image is on each cell's page."),
+    ("PSNR", "20 log10(255 / root mean squared error in grey levels), against the true clean image. Noise from rounding alone is at 58.9 dB."),
+    ("Rank", "Attacks are ranked per target by recovery, and only under a bound that all share. Rows whose paired difference is not significant share a rank."),
+    ("Control", "A row that no attack should lose to (identity, noise, contrast): it shows what is not the attack's doing, and is ranked with nobody."),
+)
