@@ -98,7 +98,9 @@ def layout_for(family: Family, depth: int) -> Layout:
         n, rest = divmod(depth - 2, 6)
         if rest or n < 1:
             below = max(8, 6 * n + 2)
-            raise PlanError(f"depth = {depth}: the cifar layout has depths 6n+2 (20, 38, 74, 110, 152 …); did you mean {below} or {below + 6}?")
+            raise PlanError(
+                f"depth = {depth}: the cifar layout has depths 6n+2 (20, 38, 74, 110, 152 …); did you mean {below} or {below + 6}?"
+            )
         return Layout(BasicBlock, (n,) * 3, (16, 32, 64), 32, 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
     if depth not in IMAGENET_COUNTS:
         near = min(IMAGENET_COUNTS, key=lambda known: abs(known - depth))

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.api import Output, Units
 from bench.errors import PlanError
@@ -70,9 +70,9 @@ class SkipNet(Backbone):
             raise PlanError(f'gate = "{gate}": the imagenet layout has the recurrent gate only; did you mean gate = "rnn"?')
         self.mask_grad = "ste" if form == "sp" else "none"
         self.control = RecurrentControl() if gate == "rnn" else None
-        build = {"rnn": embedding, "ff1": FeedForwardGateI, "ff2": FeedForwardGateII}[gate]
+        kinds: dict[str, Callable[[int], nn.Module]] = {"rnn": embedding, "ff1": FeedForwardGateI, "ff2": FeedForwardGateII}
         for place in self.places:
-            self.add_module(place.gate, build(place.outputs[0]))
+            self.add_module(place.gate, kinds[gate](place.outputs[0]))
         self.initialise()
         first, *rest = self.block_macs()
         with torch.device("cpu"):
