@@ -287,9 +287,7 @@ class View(Protocol):
         """Evaluate without a graph. Costs 1 a row; needs access "gates"."""
         ...
 
-    def gradients(
-        self, losses: Losses, images: Tensor, rows: Tensor, at_fork: ForkEdit | None = None
-    ) -> tuple[Output, tuple[Tensor, ...]]:
+    def gradients(self, losses: Losses, images: Tensor, rows: Tensor, at_fork: ForkEdit | None = None) -> tuple[Output, tuple[Tensor, ...]]:
         """One forward, and one gradient with respect to `images` for each loss.
 
         Costs 1 a row, and 2 more for each loss that is not exactly 0 in that row. Needs access "gates".

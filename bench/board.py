@@ -5,18 +5,19 @@ The board is the only thing that a report sees. Nothing here imports torch.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval; `value` is None where it is undefined (printed as a dash)."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
+from bench import __version__, stats
+from bench.config import entry_label
+from bench.errors import RunFolderError
+from bench.stats import UNDEFINED, Estimate
+from bench.store import CellFolder, RunFolder, read_json
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,15 @@ class BoardCell:
     clean_macs: float | None = None
     adversarial_macs: float | None = None
     float_macs: float | None = None
-    recovery: Estimate = Estimate(None)
-    float_recovery: Estimate = Estimate(None)
-    mean_recovery: Estimate = Estimate(None)
+    recovery: Estimate = UNDEFINED
+    float_recovery: Estimate = UNDEFINED
+    mean_recovery: Estimate = UNDEFINED
     block_recovery: float | None = None
-    clean_saving: Estimate = Estimate(None)
-    surviving_saving: Estimate = Estimate(None)
-    clean_accuracy: Estimate = Estimate(None)
-    adversarial_accuracy: Estimate = Estimate(None)
-    agreement: Estimate = Estimate(None)
+    clean_saving: Estimate = UNDEFINED
+    surviving_saving: Estimate = UNDEFINED
+    clean_accuracy: Estimate = UNDEFINED
+    adversarial_accuracy: Estimate = UNDEFINED
+    agreement: Estimate = UNDEFINED
     psnr: float | None = None
     pooled_psnr: float | None = None
     ssim: float | None = None
@@ -186,3 +187,241 @@ class Board:
     version: str
     cells: tuple[BoardCell, ...]
     standings: tuple[TargetStanding, ...]
+
+
+UNDEFINED_BELOW = 0.01
+"""Recovery is undefined where the reserve, ceiling - clean, is under this share of the ceiling."""
+PRELIMINARY_BELOW = 100
+"""Images under which a board is called preliminary."""
+
+_COLUMNS = (
+    "label clean_prediction adversarial_prediction clean_macs adversarial_macs float_macs clean_decisions adversarial_decisions "
+    "squared psnr ssim l2 linf evaluations near_threshold overshoot"
+).split()
+
+
+def load_boards(run: str | Path) -> list[Board]:
+    """The boards of a run, one a protocol, from what is sealed in its folder.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        RunFolderError: it is no run folder, damaged, or of a newer schema.
+    """
+    folder = RunFolder(Path(run))
+    plan = folder.plan()
+    return [_board(folder, plan, number) for number in range(len(plan["boards"]))]
+
+
+def _board(folder: RunFolder, plan: Mapping[str, Any], number: int) -> Board:
+    document = plan["boards"][number]
+    protocol = document["protocol"]
+    loaded = [_cell(folder, plan, protocol, entry) for entry in document["cells"]]
+    ranked = protocol["threat"] != "none"
+    cells, standings = _ranked([cell for cell, _ in loaded], [scores for _, scores in loaded], ranked)
+    described = next((found for entry in document["cells"] if (found := _description(folder.cell(entry["key"])))), {})
+    dataset = described.get("dataset", {"name": protocol["dataset"], "note": "", "credits": []})
+    n = max((cell.n for cell in cells), default=0)
+    return Board(
+        name=plan["name"],
+        protocol=protocol,
+        plan=plan,
+        command=plan["command"],
+        dataset=dataset["name"],
+        dataset_note=dataset["note"],
+        credits=tuple(dataset["credits"]),
+        preliminary=n < PRELIMINARY_BELOW,
+        ranked=ranked,
+        intervals=f"{stats.LEVEL:.0%} intervals, paired bootstrap, n = {n} (Wilson where all agree); ranks by paired tests, Holm",
+        version=__version__,
+        cells=tuple(cells),
+        standings=tuple(standings),
+    )
+
+
+def _description(folder: CellFolder) -> dict[str, Any] | None:
+    path = folder.path / "target.json"
+    return read_json(path) if path.is_file() else None
+
+
+def _cell(
+    folder: RunFolder, plan: Mapping[str, Any], protocol: Mapping[str, Any], entry: Mapping[str, Any]
+) -> tuple[BoardCell, Mapping[str, stats.Array] | None]:
+    """A cell with its statistics but no rank, and its columns (None where it has no numbers)."""
+    store = folder.cell(entry["key"])
+    sealed = store.sealed()
+    label = entry["target"]["label"], entry["attack"]["label"]
+    cell = BoardCell(
+        key=entry["key"],
+        target=label[0],
+        defense=entry["defense"]["label"] if entry["defense"] else "",
+        attack=label[1],
+        inputs={name: entry[name] for name in ("target", "defense", "attack")} | {"protocol": protocol},
+        status="missing",
+        reason="not run yet, or not finished",
+        control=bool(entry["attack"]["control"]),
+        command=f"{plan['command']} --only {shlex.quote(entry_label(entry))}",
+    )
+    if entry.get("excluded"):
+        return replace(cell, status="skipped", reason=entry["excluded"]), None
+    if sealed is None:
+        return cell, None
+    cell = replace(
+        cell,
+        status=sealed["status"],
+        reason=sealed["reason"],
+        flags=tuple(sealed["flags"]),
+        environment=sealed["environment"],
+    )
+    if sealed["status"] != "ok":
+        return cell, None
+    described = _description(store)
+    if described is None:
+        raise RunFolderError(f"{store.path / 'target.json'} is not there", hint="run the same plan again with --fresh")
+    table = store.table(_COLUMNS)
+    columns = {name: np.array(table[name].to_pylist()) for name in _COLUMNS if not name.endswith("decisions")}
+    units = _units(described["units"])
+    for name in ("clean_decisions", "adversarial_decisions"):
+        columns[name] = _unpacked(table[name].to_pylist(), len(units)).sum(1)
+    cell = _measured(cell, described, columns, units)
+    return replace(cell, rows=_Rows(store, len(units))), columns
+
+
+def _measured(cell: BoardCell, described: Mapping[str, Any], columns: Mapping[str, stats.Array], units: tuple[UnitRow, ...]) -> BoardCell:
+    n = len(columns["label"])
+    weights = stats.resamples(n)
+    floor, ceiling = int(described["floor"]), int(described["ceiling"])
+    clean, adversarial, unrounded = (columns[name].astype(np.float64) for name in ("clean_macs", "adversarial_macs", "float_macs"))
+    reserve = ceiling - clean
+    defined = reserve.mean() >= UNDEFINED_BELOW * ceiling
+    some = reserve > 0
+    blocks = len(units) - columns["clean_decisions"].mean()
+    return replace(
+        cell,
+        n=n,
+        classes=tuple(described["classes"]),
+        floor=floor,
+        ceiling=ceiling,
+        clean_macs=float(clean.mean()),
+        adversarial_macs=float(adversarial.mean()),
+        float_macs=float(unrounded.mean()),
+        recovery=stats.ratio_estimate(adversarial - clean, reserve, weights) if defined else UNDEFINED,
+        float_recovery=stats.ratio_estimate(unrounded - clean, reserve, weights) if defined else UNDEFINED,
+        mean_recovery=(
+            stats.mean_estimate((adversarial - clean)[some] / reserve[some], stats.resamples(int(some.sum()))) if defined else UNDEFINED
+        ),
+        block_recovery=float((columns["adversarial_decisions"] - columns["clean_decisions"]).mean() / blocks) if blocks > 0 else None,
+        clean_saving=stats.mean_estimate(1 - clean / ceiling, weights),
+        surviving_saving=stats.mean_estimate(1 - adversarial / ceiling, weights),
+        clean_accuracy=stats.share_estimate(columns["clean_prediction"] == columns["label"], weights),
+        adversarial_accuracy=stats.share_estimate(columns["adversarial_prediction"] == columns["label"], weights),
+        agreement=stats.share_estimate(columns["adversarial_prediction"] == columns["clean_prediction"], weights),
+        psnr=float(columns["psnr"].mean()),
+        pooled_psnr=_pooled(columns),
+        ssim=float(columns["ssim"].mean()),
+        l2=float(columns["l2"].mean()),
+        linf=int(columns["linf"].max()),
+        evaluations=float(columns["evaluations"].mean()),
+        units=units,
+    )
+
+
+def _mean_recovery(ratios: stats.Array) -> Estimate:
+    return stats.mean_estimate(ratios, stats.resamples(len(ratios)))
+
+
+def _pooled(columns: Mapping[str, stats.Array]) -> float | None:
+    """dB of the mean squared error; None where no image changed. The number of values follows from PSNR and sum of D^2."""
+    changed = columns["squared"] > 0
+    if not changed.any():
+        return None
+    values = columns["squared"][changed][0] * 10 ** (columns["psnr"][changed][0] / 10) / 255**2
+    return float(10 * np.log10(255**2 * values / columns["squared"].mean()))
+
+
+def _units(document: Mapping[str, Any]) -> tuple[UnitRow, ...]:
+    names = ("name", "kind", "owner", "shape", "cost", "threshold")
+    columns = zip(*(document[name] for name in names), strict=True)
+    return tuple(UnitRow(name, kind, owner, tuple(shape), cost, threshold) for name, kind, owner, shape, cost, threshold in columns)
+
+
+def _unpacked(packed: Sequence[bytes], units: int) -> stats.Array:
+    """(N, U) bool from packed bits, first unit in the highest bit."""
+    if not packed:
+        return np.zeros((0, units), dtype=bool)
+    bits = np.stack([np.frombuffer(row, dtype=np.uint8) for row in packed])
+    return np.unpackbits(bits, axis=1, count=units).astype(bool)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Loads the images of a cell when called."""
+
+    store: CellFolder
+    units: int
+
+    def __call__(self) -> Sequence[ImageRow]:
+        rows = self.store.table().to_pylist()
+        clean = _unpacked([row["clean_decisions"] for row in rows], self.units)
+        adversarial = _unpacked([row["adversarial_decisions"] for row in rows], self.units)
+        return [
+            ImageRow(
+                **{
+                    **row,
+                    "clean_decisions": tuple(clean[i].tolist()),
+                    "adversarial_decisions": tuple(adversarial[i].tolist()),
+                    "trace": tuple((point["evaluations"], point["macs"], point["squared"]) for point in row["trace"]),
+                    "image": row["image"]["bytes"],
+                    "adversarial": row["adversarial"]["bytes"],
+                }
+            )
+            for i, row in enumerate(rows)
+        ]
+
+
+def _ranked(
+    cells: Sequence[BoardCell], columns: Sequence[Mapping[str, stats.Array] | None], ranked: bool
+) -> tuple[list[BoardCell], list[TargetStanding]]:
+    """Attacks ranked per target by what they make it execute, targets by the saving that survives; one Holm over all tests."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for i, cell in enumerate(cells):
+        groups.setdefault((cell.target, cell.defense), [])
+        if columns[i] is not None:
+            groups[cell.target, cell.defense].append(i)
+    macs = {i: found["adversarial_macs"].astype(np.float64) for i, found in enumerate(columns) if found is not None}
+    contests = {who: [i for i in members if not cells[i].control] for who, members in groups.items()} if ranked else {}
+    strongest = {who: max(members, key=lambda i: macs[i].mean()) for who, members in groups.items() if members}
+    surviving = {who: 1 - macs[i] / (cells[i].ceiling or 1) for who, i in strongest.items()}
+    rivals = list(surviving) if ranked else []
+    tests = {who: stats.paired_tests([macs[i] for i in members]) for who, members in contests.items()}
+    between = stats.paired_tests([surviving[who] for who in rivals])
+    flat = [p for found in [*tests.values(), between] for _, _, p in found]
+    adjusted = iter(stats.holm(flat))
+    tests = {who: [(i, j, next(adjusted)) for i, j, _ in found] for who, found in tests.items()}
+    between = [(i, j, next(adjusted)) for i, j, _ in between]
+    result = list(cells)
+    for who, members in contests.items():
+        for i, rank in zip(members, stats.shared_ranks([float(macs[i].mean()) for i in members], tests[who]), strict=True):
+            result[i] = replace(cells[i], attack_rank=rank)
+    places = dict(zip(rivals, stats.shared_ranks([float(surviving[who].mean()) for who in rivals], between), strict=True))
+    standings = [_standing(who, cells[strongest[who]] if who in strongest else None, places.get(who)) for who in groups]
+    standings.sort(key=lambda row: (row.rank is None, row.rank or 0, -(row.surviving_saving.value or 0)))
+    return result, standings
+
+
+def _standing(who: tuple[str, str], cell: BoardCell | None, rank: int | None) -> TargetStanding:
+    if cell is None:
+        return TargetStanding(*who, None, None, *(UNDEFINED,) * 5, None)
+    return TargetStanding(
+        target=who[0],
+        defense=who[1],
+        rank=rank,
+        strongest=cell.attack,
+        surviving_saving=cell.surviving_saving,
+        clean_saving=cell.clean_saving,
+        clean_accuracy=cell.clean_accuracy,
+        adversarial_accuracy=cell.adversarial_accuracy,
+        recovery=cell.recovery,
+        psnr=cell.psnr,
+    )

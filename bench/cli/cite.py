@@ -18,14 +18,14 @@ def cite(names: tuple[str, ...]) -> None:
 
     With names of networks, attacks or data sets (skipnet, gradauto, cifar10 …): gatebench and only those.
     """
-    from bench.errors import UnknownName
+    from bench.errors import PlanError, did_you_mean
 
     known = bibliography()
     wanted = list(known) if not names else ["gatebench"]
     for name in names:
         key = _key(name, known)
         if key is None:
-            raise UnknownName("citation", name, known)
+            raise PlanError(f"nothing to cite is called {name!r}{did_you_mean(name, known)}")
         wanted.append(key)
     click.echo("\n\n".join(known[key] for key in dict.fromkeys(wanted)))
 

@@ -1,0 +1,286 @@
+"""One shard of one cell: clean pass, attack, judge, audit, record."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bench import cost, judge, registry, weights
+from bench.api import Attack, Job, Output, Skip, Target
+from bench.data import Dataset, open_dataset, subset
+from bench.errors import BudgetSpent, ContractBroken, PlanError, PluginError
+from bench.image import difference, psnr, squared_sum, ssim, to_float
+from bench.provenance import record
+from bench.store import CellFolder, write_json
+from bench.threat import parse_threat
+from bench.view import TargetView
+
+Progress = Callable[[int, int, float], None]
+"""(images done, of how many, share of the present batch)"""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A cell made ready in this process: what every one of its shards needs.
+
+    Attributes:
+        document: the resolved cell (protocol, target, defense, attack), as in plan.json.
+        target: frozen, on `device`. state: a copy of its weights. noise: its float noise.
+        attack: the attack. dataset, indices: the images, in order.
+    """
+
+    document: Mapping[str, Any]
+    target: Target
+    state: dict[str, Tensor]
+    noise: judge.Noise
+    attack: Attack
+    dataset: Dataset
+    indices: Sequence[int]
+    device: torch.device
+    description: Mapping[str, Any]
+
+
+class Unsupported(Exception):
+    """The attack does not run on this target under this threat."""
+
+
+def build(kind: str, document: Mapping[str, Any]) -> Any:
+    """The object of a resolved component.
+
+    Raises:
+        PluginError: it cannot be imported or made.
+    """
+    made = registry.find(kind, f"{document['distribution']}/{document['name']}").load()
+    params = {name: tuple(value) if isinstance(value, list) else value for name, value in document["params"].items()}
+    try:
+        return made(**params)
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{kind} {document['name']!r} cannot be made with {params}: {type(error).__name__}: {error}") from error
+
+
+def build_target(document: Mapping[str, Any]) -> Target:
+    """A target with its weights, from a manifest or from a seeded initialisation."""
+    name = document["weights"]
+    if name.startswith("random:"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(name[7:]))
+            made: Target = build("target", document)
+        return made
+    made = build("target", document)
+    weights.load_into(made, weights.read_state(weights.find(name)))
+    return made
+
+
+@lru_cache(maxsize=1)
+def opened_dataset(name: str, root: str | None) -> Dataset:
+    """The data set, opened once a process."""
+    return open_dataset(name, Path(root) if root else None)
+
+
+def open_cell(document: Mapping[str, Any], device: torch.device, root: str | None) -> Opened:
+    """Make a cell ready: build target and attack, check that they fit, probe and audit the target.
+
+    Raises:
+        Unsupported: the attack says that it does not run here.
+        PlanError, ContractBroken, PluginError, WeightsError, DataError.
+    """
+    protocol = document["protocol"]
+    dataset = opened_dataset(protocol["dataset"], root)
+    indices = subset(dataset, protocol["images"])
+    threat = parse_threat(protocol["threat"])
+    values = int(np.prod(dataset.image_shape))
+    if not threat.admits_change(values):
+        raise PlanError(f"protocol.threat: {threat} admits no change of an image of {values} values")
+    target = build_target(document["target"])
+    if document["defense"]:
+        target = build("defense", document["defense"]).wrap(target)
+    if tuple(target.image_shape) != tuple(dataset.image_shape):
+        raise PlanError(
+            f"{document['target']['label']} takes images of {tuple(target.image_shape)}, {dataset} has {tuple(dataset.image_shape)}"
+        )
+    target.to(device)
+    state = judge.freeze(target)
+    attack: Attack = build("attack", document["attack"])
+    refusal = attack.supports(target, threat)
+    if isinstance(refusal, Skip):
+        raise Unsupported(refusal.reason)
+    batch = protocol["batch"]
+    probe = _batch(dataset, indices, 0, batch)[0]
+    images = to_float(probe).to(device)
+    noise = judge.probe(target, images)
+    floor, ceiling = cost.audit_extremes(target, images[:1])
+    judge.unchanged(target, state, "evaluating the target")
+    description = {
+        "schema": 1,
+        "floor": floor,
+        "ceiling": ceiling,
+        "noise": {"logits": noise.logits, "margins": noise.margins},
+        "classes": list(dataset.classes),
+        "dataset": {"name": str(dataset), "note": dataset.note, "credits": list(dataset.credits)},
+        "control": not bool(target.units.cost.numel()) or floor == ceiling,
+        "units": _units_document(target),
+    }
+    return Opened(document, target, state, noise, attack, dataset, indices, device, description)
+
+
+def _units_document(target: Target) -> dict[str, Any]:
+    units = target.units
+    return {
+        "name": list(units.name),
+        "kind": list(units.kind),
+        "owner": list(units.owner),
+        "shape": [list(shape) for shape in units.shape],
+        "cost": units.cost.tolist(),
+        "threshold": units.threshold.tolist(),
+    }
+
+
+def _batch(dataset: Dataset, indices: Sequence[int], first: int, batch: int) -> tuple[Tensor, list[int]]:
+    """The uint8 images of a batch and their places; a short batch is padded with its own images, over and over."""
+    places = list(range(first, min(first + batch, len(indices))))
+    padded = [places[i % len(places)] for i in range(batch)]
+    return dataset.images([indices[place] for place in padded]), padded
+
+
+def run_shard(cell: Opened, folder: CellFolder, first: int, last: int, progress: Progress) -> None:
+    """Compute and write the rows of images `first` to `last`.
+
+    Raises:
+        ContractBroken: target or attack did what its contract forbids.
+    """
+    batch = cell.document["protocol"]["batch"]
+    if not (folder.path / "target.json").is_file():
+        write_json(folder.path / "target.json", cell.description)
+    rows: list[dict[str, Any]] = []
+    for start in range(first, last + 1, batch):
+        done = start - first
+        rows += run_batch(cell, start, lambda share, done=done: progress(done, last - first + 1, share))  # type: ignore[misc]
+    progress(last - first + 1, last - first + 1, 0.0)
+    folder.write_shard(first, last, rows, record(cell.document, cell.device))
+
+
+def run_batch(cell: Opened, first: int, progress: Callable[[float], None]) -> list[dict[str, Any]]:
+    """The rows of one batch."""
+    protocol, target = cell.document["protocol"], cell.target
+    threat = parse_threat(protocol["threat"])
+    clean8, places = _batch(cell.dataset, cell.indices, first, protocol["batch"])
+    clean = to_float(clean8).to(cell.device)
+    ids = tuple(cell.dataset.ids[cell.indices[place]] for place in places)
+    before = _forward(cell, clean)
+    view = TargetView.of(target, clean, protocol["budget"], cell.attack.access)
+    job = Job(threat, protocol["budget"], ids, protocol["seed"], lambda done, total: progress(done / max(total, 1)))
+    handed, labels = clean.clone(), before.logits.argmax(1)
+    name = cell.document["attack"]["label"]
+    try:
+        adversarial = cell.attack.perturb(view, handed, labels.clone(), job)
+    except BudgetSpent as error:
+        raise ContractBroken(f"{name} went on when {error.message}; catch BudgetSpent and return what is kept") from error
+    if not torch.equal(handed, clean):
+        raise ContractBroken(f"{name} edited the clean images in place")
+    judge.unchanged(target, cell.state, name)
+    ruled = judge.verdict(adversarial, clean8, threat)
+    unrounded = _forward(cell, ruled.projected.to(cell.device))
+    after = _forward(cell, to_float(ruled.saved).to(cell.device))
+    rows = _rows(cell, places, ids, clean8, ruled, before, unrounded, after, view)
+    every = max(len(cell.indices) // protocol["audit"], 1)
+    kept = rows[: len(dict.fromkeys(places))]
+    for i, row in enumerate(kept):
+        place = places[i]
+        if place % every == 0 and place // every < protocol["audit"]:
+            _audit(cell, row, "clean", clean8[i : i + 1], before.rows(torch.tensor([i], device=cell.device)))
+            _audit(cell, row, "adversarial", ruled.saved[i : i + 1], after.rows(torch.tensor([i], device=cell.device)))
+    return kept
+
+
+def _forward(cell: Opened, images: Tensor) -> Output:
+    with torch.no_grad():
+        return judge.checked(cell.target(images), cell.target, len(images))
+
+
+def _audit(cell: Opened, row: dict[str, Any], which: str, image: Tensor, seen: Output) -> None:
+    """Execute one image, count it, hold it against `forward`, and let the row say what was executed."""
+    result = cost.audit(cell.target, to_float(image).to(cell.device))
+    ran = judge.checked(result.output, cell.target, 1)
+    differ = (ran.decisions != seen.decisions)[0]
+    close = judge.near(cell.target, seen.margins[0], cell.noise)
+    if bool(differ.any()) and not bool(close.any()):
+        unit = cell.target.units.name[int(differ.nonzero()[0])]
+        raise ContractBroken(f"on the {which} image {row['id']} execute decides {unit} otherwise than forward does, beyond float noise")
+    if not bool(differ.any()):
+        apart = float((ran.logits - seen.logits).abs().max())
+        if apart > judge.COMPANY_TOLERANCE * max(1.0, float(seen.logits.abs().max())):
+            raise ContractBroken(f"on the {which} image {row['id']} the logits of execute and forward differ by {apart:.3g}")
+    row[f"{which}_macs"] = result.macs
+    row[f"{which}_decisions"] = _packed(ran.decisions)[0]
+    row[f"{which}_prediction"] = int(ran.logits.argmax())
+
+
+def _rows(
+    cell: Opened,
+    places: Sequence[int],
+    ids: Sequence[str],
+    clean8: Tensor,
+    ruled: judge.Verdict,
+    before: Output,
+    unrounded: Output,
+    after: Output,
+    view: TargetView,
+) -> list[dict[str, Any]]:
+    d = difference(ruled.saved, clean8)
+    total = squared_sum(d)
+    values = d[0].numel()
+    close = judge.near(cell.target, before.margins, cell.noise).sum(1) + judge.near(cell.target, after.margins, cell.noise).sum(1)
+    labels = cell.dataset.labels
+    columns: dict[str, list[Any]] = {
+        "id": list(ids),
+        "label": [int(labels[cell.indices[place]]) for place in places],
+        "clean_prediction": before.logits.argmax(1).tolist(),
+        "adversarial_prediction": after.logits.argmax(1).tolist(),
+        "clean_macs": judge.priced(cell.target, before.decisions).tolist(),
+        "adversarial_macs": judge.priced(cell.target, after.decisions).tolist(),
+        "float_macs": judge.priced(cell.target, unrounded.decisions).tolist(),
+        "clean_decisions": _packed(before.decisions),
+        "adversarial_decisions": _packed(after.decisions),
+        "linf": d.flatten(1).abs().amax(1).tolist(),
+        "squared": total.tolist(),
+        "l2": (total.to(torch.float64).sqrt() / 255).tolist(),
+        "psnr": psnr(total, values).tolist(),
+        "ssim": ssim(ruled.saved, clean8).tolist(),
+        "evaluations": view.ledger.used.tolist(),
+        "forwards": view.ledger.forwards.tolist(),
+        "backwards": view.ledger.backwards.tolist(),
+        "near_threshold": close.tolist(),
+        "overshoot": ruled.overshoot.tolist(),
+        "trace": [_points(view.ledger.trace(i)) for i in range(len(ids))],
+        "image": [_picture(image) for image in clean8],
+        "adversarial": [_picture(image) for image in ruled.saved],
+    }
+    return [{name: values[i] for name, values in columns.items()} for i in range(len(ids))]
+
+
+def _points(trace: Sequence[tuple[int, int, float]]) -> list[dict[str, Any]]:
+    return [{"evaluations": used, "macs": macs, "squared": near} for used, macs, near in trace]
+
+
+def _packed(decisions: Tensor) -> list[bytes]:
+    """Each row of (N, U) bool as packed bits, first unit in the highest bit."""
+    return [np.packbits(row).tobytes() for row in decisions.cpu().numpy()]
+
+
+def _picture(image: Tensor) -> dict[str, Any]:
+    """PNG bytes of a (C, H, W) uint8 image, in the struct that data set viewers understand."""
+    buffer = io.BytesIO()
+    pixels = image.permute(1, 2, 0).numpy()
+    Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(buffer, format="PNG", compress_level=6)
+    return {"bytes": buffer.getvalue(), "path": None}

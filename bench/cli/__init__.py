@@ -1,0 +1,93 @@
+"""The commands of gatebench, one file each; heavy imports happen inside a command, never here."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from bench import __version__
+from bench.errors import EXIT_CODES, GatebenchError, did_you_mean
+
+COMMANDS = {
+    "run": "Run a plan: attack, judge, count, rank, render.",
+    "plan": "Show what a plan would run, without running it.",
+    "list": "List targets, attacks, data sets, suites, weights, recipes; teach one.",
+    "show": "Print the table of a run.",
+    "report": "Render the pages of one or more runs.",
+    "train": "Train weights from a recipe.",
+    "weights": "List, verify and import weights.",
+    "plugin": "Test somebody's target or attack against its contract.",
+    "doctor": "Check the installation, devices and plugins.",
+    "cite": "Print what to cite.",
+}
+"""Commands in the order of `--help`; each is the function of that name in `bench.cli.NAME`."""
+
+_MODULES = {"list": "listing"}
+
+
+class _Commands(click.Group):
+    """Imports a command's file when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"bench.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, _MODULES.get(cmd_name, cmd_name))
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            raise click.UsageError(f"there is no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="gatebench")
+def cli() -> None:
+    """Measure how much computation an attacker can win back from a dynamic neural network.
+
+    \b
+    Start here:
+      gatebench run quickstart          two trained SkipNets under attack, a few minutes on a laptop
+      gatebench list attacks            what there is to attack with
+      gatebench plan                    what ./bench.toml would run, and how long it would take
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point: every error that a user can cause becomes one message and its exit code."""
+    try:
+        code = cli.main(args=list(args) if args is not None else None, prog_name="gatebench", standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except GatebenchError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 6)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> Any:
+    click.echo(f"gatebench: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,169 @@
+"""What a long run shows: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.executors import Event, Task
+    from bench.run import Laid
+
+
+class Tally:
+    """Images done, and the recovery of each cell so far."""
+
+    def __init__(self, laid: Laid) -> None:
+        self.images = {key: entry["protocol"]["images"] for key, entry in laid.entries.items()}
+        self.left: dict[str, int] = {}
+        self.sums: dict[str, tuple[int, int, int]] = {}
+        self.running: dict[tuple[str, int], float] = {}
+        self.total = self.there = self.done = 0
+        self.started = time.monotonic()
+
+    def prepare(self, tasks: Sequence[Task], there: int) -> None:
+        self.total, self.there = sum(task.images for task in tasks), there
+        for task in tasks:
+            self.left[task.key] = self.left.get(task.key, 0) + task.images
+        self.started = time.monotonic()
+
+    def hear(self, event: Event) -> None:
+        place = (event.task.key, event.task.first)
+        if event.what in ("started", "progress"):
+            self.running[place] = event.share * event.task.images
+            return
+        self.running.pop(place, None)
+        if event.what == "done":
+            self.done += event.task.images
+            self.left[event.task.key] -= event.task.images
+            before = self.sums.get(event.task.key, (0, 0, 0))
+            self.sums[event.task.key] = tuple(a + b for a, b in zip(before, event.sums, strict=True))  # type: ignore[assignment]
+        else:
+            self.total -= self.left.pop(event.task.key, 0)
+            self.running = {other: share for other, share in self.running.items() if other[0] != event.task.key}
+
+    @property
+    def position(self) -> float:
+        return self.done + sum(self.running.values())
+
+    def recovery(self, key: str) -> float | None:
+        """(adversarial - clean) / (ceiling - clean) over the images computed in this session; None if undefined."""
+        clean, adversarial, ceiling = self.sums.get(key, (0, 0, 0))
+        return (adversarial - clean) / (ceiling - clean) if ceiling - clean > 0.01 * ceiling else None
+
+    def remaining(self) -> float | None:
+        """Seconds left, once a twentieth is done."""
+        if self.position < self.total / 20 or not self.position:
+            return None
+        return (time.monotonic() - self.started) * (self.total - self.position) / self.position
+
+
+class Lines:
+    """One line a finished shard, for logs and pipes."""
+
+    def __init__(self, laid: Laid) -> None:
+        self.tally = Tally(laid)
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        return None
+
+    def prepared(self, tasks: Sequence[Task], there: int) -> None:
+        self.tally.prepare(tasks, there)
+        cells = len({task.key for task in tasks})
+        print(f"{self.tally.total} images in {cells} cells to do, {there} there already", flush=True)
+
+    def listen(self, event: Event) -> None:
+        self.tally.hear(event)
+        if event.what == "done":
+            print(f"{_counts(self.tally)} {event.task.label}{_recovery(self.tally, event.task.key)}{_left(self.tally)}", flush=True)
+        elif event.what == "problem":
+            print(f"{_counts(self.tally)} {event.task.label}: {event.status}, {event.reason}", flush=True)
+
+
+class Live:
+    """A live display: a bar over all images, and a line for each shard in flight."""
+
+    def __init__(self, laid: Laid, console: Any) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.tally = Tally(laid)
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[counts]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+            transient=True,
+        )
+        self.bars: dict[tuple[str, int], Any] = {}
+        self.overall: Any = None
+
+    def __enter__(self) -> Live:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        self.progress.stop()
+
+    def prepared(self, tasks: Sequence[Task], there: int) -> None:
+        self.tally.prepare(tasks, there)
+        counts = f"0/{self.tally.total} images" + (f", {there} there already" if there else "")
+        self.overall = self.progress.add_task(
+            "all cells", total=max(self.tally.total, 1), counts=counts, note="starting workers" if tasks else ""
+        )
+
+    def listen(self, event: Event) -> None:
+        from rich.text import Text
+
+        self.tally.hear(event)
+        place = (event.task.key, event.task.first)
+        if event.what == "started":
+            self.bars[place] = self.progress.add_task(_short(event.task.label), total=1.0, counts=f"{event.task.images} images", note="")
+        elif event.what == "progress":
+            self.progress.update(self.bars[place], completed=event.share)
+        else:
+            for other in [place] if event.what == "done" else [other for other in self.bars if other[0] == event.task.key]:
+                if other in self.bars:
+                    self.progress.remove_task(self.bars.pop(other))
+            if event.what == "problem":
+                style = "yellow" if event.status == "skipped" else "red"
+                self.console.print(Text(f"  {event.status:8s} {event.task.label}: {event.reason}", style=style))
+            elif not self.tally.left.get(event.task.key):
+                self.console.print(Text(f"  done     {event.task.label}{_recovery(self.tally, event.task.key)}"))
+        counts = f"{self.tally.done}/{self.tally.total} images"
+        self.progress.update(
+            self.overall, completed=self.tally.position, total=max(self.tally.total, 1), counts=counts, note=_left(self.tally)
+        )
+
+
+def make_display(laid: Laid) -> Lines | Live:
+    """A live display if there is a terminal, else plain lines; NO_COLOR is honoured by rich."""
+    from rich.console import Console
+
+    console = Console()
+    return Live(laid, console) if sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal else Lines(laid)
+
+
+def _counts(tally: Tally) -> str:
+    return f"[{tally.done}/{tally.total} images]"
+
+
+def _recovery(tally: Tally, key: str) -> str:
+    value = tally.recovery(key)
+    return "" if value is None else f": recovery so far {value:.1%}"
+
+
+def _left(tally: Tally) -> str:
+    seconds = tally.remaining()
+    return "" if seconds is None or tally.position >= tally.total else f", about {seconds:.0f} s left"
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 44 else label[:43] + "…"

@@ -1,0 +1,96 @@
+"""`gatebench run`: attack, judge, count, rank, render."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.cli.options import command_line, plan_options, read_plan
+
+if TYPE_CHECKING:
+    from bench.run import Laid, Outcome
+
+
+@click.command()
+@plan_options
+@click.option("--name", metavar="NAME", help="Of the run; default: the protocol's plus six digits of the plan's hash.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True, help="Folder of all runs."
+)
+@click.option("--data-root", type=click.Path(path_type=Path), help="Where the data set lies; enters no key and no result.")
+@click.option("--fresh", is_flag=True, help="Throw away what is there and compute everything again.")
+@click.option("--keep", is_flag=True, help="Go on although finished shards were made in another environment.")
+@click.option("--in-process", is_flag=True, help="No workers: everything in this process, for debuggers; deadlines do not hold.")
+@click.option("--no-report", is_flag=True, help="Leave out the HTML pages.")
+def run(
+    plan_source: str,
+    only: Sequence[str],
+    images: int | None,
+    device: str | None,
+    overrides: Sequence[str],
+    name: str | None,
+    out: Path,
+    data_root: Path | None,
+    fresh: bool,
+    keep: bool,
+    in_process: bool,
+    no_report: bool,
+) -> int:
+    """Run PLAN (a suite's name or a TOML file; default ./bench.toml).
+
+    What is there already is kept: a run that was stopped, killed or partly failed goes on with the same command. It ends with
+    the table and the path of the page.
+    """
+    from bench.cli.progress import make_display
+    from bench.errors import PlanError
+    from bench.run import Run, lay_out
+
+    if fresh and keep:
+        raise PlanError("--fresh and --keep exclude each other")
+    plan = read_plan(plan_source, only, images, device, overrides)
+    folder = out / _checked(name or plan.name)
+    command = " ".join([command_line(plan_source, images, overrides), *(f"--only {part!r}" for part in only)])
+    laid = lay_out(plan, folder, command, str(data_root) if data_root else None)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    work = Run(laid, data_root=str(data_root) if data_root else None, fresh=fresh, keep=keep, in_process=in_process)
+    display = make_display(laid)
+    try:
+        with display:
+            outcome = work(display.prepared, display.listen)
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped; everything finished is kept in {folder}. The same command goes on from there.", err=True)
+        return 130
+    _finish(laid, outcome, pages=not no_report)
+    return 0 if outcome.clean else 4
+
+
+def _checked(name: str) -> str:
+    from bench.errors import PlanError
+
+    if not name or name.startswith(".") or any(c in name for c in '/\\:*?"<>|') or any(ord(c) < 32 for c in name) or len(name) > 120:
+        raise PlanError(f"--name {name!r}: a run is named in letters, digits, '.', '_' and '-', not starting with a dot")
+    return name
+
+
+def _finish(laid: Laid, outcome: Outcome, *, pages: bool) -> None:
+    """The board's files, the table, what went wrong, and where the page is."""
+    from bench import registry
+    from bench.board import load_boards
+
+    boards = load_boards(outcome.folder)
+    sheets, terminal = registry.load("report", "sheets")(), registry.load("report", "terminal")()
+    for number, board in enumerate(boards):
+        sheets.render(board, outcome.folder if len(boards) == 1 else outcome.folder / f"board-{number}")
+        terminal.render(board, None)
+    if pages:
+        from bench.cli.report import write_report
+
+        click.echo(f"page: {write_report([outcome.folder], outcome.folder / 'report')}")
+    for key, status in outcome.statuses.items():
+        if status not in ("ok", "skipped"):
+            sealed = laid.folder.cell(key).sealed() or {}
+            click.echo(f"{status}: {sealed.get('reason', '')} (details in {outcome.folder / 'cells' / key[:12]}…/cell.json)", err=True)

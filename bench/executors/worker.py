@@ -1,0 +1,183 @@
+"""The process that computes: it opens cells, runs shards, and turns every way of failing into a status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from bench.errors import ContractBroken, DiskError, GatebenchError
+from bench.executors import Event, Task
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by torch on import; deterministic matrix products on a GPU
+
+
+def serve(connection: Connection, device: str, threads: int, log: str) -> None:
+    """Main function of a worker process: say hello, then compute tasks until told to stop or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _die_with_parent()
+    _redirect(log)
+    try:
+        from bench.provenance import deterministic, environment, resolve_devices
+
+        devices = resolve_devices(device)
+        deterministic(threads)
+        connection.send(("hello", {"devices": [str(found) for found in devices], "environment": environment(devices[0])}))
+    except GatebenchError as error:
+        connection.send(("refused", error))
+        return
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, OSError):
+            return
+        if task is None:
+            return
+        connection.send(("event", perform(task, str(devices[0]), lambda event: connection.send(("event", event)))))
+
+
+def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
+    """Compute one shard.
+
+    Returns:
+        The last event of the task: "done", "problem" or "fatal".
+    """
+    started = time.monotonic()
+    last_told = 0.0
+
+    def progress(done: int, total: int, share: float) -> None:
+        nonlocal last_told
+        now = time.monotonic()
+        if now - last_told > 0.2:
+            last_told = now
+            batch = int(task.document["protocol"]["batch"])
+            tell(Event("progress", task, share=min((done + share * min(batch, total - done)) / max(total, 1), 1.0)))
+
+    from bench.cell import Unsupported
+
+    try:
+        sums = _compute(task, device, progress)
+    except Unsupported as reason:
+        return Event("problem", task, "skipped", str(reason))
+    except ContractBroken as error:
+        return Event("problem", task, "invalid", error.message, _trace())
+    except DiskError as error:
+        return Event("fatal", task, "failed", error.message, error=error)
+    except GatebenchError as error:
+        return Event("problem", task, "failed", error.message, _trace())
+    except MemoryError:
+        return Event("problem", task, "oom", _memory_advice(task), _trace())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may raise anything, SystemExit too
+        if _out_of_memory(error):
+            _forget()
+            return Event("problem", task, "oom", _memory_advice(task), _trace())
+        return Event("problem", task, "failed", f"{_culprit(error, task)} raised {type(error).__name__}: {error}", _trace())
+    return Event("done", task, share=1.0, sums=sums, seconds=time.monotonic() - started)
+
+
+def _compute(task: Task, device: str, progress: Callable[[int, int, float], None]) -> tuple[int, int, int]:
+    from bench.cell import run_shard
+    from bench.store import CellFolder
+
+    cell = _opened(task.key, device, task.data_root, _Hashable(task.document))
+    folder = CellFolder(Path(task.folder))
+    run_shard(cell, folder, task.first, task.last, progress)
+    table = next(shard for shard in folder.shards() if shard.first == task.first)
+    return _sums(table.path, int(cell.description["ceiling"]))
+
+
+class _Hashable:
+    """A document that counts as the same whatever it holds: the cell's key beside it tells cells apart."""
+
+    def __init__(self, document: Any) -> None:
+        self.document = document
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashable)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _opened(key: str, device: str, data_root: str | None, document: _Hashable) -> Any:
+    import torch
+
+    from bench.cell import open_cell
+
+    return open_cell(document.document, torch.device(device), data_root)
+
+
+def _sums(path: Path, ceiling: int) -> tuple[int, int, int]:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["clean_macs", "adversarial_macs"])
+    return int(pc.sum(table["clean_macs"]).as_py()), int(pc.sum(table["adversarial_macs"]).as_py()), ceiling * table.num_rows
+
+
+def _forget() -> None:
+    """Let go of the cell and of cached device memory after running out of it."""
+    import torch
+
+    _opened.cache_clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _memory_advice(task: Task) -> str:
+    batch = int(task.document["protocol"]["batch"])
+    smaller = max(batch // 2, 1)
+    return f"out of memory at batch {batch}; set protocol.batch = {smaller} (rows of another batch size are another board)"
+
+
+def _culprit(error: BaseException, task: Task) -> str:
+    """Whose code raised, by the innermost frame that belongs to a plugin."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    for kind in ("attack", "defense", "target"):
+        component = task.document[kind]
+        module = component["value"].partition(":")[0].replace(".", os.sep) if component else ""
+        if module and any(module in file for file in files):
+            return f"{kind} {component['label']!r}"
+    return f"cell {task.label!r}"
+
+
+def _trace() -> str:
+    return traceback.format_exc(limit=-12)
+
+
+def _redirect(log: str) -> None:
+    """What a plugin prints goes to the run's log, not into the live display."""
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
+
+def _die_with_parent() -> None:
+    """End this process when its parent is gone, even in the middle of a long computation."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

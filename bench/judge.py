@@ -1,0 +1,175 @@
+"""Range, threat, eval mode, determinism, honest outputs: nobody else is trusted on these.
+
+What the judge finds wrong with a target or an attack raises `ContractBroken`, and the cell becomes `invalid`; what it can
+put right (an image outside its threat) it puts right and flags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.api import Output, Target
+from bench.errors import ContractBroken
+from bench.image import overshoot, project, settle, to_float
+from bench.threat import Threat
+
+COMPANY_TOLERANCE = 1e-3
+"""How far logits may move with the other images of a batch, relative to their largest magnitude."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A target's own float noise, measured on probe images: how far batched and single evaluation lie apart."""
+
+    logits: float
+    margins: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a batch of adversarial images.
+
+    Attributes:
+        saved: (N, C, H, W) uint8, inside the threat. projected: float, inside the threat, before rounding.
+        overshoot: (N,) bool, the attack left its threat or [0,1] and was pulled back.
+    """
+
+    saved: Tensor
+    projected: Tensor
+    overshoot: Tensor
+
+
+def freeze(target: Target) -> dict[str, Tensor]:
+    """Eval mode, no gradient for any weight; returns a copy of the state to compare with later."""
+    target.eval()
+    target.requires_grad_(False)
+    return {name: value.detach().clone() for name, value in target.state_dict().items()}
+
+
+def unchanged(target: Target, state: dict[str, Tensor], who: str) -> None:
+    """Raises `ContractBroken` if `who` switched the target to train mode or altered its weights."""
+    training = [name or "the target itself" for name, module in target.named_modules() if module.training]
+    if training:
+        raise ContractBroken(f"{who} switched {training[0]} to train mode")
+    now = target.state_dict()
+    for name, before in state.items():
+        if name not in now or not torch.equal(now[name], before):
+            raise ContractBroken(f"{who} changed the target's weights: {name}")
+
+
+def checked(output: Output, target: Target, count: int) -> Output:
+    """The output itself, if its shapes, values and decisions are as promised.
+
+    Raises:
+        ContractBroken: naming what is not.
+    """
+    units = len(target.units)
+    expected = {
+        "logits": (count, target.classes),
+        "margins": (count, units),
+        "logit_margins": (count, units),
+        "decisions": (count, units),
+    }
+    for name, shape in expected.items():
+        value = getattr(output, name)
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ContractBroken(f"the target's {name} have shape {found}, expected {shape}")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ContractBroken(f"the target's {name} are not all finite")
+    if output.decisions.dtype != torch.bool:
+        raise ContractBroken(f"the target's decisions are {output.decisions.dtype}, expected torch.bool")
+    if not torch.equal(target.units.admissible(output.decisions), output.decisions):
+        raise ContractBroken("the target runs a unit without the one that it comes after")
+    return output
+
+
+def priced(target: Target, decisions: Tensor) -> Tensor:
+    """(N,) int64 MACs on the CPU, within [floor, ceiling].
+
+    Raises:
+        ContractBroken: `macs` is of the wrong type or shape, or out of bounds.
+    """
+    macs = target.macs(decisions)
+    if macs.dtype != torch.int64 or macs.shape != (len(decisions),):
+        raise ContractBroken(
+            f"macs(decisions) returns {macs.dtype} of shape {tuple(macs.shape)}, expected torch.int64 of ({len(decisions)},)"
+        )
+    if len(macs) and (int(macs.min()) < target.floor or int(macs.max()) > target.ceiling):
+        raise ContractBroken(
+            f"macs(decisions) is between {int(macs.min())} and {int(macs.max())}, outside [{target.floor}, {target.ceiling}]"
+        )
+    return macs.cpu()
+
+
+def probe(target: Target, images: Tensor) -> Noise:
+    """Hold `forward` on a batch against itself, against `forward` of each image alone, and against `execute`.
+
+    Args:
+        images: (N, C, H, W) in [0,1], real images; at most 4 are looked at one by one.
+
+    Returns:
+        The target's float noise: 4 times the largest difference seen, at least 1e-6.
+
+    Raises:
+        ContractBroken: two equal calls differ, an image's result depends on its company, or `execute` disagrees.
+    """
+    with torch.no_grad():
+        batch = checked(target(images), target, len(images))
+        again = target(images)
+    if not torch.equal(batch.logits, again.logits) or not torch.equal(batch.decisions, again.decisions):
+        raise ContractBroken("two forward passes of the same images differ; a target is deterministic")
+    singles: list[tuple[int, str, Output]] = []
+    with torch.no_grad():
+        for i in range(min(4, len(images))):
+            singles.append((i, "alone", checked(target(images[i : i + 1]), target, 1)))
+            singles.append((i, "by execute", checked(target.execute(images[i : i + 1]), target, 1)))
+    scale = float(batch.logits.abs().max().clamp(min=1))
+    logits = margins = 0.0
+    for i, how, single in singles:
+        apart = float((single.logits[0] - batch.logits[i]).abs().max())
+        same = torch.equal(single.decisions[0], batch.decisions[i])
+        moved = float((single.margins[0] - batch.margins[i]).abs().max()) if len(target.units) else 0.0
+        if same and (apart > COMPANY_TOLERANCE * scale or moved > COMPANY_TOLERANCE):
+            what = "execute disagrees with forward" if how == "by execute" else "the result of an image depends on the others in its batch"
+            raise ContractBroken(f"{what}: logits differ by {apart:.3g}, margins by {moved:.3g}")
+        if same:
+            logits, margins = max(logits, apart), max(margins, moved)
+    noise = Noise(max(4 * logits, 1e-6), max(4 * margins, 1e-6))
+    for i, how, single in singles:
+        differ = single.decisions[0] != batch.decisions[i]
+        if bool((differ & ~near(target, batch.margins[i], noise)).any()) and not bool(near(target, batch.margins[i], noise).any()):
+            where = target.units.name[int(differ.nonzero()[0])]
+            raise ContractBroken(f"image {i} {how} decides {where} otherwise than in the batch, with a margin beyond float noise")
+    return noise
+
+
+def near(target: Target, margins: Tensor, noise: Noise) -> Tensor:
+    """Which margins lie within the target's own float noise of their threshold."""
+    return margins.abs() <= noise.margins
+
+
+def verdict(adversarial: Tensor, clean: Tensor, threat: Threat) -> Verdict:
+    """Project, round and settle what an attack returned.
+
+    Args:
+        adversarial: (N, C, H, W) as the attack returned it.
+        clean: (N, C, H, W) uint8.
+
+    Raises:
+        ContractBroken: wrong type or shape, or NaN or infinity in it.
+    """
+    if not isinstance(adversarial, Tensor) or adversarial.shape != clean.shape:
+        found = tuple(adversarial.shape) if isinstance(adversarial, Tensor) else type(adversarial).__name__
+        raise ContractBroken(f"the attack returned {found}, expected images of shape {tuple(clean.shape)}")
+    if not adversarial.is_floating_point():
+        raise ContractBroken(f"the attack returned {adversarial.dtype}, expected float images in [0,1]")
+    if not bool(torch.isfinite(adversarial).all()):
+        raise ContractBroken("the attack returned NaN or infinity")
+    images = adversarial.detach().cpu().to(torch.float32)
+    start = to_float(clean)
+    outside = overshoot(images, start, threat) | ((images < -1e-6) | (images > 1 + 1e-6)).flatten(1).any(1)
+    return Verdict(settle(images, clean, threat), project(images, start, threat), outside)

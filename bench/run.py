@@ -1,0 +1,270 @@
+"""Running a plan: lay out the folder, find what is missing, have it computed, seal what is whole."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import registry, weights
+from bench.config import Cell, Plan, entry_label
+from bench.data import open_dataset, subset, subset_digest
+from bench.errors import DataError, PlanError, RunFolderError, did_you_mean
+from bench.executors import Event, Task
+from bench.seal import seal
+from bench.speeds import remember
+from bench.store import RunFolder, same_record, write_json
+
+COST_MODEL = "ptflops-aten-1"
+"""Names the way of counting; part of every cell's key. Bumped with `bench.cost`."""
+
+Listener = Callable[[Event], None]
+
+
+@dataclass
+class Outcome:
+    """What became of a run: its folder, and for each cell its label and status; reasons of those that are not ok."""
+
+    folder: Path
+    statuses: dict[str, str] = field(default_factory=dict)
+    computed: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether every cell is ok or skipped."""
+        return all(status in ("ok", "skipped") for status in self.statuses.values())
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A plan laid out: its cells with their keys, as stored in plan.json."""
+
+    plan: Plan
+    folder: RunFolder
+    entries: Mapping[str, Mapping[str, Any]]
+    order: Sequence[str]
+
+
+def lay_out(plan: Plan, folder: Path, command: str, data_root: str | None) -> Laid:
+    """Check that everything the plan names is there, give every cell its key, and compare with what the folder holds.
+
+    Raises:
+        DataError, WeightsError, PlanError: something is missing or damaged.
+        RunFolderError: the folder holds another plan.
+    """
+    for name in {cell.target.weights for cell in plan.cells if cell.target.digest}:
+        weights.read_bytes(weights.find(name))
+    subsets: dict[tuple[str, int], tuple[str, str]] = {}
+    for cell in plan.cells:
+        wanted = (cell.protocol.dataset, cell.protocol.images)
+        if wanted not in subsets:
+            subsets[wanted] = _subset(cell, data_root)
+    document = plan.document()
+    entries: dict[str, Mapping[str, Any]] = {}
+    order: list[str] = []
+    for board, cells in zip(document["boards"], plan.boards, strict=True):
+        name, digest = subsets[cells[0].protocol.dataset, cells[0].protocol.images]
+        board["subset"], board["dataset"] = digest, name
+        for entry, cell in zip(board["cells"], cells, strict=True):
+            entry["key"] = cell.key(f"{name} {digest}", COST_MODEL)
+            entries[entry["key"]] = {**entry, "protocol": board["protocol"]}
+            order.append(entry["key"])
+    document |= {"name": folder.name, "digest": plan.digest, "command": command}
+    run = RunFolder(folder)
+    if (folder / "plan.json").is_file():
+        before = run.plan()
+        if [board["subset"] for board in before["boards"]] != [board["subset"] for board in document["boards"]] or (
+            before["digest"] != document["digest"]
+        ):
+            raise RunFolderError(
+                f"{folder} holds another plan: {_difference(before, document)}",
+                hint="choose another name with --name, or go back to the plan it was made with",
+            )
+    run.create()
+    write_json(folder / "plan.json", document)
+    return Laid(plan, run, entries, order)
+
+
+def _subset(cell: Cell, data_root: str | None) -> tuple[str, str]:
+    dataset = open_dataset(cell.protocol.dataset, Path(data_root) if data_root else None)
+    values = 1
+    for size in dataset.image_shape:
+        values *= size
+    if not cell.protocol.threat.admits_change(values):
+        raise PlanError(
+            f"protocol.threat: {cell.protocol.threat} admits no change of an 8-bit image of {values} values; every attack would do nothing"
+        )
+    if not len(dataset):
+        raise DataError(f"{dataset} has no images")
+    return str(dataset), subset_digest(dataset, subset(dataset, cell.protocol.images))
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first place in which two plans differ, in words."""
+    then, new = _flat(before["boards"]), _flat(now["boards"])
+    for path in sorted(set(then) | set(new)):
+        if then.get(path) != new.get(path) and not path.endswith("key"):
+            return f"{path} was {then.get(path, 'absent')!r}, is {new.get(path, 'absent')!r}"
+    return "other cells"
+
+
+def _flat(document: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(document, Mapping):
+        return {key: value for name, part in document.items() for key, value in _flat(part, f"{path}.{name}" if path else name).items()}
+    if isinstance(document, list):
+        return {key: value for i, part in enumerate(document) for key, value in _flat(part, f"{path}[{i}]").items()}
+    return {path: document}
+
+
+class Run:
+    """One run of a laid-out plan.
+
+    Args:
+        fresh: throw away what is there. keep: go on although shards were made in another environment.
+        in_process: no workers, for debuggers.
+    """
+
+    def __init__(
+        self, laid: Laid, *, data_root: str | None = None, fresh: bool = False, keep: bool = False, in_process: bool = False
+    ) -> None:
+        self.laid, self.data_root, self.fresh, self.keep, self.in_process = laid, data_root, fresh, keep, in_process
+        self.outcome = Outcome(laid.folder.path)
+        self._left: dict[str, int] = {}
+        self._speeds: dict[str, list[float]] = defaultdict(list)
+
+    def __call__(self, prepared: Callable[[Sequence[Task], int], None], listen: Listener) -> Outcome:
+        """Run to the end.
+
+        Args:
+            prepared: hears, before anything is computed, the shards to compute and how many images are there already.
+            listen: hears of every event.
+
+        Raises:
+            GatebenchError: the run as a whole cannot go on.
+        """
+        with self.laid.folder.locked():
+            if self.fresh:
+                for key in self.laid.order:
+                    self.laid.folder.cell(key).clear()
+            tasks = self._tasks()
+            images = sum(entry["protocol"]["images"] for entry in self.laid.entries.values() if not entry["excluded"])
+            prepared(tasks, images - sum(task.images for task in tasks))
+            for key in self.laid.order:
+                if self._left.get(key) == 0:
+                    self._seal(key, "ok")
+            if tasks:
+                self._compute(tasks, listen)
+            remember(self._speeds)
+        return self.outcome
+
+    def _tasks(self) -> list[Task]:
+        """The shards still to be computed; cells that are finished or excluded get their status here."""
+        tasks = []
+        for key in self.laid.order:
+            entry = self.laid.entries[key]
+            if entry["excluded"]:
+                self.outcome.statuses[key] = "skipped"
+                continue
+            folder = self.laid.folder.cell(key, create=True)
+            sealed = folder.sealed()
+            if sealed is not None and sealed["status"] == "ok" and _intact(folder, sealed):
+                self.outcome.statuses[key] = "ok"
+                continue
+            protocol = entry["protocol"]
+            missing = folder.missing(protocol["images"], self.laid.plan.options.shard, protocol["batch"])
+            if not missing and not (folder.path / "target.json").is_file():
+                folder.clear()
+                missing = folder.missing(protocol["images"], self.laid.plan.options.shard, protocol["batch"])
+            self._left[key] = len(missing)
+            label = entry_label(entry)
+            tasks += [Task(key, label, entry, str(folder.path), first, last, self.data_root) for first, last in missing]
+        return tasks
+
+    def _compute(self, tasks: Sequence[Task], listen: Listener) -> None:
+        options = self.laid.plan.options
+        log = self.laid.folder.path / "log.txt"
+        if self.in_process:
+            from bench.executors.local import InProcess
+
+            executor: Any = InProcess(device=options.device, threads=options.threads)
+        else:
+            made = registry.load("executor", options.executor)
+            executor = made(
+                device=options.device, workers=options.workers, threads=options.threads, deadline=options.deadline, log=str(log)
+            )
+        with executor:
+            environment = executor.open()
+            self._check_environment(environment)
+            with open(log, "a", encoding="utf-8") as file:
+
+                def tell(event: Event) -> None:
+                    self._note(event, file)
+                    listen(event)
+
+                executor.run(tasks, tell)
+
+    def _check_environment(self, environment: Mapping[str, Any]) -> None:
+        """Refuse to go on where shards were made otherwise, unless told to keep them."""
+        from bench.provenance import sources
+
+        if self.keep:
+            return
+        for key in self.laid.order:
+            entry = self.laid.entries[key]
+            shards = self.laid.folder.cell(key).shards()
+            record = {**environment, "sources": sources(entry)} if shards else {}
+            for name, (then, now) in same_record(shards, record).items():
+                raise RunFolderError(
+                    f"{self.laid.folder.path} holds results of {entry_label(entry)!r} made otherwise: {_told(name, then, now)}",
+                    hint="--fresh computes everything again; --keep goes on and flags the cells that mix both",
+                )
+
+    def _note(self, event: Event, log: Any) -> None:
+        task = event.task
+        if event.what == "done":
+            self.outcome.computed += task.images
+            self._left[task.key] -= 1
+            self._speeds[task.document["target"]["label"]].append(event.seconds / (task.images * task.document["protocol"]["budget"]))
+            if self._left[task.key] == 0:
+                self._seal(task.key, "ok")
+        elif event.what == "problem":
+            self._seal(task.key, event.status, event.reason, event.detail)
+        if event.what in ("done", "problem"):
+            words = f"{event.status} {event.reason}\n{event.detail}" if event.what == "problem" else f"{event.seconds:.1f} s"
+            print(
+                f"{time.strftime('%H:%M:%S')} {task.label} [{task.first}-{task.last}] {event.what} {words}".rstrip(), file=log, flush=True
+            )
+
+    def _seal(self, key: str, status: str, reason: str = "", detail: str = "") -> None:
+        entry = self.laid.entries[key]
+        inputs = {name: value for name, value in entry.items() if name != "key"}
+        seal(self.laid.folder.cell(key), inputs, status, reason, detail)
+        self.outcome.statuses[key] = status
+
+
+def _intact(folder: Any, sealed: Mapping[str, Any]) -> bool:
+    """Whether every shard that cell.json names is there (their digests are for `verify`)."""
+    return all((folder.path / name).is_file() for name in sealed["shards"])
+
+
+def _told(name: str, then: Any, now: Any) -> str:
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        part = next(key for key in sorted(set(then) | set(now)) if then.get(key) != now.get(key))
+        return f"{name}.{part} was {then.get(part)!r}, is {now.get(part)!r}"
+    return f"{name} was {then!r}, is {now!r}"
+
+
+def find_run(name: str, root: Path = Path("runs")) -> Path:
+    """The folder of a run, given as a path or as the name of a folder in runs/.
+
+    Raises:
+        RunFolderError: there is none; names the nearest.
+    """
+    for path in (Path(name), root / name):
+        if (path / "plan.json").is_file():
+            return path
+    known = sorted(path.parent.name for path in root.glob("*/plan.json")) if root.is_dir() else []
+    raise RunFolderError(f"there is no run {name!r}{did_you_mean(name, known)}", hint="'gatebench run' makes one")

@@ -1,0 +1,1 @@
+"""Contract tests for targets and attacks, and a toy target whose MACs are computed by hand; shipped for plugin authors."""
