@@ -81,7 +81,8 @@ FREE = frozenset(
     native_layer_norm new_empty new_empty_strided new_full new_ones new_zeros nonzero norm one_hot ones ones_like permute pixel_shuffle
     pixel_unshuffle prod rand rand_like randn randn_like reflection_pad2d repeat replication_pad2d reshape resize roll rot90 scalar_tensor
     scatter scatter_add searchsorted select select_scatter set slice slice_scatter sort split split_with_sizes squeeze stack std std_mean
-    sum sym_numel sym_size sym_stride t tile to topk transpose tril triu unbind unfold unique unsqueeze upsample_bicubic2d upsample_bilinear2d
+    sum sym_numel sym_size sym_stride t tile to topk transpose tril triu unbind unfold unique unsqueeze upsample_bicubic2d
+    upsample_bilinear2d
     upsample_nearest2d var var_mean view view_as zero zeros zeros_like
     """.split()
 )

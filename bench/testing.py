@@ -1,1 +1,337 @@
-"""Contract tests for targets and attacks, and a toy target whose MACs are computed by hand; shipped for plugin authors."""
+"""Contract tests for targets and attacks, and a toy target whose MACs are computed by hand; shipped for plugin authors.
+
+In a plugin's own test suite:
+
+    from bench.testing import ToyTarget, check_attack, check_target
+
+    def test_contract():
+        assert not problems(check_target(MyTarget()))
+
+`gatebench plugin test MODULE:CLASS` runs the same checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from bench import cost, judge
+from bench.api import Attack, Job, Output, Target, Units
+from bench.errors import BudgetSpent, GatebenchError
+from bench.image import difference, inside, to_float
+from bench.threat import Threat
+from bench.view import TargetView
+
+
+class ToyTarget(Target):
+    """Three skippable 3x3 convolutions on 8x8 images; small enough that its MACs are computed by hand.
+
+    By hand, with the biases: stem 8*8*(3*9*4 + 4) = 7168; a block 8*8*(4*9*4 + 4) = 9472; a gate 4 + 1 = 5; the head
+    4*4 + 4 = 20. Floor 7168 + 3*5 + 20 = 7203, ceiling 7203 + 3*9472 = 35619.
+    """
+
+    follows = "no paper; a toy for tests"
+
+    def __init__(self, *, seed: int = 0) -> None:
+        super().__init__()
+        self.image_shape = (3, 8, 8)
+        self.classes = 4
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.stem = nn.Conv2d(3, 4, 3, padding=1)
+            self.blocks = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+            self.gates = nn.ModuleList(nn.Linear(4, 1) for _ in range(3))
+            self.head = nn.Linear(4, 4)
+            for gate in self.gates:
+                nn.init.normal_(gate.weight, std=6)
+                nn.init.zeros_(gate.bias)
+        block = 8 * 8 * (4 * 9 * 4 + 4)
+        self.units = Units.of_blocks([f"block{i}" for i in range(3)], ["blocks"] * 3, [block] * 3)
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        x = torch.relu(self.stem(images - 0.5))
+        logits, taken = [], []
+        for i, (block, gate) in enumerate(zip(self.blocks, self.gates, strict=True)):
+            x, seen = self.fork(x, i)
+            logit = gate(seen.mean((2, 3)) - 0.1)[:, 0]
+            on = logit > 0 if decisions is None else decisions[:, i]
+            mask = on.to(x.dtype)
+            if self.mask_grad == "ste":
+                soft = torch.sigmoid(logit)
+                mask = mask + soft - soft.detach()
+            x = x + mask[:, None, None, None] * torch.relu(block(x))
+            logits.append(logit)
+            taken.append(on)
+        return self._output(self.head(x.mean((2, 3))), logits, taken)
+
+    def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
+        x = torch.relu(self.stem(image - 0.5))
+        logits, taken = [], []
+        for i, (block, gate) in enumerate(zip(self.blocks, self.gates, strict=True)):
+            logit = gate(x.mean((2, 3)) - 0.1)[:, 0]
+            on = logit > 0 if decisions is None else decisions[:, i]
+            if bool(on):
+                x = x + torch.relu(block(x))
+            logits.append(logit)
+            taken.append(on)
+        return self._output(self.head(x.mean((2, 3))), logits, taken)
+
+    def macs(self, decisions: Tensor) -> Tensor:
+        return 7203 + 9472 * decisions.to(torch.int64).sum(1)
+
+    def _output(self, classes: Tensor, logits: list[Tensor], taken: list[Tensor]) -> Output:
+        logit = torch.stack(logits, 1)
+        return Output(classes, torch.sigmoid(logit) - 0.5, logit, torch.stack(taken, 1))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One promise of a contract, and why it does not hold ("" if it does)."""
+
+    promise: str
+    problem: str = ""
+
+
+def problems(findings: list[Finding]) -> list[str]:
+    """What does not hold, in words; empty if all is well."""
+    return [f"{finding.promise}: {finding.problem}" for finding in findings if finding.problem]
+
+
+def check_target(target: Target, images: Tensor | None = None) -> list[Finding]:
+    """Hold a target against its contract.
+
+    Args:
+        target: with its weights; frozen and put in eval mode.
+        images: (N, C, H, W) in [0,1]; uniform noise and smooth gradients of the target's own size when left out.
+    """
+    state = judge.freeze(target)
+    pictures = sample_images(target.image_shape) if images is None else images
+    checks: list[tuple[str, Callable[[], None]]] = [
+        ("outputs have the promised shapes and are finite", lambda: _shapes(target, pictures)),
+        ("an image's result does not depend on its company, and execute agrees with forward", lambda: _probed(target, pictures)),
+        ("units want what their margins say, strictly or not", lambda: _wanted(target, pictures)),
+        ("floor and ceiling are what is executed", lambda: _extremes(target, pictures)),
+        ("macs(decisions) is what ptflops counts, for real decisions", lambda: _real(target, pictures)),
+        ("macs(decisions) is what ptflops counts, for forced random decisions", lambda: _forced(target, pictures)),
+        ("forward follows forced decisions as execute does", lambda: _followed(target, pictures)),
+        ("margins have gradients with respect to the images", lambda: _gradients(target, pictures)),
+        ("gradients do not depend on the company", lambda: _gradient_company(target, pictures)),
+        ("straight-through masks change no forward value", lambda: _mask_values(target, pictures)),
+        ("evaluating changes no weight and no mode", lambda: judge.unchanged(target, state, "evaluating")),
+    ]
+    return [_checked(promise, check) for promise, check in checks]
+
+
+def check_attack(attack: Attack, target: Target | None = None, budget: int = 40) -> list[Finding]:
+    """Hold an attack against its contract, under every threat it supports.
+
+    Args:
+        attack: to be tested. target: to test it on; `ToyTarget` when left out. budget: forward-equivalents an image.
+    """
+    victim = ToyTarget() if target is None else target
+    state = judge.freeze(victim)
+    clean8 = (sample_images(victim.image_shape)[:4] * 255).round().to(torch.uint8)
+    found = []
+    for threat in sample_threats():
+        refusal = attack.supports(victim, threat)
+        if refusal is not None:
+            found.append(_checked(f"{threat}: a refusal says why", lambda refusal=refusal: _reasoned(refusal.reason)))  # type: ignore[misc]
+            continue
+        found.append(
+            _checked(
+                f"{threat}: keeps to range, budget, threat and weights",
+                lambda threat=threat: _attacked(attack, victim, state, clean8, threat, budget),
+            )
+        )  # type: ignore[misc]
+        found.append(_checked(f"{threat}: repeats itself exactly", lambda threat=threat: _repeats(attack, victim, clean8, threat, budget)))  # type: ignore[misc]
+    if all(attack.supports(victim, threat) is not None for threat in sample_threats()):
+        found.append(Finding("runs under some threat", "it refuses every threat on this target"))
+    return found
+
+
+def sample_images(shape: tuple[int, int, int], count: int = 6) -> Tensor:
+    """(count, C, H, W) in [0,1] on the 8-bit grid, fixed: noise, flat colours and gradients."""
+    channels, height, width = shape
+    generator = torch.Generator().manual_seed(7)
+    noise = torch.rand(count, channels, height, width, generator=generator)
+    ramp = torch.linspace(0, 1, width).expand(channels, height, width)
+    colour = torch.rand(count, channels, 1, 1, generator=generator)
+    mix = torch.linspace(0, 1, count)[:, None, None, None]
+    return (((1 - mix) * noise + mix * (0.5 * ramp + 0.5 * colour)) * 255).round() / 255
+
+
+def sample_threats() -> Iterator[Threat]:
+    """One threat of each norm."""
+    yield Threat("linf", Fraction(8, 255))
+    yield Threat("l2", Fraction(1, 2))
+    yield Threat("psnr", Fraction(35))
+    yield Threat("patch", Fraction(4))
+    yield Threat("none", Fraction(0))
+
+
+def random_decisions(target: Target, count: int = 4, seed: int = 3) -> Tensor:
+    """(count, U) bool, random and admissible."""
+    drawn = torch.rand(count, len(target.units), generator=torch.Generator().manual_seed(seed)) < 0.5
+    return target.units.admissible(drawn)
+
+
+def _checked(promise: str, check: Callable[[], None]) -> Finding:
+    try:
+        check()
+    except GatebenchError as error:
+        return Finding(promise, error.message)
+    except Exception as error:
+        return Finding(promise, f"{type(error).__name__}: {error}")
+    return Finding(promise)
+
+
+class _NotKept(GatebenchError):
+    """A promise that does not hold."""
+
+
+def _shapes(target: Target, images: Tensor) -> None:
+    with torch.no_grad():
+        judge.checked(target(images), target, len(images))
+        judge.checked(target(images[:1]), target, 1)
+        judge.checked(target.execute(images[:1]), target, 1)
+
+
+def _probed(target: Target, images: Tensor) -> None:
+    judge.probe(target, images)
+
+
+def _wanted(target: Target, images: Tensor) -> None:
+    with torch.no_grad():
+        output = target(images)
+    allowed = target.units.admissible(target.units.wanted(output.margins))
+    extra = output.decisions & ~allowed
+    if bool(extra.any()):
+        raise _NotKept(f"unit {target.units.name[int(extra.nonzero()[0][1])]} ran though its margin did not ask for it")
+    same = output.logit_margins.sign() == output.margins.sign()
+    if not bool((same | (output.margins.abs() < 1e-6) | (output.logit_margins.abs() < 1e-6)).all()):
+        raise _NotKept("logit_margins and margins have different signs somewhere; they share one zero set")
+
+
+def _extremes(target: Target, images: Tensor) -> None:
+    cost.audit_extremes(target, images[:1])
+
+
+def _real(target: Target, images: Tensor) -> None:
+    for i in range(min(3, len(images))):
+        cost.audit(target, images[i : i + 1])
+
+
+def _forced(target: Target, images: Tensor) -> None:
+    for i, decisions in enumerate(random_decisions(target)):
+        cost.audit(target, images[i % len(images)][None], decisions[None])
+
+
+def _followed(target: Target, images: Tensor) -> None:
+    decisions = random_decisions(target, len(images))
+    with torch.no_grad():
+        batch = target(images, decisions)
+        if not torch.equal(batch.decisions, decisions):
+            raise _NotKept("forward was told which units to run and ran others")
+        for i in range(min(3, len(images))):
+            single = target.execute(images[i : i + 1], decisions[i : i + 1])
+            apart = float((single.logits[0] - batch.logits[i]).abs().max())
+            if apart > judge.COMPANY_TOLERANCE * max(1.0, float(batch.logits.abs().max())):
+                raise _NotKept(f"under the same forced decisions the logits differ by {apart:.3g}")
+
+
+def _margin_gradient(target: Target, images: Tensor) -> Tensor:
+    inputs = images.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(target(inputs).logit_margins.sum(), inputs)
+    return grad
+
+
+def _gradients(target: Target, images: Tensor) -> None:
+    if len(target.units) == 0:
+        return
+    grad = _margin_gradient(target, images)
+    if not bool(torch.isfinite(grad).all()):
+        raise _NotKept("the gradient of the margins is not finite")
+    if not bool((grad != 0).any()):
+        raise _NotKept("the gradient of the margins is zero everywhere; is something detached?")
+
+
+def _gradient_company(target: Target, images: Tensor) -> None:
+    if len(target.units) == 0:
+        return
+    together, alone = _margin_gradient(target, images), _margin_gradient(target, images[:1])
+    apart = float((together[:1] - alone).abs().max())
+    if apart > 1e-4 * max(1.0, float(alone.abs().max())):
+        raise _NotKept(f"the gradient of an image alone and in a batch differ by {apart:.3g}")
+
+
+def _mask_values(target: Target, images: Tensor) -> None:
+    kept, outputs = target.mask_grad, []
+    try:
+        for choice in ("ste", "none"):
+            target.mask_grad = choice  # type: ignore[assignment]
+            outputs.append(target(images.clone().requires_grad_()).detach())
+    finally:
+        target.mask_grad = kept
+    apart = float((outputs[0].logits - outputs[1].logits).abs().max())
+    if apart > judge.COMPANY_TOLERANCE or not torch.equal(outputs[0].decisions, outputs[1].decisions):
+        raise _NotKept(f"logits differ by {apart:.3g} between mask_grad = 'ste' and 'none'")
+
+
+def _reasoned(reason: str) -> None:
+    if not reason.strip():
+        raise _NotKept("supports() refuses without a reason")
+
+
+def _perturbed(attack: Attack, target: Target, clean8: Tensor, threat: Threat, budget: int) -> tuple[Tensor, Tensor]:
+    clean = to_float(clean8)
+    handed = clean.clone()
+    with torch.no_grad():
+        labels = target(clean).logits.argmax(1)
+    view = TargetView.of(target, clean, budget, attack.access)
+    job = Job(threat, budget, tuple(f"image-{i}" for i in range(len(clean))))
+    try:
+        adversarial = attack.perturb(view, handed, labels, job)
+    except BudgetSpent as error:
+        raise _NotKept("BudgetSpent was not caught: stop, and return what is kept") from error
+    if not torch.equal(handed, clean):
+        raise _NotKept("the clean images were edited in place")
+    return adversarial, clean
+
+
+def _attacked(attack: Attack, target: Target, state: dict[str, Tensor], clean8: Tensor, threat: Threat, budget: int) -> None:
+    adversarial, _ = _perturbed(attack, target, clean8, threat, budget)
+    ruled = judge.verdict(adversarial, clean8, threat)
+    judge.unchanged(target, state, "the attack")
+    if bool(ruled.overshoot.any()):
+        raise _NotKept(f"the images leave the threat {threat} or [0,1]; project each iterate with bench.image.project")
+    if not bool(inside(difference(ruled.saved, clean8), threat).all()):
+        raise _NotKept("a saved image is outside its threat")
+
+
+def _repeats(attack: Attack, target: Target, clean8: Tensor, threat: Threat, budget: int) -> None:
+    first, second = (_perturbed(attack, target, clean8, threat, budget)[0] for _ in range(2))
+    if not torch.equal(first, second):
+        raise _NotKept("two equal calls return different images; draw from job.draw or job.generators, not the global stream")
+
+
+def finite_difference(value: Callable[[Tensor], Tensor], images: Tensor, direction: Tensor, step: float = 1e-3) -> Tensor:
+    """Central difference of a per-row value along a direction, in float64: (value(x + h d) - value(x - h d)) / 2h."""
+    x, d = images.to(torch.float64), direction.to(torch.float64)
+    return (value(x + step * d) - value(x - step * d)) / (2 * step)
+
+
+__all__ = [
+    "Finding",
+    "ToyTarget",
+    "check_attack",
+    "check_target",
+    "finite_difference",
+    "problems",
+    "random_decisions",
+    "sample_images",
+    "sample_threats",
+]

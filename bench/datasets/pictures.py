@@ -59,6 +59,8 @@ def from_parquet(files: Sequence[Path], name: str, classes: Sequence[str], label
             raise DataError(f"{name}: {file} cannot be read as parquet: {reason}", hint="it may be cut short; fetch it again") from error
         image = _column(table.column_names, IMAGE_COLUMNS, file, name, "pictures")
         label = _column(table.column_names, label_columns, file, name, "labels")
+        if not table.num_rows:
+            continue
         _check_class_names(table.schema, label, classes, file, name)
         labels.append(_labels(table.column(label), len(classes), file, name))
         for row, cell in enumerate(table.column(image).to_pylist()):

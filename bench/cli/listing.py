@@ -1,0 +1,126 @@
+"""`gatebench list`: what there is, and one thing taught."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bench.registry import Provider
+
+KINDS = {
+    "targets": "target",
+    "attacks": "attack",
+    "defenses": "defense",
+    "datasets": "dataset",
+    "suites": "suite",
+    "weights": "weights",
+    "recipes": "recipe",
+}
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice(list(KINDS)), metavar="|".join(KINDS))
+@click.argument("name", required=False)
+def listing(kind: str, name: str | None) -> None:
+    """List what there is of a KIND, or teach NAME: what it is, its parameters and presets.
+
+    \b
+    gatebench list attacks
+    gatebench list attacks gradauto
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if kind == "suites":
+        _suites(console, name)
+    elif kind == "weights":
+        _weights(console, name)
+    elif name is None:
+        _all(console, KINDS[kind])
+    else:
+        _teach(console, KINDS[kind], name)
+
+
+def _rows(console: Any, rows: list[tuple[str, ...]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for cells in rows:
+        table.add_row(*(Text(cell, style="bold" if i == 0 else "") for i, cell in enumerate(cells)))
+    console.print(table)
+
+
+def _all(console: Any, kind: str) -> None:
+    from bench import registry
+    from bench.errors import GatebenchError
+
+    rows = []
+    for provider, name in zip(registry.providers(kind), registry.names(kind), strict=True):
+        try:
+            facts = provider.facts()
+            presets = f" [presets: {', '.join(facts.presets)}]" if facts.presets else ""
+            rows.append((name, facts.summary + presets))
+        except GatebenchError as error:
+            rows.append((name, f"broken: {error.message}"))
+    _rows(console, rows or [("none", "no package provides any")])
+
+
+def _teach(console: Any, kind: str, name: str) -> None:
+    from bench import registry
+
+    provider = registry.find(kind, name.partition(":")[0])
+    facts = provider.facts()
+    console.print(f"{provider.name} ({kind}, from {provider.distribution}, {provider.value})\n", style="bold", markup=False)
+    console.print(facts.doc, markup=False)
+    for title, key in (("Follows", "follows"), ("Access", "access"), ("Version", "version"), ("Images a split", "sizes")):
+        if facts.constants.get(key):
+            console.print(f"{title}: {facts.constants[key]}", markup=False)
+    if facts.parameters:
+        console.print("\nParameters", style="bold")
+        for parameter in facts.parameters.values():
+            console.print(f"  {parameter.describe()}", markup=False)
+    for preset, params in facts.presets.items():
+        console.print(f"\nPreset {provider.name}:{preset}", style="bold", markup=False)
+        for key, value in params.items():
+            console.print(f"  {key} = {value!r}", markup=False)
+    _example(console, provider, kind)
+
+
+def _example(console: Any, provider: Provider, kind: str) -> None:
+    if kind in ("target", "attack", "defense"):
+        extra = '\nweights = "random:0"' if kind == "target" else ""
+        console.print(f'\nIn a plan\n\n[[{kind}]]\nuse = "{provider.name}"{extra}', markup=False)
+    elif kind == "recipe":
+        console.print(f"\nTrain it: gatebench train {provider.name} --help", markup=False)
+
+
+def _suites(console: Any, name: str | None) -> None:
+    from bench import suites
+
+    if name is None:
+        _rows(console, [(suite, suites.summary(path)) for suite, path in suites.found().items()])
+    else:
+        console.print(suites.find(name).read_text(encoding="utf-8"), markup=False)
+
+
+def _weights(console: Any, name: str | None) -> None:
+    from bench import weights
+
+    if name is None:
+        rows = [
+            (entry.name, f"{entry.target} on {entry.dataset}", _share(entry.accuracy, "accuracy"), _share(entry.clean_saving, "saved"))
+            for entry in weights.entries().values()
+        ]
+        _rows(console, rows or [("none", "train some: gatebench train --help", "", "")])
+        return
+    entry = weights.find(name)
+    for key, value in vars(entry).items():
+        if key != "folder" and value not in (None, "", {}):
+            console.print(f"{key} = {value}", markup=False)
+
+
+def _share(value: float | None, what: str) -> str:
+    return "" if value is None else f"{value:.1%} {what}"
