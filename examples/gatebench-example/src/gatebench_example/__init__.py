@@ -1,0 +1,1 @@
+"""A target and an attack for gatebench, to copy from."""
