@@ -142,7 +142,9 @@ def find(name: str) -> Entry:
     broken = [manifest.problem for manifest in looked if manifest.problem]
     if broken:
         raise WeightsError(f"weights {name!r} are not known, but a manifest cannot be read: {'; '.join(broken)}")
-    raise UnknownName("weights", name, known)
+    unknown = UnknownName("weights", name, known)
+    unknown.hint = "'gatebench weights list' shows what there is"
+    raise unknown
 
 
 def read_manifest(folder: Path, origin: str = "own") -> dict[str, Entry]:

@@ -135,8 +135,9 @@ def test_a_full_disk_keeps_the_manifest(home, monkeypatch):
 
 def test_unknown_names_meet_the_nearest(home):
     weights.add_entry(home, "skipnet-20-budget@digits-m", STATE, {"target": "t"})
-    with pytest.raises(UnknownName, match="did you mean 'skipnet-20-budget@digits-m'"):
+    with pytest.raises(UnknownName, match="did you mean 'skipnet-20-budget@digits-m'") as caught:
         weights.find("skipnet-20-buget@digits-m")
+    assert "'gatebench weights list'" in str(caught.value)
 
 
 @pytest.mark.parametrize(
