@@ -114,8 +114,7 @@ class Descent:
                 end[rows] = place.free
                 return end
             place = self.box.place(place.free - step, clean, self.job.threat)
-            if isinstance(self.steps, int):
-                self.job.progress(taken, self.steps)
+            self.job.progress(*((taken, self.steps) if isinstance(self.steps, int) else (round(100 * float(share.min())), 100)))
 
     def _may_go_on(self, rows: Tensor, taken: int, ceiling: int) -> Tensor:
         needed = self.cost + self.incumbent.reserve

@@ -40,9 +40,9 @@ class GradAuto(Attack):
     `keep_logits` is above 0. A row whose gates are all open costs its forward alone and takes a distance-only step.
 
     Presets: `code` repeats the released script, `paper` the equations as printed; both start from a stretched image and
-    run under threat "none" only. `clean` mends what A stretched start, saturated gates and an unverified last iterate
-    break. The bare name is `clean` made for a ball and a budget. "RM only" is rd = false, "RD only" rm = false, the
-    unrectified baseline (the paper's own re-run of ILFO's objective) both.
+    run under threat "none" only. `clean` starts at the image itself, works on gate logits, which do not saturate, and keeps the
+    best verified image. The bare name is `clean` made for a ball and a budget: steps of one length, shrinking, in place of
+    Adam, whose preconditioner fits no round ball. "RM only" is rd = false, "RD only" rm = false, the unrectified baseline both.
 
     Where paper and code differ (lambda, order, start of RD, which iterate), each is a parameter.
 
@@ -123,8 +123,8 @@ class GradAuto(Attack):
     steps: int | Literal["budget"] = "budget"
     K: float = 1.0
     K_per: Literal["image", "pixel"] = "pixel"
-    optimiser: Literal["adam", "sgd", "normalised", "sign"] = "adam"
-    lr: float = 0.005
+    optimiser: Literal["adam", "sgd", "normalised", "sign"] = "normalised"
+    lr: float = 0.01
     schedule: Literal["constant", "cosine"] = "cosine"
     rm: bool = True
     rm_mode: Literal["normalise", "cap"] = "normalise"
@@ -134,7 +134,7 @@ class GradAuto(Attack):
     order: Literal["rd-rm", "rm-rd"] = "rd-rm"
     weighting: Literal["cost", "uniform"] = "cost"
     space: Literal["gate", "logit"] = "logit"
-    offset: float = 0.1
+    offset: float = 0.03
     mask_grad: Literal["target", "ste", "none"] = "target"
     box: Literal["clamp", "tanh", "stretch", "literal"] = "clamp"
     bounds: Literal["exact", "released"] = "exact"

@@ -1,0 +1,112 @@
+from fractions import Fraction
+
+import pytest
+import torch
+from gated_toys import LINF8, NONE, PSNR35, photographs, pictures
+
+from attacks.box import GRADAUTO_HIGH, GRADAUTO_LOW, MEAN_STD, Clamp, Tanh, gradauto_box, ilfo_box, published_only, statistics_of
+from bench.image import overshoot, project
+from bench.threat import Threat
+
+RGB = (3, 224, 224)
+
+
+def test_released_map_at_rest_is_a_contrast_stretch_of_54_db_in_the_papers_units():
+    """Golden 1. On 500 ImageNet photographs the literature sheet measured 54.25 dB and a normalised MSE of 0.2446.
+
+    Only two photographs come with the test environment, both rather contrasty, so the bracket is that of two pictures.
+    """
+    clean = photographs()
+    box = gradauto_box("stretch", RGB, "imagenet", "released")
+    image = box.place(box.start(clean), clean, NONE).image
+    std = torch.tensor(MEAN_STD["imagenet"][1])[None, :, None, None]
+    mse = float(((image - clean) / std).square().mean())
+    published_units = 10 * torch.log10(torch.tensor(255.0**2 / mse)).item()
+    true = -10 * torch.log10((image - clean).square().mean()).item()
+    assert 0.15 < mse < 0.35
+    assert 52.8 < published_units < 56.4
+    assert published_units - true == pytest.approx(35.2, abs=0.1)
+    assert float(image.min()) < -0.01  # the released bounds are CIFAR-10's: ImageNet pixels can leave [0, 1]
+    assert float(image.min()) > -0.095
+    assert float(image.max()) < 1.065
+
+
+def test_released_bounds_are_those_of_cifar10():
+    mean, std = MEAN_STD["cifar10"]
+    for channel in range(3):
+        assert GRADAUTO_LOW[channel] == pytest.approx((0 - mean[channel]) / std[channel], abs=1e-4)
+        assert GRADAUTO_HIGH[channel] == pytest.approx((1 - mean[channel]) / std[channel], abs=1e-4)
+
+
+def test_literal_equation_3_squashes_the_pixels():
+    clean = torch.tensor([0.0, 0.5, 1.0]).reshape(1, 3, 1, 1)
+    box = gradauto_box("literal", (3, 1, 1))
+    image = box.place(box.start(clean), clean, NONE).image
+    assert image.flatten().tolist() == pytest.approx([0.5, (1 + 0.46211716) / 2, (1 + 0.76159416) / 2])
+
+
+def test_ilfo_map_has_its_own_constants():
+    clean = pictures(2, (3, 8, 8))
+    box = ilfo_box("stretch", (3, 8, 8))
+    mean, std = (torch.tensor(v)[None, :, None, None] for v in MEAN_STD["cifar10"])
+    expected = mean + std * ((((clean - mean) / std).tanh() + 1) / 2 * 4.72 - 2.22)
+    assert torch.allclose(box.place(box.start(clean), clean, NONE).image, expected, atol=1e-6)
+
+
+def test_arctanh_start_stands_at_the_image():
+    clean = torch.cat([torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4), pictures(2, (3, 4, 4))])
+    place = (box := gradauto_box("tanh", (3, 4, 4))).place(box.start(clean), clean, NONE)
+    assert float((place.image - clean).abs().max()) < 0.5 / 255  # nothing that survives saving
+    assert place.slope is not None
+    assert bool((place.slope > 0).all())  # black and white pixels can leave their end
+
+
+@pytest.mark.parametrize("name", ["tanh", "stretch", "literal"])
+def test_pull_is_the_gradient_of_the_map(name):
+    clean = pictures(2, (3, 8, 8)).double()
+    box = gradauto_box(name, (3, 8, 8), bounds="released")
+    free = (box.start(clean) + 0.1).requires_grad_()
+    weight = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    place = box.place(free, clean, NONE)
+    (expected,) = torch.autograd.grad((place.image * weight).sum(), free)
+    assert torch.allclose(place.pull(weight), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("box", [Clamp(), Tanh(0.0, 1.0, arctanh=True)])
+@pytest.mark.parametrize("threat", [PSNR35, LINF8, Threat("l2", Fraction(1, 2)), Threat("patch", Fraction(3))])
+def test_places_stay_inside_the_threat(box, threat):
+    clean = pictures(3, (3, 8, 8))
+    free = box.start(clean) + torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    place = box.place(free, clean, threat)
+    assert not bool(overshoot(place.image, clean, threat).any())
+    assert float(place.image.min()) >= 0
+    assert float(place.image.max()) <= 1
+    assert float((place.image - clean).abs().max()) > 1 / 255  # and they did move
+    again = box.place(place.free, clean, threat)
+    assert float((again.image - place.image).abs().max()) < 2.5 / 255
+
+
+def test_clamp_projects_exactly_as_the_bench_does():
+    clean = pictures(3, (3, 8, 8))
+    free = clean + 0.3
+    place = Clamp().place(free, clean, PSNR35)
+    assert torch.equal(place.image, project(free, clean, PSNR35))
+    assert place.free is place.image
+
+
+def test_only_maps_that_start_clean_enter_a_ball():
+    for name in ("stretch", "literal"):
+        box = gradauto_box(name, RGB)
+        assert published_only(box, NONE) is None
+        skip = published_only(box, PSNR35)
+        assert skip is not None
+        assert "none" in skip.reason
+    assert published_only(gradauto_box("clamp", RGB), PSNR35) is None
+    assert published_only(gradauto_box("tanh", RGB), PSNR35) is None
+
+
+def test_statistics_follow_the_image_size():
+    assert statistics_of("auto", (3, 32, 32)) == MEAN_STD["cifar10"]
+    assert statistics_of("auto", (3, 224, 224)) == MEAN_STD["imagenet"]
+    assert statistics_of("cifar10", (3, 224, 224)) == MEAN_STD["cifar10"]
+    assert statistics_of("auto", (1, 8, 8)) == ((0.0,), (1.0,))

@@ -1,0 +1,86 @@
+import dataclasses
+
+import pytest
+import torch
+from gated_toys import ConvGates, frozen, pictures
+
+from attacks.objective import MarginLoss, SquaredDistance, logit_shift
+from bench.api import Output, Units
+
+CPU = torch.device("cpu")
+
+
+def units(count: int = 3) -> Units:
+    names = [f"u{j}" for j in range(count)]
+    return Units.of_blocks(names, names, [100 * (j + 1) for j in range(count)])
+
+
+def output(margins: list[list[float]], logit: list[list[float]] | None = None) -> Output:
+    table = torch.tensor(margins, requires_grad=True)
+    return Output(torch.zeros(len(margins), 2), table, table * 4 if logit is None else torch.tensor(logit), table.detach() > 0)
+
+
+def test_hinges_by_hand():
+    seen = output([[-0.2, 0.3, -0.1], [0.1, 0.2, 0.3]])
+    uniform = MarginLoss.over(units(), "uniform", "gate", 0.0, CPU)
+    assert uniform.missing(seen).tolist() == pytest.approx([0.3, 0.0])
+    assert uniform.finished(seen, torch.tensor([True, True])).tolist() == pytest.approx([-0.3, -0.6])
+    by_cost = MarginLoss.over(units(), "cost", "gate", 0.0, CPU)
+    assert by_cost.weight.tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6])
+    assert by_cost.missing(seen).tolist() == pytest.approx([0.2 / 6 + 0.1 * 3 / 6, 0.0])
+    logits = MarginLoss.over(units(), "uniform", "logit", 0.0, CPU)
+    assert logits.missing(seen).tolist() == pytest.approx([1.2, 0.0])
+
+
+def test_finished_loss_is_exactly_zero_where_it_is_not_asked_for():
+    seen = output([[-0.2, 0.3, -0.1], [0.1, 0.2, 0.3]])
+    loss = MarginLoss.over(units(), "uniform", "gate", 0.0, CPU)
+    value = loss.finished(seen, loss.missing(seen) > 0)
+    assert value[1].item() == 0
+    (gradient,) = torch.autograd.grad(value.sum(), seen.margins)
+    assert gradient.tolist() == [[0, -1, 0], [0, 0, 0]]
+
+
+def test_a_strict_unit_at_its_threshold_is_still_missing():
+    """Released hinge and decision rule disagree at exactly 0: the gate stays closed there, so the loss must go on."""
+    strict = units(1)
+    loose = dataclasses.replace(strict, strict=torch.zeros(1, dtype=torch.bool))
+    for table, missing in ((strict, True), (loose, False)):
+        seen = output([[0.0]])
+        value = MarginLoss.over(table, "uniform", "gate", 0.0, CPU).missing(seen)
+        assert (value.item() > 0) is missing
+        assert bool(table.wanted(seen.margins.detach())) is not missing
+        (gradient,) = torch.autograd.grad(value.sum(), seen.margins)
+        assert gradient.item() == (-1.0 if missing else 0.0)
+
+
+def test_offset_is_a_share_of_the_gates_range_or_logits():
+    wide = dataclasses.replace(units(2), low=torch.tensor([0.0, 0.0]).double(), high=torch.tensor([2.0, torch.inf]).double())
+    assert MarginLoss.over(wide, "uniform", "gate", 0.01, CPU).offset.tolist() == pytest.approx([0.02, 0.01])
+    assert MarginLoss.over(wide, "uniform", "logit", 0.01, CPU).offset.tolist() == pytest.approx([0.01, 0.01])
+
+
+def test_gate_and_logit_space_agree_on_what_is_missing():
+    target = frozen(ConvGates())
+    seen = target(pictures(16))
+    gate = MarginLoss.over(target.units, "uniform", "gate", 0.0, CPU)
+    logit = MarginLoss.over(target.units, "uniform", "logit", 0.0, CPU)
+    assert torch.equal(gate.missing(seen) > 0, logit.missing(seen) > 0)
+    assert bool((gate.missing(seen) > 0).any())
+
+
+@pytest.mark.parametrize("name", ["pixels", "normalised", "none"])
+def test_distance_gradient_is_the_derivative_of_its_value(name):
+    clean, images = pictures(2, (3, 8, 8)), pictures(2, (3, 8, 8), seed=8).requires_grad_()
+    apart = SquaredDistance.measured_in(name, (0.2, 0.3, 0.4), CPU)
+    value = apart.value(images, clean)
+    (expected,) = torch.autograd.grad(value.sum(), images)
+    assert torch.allclose(apart.gradient(images.detach(), clean), expected, atol=1e-6)
+    by_hand = {"pixels": 1.0, "none": torch.inf}.get(name, torch.tensor([0.2, 0.3, 0.4])[None, :, None, None])
+    assert torch.allclose(value, ((images - clean) / by_hand).square().sum((1, 2, 3)))
+    assert (float(value.sum().detach()) > 0) is (name != "none")
+
+
+def test_logit_shift_is_per_row():
+    seen = Output(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), *[torch.zeros(2, 1)] * 3)
+    assert logit_shift(seen, torch.zeros(2, 2)).tolist() == [5.0, 0.0]
