@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.board import Board, BoardCell, Estimate, TargetStanding
+from bench.board import Board, BoardCell, TargetStanding
+from bench.stats import Estimate
 from reports import numbers
 from reports.charts import FrontPoint
 from reports.encode import clean_tree, split_links
@@ -65,7 +66,7 @@ class Answer:
 
 def cell_page(cell: BoardCell) -> str:
     """Where a cell's page lies, from the index."""
-    return f"cells/{''.join(c for c in cell.key if c.isalnum())[:12] or 'cell'}.html"
+    return f"cells/{''.join(c for c in cell.key if c.isascii() and c.isalnum())[:12] or 'cell'}.html"
 
 
 def target_name(target: str, defense: str) -> str:
@@ -81,9 +82,11 @@ def leaderboard_row(cell: BoardCell, page: str) -> Row:
     if cell.status == "ok":
         for key in ("recovery", "surviving_saving", "clean_saving", "adversarial_accuracy", "clean_accuracy"):
             fields[key] = estimate_field(getattr(cell, key))
-        fields["clean_macs"] = Field(numbers.macs(cell.clean_macs), sort=cell.clean_macs)
-        fields["adversarial_macs"] = Field(numbers.macs(cell.adversarial_macs), f"of {numbers.macs(cell.ceiling)}", cell.adversarial_macs)
-        fields["psnr"] = Field(numbers.decibel(cell.psnr), sort=cell.psnr)
+        fields["adversarial_macs"] = Field(
+            numbers.macs(cell.adversarial_macs), f"clean {numbers.macs(cell.clean_macs)}", cell.adversarial_macs
+        )
+        pooled = "" if cell.pooled_psnr is None else f"pooled {numbers.decibel(cell.pooled_psnr)}"
+        fields["psnr"] = Field(numbers.decibel(cell.psnr), pooled, cell.psnr)
         fields["ssim"] = Field(numbers.plain(cell.ssim, 3), sort=cell.ssim)
         fields["evaluations"] = Field(numbers.plain(cell.evaluations), sort=cell.evaluations)
     return Row(
@@ -161,7 +164,9 @@ def _strongest(board: Board) -> Answer:
     if not attacks:
         return Answer(question, numbers.DASH, "No attack has finished with a defined recovery.")
     if not board.ranked:
-        return Answer(question, "not ranked", "Without a bound on the change, attacks differ in price as well as in strength: see the front below.")
+        return Answer(
+            question, "not ranked", "Without a bound on the change, attacks differ in price as well as in strength: see the front below."
+        )
     name = strongest_attack(board)
     targets = {(cell.target, cell.defense) for cell in attacks}
     first = [cell for cell in attacks if cell.attack_rank == 1]
@@ -194,12 +199,12 @@ def _price(board: Board) -> Answer:
         return Answer(question, numbers.DASH, "Nothing to measure yet.")
     if board.ranked:
         name = strongest_attack(board)
-        chosen = [cell for cell in attacks if cell.attack == name and cell.psnr is not None]
+        chosen = [cell for cell in attacks if cell.attack == name]
         lead = f"{name}: "
     else:
-        chosen = [cell for cell in attacks if cell.psnr is not None]
+        chosen = attacks
         lead = "over all attacks: "
-    values = sorted(cell.psnr for cell in chosen if cell.psnr is not None)
+    values = sorted(value for cell in chosen if (value := visibility(cell)) is not None)
     similar = sorted(cell.ssim for cell in chosen if cell.ssim is not None)
     if not values:
         return Answer(question, numbers.DASH, "No distortion was measured.")
@@ -215,6 +220,16 @@ def _price(board: Board) -> Answer:
     return Answer(question, span, detail + ".")
 
 
+def visibility(cell: BoardCell) -> float | None:
+    """PSNR of the mean squared error, which unchanged images cannot lift to infinity; the mean PSNR where there is none."""
+    return cell.psnr if cell.pooled_psnr is None else cell.pooled_psnr
+
+
+def sentence(text: str) -> str:
+    """The text with a full stop."""
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
+
+
 def front_points(cells: tuple[BoardCell, ...], *, marked: str = "") -> list[FrontPoint]:
     """Cells that have both a recovery and a finite PSNR; the one whose key is `marked` gets a ring."""
     return [
@@ -222,14 +237,14 @@ def front_points(cells: tuple[BoardCell, ...], *, marked: str = "") -> list[Fron
             target=target_name(cell.target, cell.defense),
             attack=cell.attack,
             control=cell.control,
-            psnr=cell.psnr,
+            psnr=seen,
             recovery=cell.recovery.value,
             low=cell.recovery.low,
             high=cell.recovery.high,
             marked=bool(marked) and cell.key == marked,
         )
         for cell in cells
-        if cell.status == "ok" and cell.psnr is not None and cell.psnr < numbers.PSNR_CAP and cell.recovery.value is not None
+        if cell.status == "ok" and (seen := visibility(cell)) is not None and seen < numbers.PSNR_CAP and cell.recovery.value is not None
     ]
 
 
@@ -237,7 +252,13 @@ def protocol_facts(board: Board) -> list[tuple[str, str]]:
     """The protocol as (word, value) pairs: the threat in words, the rest as it stands."""
     facts = []
     for key, value in sorted(board.protocol.items()):
-        shown = threat_words(value) if key == "threat" else document(value, indent=None) if isinstance(value, list | tuple | Mapping) else str(value)
+        shown = (
+            threat_words(value)
+            if key == "threat"
+            else document(value, indent=None)
+            if isinstance(value, list | tuple | Mapping)
+            else str(value)
+        )
         facts.append((str(key), shown))
     return facts
 
@@ -285,6 +306,7 @@ def board_view(board: Board) -> dict[str, Any]:
         "troubles": sum(1 for row in rows if row.status not in ("ok", "skipped")),
         "targets": list(dict.fromkeys(row.fields["target"].sort for row in rows)),
         "unchanged": unchanged,
+        "intervals": sentence(board.intervals),
         "facts": protocol_facts(board),
         "plan": document(board.plan),
         "credits": [split_links(line) for line in board.credits],

@@ -56,11 +56,15 @@ def class_name(cell: BoardCell, index: int) -> str:
 def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
     """(word, value, remark) of everything measured in the cell."""
     recovery, gap = estimate_field(cell.recovery), estimate_field(cell.float_recovery)
-    found = [
+    return [
         ("Recovery", recovery.text, recovery.below),
         ("Recovery of the float image", gap.text, "before it was saved with 8 bits"),
         ("Recovery, mean of images", *_pair(cell.mean_recovery)),
-        ("Recovery in blocks", numbers.percent(cell.block_recovery), "(blocks run + 1) / (gates + 1), as the original code prints it"),
+        (
+            "Recovery in blocks",
+            numbers.percent(cell.block_recovery),
+            "the same ratio in units instead of MACs, as the original code prints it",
+        ),
         ("Clean MACs", numbers.macs(cell.clean_macs), f"floor {numbers.macs(cell.floor)}"),
         ("Adversarial MACs", numbers.macs(cell.adversarial_macs), f"ceiling {numbers.macs(cell.ceiling)}"),
         ("Clean saving", *_pair(cell.clean_saving)),
@@ -68,13 +72,12 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
         ("Accuracy, clean", *_pair(cell.clean_accuracy)),
         ("Accuracy, adversarial", *_pair(cell.adversarial_accuracy)),
         ("Prediction kept", *_pair(cell.agreement)),
-        ("PSNR", numbers.decibel(cell.psnr), f"pooled {numbers.decibel(cell.pooled_psnr)}"),
+        ("PSNR", numbers.decibel(cell.psnr), f"mean of images; pooled {numbers.decibel(cell.pooled_psnr)}"),
         ("SSIM", numbers.plain(cell.ssim, 3), "1 is equal"),
         ("L2", numbers.plain(cell.l2, 3), "mean, pixel values in [0,1]"),
         ("Largest change", numbers.plain(cell.linf), "of 255 grey levels, over all images"),
         ("Evaluations", numbers.plain(cell.evaluations), "forward-equivalents an image, mean"),
     ]
-    return found
 
 
 def _pair(estimate: Any) -> tuple[str, str]:
@@ -189,8 +192,12 @@ def cell_view(cell: BoardCell, rows: Sequence[ImageRow], gallery: Gallery) -> di
         "showcase": gallery.showcase,
         "browse": gallery.browse,
         "images": len(rows),
+        "unchanged": sum(1 for row in rows if row.squared == 0),
         "wide": gallery.wide,
         "factor": gallery.factor,
         "inputs": document(cell.inputs),
-        "environment": [(str(key), document(value, indent=None) if isinstance(value, dict | list | tuple) else str(value)) for key, value in sorted(cell.environment.items())],
+        "environment": [
+            (str(key), document(value, indent=None) if isinstance(value, dict | list | tuple) else str(value))
+            for key, value in sorted(cell.environment.items())
+        ],
     }

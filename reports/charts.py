@@ -18,11 +18,17 @@ CLEAN, ADVERSARIAL, QUIET, MARK = "#2c70ba", "#e0661a", "#8a93a3", "#c2255c"
 _SERIES = ("#2c70ba", "#e0661a", "#2f9e6e", "#7b5cc7", "#c2255c", "#b08900", "#0f93a8", "#9c5a3c", "#6b8e23", "#d16ba5")
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 _STILL_WIDTH = 640
+_STILL_CONFIG = {
+    "legend": {"layout": {"bottom": {"anchor": "start", "direction": "vertical"}}, "titleFontWeight": "normal"},
+    "axis": {"titleFontWeight": "normal"},
+}
+_MOST_NAMES = 24
+"""Units named along an axis at most; beyond, they are numbered."""
 
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """A cell in the plane of recovery (share) and PSNR (dB)."""
+    """A cell in the plane of recovery (share) and PSNR (dB, of the mean squared error)."""
 
     target: str
     attack: str
@@ -59,10 +65,17 @@ def front(points: Sequence[FrontPoint], *, by_target: bool = True) -> dict[str, 
         for point in undominated([point for point in points if point.target == target and not point.control])
     ]
     data = alt.Data(values=records)
-    x = alt.X("psnr:Q", title="PSNR in dB (further right: harder to see)", scale=alt.Scale(zero=False, nice=True, padding=18))
+    x = alt.X(
+        "psnr:Q",
+        title="pooled PSNR in dB (further right: harder to see)",
+        scale=alt.Scale(zero=False, nice=True, padding=18),
+        axis=alt.Axis(tickCount=8),
+    )
     y = alt.Y("recovery:Q", title="recovery of the saved MACs", axis=alt.Axis(format=".0%"))
     colours = [_SERIES[index % len(_SERIES)] for index in range(len(attacks))] + [QUIET] * len(control_names)
-    colour = alt.Color("attack:N", title="attack", sort=None, scale=alt.Scale(domain=attacks + control_names, range=colours), legend=_legend())
+    colour = alt.Color(
+        "attack:N", title="attack", sort=None, scale=alt.Scale(domain=attacks + control_names, range=colours), legend=_legend()
+    )
     shape = alt.Shape(
         "target:N",
         title="target",
@@ -76,7 +89,7 @@ def front(points: Sequence[FrontPoint], *, by_target: bool = True) -> dict[str, 
         alt.Tooltip("recovery:Q", format=".1%"),
         alt.Tooltip("low:Q", format=".1%", title="interval from"),
         alt.Tooltip("high:Q", format=".1%", title="to"),
-        alt.Tooltip("psnr:Q", format=".1f", title="PSNR, dB"),
+        alt.Tooltip("psnr:Q", format=".1f", title="pooled PSNR, dB"),
     ]
     layers: list[Any] = []
     if lines:
@@ -92,7 +105,9 @@ def front(points: Sequence[FrontPoint], *, by_target: bool = True) -> dict[str, 
     ringed = [record for record in records if record["marked"]]
     if ringed:
         layers.append(
-            alt.Chart(alt.Data(values=ringed)).mark_point(size=320, strokeWidth=2.2, filled=False, color=MARK, shape="circle").encode(x=x, y=y)
+            alt.Chart(alt.Data(values=ringed))
+            .mark_point(size=320, strokeWidth=2.2, filled=False, color=MARK, shape="circle")
+            .encode(x=x, y=y)
         )
     return _document(alt.layer(*layers), height=340)
 
@@ -120,19 +135,27 @@ def distribution(clean: Sequence[int], adversarial: Sequence[int], floor: int, c
         for number in numbers:
             counts[min(bins - 1, int((number - low) / step))] += 1
         records += [
-            {"series": series, "from": round((low + index * step) / unit, 6), "to": round((low + (index + 1) * step) / unit, 6), "images": count}
+            {
+                "series": series,
+                "from": round((low + index * step) / unit, 6),
+                "to": round((low + (index + 1) * step) / unit, 6),
+                "images": count,
+                "base": 0,
+            }
             for index, count in enumerate(counts)
             if count
         ]
-    bounds = [{"line": "floor", "at": round(floor / unit, 6)}, {"line": "ceiling", "at": round(ceiling / unit, 6)}]
+    named = [("floor", floor), ("ceiling", ceiling)] if floor != ceiling else [("floor = ceiling", floor)]
+    bounds = [{"line": line, "at": round(at / unit, 6)} for line, at in named]
     x = alt.X("from:Q", title=f"executed MACs of an image, {name}", scale=alt.Scale(zero=False, nice=False, padding=14))
     bars = (
         alt.Chart(alt.Data(values=records))
-        .mark_bar(opacity=0.72)
+        .mark_rect(opacity=0.72)
         .encode(
             x=x,
             x2="to:Q",
-            y=alt.Y("images:Q", title="images", stack=None, axis=alt.Axis(tickMinStep=1)),
+            y=alt.Y("images:Q", title="images", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(zero=True)),
+            y2="base:Q",
             color=_two_series(),
             tooltip=[
                 alt.Tooltip("series:N"),
@@ -162,7 +185,7 @@ def trace(points: Sequence[TracePoint], floor: int, ceiling: int, clean: float) 
     unit, name = _unit(ceiling)
     records = [{"evaluations": point.evaluations, "macs": round(point.macs / unit, 6)} for point in points]
     bounds = [{"line": "ceiling", "at": round(ceiling / unit, 6)}, {"line": "clean mean", "at": round(clean / unit, 6)}]
-    y = alt.Y("macs:Q", title=f"mean MACs of the best so far, {name}", scale=alt.Scale(zero=False, padding=12))
+    y = alt.Y("macs:Q", title=f"mean MACs, {name}", scale=alt.Scale(zero=False, padding=12))
     line = (
         alt.Chart(alt.Data(values=records))
         .mark_line(interpolate="step-after", color=ADVERSARIAL, strokeWidth=2, point=alt.OverlayMarkDef(size=24, color=ADVERSARIAL))
@@ -174,7 +197,9 @@ def trace(points: Sequence[TracePoint], floor: int, ceiling: int, clean: float) 
     )
     rules = alt.Chart(alt.Data(values=bounds)).mark_rule(strokeDash=[5, 3], color=QUIET, strokeWidth=1.5).encode(y="at:Q")
     words = (
-        alt.Chart(alt.Data(values=bounds)).mark_text(align="left", x=4, dy=-6, fontSize=11, color=QUIET).encode(y="at:Q", text="line:N")
+        alt.Chart(alt.Data(values=bounds))
+        .mark_text(align="right", x="width", dx=-4, dy=-6, fontSize=11, color=QUIET)
+        .encode(y="at:Q", text="line:N")
     )
     return _document(alt.layer(line, rules, words), height=230)
 
@@ -189,10 +214,15 @@ def opening_rates(names: Sequence[str], clean: Sequence[float], adversarial: Seq
         for index, (name, rate) in enumerate(zip(names, rates, strict=True))
     ]
     spans = [
-        {"order": index, "from": round(before, 5), "to": round(after, 5)}
-        for index, (before, after) in enumerate(zip(clean, adversarial, strict=True))
+        {"order": index, "unit": name, "from": round(before, 5), "to": round(after, 5)}
+        for index, (name, before, after) in enumerate(zip(names, clean, adversarial, strict=True))
     ]
-    x = alt.X("order:Q", title="unit, in network order", axis=alt.Axis(tickMinStep=1, format="d", grid=False), scale=alt.Scale(padding=12))
+    if len(names) <= _MOST_NAMES and len(set(names)) == len(names):
+        x = alt.X("unit:N", title=None, sort=None, axis=alt.Axis(labelAngle=-40, labelLimit=110, labelOverlap=True, grid=False))
+    else:
+        x = alt.X(
+            "order:Q", title="unit, in network order", axis=alt.Axis(tickMinStep=1, format="d", grid=False), scale=alt.Scale(padding=12)
+        )
     joined = alt.Chart(alt.Data(values=spans)).mark_rule(strokeWidth=3, opacity=0.45, color=QUIET).encode(x=x, y=alt.Y("from:Q"), y2="to:Q")
     dots = (
         alt.Chart(alt.Data(values=records))
@@ -204,20 +234,20 @@ def opening_rates(names: Sequence[str], clean: Sequence[float], adversarial: Seq
             tooltip=[alt.Tooltip("unit:N"), alt.Tooltip("series:N"), alt.Tooltip("rate:Q", format=".1%")],
         )
     )
-    return _document(alt.layer(joined, dots), height=230)
+    return _document(alt.layer(joined, dots), height=270)
 
 
 def still(document: dict[str, Any]) -> bytes:
     """The same chart as an SVG picture, for pages whose scripts are off."""
     import vl_convert
 
-    fixed = {**document, "width": _STILL_WIDTH, "background": "white"}
+    fixed = {**document, "width": _STILL_WIDTH, "background": "white", "config": _STILL_CONFIG}
     return vl_convert.vegalite_to_svg(fixed).encode("utf-8")
 
 
-def _document(chart: Any, *, height: int) -> dict[str, Any]:
+def _document(chart: Any, *, height: int, validate: bool = False) -> dict[str, Any]:
     sized = chart.properties(width="container", height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding"))
-    return dict(sized.to_dict())
+    return dict(sized.to_dict(validate=validate))
 
 
 def _two_series() -> alt.Color:

@@ -19,12 +19,12 @@ SCHEMES = frozenset({"http", "https", "mailto"})
 """The only schemes that a link from data may have."""
 
 _KEEP = "\n\t"
-_REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+_DROPPED = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\ufffe\uffff")
 _IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
 def clean(text: str) -> str:
-    """The text without control characters, marks that reorder what is read, and halves of characters.
+    """The text without control characters, marks that reorder what is read, what XML forbids, and halves of characters.
 
     Line feeds and tabs stay. A lone surrogate cannot be written as UTF-8 and becomes U+FFFD.
     """
@@ -35,7 +35,7 @@ def clean(text: str) -> str:
         category = unicodedata.category(character)
         if category == "Cs":
             kept.append("\ufffd")
-        elif character in _KEEP or (category != "Cc" and character not in _REORDERING):
+        elif character in _KEEP or (category != "Cc" and character not in _DROPPED):
             kept.append(character)
     return "".join(kept)
 

@@ -43,12 +43,13 @@ class Drawing:
 
 @dataclass(frozen=True)
 class MapPair:
-    """One owner's map before and after, as data URIs of one pixel a unit."""
+    """One owner's map before and after, as data URIs of one pixel a unit; shown `pixels` wide."""
 
     owner: str
     kind: str
     width: int
     height: int
+    pixels: int
     before: str
     after: str
     opened: int
@@ -166,6 +167,7 @@ def _map_pair(group: Owner, paired: Sequence[int]) -> MapPair:
         kind=group.kind,
         width=width,
         height=height,
+        pixels=width * min(10, max(2, 128 // width)),
         before=_data_uri(np.reshape(before, (height, width))),
         after=_data_uri(np.reshape(padded, (height, width))),
         opened=cells.count(OPENED),

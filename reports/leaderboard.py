@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from bench.board import Board, BoardCell, ImageRow
 from reports import charts, numbers
-from reports.board_page import answers, board_view, front_points, pages, summary, target_name
+from reports.board_page import answers, board_view, front_points, pages, sentence, summary, target_name
 from reports.cell_page import Gallery, Limits, cell_view, mean_trace
 from reports.encode import clean, json_block, split_links
 from reports.gates import Opening, openings, overview, owners
@@ -24,8 +24,7 @@ from reports.site import File, write_site
 from reports.vocabulary import READING, STATUSES
 
 POLICY = (
-    "default-src 'none'; img-src 'self' file: data:; style-src 'self' file:; script-src 'self' file:; "
-    "base-uri 'none'; form-action 'none'"
+    "default-src 'none'; img-src 'self' file: data:; style-src 'self' file:; script-src 'self' file:; base-uri 'none'; form-action 'none'"
 )
 """Scripts and styles come from beside the page only. `file:` says the same as 'self' to browsers that give pages from disk no origin."""
 
@@ -156,6 +155,7 @@ class Leaderboard:
                 **drawn,
                 name=target_name(cell.target, cell.defense),
                 summary=summary(board),
+                intervals=sentence(board.intervals),
                 openings=[_rate(rate) for rate in rates],
                 all_images=overview(by_recovery[:_MOST_LINES], groups) if lone <= _MOST_LINES and len(rows) <= _MOST_LINES else None,
                 charted=any(drawn.values()),
@@ -230,7 +230,9 @@ def _picture_place(folder: str, name: str) -> str:
 
 def _folders(boards: Sequence[Board]) -> list[str]:
     """A short folder name for each board, made of its number and its name."""
-    return [f"{index:02d}-{re.sub(r'[^a-z0-9]+', '-', board.name.lower()).strip('-')[:40] or 'board'}" for index, board in enumerate(boards, 1)]
+    return [
+        f"{index:02d}-{re.sub(r'[^a-z0-9]+', '-', board.name.lower()).strip('-')[:40] or 'board'}" for index, board in enumerate(boards, 1)
+    ]
 
 
 @lru_cache(maxsize=1)
@@ -238,7 +240,7 @@ def vega_bundle() -> bytes:
     """Vega, Vega-Lite, Vega-Embed and its expression interpreter in one script; it needs no eval and no network."""
     import vl_convert
 
-    return vl_convert.javascript_bundle().encode("utf-8")
+    return vl_convert.javascript_bundle(snippet="window.vegaEmbed = vegaEmbed;").encode("utf-8")
 
 
 def _finish(value: Any) -> Any:

@@ -5,7 +5,7 @@ MACs are multiply-accumulates and are never printed as FLOPs. A number that is u
 
 from __future__ import annotations
 
-from bench.board import Estimate
+from bench.stats import Estimate
 
 DASH = "–"
 PSNR_CAP = 119.5

@@ -12,14 +12,33 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from bench.board import Board, BoardCell, Estimate
-from reports.encode import clean, clean_tree
 from bench.atomic import write_atomic
+from bench.board import Board, BoardCell
+from bench.errors import DiskError
+from bench.stats import Estimate
+from reports.encode import clean, clean_tree
 
 _TEXT = ("board", "key", "target", "defense", "attack", "status", "reason")
 _WHOLE = ("n", "floor", "ceiling", "linf", "attack_rank")
 _REAL = ("clean_macs", "adversarial_macs", "float_macs", "block_recovery", "psnr", "pooled_psnr", "ssim", "l2", "evaluations")
 _ESTIMATES = tuple(field.name for field in fields(BoardCell) if isinstance(field.default, Estimate))
+
+
+class Sheets:
+    """The board as files: board.parquet and board.csv, one row a cell, every statistic with its interval."""
+
+    def render(self, board: Board, out: Path) -> None:
+        """Write both into the folder `out`, which is made if need be.
+
+        Raises:
+            DiskError: the disk refused a write.
+        """
+        try:
+            Path(out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DiskError(f"cannot make {out}: {error.strerror or error}") from error
+        write_parquet(board, Path(out) / "board.parquet")
+        write_csv(board, Path(out) / "board.csv")
 
 
 def flat(board: Board) -> list[dict[str, Any]]:

@@ -1,23 +1,23 @@
-"""The board in the terminal: one compact table that says what its numbers are; files of the board beside it (`reports.sheets`)."""
+"""The board in the terminal: one compact table that says what its numbers are."""
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from bench.atomic import write_atomic
 from bench.board import Board, BoardCell
 from reports import numbers
-from reports.board_page import answers, summary, target_name
+from reports.board_page import answers, sentence, summary, target_name
 from reports.encode import clean
-from reports.sheets import write_csv, write_parquet
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
-
-__all__ = ["WIDTH", "print_table", "render_table", "write_csv", "write_parquet"]
 
 WIDTH = 100
 """Columns that the table needs at most; used where there is no terminal to ask."""
@@ -49,8 +49,12 @@ def render_table(board: Board) -> Group:
     legend = (
         "recovery: (adversarial − clean) / (ceiling − clean) in executed MACs (multiply-accumulates), ratio of means; "
         "MACs: adversarial, mean; saving left: 1 − MACs / ceiling; acc.: on adversarial images. "
-        + ("#: rank on the target, shared where not significantly different. " if board.ranked else "Attacks are not ranked without a bound. ")
-        + _line(board.intervals)
+        + (
+            "#: rank on the target, shared where not significantly different. "
+            if board.ranked
+            else "Attacks are not ranked without a bound. "
+        )
+        + sentence(_line(board.intervals))
     )
     parts += [Text(""), Text(legend, style="dim")]
     return Group(*parts)
@@ -59,6 +63,19 @@ def render_table(board: Board) -> Group:
 def print_table(board: Board, file: TextIO | None = None) -> None:
     """Print the board: in colour and to the terminal's width on a terminal, plain and `WIDTH` wide elsewhere; NO_COLOR is honoured."""
     console(file).print(render_table(board))
+
+
+class Terminal:
+    """The board as a table in the terminal, a block a target, with the answers at a glance below."""
+
+    def render(self, board: Board, out: Path | None = None) -> None:
+        """Print the board; with a folder, write it there as plain text instead (board.txt)."""
+        if out is None:
+            print_table(board)
+            return
+        text = io.StringIO()
+        print_table(board, text)
+        write_atomic(Path(out) / "board.txt", text.getvalue().encode("utf-8"))
 
 
 def console(file: TextIO | None = None) -> Console:

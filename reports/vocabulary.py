@@ -22,7 +22,7 @@ STATUSES = {
 _FLAGS = {
     "left-threat": "The attack returned images outside the threat. They were pulled back before anything was measured.",
     "overshoot": "The attack returned images outside the threat. They were pulled back before anything was measured.",
-    "near-threshold": "Some gates lay so close to their threshold that float noise could decide them. Their number is shown with each image.",
+    "near-threshold": "Some gates lay so close to their threshold that float noise could decide them; images say how many.",
     "few-images": "Fewer than 100 images: intervals are wide, read the numbers as preliminary.",
     "preliminary": "Fewer than 100 images: intervals are wide, read the numbers as preliminary.",
     "small-reserve": "The clean images leave less than 1 % of the ceiling to win back, so recovery is undefined.",
@@ -30,6 +30,7 @@ _FLAGS = {
     "unchanged": "Some adversarial images are equal to the clean ones; their PSNR is infinite and counted as 120 dB.",
     "capped-psnr": "Some adversarial images are equal to the clean ones; their PSNR is infinite and counted as 120 dB.",
     "budget-spent": "The attack asked for more evaluations than its budget; it was stopped and what it had kept was scored.",
+    "mixed-environment": "Its shards were computed under different versions, devices or thread counts, which was asked for with --keep.",
     "non-finite": "The attack returned values that are no numbers; those images count as unchanged.",
 }
 
@@ -78,22 +79,55 @@ COLUMNS = (
     Column("attack", "Attack", "with its label; controls are marked and ranked with nobody", numeric=False),
     Column("recovery", "Recovery", "(adversarial − clean) / (ceiling − clean) in executed MACs, ratio of means over images"),
     Column("adversarial_macs", "Adversarial MACs", "executed on the saved adversarial image, mean; multiply-accumulates, not FLOPs"),
-    Column("clean_macs", "Clean MACs", "executed on the clean image, mean"),
     Column("surviving_saving", "Saving left", "1 − adversarial / ceiling"),
     Column("clean_saving", "Clean saving", "1 − clean / ceiling"),
     Column("adversarial_accuracy", "Accuracy, adv.", "on the adversarial images"),
     Column("clean_accuracy", "Accuracy, clean", "on the clean images"),
-    Column("psnr", "PSNR", "of the saved image against the clean one, mean dB; higher is harder to see"),
+    Column(
+        "psnr",
+        "PSNR",
+        "of the saved image against the clean one: mean of the images, below it that of the mean squared error; higher is harder to see",
+    ),
     Column("ssim", "SSIM", "structural similarity of the same pair, 1 is equal"),
-    Column("evaluations", "Evaluations", "forward-equivalents an image: forward 1, backward 2"),
+    Column("evaluations", "Evals", "evaluations used: forward-equivalents an image: forward 1, backward 2"),
 )
 
 READING = (
-    ("MACs", "Multiply-accumulates that were really executed, counted one image at a time with the left-out work left out. One MAC is often printed as two FLOPs; no FLOPs are printed here."),
-    ("Recovery", "How much of the computation that the network saved on clean images the attack wins back: 0 % changes nothing, 100 % makes the network run everything. It is never clipped: an attack that makes the network cheaper is negative. A dash stands where there is less than 1 % of the ceiling to win back."),
-    ("Saving left", "What remains of the point of a dynamic network under attack: one minus adversarial MACs over the MACs of everything switched on. Targets are ranked by it, under the strongest attack on each."),
-    ("Adversarial image", "All numbers are those of the image as it would be saved: 8 bits a value, inside the threat. The difference to the float image is on each cell's page."),
-    ("PSNR", "20 log10(255 / root mean squared error in grey levels), against the true clean image. Noise from rounding alone is at 58.9 dB."),
-    ("Rank", "Attacks are ranked per target by recovery, and only under a bound that all share. Rows whose paired difference is not significant share a rank."),
-    ("Control", "A row that no attack should lose to (identity, noise, contrast): it shows what is not the attack's doing, and is ranked with nobody."),
+    (
+        "MACs",
+        "Multiply-accumulates that were really executed, counted one image at a time with the left-out work left out. One MAC is often "
+        "printed as two FLOPs; no FLOPs are printed here.",
+    ),
+    (
+        "Recovery",
+        "How much of the computation that the network saved on clean images the attack wins back: 0 % changes nothing, 100 % makes the "
+        "network run everything. It is never clipped: an attack that makes the network cheaper is negative. A dash stands where there is "
+        "less than 1 % of the ceiling to win back.",
+    ),
+    (
+        "Saving left",
+        "What remains of the point of a dynamic network under attack: one minus adversarial MACs over the MACs of everything switched on. "
+        "Targets are ranked by it, under the strongest attack on each.",
+    ),
+    (
+        "Adversarial image",
+        "All numbers are those of the image as it would be saved: 8 bits a value, inside the threat. The difference to the float image is "
+        "on each cell's page.",
+    ),
+    (
+        "PSNR",
+        "20 log10(255 / root mean squared error in grey levels), against the true clean image. Noise from rounding alone is at 58.9 dB. "
+        "The mean over images counts an unchanged image as 120 dB; the pooled one is that of the mean squared error over all images. The front "
+        "and the price at the top are pooled.",
+    ),
+    (
+        "Rank",
+        "Attacks are ranked per target by recovery, and only under a bound that all share. Rows whose paired difference is not significant "
+        "share a rank.",
+    ),
+    (
+        "Control",
+        "A row that shows what is not the attack's doing (identity, noise, contrast): an attack that does no better has found nothing. "
+        "Controls are ranked with nobody.",
+    ),
 )

@@ -21,29 +21,12 @@ def report(runs: tuple[str, ...], out: Path | None, name: str, browse: int | Non
     RUN is a run's folder or its name under ./runs. Several runs, or a run of several protocols, make an index over their boards.
     An older report at the same place is replaced as a whole; anything else there is left alone.
     """
+    from bench.run import find_run
+
     folders = [find_run(run) for run in runs]
     place = out or (folders[0] / "report" if len(folders) == 1 else Path("report"))
     index = write_report(folders, place, name=name, browse=browse)
     click.echo(str(index))
-
-
-def find_run(run: str, home: Path = Path("runs")) -> Path:
-    """The folder of a run given as a path or as a name under `home`.
-
-    Raises:
-        RunFolderError: there is none, with the nearest name.
-    """
-    from bench.errors import RunFolderError, did_you_mean
-
-    for folder in (Path(run), home / run):
-        if (folder / "plan.json").is_file():
-            return folder
-    known = [path.parent.name for path in home.glob("*/plan.json")]
-    if Path(run).is_dir():
-        raise RunFolderError(
-            f"{run} is no run: it has no plan.json{did_you_mean(Path(run).name, known)}", hint="'gatebench run' makes runs"
-        )
-    raise RunFolderError(f"there is no run {run!r}{did_you_mean(Path(run).name, known)}", hint="'gatebench run' makes runs")
 
 
 def write_report(folders: list[Path], out: Path, *, name: str = "leaderboard", browse: int | None = None) -> Path:

@@ -12,8 +12,18 @@
       font,
       view: { stroke: of("--line") },
       axis: { domainColor: of("--line"), tickColor: of("--line"), gridColor: of("--line-soft"), labelColor: of("--ink-2"), titleColor: of("--ink-2"), titleFontWeight: "normal", titlePadding: 8, labelFontSize: 11, titleFontSize: 12 },
-      legend: { labelColor: of("--ink-2"), titleColor: of("--ink-2"), titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 11 },
+      legend: { labelColor: of("--ink-2"), titleColor: of("--ink-2"), titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 11, symbolBaseFillColor: of("--ink-2"), symbolBaseStrokeColor: of("--ink-2"), layout: { bottom: { anchor: "start", direction: "vertical" } } },
     };
+  };
+
+  // On a phone the legend takes two columns, and the room that it needs is added to the height.
+  const narrow = (spec) => {
+    spec.height = Math.round(spec.height * 1.15);
+    for (const layer of spec.layer ?? [spec]) {
+      for (const channel of Object.values(layer.encoding ?? {})) {
+        if (channel.legend) channel.legend = { ...channel.legend, columns: 2, labelLimit: 110 };
+      }
+    }
   };
 
   const draw = async (place) => {
@@ -21,7 +31,7 @@
     const figure = place.closest("figure");
     const spec = JSON.parse(block.textContent);
     spec.config = {};
-    if (place.clientWidth < 520 && spec.height) spec.height = Math.round(spec.height * 1.1);
+    if (place.clientWidth < 520) narrow(spec);
     try {
       views.get(place)?.finalize();
       const result = await vegaEmbed(place, spec, {

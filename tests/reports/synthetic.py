@@ -42,7 +42,9 @@ def block_units(count: int = 18) -> tuple[UnitRow, ...]:
 
 
 def map_units() -> tuple[UnitRow, ...]:
-    positions = tuple(UnitRow(f"block{owner}.position{i}", "position", f"block{owner}", (6, 8), 9_000, 0.5) for owner in range(3) for i in range(48))
+    positions = tuple(
+        UnitRow(f"block{owner}.position{i}", "position", f"block{owner}", (6, 8), 9_000, 0.5) for owner in range(3) for i in range(48)
+    )
     channels = tuple(UnitRow(f"conv0.channel{i}", "channel", "conv0", (40,), 5_000, 0.0) for i in range(40))
     return (*positions, *channels, UnitRow("exit0", "exit", "exit0", (), 700_000, 0.5))
 
@@ -96,7 +98,18 @@ def around(value: float, width: float = 0.02) -> Estimate:
     return Estimate(value, value - width, value + width)
 
 
-def ok_cell(target: str, defense: str, attack: str, units: tuple[UnitRow, ...], *, n: int, strength: float, shift: int, rank: int | None, control: bool) -> BoardCell:
+def ok_cell(
+    target: str,
+    defense: str,
+    attack: str,
+    units: tuple[UnitRow, ...],
+    *,
+    n: int,
+    strength: float,
+    shift: int,
+    rank: int | None,
+    control: bool,
+) -> BoardCell:
     rows = image_rows(units, n, strength=strength, shift=shift, seed=len(attack) + len(target))
     floor, ceiling = 4_000_000, 4_000_000 + sum(unit.cost for unit in units)
     clean = sum(row.clean_macs for row in rows) / n
@@ -156,7 +169,17 @@ def full_board(*, n: int = 120, ranked: bool = True) -> Board:
     ):
         for attack, strength, shift, rank in ATTACKS:
             cells.append(
-                ok_cell(target, defense, attack, units, n=n, strength=strength * scale, shift=shift, rank=rank if ranked else None, control=False)
+                ok_cell(
+                    target,
+                    defense,
+                    attack,
+                    units,
+                    n=n,
+                    strength=strength * scale,
+                    shift=shift,
+                    rank=rank if ranked else None,
+                    control=False,
+                )
             )
         for attack, strength, shift in CONTROLS:
             cells.append(ok_cell(target, defense, attack, units, n=n, strength=strength * scale, shift=shift, rank=None, control=True))
