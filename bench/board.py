@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from bench import __version__, stats
-from bench.config import entry_label
 from bench.errors import RunFolderError
+from bench.plan import entry_label
 from bench.stats import UNDEFINED, Estimate
 from bench.store import CellFolder, RunFolder, read_json
 

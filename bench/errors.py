@@ -58,7 +58,7 @@ class UnknownName(PlanError):
         place = f"{where}: " if where else ""
         super().__init__(
             f"{place}unknown {kind} {name!r}{did_you_mean(name, known)}",
-            hint=f"'gatebench list {kind.replace(' ', '')}s' shows what there is",
+            hint=f"'gatebench list {kind.replace(' ', '').removesuffix('s')}s' shows what there is",
         )
 
 

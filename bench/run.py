@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry, weights
-from bench.config import Cell, Plan, entry_label
 from bench.data import open_dataset, subset, subset_digest
 from bench.errors import DataError, PlanError, RunFolderError, did_you_mean
 from bench.executors import Event, Task
+from bench.plan import Cell, Plan, entry_label
 from bench.seal import seal
 from bench.speeds import remember
 from bench.store import RunFolder, same_record, write_json

@@ -258,7 +258,7 @@ def _inspect(value: Any) -> ClassFacts:
     """The same facts from the imported object."""
     if not isinstance(value, type):
         return ClassFacts(inspect.getdoc(value) or "", {})
-    hints = typing.get_type_hints(value.__init__)
+    hints = typing.get_type_hints(value.__init__)  # type: ignore[misc]
     parameters = {
         name: Parameter(name, hints.get(name, Any), parameter.default)
         for name, parameter in inspect.signature(value).parameters.items()

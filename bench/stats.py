@@ -123,7 +123,7 @@ def sign_flip_p(differences: Array, permutations: int = PERMUTATIONS, seed: int 
         return 1.0
     observed = abs(d.sum()) * (1 - 1e-12)
     if n <= 13:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        signs: Array = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((np.abs(signs @ d) >= observed).mean())
     generator = np.random.Generator(np.random.PCG64([n, seed]))
     hits = 0

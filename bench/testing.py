@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,7 @@ class ToyTarget(Target):
             self.gates = nn.ModuleList(nn.Linear(4, 1) for _ in range(3))
             self.head = nn.Linear(4, 4)
             for gate in self.gates:
+                assert isinstance(gate, nn.Linear)
                 nn.init.normal_(gate.weight, std=6)
                 nn.init.zeros_(gate.bias)
         block = 8 * 8 * (4 * 9 * 4 + 4)
@@ -139,15 +141,11 @@ def check_attack(attack: Attack, target: Target | None = None, budget: int = 40)
     for threat in sample_threats():
         refusal = attack.supports(victim, threat)
         if refusal is not None:
-            found.append(_checked(f"{threat}: a refusal says why", lambda refusal=refusal: _reasoned(refusal.reason)))  # type: ignore[misc]
+            found.append(_checked(f"{threat}: a refusal says why", partial(_reasoned, refusal.reason)))
             continue
-        found.append(
-            _checked(
-                f"{threat}: keeps to range, budget, threat and weights",
-                lambda threat=threat: _attacked(attack, victim, state, clean8, threat, budget),
-            )
-        )  # type: ignore[misc]
-        found.append(_checked(f"{threat}: repeats itself exactly", lambda threat=threat: _repeats(attack, victim, clean8, threat, budget)))  # type: ignore[misc]
+        case = (attack, victim, clean8, threat, budget)
+        found.append(_checked(f"{threat}: keeps to range, budget, threat and weights", partial(_attacked, state, *case)))
+        found.append(_checked(f"{threat}: repeats itself exactly", partial(_repeats, *case)))
     if all(attack.supports(victim, threat) is not None for threat in sample_threats()):
         found.append(Finding("runs under some threat", "it refuses every threat on this target"))
     return found
@@ -302,7 +300,7 @@ def _perturbed(attack: Attack, target: Target, clean8: Tensor, threat: Threat, b
     return adversarial, clean
 
 
-def _attacked(attack: Attack, target: Target, state: dict[str, Tensor], clean8: Tensor, threat: Threat, budget: int) -> None:
+def _attacked(state: dict[str, Tensor], attack: Attack, target: Target, clean8: Tensor, threat: Threat, budget: int) -> None:
     adversarial, _ = _perturbed(attack, target, clean8, threat, budget)
     ruled = judge.verdict(adversarial, clean8, threat)
     judge.unchanged(target, state, "the attack")

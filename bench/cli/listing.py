@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,7 +44,7 @@ def listing(kind: str, name: str | None) -> None:
         _teach(console, KINDS[kind], name)
 
 
-def _rows(console: Any, rows: list[tuple[str, ...]]) -> None:
+def _rows(console: Any, rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 

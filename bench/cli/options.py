@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from bench.config import Plan
+    from bench.plan import Plan
 
 Command = Callable[..., Any]
 

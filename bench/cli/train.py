@@ -156,8 +156,8 @@ def _settings(stage_class: type, settings: tuple[str, ...]) -> dict[str, Any]:
     """
     import tomllib
 
-    from bench.config import resolve_params
     from bench.errors import PlanError
+    from bench.params import resolve_params
     from bench.signature import read_class
 
     given: dict[str, Any] = {}
@@ -203,19 +203,13 @@ def _finished(name: str, plan: Training, out: Path) -> bool:
     from bench.errors import WeightsError
 
     entry = weights.read_manifest(out).get(name)
-    if entry is None or entry.more.get("training") != _document(plan):
+    if entry is None or entry.more.get("training") != plan.document():
         return False
     try:
         weights.read_bytes(entry)
     except WeightsError:
         return False
     return True
-
-
-def _document(plan: Training) -> str:
-    import json
-
-    return json.dumps(plan.document(), sort_keys=True)
 
 
 def _table(
@@ -247,9 +241,9 @@ def _table(
         "opening_rates": list(measured.opening_rates),
         "epochs": stage.epochs,
         "seconds": round(seconds, 1),
-        "started_from": before.name if before else "",
+        "started_from": before.name if before else None,
         "measured_on": f"{test} ({len(test)} images)",
-        "training": _document(plan),
+        "training": plan.document(),
     }
 
 

@@ -97,9 +97,9 @@ def import_weights(file: Path, target: str, settings: tuple[str, ...], name: str
     from bench import registry
     from bench import weights as store
     from bench.checkpoint import read_checkpoint
-    from bench.config import resolve_params
     from bench.errors import PlanError, WeightsError, did_you_mean
     from bench.home import weights_home
+    from bench.params import resolve_params
 
     if not store.NAME.fullmatch(name):
         raise PlanError(f"--as {name}: small letters, digits and . _ @ + -, at most 96, a letter or digit first")

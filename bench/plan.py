@@ -1,0 +1,176 @@
+"""What a plan comes to: components, protocols, cells and boards, resolved and frozen."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bench.keys import digest
+from bench.threat import Threat
+
+SCHEMA = 1
+"""Version of plans and of what enters a cell's key."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A target, defence or attack with everything resolved.
+
+    Attributes:
+        name: of the provider. distribution: who provides it. value: "module:Class".
+        label: as shown. params: all parameters, defaults included. version: declared by the class.
+        preset: the named set of parameters it started from, "" for none.
+        weights: of a target: the name in a manifest, or "random:SEED". digest: of the weights file, "" for random ones.
+        control: whether it is a control, ranked with nobody.
+    """
+
+    name: str
+    distribution: str
+    value: str
+    label: str
+    params: Mapping[str, Any]
+    version: int = 1
+    preset: str = ""
+    weights: str = ""
+    digest: str = ""
+    control: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What enters a cell's key: everything but the label."""
+        found = {"name": f"{self.distribution}/{self.name}", "params": dict(self.params), "version": self.version}
+        return found | ({"weights": self.digest or self.weights} if self.weights else {})
+
+    def document(self) -> dict[str, Any]:
+        """The resolved component, as stored."""
+        return {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What makes rows comparable.
+
+    Attributes:
+        dataset: "NAME:SPLIT". images: how many. batch: image i always sits at place i mod batch of batch i div batch.
+        threat: what a saved image may change. budget: forward-equivalents an image. seed: of random draws.
+        audit: images of every cell whose execution is counted.
+    """
+
+    dataset: str
+    images: int
+    batch: int
+    threat: Threat
+    budget: int
+    seed: int
+    audit: int
+
+    def document(self) -> dict[str, Any]:
+        return {**vars(self), "threat": self.threat.document()}
+
+    @property
+    def title(self) -> str:
+        """Short and safe in a file name: `digits-m-test-psnr35-b150`."""
+        threat = "".join(c if c.isalnum() else "" for c in str(self.threat).replace("/", "over"))
+        seed = f"-s{self.seed}" if self.seed else ""
+        return f"{self.dataset.replace(':', '-')}-{threat}-b{self.budget}{seed}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (target, defence, attack) under one protocol. `excluded` is the reason why it is not to be run, "" if it is."""
+
+    protocol: Protocol
+    target: Component
+    attack: Component
+    defense: Component | None = None
+    excluded: str = ""
+
+    def key(self, subset: str, cost_model: str) -> str:
+        """sha256 of the canonical, resolved content.
+
+        Args:
+            subset: digest of the image subset. cost_model: names the way of counting.
+        """
+        return digest(
+            {
+                "schema": SCHEMA,
+                "cost": cost_model,
+                "subset": subset,
+                "protocol": self.protocol.document(),
+                "target": self.target.identity(),
+                "defense": self.defense.identity() if self.defense else None,
+                "attack": self.attack.identity(),
+            }
+        )
+
+    @property
+    def label(self) -> str:
+        return cell_label(self.target.label, self.defense.label if self.defense else "", self.attack.label)
+
+
+def cell_label(target: str, defense: str, attack: str) -> str:
+    """How a cell is called everywhere: `TARGET + DEFENCE / ATTACK`."""
+    return f"{target} + {defense} / {attack}" if defense else f"{target} / {attack}"
+
+
+def entry_label(entry: Mapping[str, Any]) -> str:
+    """The label of a cell as it stands in plan.json."""
+    return cell_label(entry["target"]["label"], entry["defense"]["label"] if entry["defense"] else "", entry["attack"]["label"])
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run, which never changes a number: device, images a shard, seconds a shard, workers, threads a worker."""
+
+    device: str = "auto"
+    shard: int = 64
+    deadline: float = 600
+    workers: int | Literal["auto"] = "auto"
+    threads: int = 1
+    executor: str = "local"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved plan: cells grouped into boards, in the order of the file."""
+
+    name: str
+    source: str
+    boards: tuple[tuple[Cell, ...], ...]
+    options: RunOptions
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return tuple(itertools.chain.from_iterable(self.boards))
+
+    def document(self) -> dict[str, Any]:
+        """What the plan comes to, whatever the file looked like; run options are no part of it."""
+        return {
+            "schema": SCHEMA,
+            "boards": [
+                {
+                    "protocol": board[0].protocol.document(),
+                    "cells": [
+                        {
+                            "target": cell.target.document(),
+                            "defense": cell.defense.document() if cell.defense else None,
+                            "attack": cell.attack.document(),
+                            "excluded": cell.excluded,
+                        }
+                        for cell in board
+                    ],
+                }
+                for board in self.boards
+            ],
+        }
+
+    @property
+    def digest(self) -> str:
+        return digest(self.document())
+
+    @property
+    def default_name(self) -> str:
+        """The protocol's title plus six digits of the plan's hash."""
+        title = self.boards[0][0].protocol.title if self.boards else "empty"
+        return f"{title}-{self.digest[:6]}"
