@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.api import Target
+from bench.errors import PlanError
 from targets.resnet import ResNet
 from targets.skipnet import SkipNet
 
@@ -45,6 +46,11 @@ class _Stage:
     schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
     optimiser: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "lr"):
+            if not getattr(self, name) > 0:
+                raise PlanError(f"{name} = {getattr(self, name)}: must be above 0")
 
     start: ClassVar[str] = ""
     """The stage whose weights this one starts from unless told otherwise; "" starts from random weights."""
@@ -160,6 +166,11 @@ class HybridStage(_Stage):
 
     start: ClassVar[str] = "sp"
     form: ClassVar[Literal["sp", "hrl"]] = "hrl"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws < 1:
+            raise PlanError(f"draws = {self.draws}: each image is run at least once")
 
     def set_mode(self, target: Target) -> None:
         """Evaluation mode throughout: frozen statistics, and blocks run only for the images that drew them."""

@@ -1,0 +1,140 @@
+"""The stages of the SkipNet recipe: what their losses are, and that the policy gradient is one."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench.errors import PlanError
+from targets.recipes.skipnet import BudgetStage, HybridStage, SkipNetRecipe, StaticStage, SupervisedStage
+from targets.resnet import ResNet
+from targets.skipnet import SkipNet
+
+
+def batch(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand((count, 3, 32, 32), generator=generator), torch.randint(0, 10, (count,), generator=generator)
+
+
+def built(stage, seed=0):
+    torch.manual_seed(seed)
+    target = stage.build(10)
+    stage.set_mode(target)
+    return target
+
+
+def test_names_and_parameters():
+    assert StaticStage().weights_name("static") == "resnet-20-static"
+    assert BudgetStage().weights_name("budget") == "skipnet-20-budget"
+    assert BudgetStage(depth=110, gate="ff2").weights_name("budget") == "skipnet-110-ff2-budget"
+    assert HybridStage(depth=50, layout="imagenet").weights_name("hrl") == "skipnet-50-imagenet-hrl"
+    assert HybridStage(depth=50, layout="imagenet").twin_name() == "resnet-50-imagenet-static"
+    for name, stage in SkipNetRecipe.stages.items():
+        target = built(stage(depth=8))
+        assert isinstance(target, ResNet if name == "static" else SkipNet)
+        assert type(target)(**stage(depth=8).target_params()).classes == 10
+        assert stage.start == "" or stage.start in SkipNetRecipe.stages
+        assert stage.__doc__.startswith(f"{name}: ")
+    assert built(HybridStage(depth=8)).mask_grad == "none"
+    assert built(BudgetStage(depth=8)).mask_grad == "ste"
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0.0}, {"batch": -1}, {"draws": 0}])
+def test_settings_that_make_no_sense(wrong):
+    with pytest.raises(PlanError, match=next(iter(wrong))):
+        HybridStage(**wrong)
+
+
+def test_supervised_loss_is_cross_entropy():
+    stage = SupervisedStage(depth=8)
+    target = built(stage)
+    images, labels = batch(6)
+    loss, shown = stage.loss(target, images, labels, 0.9, torch.Generator())
+    output = target(images)
+    torch.testing.assert_close(loss, F.cross_entropy(output.logits, labels))
+    assert float(shown["open"]) == pytest.approx(float(output.decisions.float().mean()))
+    loss.backward()
+    assert float(target.control.proj.bias.grad.abs()) > 0, "gates learn through straight-through masks"
+
+
+def test_budget_penalty_ramps_over_the_first_half():
+    stage = BudgetStage(depth=20, target_open=0.25, penalty=8.0)
+    target = built(stage).eval()
+    images, labels = batch(6)
+    output = target(images)
+    entropy = F.cross_entropy(output.logits, labels)
+    opened = float(output.decisions.float().mean())
+    for done, ramp in [(0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.9, 1.0)]:
+        loss, _ = stage.loss(target, images, labels, done, torch.Generator())
+        assert float((loss - entropy).detach()) == pytest.approx(ramp * 8 * (opened - 0.25) ** 2, abs=1e-5)
+
+
+def test_budget_gradient_is_that_of_the_mean_gate_value():
+    stage = BudgetStage(depth=20, target_open=0.25)
+    target = built(stage).eval()
+    images, labels = batch(4)
+    with_penalty, _ = stage.loss(target, images, labels, 1.0, torch.Generator())
+    without, _ = stage.loss(target, images, labels, 0.0, torch.Generator())
+    (got,) = torch.autograd.grad(with_penalty - without, target.control.proj.bias)
+    output = target(images)
+    opened = float(output.decisions.float().mean())
+    (mean,) = torch.autograd.grad(output.margins.mean(), target.control.proj.bias)
+    torch.testing.assert_close(got, 8 * 2 * (opened - 0.25) * mean, rtol=1e-4, atol=1e-7)
+
+
+def test_returns_by_hand():
+    # one image run twice, three gates; alpha = 0.3, so that each closed gate earns 0.1
+    actions = torch.tensor([[True, False, False], [False, True, True]])
+    error = torch.tensor([1.0, 3.0])
+    returns = torch.tensor([[0.2, 0.2, 0.1], [0.1, 0.0, 0.0]]) - error[:, None]
+    advantage = HybridStage(alpha=0.3, draws=2).advantage(actions, error)
+    torch.testing.assert_close(advantage, returns - returns.flip(0))
+    advantage = HybridStage(alpha=0.3, draws=1).advantage(actions, error)
+    torch.testing.assert_close(advantage, returns - returns.mean(0))
+
+
+def test_the_policy_gradient_is_that_of_the_expected_return():
+    stage = HybridStage(depth=8, alpha=2.0, draws=400)
+    target = built(stage, seed=1)
+    with torch.no_grad():
+        target.control.proj.weight.mul_(3)
+    images, labels = batch(1)
+    bias = target.control.proj.bias
+    loss, shown = stage.loss(target, images, labels, 0.0, torch.Generator().manual_seed(0))
+    (estimate,) = torch.autograd.grad(loss, bias)
+
+    expected = torch.zeros(())
+    for actions in itertools.product([False, True], repeat=len(target.units)):
+        forced = torch.tensor([actions])
+        output = target(images, forced)
+        values = output.margins + 0.5
+        probability = torch.where(forced, values, 1 - values).prod()
+        reward = (~forced).float().mean() * stage.alpha - F.cross_entropy(output.logits, labels).detach()
+        expected = expected - probability * reward
+    (exact,) = torch.autograd.grad(expected, bias)
+    assert float(exact.abs()) > 0.05
+    assert float(estimate) == pytest.approx(float(exact), rel=0.15)
+    assert 0.05 < float(shown["open"]) < 0.95
+
+
+def test_hybrid_stage_leaves_the_statistics_alone():
+    stage = HybridStage(depth=8)
+    target = built(stage)
+    before = {name: value.clone() for name, value in target.named_buffers()}
+    images, labels = batch(4)
+    loss, _ = stage.loss(target, images, labels, 0.0, torch.Generator().manual_seed(0))
+    loss.backward()
+    assert all(torch.equal(value, before[name]) for name, value in target.named_buffers())
+    assert float(target.fc.weight.grad.abs().sum()) > 0
+
+
+def test_hybrid_stage_draws_from_its_generator_only():
+    stage = HybridStage(depth=8)
+    target = built(stage)
+    images, labels = batch(4)
+    losses = []
+    for seed in (1, 1, 2):
+        torch.rand(seed)
+        losses.append(float(stage.loss(target, images, labels, 0.0, torch.Generator().manual_seed(seed))[0].detach()))
+    assert losses[0] == losses[1] != losses[2]
