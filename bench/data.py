@@ -11,16 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from bench.errors import DataError, PlanError, did_you_mean
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
 class Dataset(ABC):
@@ -61,6 +60,7 @@ class Dataset(ABC):
 
     def images(self, indices: Iterable[int]) -> Tensor:
         """(n, 3, H, W) uint8 tensor of the images at `indices`, in that order; a copy."""
+        import numpy as np
         import torch
 
         return torch.from_numpy(np.ascontiguousarray(self.pixels([int(i) for i in indices])))
@@ -70,7 +70,7 @@ class Dataset(ABC):
         """(N,) int64 tensor."""
         import torch
 
-        return torch.from_numpy(self.label_array.astype(np.int64))
+        return torch.from_numpy(self.label_array.astype("int64"))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -89,19 +89,19 @@ class PixelDataset(Dataset):
     def hold(self, pictures: Array, labels: Array) -> None:
         """Keep `pictures` (N, H, W, 3) uint8 with `labels` (N,), and name them."""
         self._pictures = pictures
-        self.label_array = labels.astype(np.int64)
+        self.label_array = labels.astype("int64")
         self.image_shape = (3, pictures.shape[1], pictures.shape[2])
         self.ids = content_ids(self.split, pictures, self.label_array)
 
     def pixels(self, indices: Sequence[int]) -> Array:
-        return self._pictures[np.asarray(indices, dtype=np.int64)].transpose(0, 3, 1, 2).copy()
+        return self._pictures[list(indices)].transpose(0, 3, 1, 2).copy()
 
 
 def content_ids(split: str, pictures: Array, labels: Array) -> tuple[str, ...]:
     """Ids such as "test-0123456789abcdef" from the pixels; repeats get "-2", "-3" … in the order of their labels."""
     plain = [f"{split}-{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}" for picture in pictures]
     ids, seen = list(plain), dict[str, int]()
-    for index in np.argsort(labels, kind="stable"):
+    for index in labels.argsort(kind="stable"):
         name = plain[index]
         seen[name] = seen.get(name, 0) + 1
         if seen[name] > 1:
@@ -173,7 +173,7 @@ def subset_digest(dataset: Dataset, indices: Sequence[int]) -> str:
         for index, picture in zip(part, dataset.pixels(part), strict=True):
             name = dataset.ids[index].encode()
             total.update(f"{len(name)} {int(dataset.label_array[index])} {picture.shape}".encode() + name)
-            total.update(np.ascontiguousarray(picture).tobytes())
+            total.update(picture.tobytes())
     return total.hexdigest()
 
 

@@ -177,7 +177,7 @@ def _parameters(node: ast.ClassDef, tree: ast.Module) -> dict[str, Parameter]:
 
 
 def _keyword_only(init: ast.FunctionDef, tree: ast.Module) -> dict[str, Parameter]:
-    if init.args.kwarg or init.args.vararg or len(init.args.args) > 1:
+    if init.args.kwarg or init.args.vararg:
         raise _Unreadable
     found = {}
     for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):

@@ -75,7 +75,7 @@ def _teach(console: Any, kind: str, name: str) -> None:
     provider = registry.find(kind, name.partition(":")[0])
     facts = provider.facts()
     console.print(f"{provider.name} ({kind}, from {provider.distribution}, {provider.value})\n", style="bold", markup=False)
-    console.print(facts.doc, markup=False)
+    console.print(facts.doc, markup=False, soft_wrap=True)
     for title, key in (("Follows", "follows"), ("Access", "access"), ("Version", "version"), ("Images a split", "sizes")):
         if facts.constants.get(key):
             console.print(f"{title}: {facts.constants[key]}", markup=False)
