@@ -117,8 +117,8 @@ READING = (
     (
         "PSNR",
         "20 log10(255 / root mean squared error in grey levels), against the true clean image. Noise from rounding alone is at 58.9 dB. "
-        "The mean over images counts an unchanged image as 120 dB; the pooled one is that of the mean squared error over all images. The front "
-        "and the price at the top are pooled.",
+        "The mean over images counts an unchanged image as 120 dB; the pooled one is that of the mean squared error over all images. "
+        "The front and the price at the top are pooled.",
     ),
     (
         "Rank",

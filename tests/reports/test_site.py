@@ -1,0 +1,73 @@
+"""The report folder: whole or not at all, and never in place of something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.errors import DiskError, RunFolderError
+from reports.site import File, write_site
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_later_report_replaces_an_earlier_one_whole(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write_site([("a.html", b"1"), ("sub/b.html", b"2")], out)
+    write_site([("c.html", b"3")], out)
+    assert {name: content for name, content in listing(out).items() if not name.startswith(".")} == {"c.html": b"3"}
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter1.txt").write_text("years of work")
+    with pytest.raises(RunFolderError, match="not a report"):
+        write_site([("index.html", b"x")], out)
+    assert listing(tmp_path) == {"thesis/chapter1.txt": b"years of work"}
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    write_site([("index.html", b"x")], tmp_path)
+    assert (tmp_path / "index.html").read_bytes() == b"x"
+
+
+def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "report"
+    write_site([("index.html", b"old")], out)
+
+    def refuse(self: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(DiskError, match="No space left"):
+        write_site([("index.html", b"new")], out)
+    monkeypatch.undo()
+    assert (out / "index.html").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_an_interrupted_report_leaves_the_old_one(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write_site([("index.html", b"old")], out)
+
+    def interrupted() -> Iterator[File]:
+        yield "index.html", b"new"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_site(interrupted(), out)
+    assert (out / "index.html").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/x", "a/../../b", ""])
+def test_paths_stay_inside(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="inside a report"):
+        write_site([(name, b"x")], tmp_path / "report")
+    assert listing(tmp_path) == {}
