@@ -23,8 +23,9 @@ Weighting = Literal["cost", "uniform"]
 Space = Literal["gate", "logit"]
 Distance = Literal["pixels", "normalised", "none"]
 
-_STRICT_OFFSET = 1e-30
-"""Hinge target of a strict unit at least: a margin of exactly 0 keeps it closed, so its loss must not be 0 there."""
+_STRICT_OFFSET = {"gate": 1e-30, "logit": 1e-6}
+"""Hinge target of a strict unit at least: a margin of exactly 0 keeps it closed, so its loss must not be 0 there. A sigmoid in
+single precision rounds logits below 2e-7 to a gate value of 0.5."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class MarginLoss:
         reach = units.high - units.low
         reach = torch.where(reach.isfinite(), reach, torch.ones_like(reach)) if space == "gate" else torch.ones_like(reach)
         target = (offset * reach).to(torch.float32)
-        target = torch.where(units.strict.to(target.device), target.clamp(min=_STRICT_OFFSET), target)
+        target = torch.where(units.strict.to(target.device), target.clamp(min=_STRICT_OFFSET[space]), target)
         return cls(weight.to(device), target.to(device), space)
 
     def margins(self, output: Output) -> Tensor:
@@ -67,11 +68,11 @@ class MarginLoss:
 
     def missing(self, output: Output) -> Tensor:
         """(M,) L_C >= 0; 0 with a zero gradient where every unit is past its target."""
-        return (self.offset - self.margins(output)).clamp(min=0) @ self.weight
+        return ((self.offset - self.margins(output)).clamp(min=0) * self.weight).sum(1)
 
     def finished(self, output: Output, where: Tensor) -> Tensor:
         """(M,) L_F <= 0, exactly 0 (and so neither computed back nor charged) in rows where `where` (M,) is false."""
-        surplus = (self.margins(output) - self.offset).clamp(min=0) @ self.weight
+        surplus = ((self.margins(output) - self.offset).clamp(min=0) * self.weight).sum(1)
         return torch.where(where, -surplus, torch.zeros_like(surplus))
 
 

@@ -54,6 +54,14 @@ def test_a_strict_unit_at_its_threshold_is_still_missing():
         assert gradient.item() == (-1.0 if missing else 0.0)
 
 
+def test_a_logit_too_small_for_its_sigmoid_is_still_missing():
+    """1e-9 is above 0, but its gate value is 0.5 exactly and the gate stays closed."""
+    logit = torch.tensor([[1e-9]])
+    seen = Output(torch.zeros(1, 2), logit.sigmoid() - 0.5, logit, torch.tensor([[False]]))
+    assert not bool(units(1).wanted(seen.margins))
+    assert MarginLoss.over(units(1), "uniform", "logit", 0.0, CPU).missing(seen).item() > 0
+
+
 def test_offset_is_a_share_of_the_gates_range_or_logits():
     wide = dataclasses.replace(units(2), low=torch.tensor([0.0, 0.0]).double(), high=torch.tensor([2.0, torch.inf]).double())
     assert MarginLoss.over(wide, "uniform", "gate", 0.01, CPU).offset.tolist() == pytest.approx([0.02, 0.01])
