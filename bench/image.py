@@ -44,12 +44,23 @@ def psnr(total: Tensor, values: int) -> Tensor:
 
 
 def ssim(saved: Tensor, clean: Tensor) -> Tensor:
-    """(N,) float64 structural similarity, 11x11 Gaussian of sigma 1.5, data range 1, from uint8 images."""
-    value = structural_similarity_index_measure(
-        saved.to(torch.float64) / 255, clean.to(torch.float64) / 255, data_range=1.0, reduction="none"
-    )
+    """(N,) float64 structural similarity, 11x11 Gaussian of sigma 1.5, data range 1, from uint8 images.
+
+    Sides under 11 pixels are mirrored to 11 first: the window does not fit into them.
+    """
+    pair = [_mirrored(picture.to(torch.float64) / 255, 11) for picture in (saved, clean)]
+    value = structural_similarity_index_measure(*pair, data_range=1.0, reduction="none")
     assert isinstance(value, Tensor)
     return value.reshape(-1)
+
+
+def _mirrored(images: Tensor, least: int) -> Tensor:
+    """Images whose sides are at least `least` pixels, continued by their mirror images to the right and below."""
+    for axis in (-2, -1):
+        while images.shape[axis] < least:
+            missing = min(least - images.shape[axis], images.shape[axis])
+            images = torch.cat([images, images.flip(axis).narrow(axis, 0, missing)], axis)
+    return images
 
 
 def inside(d: Tensor, threat: Threat) -> Tensor:

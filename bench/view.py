@@ -164,20 +164,31 @@ class TargetView:
         loss = values[index]
         if loss.shape != rows.shape:
             raise ContractBroken(f"loss {index} has shape {tuple(loss.shape)}, expected one number a row: {tuple(rows.shape)}")
-        open_rows = rows[loss.detach() != 0]
-        if not loss.requires_grad or len(open_rows) == 0:
+        open_rows = loss.detach() != 0
+        if not loss.requires_grad or not bool(open_rows.any()):
             return torch.zeros_like(inputs)
-        self.ledger.charge(open_rows, BACKWARD, self.ledger.backwards)
+        self.ledger.charge(rows[open_rows], BACKWARD, self.ledger.backwards)
         self.target._fork_loss = index
         more = any(value.requires_grad for value in values[index + 1 :])
-        (grad,) = torch.autograd.grad(loss.sum(), inputs, retain_graph=more, allow_unused=True)
+        paid = loss if bool(open_rows.all()) else loss[open_rows]  # a loss of value 0 may have a slope; nobody paid for it
+        (grad,) = torch.autograd.grad(paid.sum(), inputs, retain_graph=more, allow_unused=True)
         return torch.zeros_like(inputs) if grad is None else grad
 
     def _forward(self, images: Tensor, rows: Tensor) -> Output:
+        self._check_rows(images, rows)
         self.ledger.charge(rows, FORWARD, self.ledger.forwards)
         output = self.target(images)
         self.ledger.record(rows, images, self._macs(output.decisions))
         return output
+
+    def _check_rows(self, images: Tensor, rows: Tensor) -> None:
+        """Whoever pays must be named: one row an image, each a place in the batch."""
+        count = len(self.ledger.clean)
+        if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.shape != (len(images),):
+            found = f"{rows.dtype} {tuple(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
+            raise ContractBroken(f"rows name the image that each evaluated image belongs to: torch.int64 ({len(images)},), got {found}")
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < count:
+            raise ContractBroken(f"rows are between {int(rows.min())} and {int(rows.max())}, but the batch has {count} images")
 
     def _macs(self, decisions: Tensor) -> Tensor:
         return self.target.macs(decisions).to(decisions.device)

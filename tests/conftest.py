@@ -1,0 +1,46 @@
+"""What all tests share: a home of their own, one thread, and the plugins of `tests/contract/site` where a test asks for them."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+SITE = Path(__file__).parent / "contract" / "site"
+"""A folder for PYTHONPATH: a distribution "mischief" with well-behaved and malicious plugins, and "rival", which takes one of its names."""
+
+settings.register_profile("gatebench", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gatebench")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory):
+    """Nobody's own data, weights or measured speeds are read or written by a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GATEBENCH_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture
+def plugins(monkeypatch):
+    """The plugins of `tests/contract/site`, importable and registered in this process."""
+    from bench import registry
+
+    monkeypatch.syspath_prepend(str(SITE))
+    registry.providers.cache_clear()
+    yield
+    registry.providers.cache_clear()
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment of a child process that sees the plugins of `tests/contract/site`."""
+    path = os.pathsep.join([str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "NO_COLOR": "1", "COLUMNS": "200", **extra}
+
+
+@pytest.fixture
+def child_environment():
+    """`environment`, for tests that start processes."""
+    return environment

@@ -1,0 +1,201 @@
+"""Attacks that break their contract, each in one way."""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from bench.api import Attack, Skip
+
+Deed = Literal[
+    "raise", "nan", "infinity", "range", "ball", "shape", "type", "integers", "in-place", "weights", "buffers", "train",
+    "spend", "gates", "gradients", "price", "pass-rows-off", "free-gradient", "fork", "system-exit", "interrupt", "garbage",
+    "memory", "labels", "supports-lies",
+    "hang", "busy", "exit", "segfault", "kill", "exit-in-thread", "global-state", "peek-global-state",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mischief(Attack):
+    """Does one thing that an attack must not do.
+
+    Attributes:
+        deed: which.
+    """
+
+    deed: Deed
+
+    def supports(self, target, threat):
+        if self.deed == "supports-lies":
+            return "no"
+        if self.deed == "fork":
+            return Skip("mischief does not fork")
+        return None
+
+    def perturb(self, view, images, labels, job):
+        return getattr(self, "_" + self.deed.replace("-", "_"))(view, images, labels, job)
+
+    def _raise(self, view, images, labels, job):
+        raise ZeroDivisionError("on purpose")
+
+    def _nan(self, view, images, labels, job):
+        return images * float("nan")
+
+    def _infinity(self, view, images, labels, job):
+        result = images.clone()
+        result[0, 0, 0, 0] = float("inf")
+        return result
+
+    def _range(self, view, images, labels, job):
+        return images * 3 - 1
+
+    def _ball(self, view, images, labels, job):
+        return 1 - images
+
+    def _shape(self, view, images, labels, job):
+        return images[:, :1]
+
+    def _type(self, view, images, labels, job):
+        return images.tolist()
+
+    def _integers(self, view, images, labels, job):
+        return (images * 255).to(torch.uint8)
+
+    def _in_place(self, view, images, labels, job):
+        return images.mul_(0.99)
+
+    def _weights(self, view, images, labels, job):
+        with torch.no_grad():
+            view.target.head.weight.add_(1e-7)
+        return images
+
+    def _buffers(self, view, images, labels, job):
+        view.target.register_buffer("stowaway", torch.zeros(1))
+        view.target.head.bias.data = view.target.head.bias.data + 1
+        return images
+
+    def _train(self, view, images, labels, job):
+        view.target.blocks[1].train()
+        return images
+
+    def _spend(self, view, images, labels, job):
+        while True:
+            view(images, torch.arange(len(images)))
+
+    def _gates(self, view, images, labels, job):
+        raise AssertionError("only for access macs")
+
+    def _gradients(self, view, images, labels, job):
+        view.gradients(lambda output: [output.margins], images, torch.arange(len(images)))
+        return images
+
+    def _price(self, view, images, labels, job):
+        view.price(torch.zeros(1, 3, dtype=torch.bool))
+        return images
+
+    def _pass_rows_off(self, view, images, labels, job):
+        view(torch.cat([images] * 9), torch.arange(len(images)))
+        return images
+
+    def _free_gradient(self, view, images, labels, job):
+        rows = torch.arange(len(images))
+
+        def losses(output):
+            value = output.logit_margins.sum(1)
+            free = value - value.detach()
+            return [torch.cat([value[:1], free[1:]])]
+
+        _, (grad,) = view.gradients(losses, images, rows)
+        assert not bool(grad[1:].any()), "a gradient that was not paid for"
+        return images
+
+    def _system_exit(self, view, images, labels, job):
+        sys.exit("enough")
+
+    def _interrupt(self, view, images, labels, job):
+        raise KeyboardInterrupt
+
+    def _garbage(self, view, images, labels, job):
+        print("\x1b[2J\x00garbage\udc80" * 3)
+        os.write(1, bytes(range(256)) * 20)
+        os.write(2, b"\xff\xfe more garbage\n")
+        return images
+
+    def _memory(self, view, images, labels, job):
+        raise MemoryError
+
+    def _labels(self, view, images, labels, job):
+        labels.fill_(77)
+        return images
+
+    def _hang(self, view, images, labels, job):
+        time.sleep(3600)
+
+    def _busy(self, view, images, labels, job):
+        while True:
+            job.progress(1, 2)
+            time.sleep(0.01)
+
+    def _exit(self, view, images, labels, job):
+        os._exit(3)
+
+    def _segfault(self, view, images, labels, job):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def _kill(self, view, images, labels, job):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _global_state(self, view, images, labels, job):
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(2)
+        torch.manual_seed(0)
+        return images
+
+    def _peek_global_state(self, view, images, labels, job):
+        assert torch.get_default_dtype() == torch.float32
+        assert torch.is_grad_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.get_num_threads() == 1
+        return images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Burglar(Attack):
+    """Has access "macs" and asks for more."""
+
+    access: ClassVar = "macs"
+
+    door: Literal["outputs", "gradients", "price"] = "outputs"
+
+    def perturb(self, view, images, labels, job):
+        rows = torch.arange(len(images))
+        if self.door == "outputs":
+            view(images, rows)
+        elif self.door == "gradients":
+            view.gradients(lambda output: [output.margins.sum(1)], images, rows)
+        else:
+            view.price(torch.zeros(1, 3, dtype=torch.bool))
+        return images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gambler(Attack):
+    """Draws from the global stream, which nobody seeded for it."""
+
+    def perturb(self, view, images, labels, job):
+        return images + (torch.rand_like(images) - 0.5) * 0.05
+
+
+class Unmade:
+    """No attack at all: a plain class without perturb."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abstract(Attack):
+    """Forgot to write perturb."""
