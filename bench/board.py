@@ -16,6 +16,7 @@ import numpy as np
 from bench import __version__, stats
 from bench.errors import RunFolderError
 from bench.plan import entry_label
+from bench.ranking import Contender, rank
 from bench.stats import UNDEFINED, Estimate
 from bench.store import CellFolder, RunFolder, read_json
 
@@ -383,29 +384,16 @@ class _Rows:
 def _ranked(
     cells: Sequence[BoardCell], columns: Sequence[Mapping[str, stats.Array] | None], ranked: bool
 ) -> tuple[list[BoardCell], list[TargetStanding]]:
-    """Attacks ranked per target by what they make it execute, targets by the saving that survives; one Holm over all tests."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for i, cell in enumerate(cells):
-        groups.setdefault((cell.target, cell.defense), [])
-        if columns[i] is not None:
-            groups[cell.target, cell.defense].append(i)
-    macs = {i: found["adversarial_macs"].astype(np.float64) for i, found in enumerate(columns) if found is not None}
-    contests = {who: [i for i in members if not cells[i].control] for who, members in groups.items()} if ranked else {}
-    strongest = {who: max(members, key=lambda i: macs[i].mean()) for who, members in groups.items() if members}
-    surviving = {who: 1 - macs[i] / (cells[i].ceiling or 1) for who, i in strongest.items()}
-    rivals = list(surviving) if ranked else []
-    tests = {who: stats.paired_tests([macs[i] for i in members]) for who, members in contests.items()}
-    between = stats.paired_tests([surviving[who] for who in rivals])
-    flat = [p for found in [*tests.values(), between] for _, _, p in found]
-    adjusted = iter(stats.holm(flat))
-    tests = {who: [(i, j, next(adjusted)) for i, j, _ in found] for who, found in tests.items()}
-    between = [(i, j, next(adjusted)) for i, j, _ in between]
-    result = list(cells)
-    for who, members in contests.items():
-        for i, rank in zip(members, stats.shared_ranks([float(macs[i].mean()) for i in members], tests[who]), strict=True):
-            result[i] = replace(cells[i], attack_rank=rank)
-    places = dict(zip(rivals, stats.shared_ranks([float(surviving[who].mean()) for who in rivals], between), strict=True))
-    standings = [_standing(who, cells[strongest[who]] if who in strongest else None, places.get(who)) for who in groups]
+    """The cells with their ranks, and the standings of the targets, best first."""
+    contenders = [
+        Contender((cell.target, cell.defense), None if found is None else found["adversarial_macs"], cell.ceiling or 1, cell.control)
+        for cell, found in zip(cells, columns, strict=True)
+    ]
+    ranking = rank(contenders, ranked=ranked)
+    result = [replace(cell, attack_rank=place) for cell, place in zip(cells, ranking.attacks, strict=True)]
+    groups = dict.fromkeys(contender.target for contender in contenders)
+    strongest = {who: cells[i] for who, i in ranking.strongest.items()}
+    standings = [_standing(who, strongest.get(who), ranking.targets.get(who)) for who in groups]
     standings.sort(key=lambda row: (row.rank is None, row.rank or 0, -(row.surviving_saving.value or 0)))
     return result, standings
 
