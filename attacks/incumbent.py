@@ -47,8 +47,8 @@ class Incumbent:
         count, device = len(clean), clean.device
         self.image = clean.clone()
         self.macs = torch.full((count,), -1, dtype=torch.int64, device=device)
-        self.distance = torch.full((count,), torch.inf, device=device)
-        self.loss = torch.full((count,), torch.inf, device=device)
+        self.distance = torch.full((count,), torch.inf, dtype=clean.dtype, device=device)
+        self.loss = torch.full((count,), torch.inf, dtype=clean.dtype, device=device)
         self._grid = to_grid(clean) if self.verify else clean
         self._waiting = torch.full_like(self.macs, -1)
         self._waiting_image = self.image.clone() if self.verify else self.image

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from gated_toys import LINF8, NONE, PSNR35, ConvGates, LinearGates, begin, frozen, photographs, pictures
@@ -50,7 +52,7 @@ def released_script(network, x, steps, K, keep=0.0):
         closed = torch.relu(0.5 - gates).sum()
         opened = -torch.relu(gates - 0.5).sum()
         if step == steps - 1:
-            return moved.detach()
+            break
         g_far, g_open, g_closed = (torch.autograd.grad(loss, delta, retain_graph=True)[0] for loss in (far, opened, closed))
         for row in range(len(x)):
             unit = g_open[row] / (g_open[row].norm() + 1e-20)
@@ -60,6 +62,7 @@ def released_script(network, x, steps, K, keep=0.0):
         adam.zero_grad()
         delta.grad = K * x[0].numel() * g_closed + g_far
         adam.step()
+    return moved.detach()
 
 
 @pytest.mark.parametrize("keep", [0.0, 3.0])
@@ -135,7 +138,7 @@ def test_two_conflicting_gates():
         object.__setattr__(attacker, "climb", spied)
         attacker.perturb(view, images, torch.zeros(1, dtype=torch.int64), job)
         history[name] = seen
-    flips = {name: sum(a[0] != b[0] for a, b in zip(seen, seen[1:], strict=False)) for name, seen in history.items()}
+    flips = {name: sum(a[0] != b[0] for a, b in pairwise(seen)) for name, seen in history.items()}
     assert flips["base"] >= 4
     assert flips["rd"] == flips["full"] == 0
     assert not any(decisions[1] for decisions in history["rd"])
