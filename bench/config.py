@@ -73,8 +73,7 @@ class _Resolver:
             )
             for protocol in protocols
         )
-        plan = Plan("", source, boards, options)
-        return replace(plan, name=plan.default_name)
+        return Plan(source, boards, options)
 
     def _problem(self, path: str, message: str) -> None:
         self.problems.append(f"{self.place}{self.lines.of(path)}: {message if message.startswith(path) else f'{path}: {message}'}")
@@ -275,5 +274,4 @@ def _only(plan: Plan, only: Sequence[str]) -> Plan:
     for part in only:
         if not any(part in cell.label for cell in plan.cells):
             raise PlanError(f"--only {part}: no cell has that in its label{did_you_mean(part, [cell.label for cell in plan.cells])}")
-    kept = replace(plan, boards=tuple(board for board in boards if board))
-    return replace(kept, name=kept.default_name)
+    return replace(plan, boards=tuple(board for board in boards if board))

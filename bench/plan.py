@@ -68,12 +68,11 @@ class Protocol:
     def document(self) -> dict[str, Any]:
         return {**vars(self), "threat": self.threat.document()}
 
-    @property
-    def title(self) -> str:
+    def title(self, dataset: str) -> str:
         """Short and safe in a file name: `digits-m-test-psnr35-b150`."""
         threat = "".join(c if c.isalnum() else "" for c in str(self.threat).replace("/", "over"))
         seed = f"-s{self.seed}" if self.seed else ""
-        return f"{self.dataset.replace(':', '-')}-{threat}-b{self.budget}{seed}"
+        return f"{dataset.replace(':', '-')}-{threat}-b{self.budget}{seed}"
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,6 @@ class RunOptions:
 class Plan:
     """A resolved plan: cells grouped into boards, in the order of the file."""
 
-    name: str
     source: str
     boards: tuple[tuple[Cell, ...], ...]
     options: RunOptions
@@ -169,8 +167,6 @@ class Plan:
     def digest(self) -> str:
         return digest(self.document())
 
-    @property
-    def default_name(self) -> str:
-        """The protocol's title plus six digits of the plan's hash."""
-        title = self.boards[0][0].protocol.title if self.boards else "empty"
-        return f"{title}-{self.digest[:6]}"
+    def default_name(self, dataset: str) -> str:
+        """What a run of this plan on `dataset` is called: data set, protocol and six digits of the plan's hash."""
+        return f"{self.boards[0][0].protocol.title(dataset)}-{self.digest[:6]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from bench import registry, weights
 from bench.data import open_dataset, subset, subset_digest
 from bench.errors import DataError, PlanError, RunFolderError, did_you_mean
 from bench.executors import Event, Task
-from bench.plan import Cell, Plan, entry_label
+from bench.plan import Plan, entry_label
 from bench.seal import seal
 from bench.speeds import remember
 from bench.store import RunFolder, same_record, write_json
@@ -48,58 +49,55 @@ class Laid:
     order: Sequence[str]
 
 
-def lay_out(plan: Plan, folder: Path, command: str, data_root: str | None) -> Laid:
-    """Check that everything the plan names is there, give every cell its key, and compare with what the folder holds.
+def lay_out(plan: Plan, out: Path, name: str | None, command: str, data_root: str | None) -> Laid:
+    """Check that everything the plan names is there, give every cell its key, and compare with what the run's folder holds.
+
+    Args:
+        out: the folder of all runs. name: of the run; by default that of the data set as it turned out to be, the protocol, and
+            six digits of the plan's hash. command: what reproduces it. data_root: where the data set lies.
 
     Raises:
         DataError, WeightsError, PlanError: something is missing or damaged.
         RunFolderError: the folder holds another plan.
     """
-    for name in {cell.target.weights for cell in plan.cells if cell.target.digest}:
-        weights.read_bytes(weights.find(name))
-    subsets: dict[tuple[str, int], tuple[str, str]] = {}
-    for cell in plan.cells:
-        wanted = (cell.protocol.dataset, cell.protocol.images)
-        if wanted not in subsets:
-            subsets[wanted] = _subset(cell, data_root)
+    for weights_name in {cell.target.weights for cell in plan.cells if cell.target.digest}:
+        weights.read_bytes(weights.find(weights_name))
+    dataset, subset_hash = _pinned(plan, data_root)
     document = plan.document()
     entries: dict[str, Mapping[str, Any]] = {}
-    order: list[str] = []
     for board, cells in zip(document["boards"], plan.boards, strict=True):
-        name, digest = subsets[cells[0].protocol.dataset, cells[0].protocol.images]
-        board["subset"], board["dataset"] = digest, name
+        board["subset"], board["dataset"] = subset_hash, dataset
         for entry, cell in zip(board["cells"], cells, strict=True):
-            entry["key"] = cell.key(f"{name} {digest}", COST_MODEL)
+            entry["key"] = cell.key(f"{dataset} {subset_hash}", COST_MODEL)
             entries[entry["key"]] = {**entry, "protocol": board["protocol"]}
-            order.append(entry["key"])
-    document |= {"name": folder.name, "digest": plan.digest, "command": command}
-    run = RunFolder(folder)
-    if (folder / "plan.json").is_file():
+    run = RunFolder(out / (name or plan.default_name(dataset)))
+    document |= {"name": run.name, "digest": plan.digest, "command": command}
+    if (run.path / "plan.json").is_file():
         before = run.plan()
-        if [board["subset"] for board in before["boards"]] != [board["subset"] for board in document["boards"]] or (
-            before["digest"] != document["digest"]
-        ):
+        if before["digest"] != document["digest"] or before["boards"][0]["subset"] != subset_hash:
             raise RunFolderError(
-                f"{folder} holds another plan: {_difference(before, document)}",
+                f"{run.path} holds another plan: {_difference(before, document)}",
                 hint="choose another name with --name, or go back to the plan it was made with",
             )
     run.create()
-    write_json(folder / "plan.json", document)
-    return Laid(plan, run, entries, order)
+    write_json(run.path / "plan.json", document)
+    return Laid(plan, run, entries, list(entries))
 
 
-def _subset(cell: Cell, data_root: str | None) -> tuple[str, str]:
-    dataset = open_dataset(cell.protocol.dataset, Path(data_root) if data_root else None)
-    values = 1
-    for size in dataset.image_shape:
-        values *= size
-    if not cell.protocol.threat.admits_change(values):
-        raise PlanError(
-            f"protocol.threat: {cell.protocol.threat} admits no change of an 8-bit image of {values} values; every attack would do nothing"
-        )
+def _pinned(plan: Plan, data_root: str | None) -> tuple[str, str]:
+    """The data set's name, as it turned out to be, and the digest of the images of the plan; all boards share them."""
+    protocol = plan.cells[0].protocol
+    dataset = open_dataset(protocol.dataset, Path(data_root) if data_root else None)
     if not len(dataset):
         raise DataError(f"{dataset} has no images")
-    return str(dataset), subset_digest(dataset, subset(dataset, cell.protocol.images))
+    values = math.prod(dataset.image_shape)
+    for cells in plan.boards:
+        threat = cells[0].protocol.threat
+        if not threat.admits_change(values):
+            raise PlanError(
+                f"protocol.threat: {threat} admits no change of an 8-bit image of {values} values; every attack would do nothing"
+            )
+    return str(dataset), subset_digest(dataset, subset(dataset, protocol.images))
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -46,7 +46,6 @@ def plan(plan_source: str, only: Sequence[str], images: int | None, device: str 
     parts = [known[cell.target.label] * cell.protocol.images * cell.protocol.budget for cell in live if cell.target.label in known]
     time = f"about {_duration(sum(parts))} of one worker's time" if len(parts) == len(live) else "time unknown before a first run here"
     console.print(Text(f"{len(live)} cells in {len(resolved.boards)} boards, at most {work:,} forward-equivalents, {time}"))
-    console.print(Text(f"run name: {resolved.name}"))
 
 
 def _duration(seconds: float) -> str:

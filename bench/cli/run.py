@@ -52,9 +52,8 @@ def run(
     if fresh and keep:
         raise PlanError("--fresh and --keep exclude each other")
     plan = read_plan(plan_source, only, images, device, overrides)
-    folder = out / _checked(name or plan.name)
     command = " ".join([command_line(plan_source, images, overrides), *(f"--only {part!r}" for part in only)])
-    laid = lay_out(plan, folder, command, str(data_root) if data_root else None)
+    laid = lay_out(plan, out, None if name is None else _checked(name), command, str(data_root) if data_root else None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     work = Run(laid, data_root=str(data_root) if data_root else None, fresh=fresh, keep=keep, in_process=in_process)
     display = make_display(laid)
@@ -62,7 +61,7 @@ def run(
         with display:
             outcome = work(display.prepared, display.listen)
     except KeyboardInterrupt:
-        click.echo(f"\nstopped; everything finished is kept in {folder}. The same command goes on from there.", err=True)
+        click.echo(f"\nstopped; everything finished is kept in {laid.folder.path}. The same command goes on from there.", err=True)
         return 130
     _finish(laid, outcome, pages=not no_report)
     return 0 if outcome.clean else 4
@@ -90,7 +89,11 @@ def _finish(laid: Laid, outcome: Outcome, *, pages: bool) -> None:
         from bench.cli.report import write_report
 
         click.echo(f"page: {write_report([outcome.folder], outcome.folder / 'report')}")
+    reasons: dict[tuple[str, str], list[str]] = {}
     for key, status in outcome.statuses.items():
         if status not in ("ok", "skipped"):
-            sealed = laid.folder.cell(key).sealed() or {}
-            click.echo(f"{status}: {sealed.get('reason', '')} (details in {outcome.folder / 'cells' / key[:12]}…/cell.json)", err=True)
+            reasons.setdefault((status, (laid.folder.cell(key).sealed() or {}).get("reason", "")), []).append(key)
+    for (status, reason), keys in reasons.items():
+        click.echo(f"{status}, {len(keys)} of {len(outcome.statuses)} cells: {reason}", err=True)
+    if reasons:
+        click.echo(f"details are in {outcome.folder / 'log.txt'}; the same command tries these cells again", err=True)
