@@ -38,9 +38,10 @@ class LSTMCell(nn.Module):
             state = zero, zero
         h, c = state
         gates = F.linear(x, self.weight_ih_l0, self.bias_ih_l0) + F.linear(h, self.weight_hh_l0, self.bias_hh_l0)
-        i, f, g, o = gates.chunk(4, 1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        return o.sigmoid() * c.tanh(), c
+        i, f, _, o = gates.sigmoid().chunk(4, 1)
+        g = gates[:, 2 * self.hidden : 3 * self.hidden].tanh()
+        c = f * c + i * g
+        return o * c.tanh(), c
 
 
 class RecurrentControl(nn.Module):
@@ -53,14 +54,27 @@ class RecurrentControl(nn.Module):
         self.proj = nn.Linear(hidden_dim, 1)
 
     def forward(self, embedding: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """((N,) logit, next state) from the embedding (N, embed_dim, 1, 1) of a block's features."""
-        state = self.rnn(embedding.flatten(1), state)
+        """((N,) logit, next state) from the embedding (N, embed_dim) of a block's features."""
+        state = self.rnn(embedding, state)
         return self.proj(state[0]).squeeze(1), state
 
 
-def embedding(channels: int, embed_dim: int = 10) -> nn.Sequential:
-    """A block's half of the recurrent gate: average over the whole map, then a 1x1 convolution with bias."""
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, embed_dim, 1))
+class Embedding(nn.Module):
+    """A block's half of the recurrent gate: average over the whole map, then a 1x1 convolution with bias, held as module "1"."""
+
+    def __init__(self, channels: int, embed_dim: int = 10) -> None:
+        super().__init__()
+        self.add_module("1", nn.Conv2d(channels, embed_dim, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, embed_dim) from features (N, C, H, W)."""
+        convolution = getattr(self, "1")
+        return F.linear(average(x), convolution.weight.flatten(1), convolution.bias)
+
+
+def average(x: Tensor) -> Tensor:
+    """(N, C), the average of each channel of (N, C, H, W); divided after the sum, so that its gradient need not be written out."""
+    return x.sum((2, 3)) / (x.shape[2] * x.shape[3])
 
 
 class FeedForwardGate(nn.Module):
@@ -79,7 +93,7 @@ class FeedForwardGate(nn.Module):
         """(N,) logit of running the next block: the difference of the two logits."""
         for index in range(1, len(self.strides) + 1):
             x = self.get_submodule(f"bn{index}")(self.get_submodule(f"conv{index}")(x)).relu_()
-        pair = self.linear_layer(F.adaptive_avg_pool2d(x, 1)).flatten(1)
+        pair = F.linear(average(x), self.linear_layer.weight.flatten(1), self.linear_layer.bias)
         return pair[:, 1] - pair[:, 0]
 
 

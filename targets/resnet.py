@@ -182,7 +182,7 @@ class Backbone(Target):
 
     def head(self, x: Tensor) -> Tensor:
         """(N, K) logits from the last features."""
-        return self.fc(x.mean((2, 3)))
+        return self.fc(x.sum((2, 3)) / (x.shape[2] * x.shape[3]))
 
     def block_macs(self) -> list[int]:
         """MACs of each block, without its projection."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.api import Output, Units
 from bench.errors import PlanError
-from targets.gates import FeedForwardGateI, FeedForwardGateII, RecurrentControl, State, embedding
+from targets.gates import Embedding, FeedForwardGateI, FeedForwardGateII, RecurrentControl, State
 from targets.official import translate
 from targets.resnet import Backbone, Place, macs_of, require_one
 
@@ -70,7 +70,7 @@ class SkipNet(Backbone):
             raise PlanError(f'gate = "{gate}": the imagenet layout has the recurrent gate only; did you mean gate = "rnn"?')
         self.mask_grad = "ste" if form == "sp" else "none"
         self.control = RecurrentControl() if gate == "rnn" else None
-        kinds: dict[str, Callable[[int], nn.Module]] = {"rnn": embedding, "ff1": FeedForwardGateI, "ff2": FeedForwardGateII}
+        kinds: dict[str, Callable[[int], nn.Module]] = {"rnn": Embedding, "ff1": FeedForwardGateI, "ff2": FeedForwardGateII}
         for place in self.places:
             self.add_module(place.gate, kinds[gate](place.outputs[0]))
         self.initialise()
@@ -182,7 +182,7 @@ class SkipNet(Backbone):
         gates = sum(count * macs_of(one_of[shape], shape) for shape, count in shapes.items())
         if self.control is None:
             return gates
-        return gates + (len(self.places) - 1) * macs_of(self.control, (self.control.embed_dim, 1, 1))
+        return gates + (len(self.places) - 1) * macs_of(self.control, (self.control.embed_dim,))
 
 
 class _StraightThrough(torch.autograd.Function):

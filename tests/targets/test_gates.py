@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from targets.gates import FeedForwardGateI, FeedForwardGateII, LSTMCell, RecurrentControl, embedding
+from targets.gates import Embedding, FeedForwardGateI, FeedForwardGateII, LSTMCell, RecurrentControl
 from targets.resnet import macs_of
 
 
@@ -24,30 +24,31 @@ def test_the_cell_is_torchs_lstm_step_by_step():
 
 
 @pytest.mark.parametrize("kind", [FeedForwardGateI, FeedForwardGateII])
-def test_the_logit_is_the_softmaxs(kind):
+def test_the_value_is_the_softmaxs(kind):
     torch.manual_seed(0)
     gate = kind(8).eval()
     x = torch.rand(5, 8, 16, 16)
-    pairs = []
-    gate.linear_layer.register_forward_hook(lambda module, inputs, output: pairs.append(output.flatten(1)))
-    logit = gate(x)
-    torch.testing.assert_close(logit.sigmoid(), pairs[0].softmax(1)[:, 1])
-    assert logit.shape == (5,)
+    y = torch.relu(gate.bn1(gate.conv1(torch.nn.functional.max_pool2d(x, 2) if kind is FeedForwardGateI else x)))
+    if kind is FeedForwardGateI:
+        y = torch.relu(gate.bn2(gate.conv2(y)))
+    pair = gate.linear_layer(torch.nn.functional.avg_pool2d(y, y.shape[-1])).flatten(1)
+    torch.testing.assert_close(gate(x).sigmoid(), pair.softmax(1)[:, 1])
+    assert gate(x).shape == (5,)
 
 
 def test_macs_by_hand():
     # FFGate-I on 16 channels at 32 pixels: 16x16 after pooling, 8x8 after the stride; two logits with bias
     assert macs_of(FeedForwardGateI(16), (16, 32, 32)) == 16 * 16 * 9 * (16 * 16 + 8 * 8) + 2 * 16 + 2
     assert macs_of(FeedForwardGateII(16), (16, 32, 32)) == 16 * 16 * 9 * (16 * 16) + 2 * 16 + 2
-    assert macs_of(embedding(64), (64, 8, 8)) == 64 * 10 + 10
+    assert macs_of(Embedding(64), (64, 8, 8)) == 64 * 10 + 10
     # two products 10 -> 40 with bias, and the projection
-    assert macs_of(RecurrentControl(), (10, 1, 1)) == 2 * (10 * 40 + 40) + 10 + 1
+    assert macs_of(RecurrentControl(), (10,)) == 2 * (10 * 40 + 40) + 10 + 1
 
 
 def test_the_state_goes_in_and_comes_out():
     torch.manual_seed(0)
     control = RecurrentControl()
-    feature = torch.rand(3, 10, 1, 1)
+    feature = torch.rand(3, 10)
     first, state = control(feature)
     again, _ = control(feature)
     later, _ = control(feature, state)

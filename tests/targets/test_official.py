@@ -62,11 +62,11 @@ def test_float32_agrees_to_1e_5(gate):
 
 def test_the_last_gate_is_kept_but_changes_nothing():
     original, ours = pair("cifar", 20, (3, 3, 3), "rnn", "sp", False)
-    assert torch.equal(ours.get_submodule("group3_gate2")[1].weight, original.group3_gate2[1].weight)
+    assert torch.equal(ours.get_submodule("group3_gate2.1").weight, original.group3_gate2[1].weight)
     images = torch.rand((2, 3, 32, 32), dtype=torch.float64)
     before = ours(images)
     with torch.no_grad():
-        ours.get_submodule("group3_gate2")[1].weight.fill_(float("nan"))
+        ours.get_submodule("group3_gate2.1").weight.fill_(float("nan"))
     after = ours(images)
     assert torch.equal(before.logits, after.logits)
     assert torch.equal(before.margins, after.margins)
