@@ -84,6 +84,10 @@ FREE = frozenset(
     sum sym_numel sym_size sym_stride t tile to topk transpose tril triu unbind unfold unique unsqueeze upsample_bicubic2d
     upsample_bilinear2d
     upsample_nearest2d var var_mean view view_as zero zeros zeros_like
+    _fused_rms_norm _native_batch_norm_legit _prelu_kernel _safe_softmax avg_pool1d avg_pool3d channel_shuffle col2im exponential glu
+    grid_sampler_2d hardswish isin kthvalue log_sigmoid_forward max_pool3d_with_indices narrow native_channel_shuffle normal random
+    rrelu_with_noise split_copy squeeze_copy unsafe_chunk unsafe_split unsafe_split_with_sizes uniform upsample_linear1d
+    upsample_nearest1d view_copy
     """.split()
 )
 """Operators that multiply nothing worth counting: views, indexing, reductions, normalisation, pooling, creation."""
@@ -116,11 +120,13 @@ class _Witness(TorchDispatchMode):
         super().__init__()
         self.seen: Counter[str] = Counter()
         self.unknown: set[str] = set()
+        self.inference = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet = func._overloadpacket
         name = packet.__name__
         self.seen[name] += 1
+        self.inference |= torch.is_inference_mode_enabled()
         if not _accounted(func, packet, name):
             self.unknown.add(str(packet))
         return func(*args, **(kwargs or {}))
@@ -152,6 +158,8 @@ def count(target: Target, image: Tensor, decisions: Tensor | None = None) -> Cou
         for mode in (second, ptflops, witness):
             stack.enter_context(mode)
         output = target.execute(image, decisions)
+    if witness.inference:
+        raise ContractBroken("execute runs under torch.inference_mode, where ptflops sees nothing", hint="use torch.no_grad instead")
     result = Count(int(ptflops.complexity or 0), second.get_total_flops() // 2, dict(witness.seen), tuple(sorted(witness.unknown)), output)
     if result.unknown:
         raise ContractBroken(
