@@ -59,6 +59,7 @@ class Descent:
         cost: forward-equivalents of the dearest step.
         schedule: of the learning rate.
         stop_at_ceiling: a row leaves once its kept image executes all that the target can execute.
+        part: (i, n): this is run i of n, for the progress display.
     """
 
     view: View
@@ -71,6 +72,7 @@ class Descent:
     cost: int
     schedule: Schedule = "constant"
     stop_at_ceiling: bool = False
+    part: tuple[int, int] = (0, 1)
 
     def run(self, climb: Climb, start: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
         """Descend, offering every evaluated iterate to the incumbent.
@@ -114,7 +116,7 @@ class Descent:
                 end[rows] = place.free
                 return end
             place = self.box.place(place.free - step, clean, self.job.threat)
-            self.job.progress(*((taken, self.steps) if isinstance(self.steps, int) else (round(100 * float(share.min())), 100)))
+            self._report(float(share.min()))
 
     def _may_go_on(self, rows: Tensor, taken: int, ceiling: int) -> Tensor:
         needed = self.cost + self.incumbent.reserve
@@ -122,6 +124,10 @@ class Descent:
         if self.stop_at_ceiling:
             going &= self.incumbent.macs[rows] < ceiling
         return going
+
+    def _report(self, share: float) -> None:
+        done, parts = self.part
+        self.job.progress(round(1000 * (done + share) / parts), 1000)
 
     def _share(self, rows: Tensor, taken: int, first: Tensor) -> Tensor:
         """(M,) in [0,1]: the part of the run that is over, by steps where they are given, else by what each image has spent."""

@@ -95,7 +95,9 @@ class ILFO(Attack):
         for left in range(self.rounds, 0, -1):
             penalty.reached.zero_()
             steps = self.steps if self.steps != "budget" else max(int(view.left.max() - incumbent.reserve) // (3 * left), 1)
-            descent = Descent(view, job, images, box, Adam(self.lr), incumbent, steps, cost=3, stop_at_ceiling=inside)
+            descent = Descent(
+                view, job, images, box, Adam(self.lr), incumbent, steps, 3, stop_at_ceiling=inside, part=(self.rounds - left, self.rounds)
+            )
             end = descent.run(penalty, free)
             free = end if inside else None
             won = (penalty.reached > 0) & (not inside)

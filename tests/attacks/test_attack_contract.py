@@ -1,0 +1,69 @@
+"""Every shipped attack, every preset, against the contract that plugin authors are held to."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from gated_toys import NONE, PSNR35, ConvGates, begin, frozen, pictures
+
+from attacks.controls import Contrast, Identity, Noise, Photometric
+from attacks.gradauto import GradAuto
+from attacks.ilfo import ILFO
+from bench import stats
+from bench.testing import ToyTarget, check_attack, problems
+
+SHIPPED = [GradAuto, ILFO, Identity, Noise, Contrast, Photometric]
+FORMS = [(attack, preset) for attack in SHIPPED for preset in ("", *attack.presets)]
+
+
+@pytest.mark.parametrize(("attack", "preset"), FORMS, ids=[f"{a.__name__}:{p}" for a, p in FORMS])
+def test_keeps_the_contract(attack, preset):
+    assert not problems(check_attack(attack(**attack.presets.get(preset, {}))))
+
+
+@pytest.mark.parametrize("attack", SHIPPED)
+@pytest.mark.parametrize("budget", [0, 1, 4, 5, 6])
+def test_a_tiny_budget_is_no_error(attack, budget):
+    target, images = frozen(ConvGates()), pictures(3)
+    view, job = begin(target, images, budget, PSNR35, attack.access)
+    adversarial = attack().perturb(view, images, torch.zeros(3, dtype=torch.int64), job)
+    assert adversarial.shape == images.shape
+    assert bool(adversarial.isfinite().all())
+    assert bool((view.left >= 0).all())
+
+
+@pytest.mark.parametrize("attack", [GradAuto, ILFO])
+def test_rows_of_equal_images_get_equal_answers(attack):
+    """No row depends on its company: three copies of an image end up alike."""
+    target, images = frozen(ConvGates()), pictures(2)[[0, 0, 1, 0]]
+    view, job = begin(target, images, 40, PSNR35)
+    adversarial = attack().perturb(view, images, torch.zeros(4, dtype=torch.int64), job)
+    assert float((adversarial[0] - adversarial[1]).abs().max()) < 1.5 / 255
+    assert float((adversarial[0] - adversarial[3]).abs().max()) < 1.5 / 255
+    assert float((adversarial[0] - adversarial[2]).abs().max()) > 0.05
+
+
+def test_progress_never_goes_back():
+    for attack, threat in itertools.product((GradAuto(), GradAuto(steps=7), ILFO()), (PSNR35, NONE)):
+        target, images = frozen(ConvGates()), pictures(2)
+        view, job = begin(target, images, 60, threat)
+        seen = []
+        object.__setattr__(job, "progress", lambda done, total, seen=seen: seen.append(done / total))
+        attack.perturb(view, images, torch.zeros(2, dtype=torch.int64), job)
+        assert seen
+        assert all(0 <= share <= 1 for share in seen)
+        assert seen == sorted(seen)
+
+
+def test_recovery_identities():
+    """Golden 5: everything on is 100 %, unchanged 0, cheaper negative, and nothing is clipped."""
+    target = ToyTarget()
+    off, on = target.extremes()
+    some = torch.tensor([[True, False, True]])
+    clean = int(target.macs(some))
+    weights = stats.resamples(4, 50)
+    for decisions, expected in ((on, 1.0), (some, 0.0), (off, -2.0)):
+        gained = np.full(4, int(target.macs(decisions)) - clean)
+        reserve = np.full(4, target.ceiling - clean)
+        assert stats.ratio_estimate(gained, reserve, weights).value == pytest.approx(expected)
