@@ -1,0 +1,62 @@
+"""`gatebench report`: which boards, which place, which errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from synthetic import full_board
+
+import bench.board
+from bench.cli.report import report, write_report
+from bench.errors import PlanError, RunFolderError
+
+BOARD = full_board(n=2)
+BOARD = replace(BOARD, cells=BOARD.cells[:1])
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two runs under ./runs, whose boards are made up."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "second"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "plan.json").write_text("{}")
+    monkeypatch.setattr(bench.board, "load_boards", lambda run: [replace(BOARD, name=Path(run).name)])
+    return tmp_path / "runs"
+
+
+def test_one_run_is_reported_beside_its_results(runs: Path) -> None:
+    result = CliRunner().invoke(report, ["first"], catch_exceptions=False)
+    assert result.exit_code == 0
+    page = Path(result.output.strip())
+    assert page == Path("runs/first/report/index.html")
+    assert "<h1>first</h1>" in page.read_text(encoding="utf-8")
+
+
+def test_several_runs_make_one_index(runs: Path) -> None:
+    result = CliRunner().invoke(report, ["first", "runs/second", "--out", "both", "--browse", "0"], catch_exceptions=False)
+    assert result.output.strip() == "both/index.html"
+    assert sorted(path.name for path in Path("both").iterdir() if path.name[0].isdigit()) == ["01-first", "02-second"]
+
+
+def test_an_unknown_run_names_the_nearest(runs: Path) -> None:
+    with pytest.raises(RunFolderError, match="did you mean 'first'"):
+        CliRunner().invoke(report, ["frist"], catch_exceptions=False)
+
+
+def test_a_folder_of_somebody_s_is_left_alone(runs: Path) -> None:
+    Path("thesis").mkdir()
+    Path("thesis/chapter").write_text("x")
+    with pytest.raises(RunFolderError, match="not a report"):
+        CliRunner().invoke(report, ["first", "--out", "thesis"], catch_exceptions=False)
+    assert Path("thesis/chapter").read_text() == "x"
+
+
+def test_an_unknown_report_and_options_it_does_not_take(runs: Path) -> None:
+    with pytest.raises(PlanError, match="leaderboad"):
+        write_report([runs / "first"], Path("out"), name="leaderboad")
+    with pytest.raises(PlanError, match="does not take"):
+        write_report([runs / "first"], Path("out"), name="sheets", browse=3)
