@@ -120,10 +120,10 @@ class Descent:
 
     def _may_go_on(self, rows: Tensor, taken: int, ceiling: int) -> Tensor:
         needed = self.cost + self.incumbent.reserve
-        going = self.view.left[rows] >= needed
-        if self.stop_at_ceiling:
-            going &= self.incumbent.macs[rows] < ceiling
-        return going
+        done = self.incumbent.macs[rows] >= ceiling
+        if not self.stop_at_ceiling:
+            done &= self.incumbent.distance[rows] == 0  # dearest and unchanged: nothing is left to win at any price
+        return (self.view.left[rows] >= needed) & ~done
 
     def _report(self, share: float) -> None:
         done, parts = self.part

@@ -77,8 +77,10 @@ class ConvGates(Target):
             x = x + mask[:, None, None, None] * block(x).relu()
             logits.append(logit)
             taken.append(run)
-        logit = torch.stack(logits, 1)
-        return Output(self.fc(x.mean((2, 3))), logit.sigmoid() - 0.5, logit, torch.stack(taken, 1))
+        empty = images.new_zeros(len(images), 0)
+        logit = torch.stack(logits, 1) if logits else empty
+        run = torch.stack(taken, 1) if taken else empty.bool()
+        return Output(self.fc(x.mean((2, 3))), logit.sigmoid() - 0.5, logit, run)
 
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
         return self.forward(image, decisions)

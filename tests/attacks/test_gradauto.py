@@ -279,6 +279,17 @@ def test_parameters_are_read_without_importing_torch():
         assert set(preset) <= set(facts.parameters)
 
 
+def test_an_image_that_runs_everything_already_is_left_alone():
+    """Clean images at the ceiling cost one look, with or without a ball, and so does a network with nothing to skip."""
+    target = frozen(LinearGates(torch.ones(1, 768), torch.tensor([0.0]), (3, 16, 16)))
+    nothing = frozen(ConvGates(units=0))
+    for victim in (target, nothing):
+        for threat in (PSNR35, NONE):
+            adversarial, view = attack(GradAuto(), victim, pictures(2), 60, threat)
+            assert torch.equal(adversarial, pictures(2))
+            assert view.ledger.used.tolist() == [1, 1]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_runs_on_cuda():
