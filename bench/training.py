@@ -60,6 +60,10 @@ class Stage(Protocol):
         """The network to train, with fresh weights drawn from torch's global generator."""
         ...
 
+    def begin(self, target: Target) -> None:
+        """Called once on the weights it starts from, before the first step."""
+        ...
+
     def set_mode(self, target: Target) -> None:
         """Called before each epoch: what is in training mode and what is not."""
         ...
@@ -198,6 +202,7 @@ def train(
     target = stage.build(len(data.classes))
     if start is not None:
         _load_start(target, start)
+    stage.begin(target)
     target = target.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = _optimiser(stage, target)
     first, seconds = 0, 0.0

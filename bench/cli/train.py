@@ -65,8 +65,8 @@ def train(
       gatebench train skipnet --stage static       the plain ResNet that the others are held against
       gatebench train skipnet --stage sp           gates learnt from cross-entropy alone
       gatebench train skipnet --stage budget       gates under a budget of open blocks
-      gatebench train skipnet --stage hrl          policy gradient, starting from 'sp'
-      gatebench train skipnet --stage hrl --from skipnet-20-budget@digits-m --set alpha=0.2
+      gatebench train skipnet --stage hrl          policy gradient, starting from 'budget'
+      gatebench train skipnet --stage hrl --from skipnet-20-sp@digits-m --set alpha=0.4
 
     A checkpoint is written after every epoch. Ctrl-C, a crash or a kill lose at most the epoch in progress: the same
     command goes on, and ends in the same weights bit for bit (on the same machine, thread count and versions).

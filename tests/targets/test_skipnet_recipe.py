@@ -40,7 +40,7 @@ def test_names_and_parameters():
     assert built(BudgetStage(depth=8)).mask_grad == "ste"
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0.0}, {"batch": -1}, {"draws": 0}])
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0.0}, {"batch": -1}, {"draws": 0}, {"temperature": 0.0}])
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(PlanError, match=next(iter(wrong))):
         HybridStage(**wrong)
@@ -138,3 +138,16 @@ def test_hybrid_stage_draws_from_its_generator_only():
         torch.rand(seed)
         losses.append(float(stage.loss(target, images, labels, 0.0, torch.Generator().manual_seed(seed))[0].detach()))
     assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("gate", ["rnn", "ff1"])
+def test_the_temperature_divides_the_logits_of_the_gates(gate):
+    stage = HybridStage(depth=8, gate=gate, temperature=4.0)
+    target = built(stage)
+    images, _ = batch(4)
+    with torch.no_grad():
+        before = target(images)
+        stage.begin(target)
+        after = target(images)
+    torch.testing.assert_close(after.logit_margins[:, 0], before.logit_margins[:, 0] / 4)
+    assert torch.equal(after.decisions, before.decisions)
