@@ -23,7 +23,7 @@ from torch import Tensor
 from bench.api import Target
 from bench.atomic import write_atomic
 from bench.data import Dataset
-from bench.errors import RunFolderError, WeightsError
+from bench.errors import DiskError, PlanError, RunFolderError, WeightsError
 
 Schedule = Literal["one-cycle", "step", "constant"]
 
@@ -162,9 +162,18 @@ class Measured:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, then Apple's, then the CPU."""
+    """ "auto" is CUDA where there is one, then Apple's, then the CPU.
+
+    Raises:
+        PlanError: torch knows no such device, or this machine has none.
+    """
     if name != "auto":
-        return torch.device(name)
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise PlanError(f"--device {name}: {str(error).splitlines()[0]}", hint="auto takes what there is") from error
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -194,10 +203,12 @@ def train(
 
     Raises:
         RunFolderError: the checkpoint belongs to a training with other settings.
-        WeightsError: the checkpoint is damaged, or `start` is of another network.
+        WeightsError: the checkpoint is damaged, `start` is of another network, or the loss is no longer finite.
+        DiskError: a checkpoint cannot be written.
     """
     watch = watch or Watch()
     stage = training.stage
+    _make_folder(checkpoint.parent)
     torch.manual_seed(training.seed)
     target = stage.build(len(data.classes))
     if start is not None:
@@ -213,6 +224,8 @@ def train(
         began = time.monotonic()
         means = _run_epoch(training, data, target, optimiser, epoch, steps, device, watch)
         seconds += time.monotonic() - began
+        if not math.isfinite(means["loss"]):
+            raise WeightsError(f"the loss is not finite in epoch {epoch + 1}", hint="try a smaller --set lr=…, or --precision fp32")
         _save(checkpoint, training, epoch + 1, seconds, target, optimiser)
         watch.epoch(Epoch(epoch + 1, stage.epochs, means, seconds))
     return target.to("cpu", memory_format=torch.contiguous_format).eval(), seconds  # type: ignore[call-overload]
@@ -336,6 +349,14 @@ def _environment(target: Target) -> dict[str, Any]:
     return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device.type}
 
 
+def _make_folder(folder: Path) -> None:
+    """Before the first step rather than after an epoch."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"cannot make {folder}: {error.strerror}", hint="--out names another folder") from error
+
+
 def _save(path: Path, training: Training, epochs: int, seconds: float, target: Target, optimiser: torch.optim.Optimizer) -> None:
     buffer = io.BytesIO()
     content = {
@@ -347,7 +368,6 @@ def _save(path: Path, training: Training, epochs: int, seconds: float, target: T
         "optimiser": optimiser.state_dict(),
     }
     torch.save(content, buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, buffer.getvalue())
 
 

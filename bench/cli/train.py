@@ -221,7 +221,7 @@ def _table(
     twin_name = f"{stage.twin_name()}@{data.name}"
     known = {**weights.entries(), **weights.read_manifest(out)}
     twin = known.get(twin_name)
-    static = measured.accuracy if stage.target_name != "skipnet" and not measured.opening_rates else twin and twin.accuracy
+    static = measured.accuracy if stage.weights_name(plan.stage_name) == stage.twin_name() else twin and twin.accuracy
     if static is None:
         click.echo(f"{twin_name} is not there, so the manifest says nothing of static_accuracy; train the static stage first")
     return {

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.errors import RunFolderError, WeightsError
+from bench.errors import DiskError, PlanError, RunFolderError, WeightsError
 from bench.training import Training, Watch, augment, learning_rate, measure, pick_device, train
 from targets.recipes.skipnet import BudgetStage, HybridStage, StaticStage
 from targets.skipnet import SkipNet
@@ -133,7 +133,7 @@ def test_other_threads_are_told(tmp_path, monkeypatch):
 
 
 def test_a_stage_starts_from_the_weights_it_is_given(tmp_path):
-    stage = HybridStage(depth=8, epochs=1, batch=30, lr=1e-12, weight_decay=0.0)
+    stage = HybridStage(depth=8, epochs=1, batch=30, lr=1e-12, weight_decay=0.0, temperature=1.0)
     torch.manual_seed(9)
     before = SkipNet(depth=8, num_classes=3)
     after, _ = train(training(stage), Few(), tmp_path / "a.pt", start=before.state_dict(), device=CPU)
@@ -216,6 +216,21 @@ def test_measured_by_hand():
 def test_devices():
     assert pick_device("cpu") == CPU
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    for wrong in ("gpu", "cuda:99"):
+        with pytest.raises(PlanError, match=f"--device {wrong}"):
+            pick_device(wrong)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
+    stage = StaticStage(depth=8, epochs=2, batch=30, lr=1e30, schedule="constant", optimiser="sgd")
+    with pytest.raises(WeightsError, match=r"not finite in epoch [12]"):
+        train(training(stage), Few(90), tmp_path / "c.pt", device=CPU)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DiskError, match="cannot make"):
+        train(training(STAGES[0]), Few(), tmp_path / "file" / "c.pt", device=CPU)
 
 
 @pytest.mark.gpu
