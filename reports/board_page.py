@@ -85,8 +85,7 @@ def leaderboard_row(cell: BoardCell, page: str) -> Row:
         fields["adversarial_macs"] = Field(
             numbers.macs(cell.adversarial_macs), f"clean {numbers.macs(cell.clean_macs)}", cell.adversarial_macs
         )
-        pooled = "" if cell.pooled_psnr is None else f"pooled {numbers.decibel(cell.pooled_psnr)}"
-        fields["psnr"] = Field(numbers.decibel(cell.psnr), pooled, cell.psnr)
+        fields["psnr"] = psnr_field(cell)
         fields["ssim"] = Field(numbers.plain(cell.ssim, 3), sort=cell.ssim)
         fields["evaluations"] = Field(numbers.plain(cell.evaluations), sort=cell.evaluations)
     return Row(
@@ -108,11 +107,18 @@ def estimate_field(estimate: Estimate) -> Field:
     return Field(numbers.percent(estimate.value), numbers.interval(estimate), estimate.value)
 
 
-def standing_row(standing: TargetStanding, pages: Mapping[tuple[str, str, str], str]) -> Standing:
-    """A standing as a row of the first table."""
+def psnr_field(cell: BoardCell) -> Field:
+    """The pooled PSNR, with the mean of the images below it where the two differ visibly."""
+    pooled, mean = visibility(cell), cell.psnr
+    apart = pooled is not None and mean is not None and abs(pooled - mean) >= 0.1
+    return Field(numbers.decibel(pooled), f"mean {numbers.decibel(mean)}" if apart else "", pooled)
+
+
+def standing_row(standing: TargetStanding, pages: Mapping[tuple[str, str, str], str], cell: BoardCell | None = None) -> Standing:
+    """A standing as a row of the first table; `cell` is that of the strongest attack, whose PSNR is shown as in the leaderboard."""
     shares = ("surviving_saving", "clean_saving", "clean_accuracy", "adversarial_accuracy", "recovery")
     fields = {name: estimate_field(getattr(standing, name)) for name in shares}
-    fields["psnr"] = Field(numbers.decibel(standing.psnr), sort=standing.psnr)
+    fields["psnr"] = Field(numbers.decibel(standing.psnr), sort=standing.psnr) if cell is None else psnr_field(cell)
     return Standing(
         rank=numbers.DASH if standing.rank is None else str(standing.rank),
         name=standing.target,
@@ -183,13 +189,13 @@ def _strongest(board: Board) -> Answer:
 
 
 def strongest_attack(board: Board) -> str:
-    """The attack that is in first place on most targets; the mean recovery decides a tie."""
+    """The attack that is in first place on most targets; the mean recovery decides a tie, then the order of the plan."""
     attacks = attack_cells(board)
     wins = Counter(cell.attack for cell in attacks if cell.attack_rank == 1)
     recoveries: dict[str, list[float]] = {}
     for cell in attacks:
         recoveries.setdefault(cell.attack, []).append(cell.recovery.value or 0.0)
-    return max(recoveries, key=lambda name: (wins[name], sum(recoveries[name]) / len(recoveries[name]), name))
+    return max(recoveries, key=lambda name: (wins[name], sum(recoveries[name]) / len(recoveries[name])))
 
 
 def _price(board: Board) -> Answer:
@@ -294,13 +300,18 @@ def board_view(board: Board) -> dict[str, Any]:
     """Everything that the template of the index needs, but for the chart."""
     places = pages(board)
     by_names = {(cell.target, cell.defense, cell.attack): places[cell.key] for cell in board.cells}
+    strongest = {(cell.target, cell.defense, cell.attack): cell for cell in board.cells}
     rows = [leaderboard_row(cell, places[cell.key]) for cell in board.cells]
-    unchanged = sorted({cell.attack for cell in board.cells if cell.status == "ok" and (cell.psnr or 0) >= numbers.PSNR_CAP})
+    drawn = {point.attack for point in front_points(board.cells)}
+    measured = [cell for cell in board.cells if cell.status == "ok" and cell.attack not in drawn]
+    unchanged = sorted({cell.attack for cell in measured if (visibility(cell) or 0) >= numbers.PSNR_CAP})
     return {
         "title": board.name,
         "summary": summary(board),
         "answers": answers(board),
-        "standings": [standing_row(standing, by_names) for standing in board.standings],
+        "standings": [
+            standing_row(one, by_names, strongest.get((one.target, one.defense, one.strongest or ""))) for one in board.standings
+        ],
         "columns": COLUMNS,
         "rows": rows,
         "troubles": sum(1 for row in rows if row.status not in ("ok", "skipped")),

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.board import BoardCell, ImageRow
 from reports import numbers
-from reports.board_page import document, estimate_field
+from reports.board_page import document, estimate_field, visibility
 from reports.charts import TracePoint
 from reports.gates import GateMap, gate_map, owners
 from reports.pictures import amplification, amplified_difference, file_name, is_png
@@ -72,7 +72,7 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
         ("Accuracy, clean", *_pair(cell.clean_accuracy)),
         ("Accuracy, adversarial", *_pair(cell.adversarial_accuracy)),
         ("Prediction kept", *_pair(cell.agreement)),
-        ("PSNR", numbers.decibel(cell.psnr), f"mean of images; pooled {numbers.decibel(cell.pooled_psnr)}"),
+        ("PSNR", numbers.decibel(visibility(cell)), f"pooled; mean of the images {numbers.decibel(cell.psnr)}"),
         ("SSIM", numbers.plain(cell.ssim, 3), "1 is equal"),
         ("L2", numbers.plain(cell.l2, 3), "mean, pixel values in [0,1]"),
         ("Largest change", numbers.plain(cell.linf), "of 255 grey levels, over all images"),
@@ -98,7 +98,7 @@ def mean_trace(rows: Sequence[ImageRow]) -> list[TracePoint]:
     """The mean over images of a step function each: an image stands at its clean MACs until its first point."""
     if not any(row.trace for row in rows):
         return []
-    last = max(point[0] for row in rows for point in row.trace)
+    last = max(max(row.evaluations, *(point[0] for point in row.trace)) for row in rows if row.trace)
     marks = sorted({point[0] for row in rows for point in row.trace} | {0, last})
     if len(marks) > _TRACE_POINTS:
         marks = sorted({marks[round(place * (len(marks) - 1) / (_TRACE_POINTS - 1))] for place in range(_TRACE_POINTS)})
@@ -118,7 +118,7 @@ class Gallery:
     """The pictures of one cell: which are shown, and the files that they need."""
 
     def __init__(self, cell: BoardCell, rows: Sequence[ImageRow], limits: Limits) -> None:
-        self.factor = amplification(max((row.linf for row in rows), default=0))
+        self.factor = amplification(_typical([row.linf for row in rows if row.linf]))
         self.files: dict[str, bytes] = {}
         self._cell, self._rows, self._limits = cell, rows, limits
         self._groups = owners(cell.units)
@@ -175,6 +175,11 @@ class Gallery:
         name = file_name(data)
         self.files[name] = data
         return name
+
+
+def _typical(changes: list[int]) -> int:
+    """The median, 0 for none: one far-off pixel in one image must not make every difference of the cell invisible."""
+    return sorted(changes)[len(changes) // 2] if changes else 0
 
 
 def _width(data: bytes) -> int:

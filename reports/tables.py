@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from bench.atomic import write_atomic
 from bench.board import Board, BoardCell
 from reports import numbers
-from reports.board_page import answers, sentence, summary, target_name
+from reports.board_page import answers, sentence, summary, target_name, visibility
 from reports.encode import clean
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def render_table(board: Board) -> Group:
     parts += [_answer(answer.question, answer.answer, answer.detail) for answer in answers(board)]
     legend = (
         "recovery: (adversarial − clean) / (ceiling − clean) in executed MACs (multiply-accumulates), ratio of means; "
-        "MACs: adversarial, mean; saving left: 1 − MACs / ceiling; acc.: on adversarial images. "
+        "MACs: adversarial, mean; saving left: 1 − MACs / ceiling; acc.: on adversarial images; "
+        "PSNR: of the mean squared error over all images. "
         + (
             "#: rank on the target, shared where not significantly different. "
             if board.ranked
@@ -146,7 +147,7 @@ def _numbers(cell: BoardCell) -> Sequence[Text]:
         numbers.macs(cell.adversarial_macs),
         numbers.percent(cell.surviving_saving.value),
         numbers.percent(cell.adversarial_accuracy.value),
-        numbers.decibel(cell.psnr),
+        numbers.decibel(visibility(cell)),
         numbers.plain(cell.ssim, 3),
         numbers.plain(cell.evaluations),
     )

@@ -86,7 +86,7 @@ COLUMNS = (
     Column(
         "psnr",
         "PSNR",
-        "of the saved image against the clean one: mean of the images, below it that of the mean squared error; higher is harder to see",
+        "of the saved image against the clean one, from the mean squared error over all images; higher is harder to see",
     ),
     Column("ssim", "SSIM", "structural similarity of the same pair, 1 is equal"),
     Column("evaluations", "Evals", "evaluations used: forward-equivalents an image: forward 1, backward 2"),
@@ -117,8 +117,8 @@ READING = (
     (
         "PSNR",
         "20 log10(255 / root mean squared error in grey levels), against the true clean image. Noise from rounding alone is at 58.9 dB. "
-        "The mean over images counts an unchanged image as 120 dB; the pooled one is that of the mean squared error over all images. "
-        "The front and the price at the top are pooled.",
+        "It is pooled: taken from the mean squared error over all images. The mean of the images' own PSNRs, shown below it where the two "
+        "differ, counts an unchanged image as 120 dB and so says little where an attack left some images alone.",
     ),
     (
         "Rank",

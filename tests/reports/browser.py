@@ -47,6 +47,7 @@ class Browser:
         os.close(theirs_in)
         os.close(theirs_out)
         self._buffer, self._number, self._session = b"", 0, ""
+        self._loaded = False
         self.complaints: list[str] = []
         self.requests: list[str] = []
         target = next(one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page")
@@ -70,7 +71,12 @@ class Browser:
 
     def open(self, page: Path, *, settle: float = 1.5) -> None:
         """Open a file and give its scripts time to draw."""
+        self._loaded = False
         self.call("Page.navigate", url=page.resolve().as_uri())
+        end = time.monotonic() + 60
+        while not self._loaded:
+            assert time.monotonic() < end, f"{page} never finished loading"
+            self._listen(0.05)
         self._listen(settle)
 
     def ask(self, expression: str) -> Any:
@@ -124,7 +130,9 @@ class Browser:
 
     def _note(self, event: dict[str, Any]) -> None:
         method, params = event.get("method"), event.get("params", {})
-        if method == "Runtime.exceptionThrown":
+        if method == "Page.loadEventFired":
+            self._loaded = True
+        elif method == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(params["exceptionDetails"])[:600])
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.complaints.append(params["entry"]["text"])

@@ -41,8 +41,9 @@ def test_every_cell_is_there_and_the_others_say_why() -> None:
 
 def test_attacks_come_by_rank_and_controls_after_them() -> None:
     block = printed(BOARD).split("skipnet-20-budget + jpeg")[1].split("\n\n")[0]
-    order = [block.index(name) for name in ("ilfo", "gradauto:RD", "contrast", "noise", "identity")]
+    order = [block.index(name) for name in ("ilfo", "gradauto:RD", "contrast")]
     assert order == sorted(order)
+    assert order[1] < min(block.index("noise"), block.index("identity"))
     assert max(block.index("gradauto  "), block.index("gradauto:RM")) < order[0]
 
 
