@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench import cost, judge, registry, weights
-from bench.api import Attack, Job, Output, Skip, Target
+from bench.api import Attack, Job, Output, Skip, Target, image_seed
 from bench.data import Dataset, open_dataset, subset
 from bench.errors import BudgetSpent, ContractBroken, PlanError, PluginError
 from bench.image import difference, psnr, squared_sum, ssim, to_float
@@ -112,14 +112,21 @@ def open_cell(document: Mapping[str, Any], device: torch.device, root: str | Non
     target.to(device)
     state = judge.freeze(target)
     attack: Attack = build("attack", document["attack"])
+    if not isinstance(attack, Attack) or not isinstance(target, Target):
+        culprit, base = ("attack", "Attack") if not isinstance(attack, Attack) else ("target", "Target")
+        raise PluginError(f"{culprit} {document[culprit]['label']!r} is no bench.api.{base}")
     refusal = attack.supports(target, threat)
     if isinstance(refusal, Skip):
         raise Unsupported(refusal.reason)
+    if refusal is not None:
+        raise ContractBroken(f"supports() returned {refusal!r}, neither None nor a Skip with its reason")
     batch = protocol["batch"]
     probe = _batch(dataset, indices, 0, batch)[0]
     images = to_float(probe).to(device)
     noise = judge.probe(target, images)
+    judge.obeyed(target, images[:1])
     floor, ceiling = cost.audit_extremes(target, images[:1])
+    judge.priced(target, torch.cat(target.extremes()).to(device))
     judge.unchanged(target, state, "evaluating the target")
     description = {
         "schema": 1,
@@ -182,6 +189,7 @@ def run_batch(cell: Opened, first: int, progress: Callable[[float], None]) -> li
     job = Job(threat, protocol["budget"], ids, protocol["seed"], lambda done, total: progress(done / max(total, 1)))
     handed, labels = clean.clone(), before.logits.argmax(1)
     name = cell.document["attack"]["label"]
+    torch.manual_seed(image_seed(protocol["seed"], ids[0]))  # attacks should draw from job; those that do not are repeatable too
     try:
         adversarial = cell.attack.perturb(view, handed, labels.clone(), job)
     except BudgetSpent as error:

@@ -48,8 +48,8 @@ def ssim(saved: Tensor, clean: Tensor) -> Tensor:
 
     Sides under 11 pixels are mirrored to 11 first: the window does not fit into them.
     """
-    pair = [_mirrored(picture.to(torch.float64) / 255, 11) for picture in (saved, clean)]
-    value = structural_similarity_index_measure(*pair, data_range=1.0, reduction="none")
+    first, second = (_mirrored(picture.to(torch.float64) / 255, 11) for picture in (saved, clean))
+    value = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
     assert isinstance(value, Tensor)
     return value.reshape(-1)
 

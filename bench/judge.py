@@ -147,6 +147,15 @@ def probe(target: Target, images: Tensor) -> Noise:
     return noise
 
 
+def obeyed(target: Target, image: Tensor) -> None:
+    """Raises `ContractBroken` unless `forward` runs exactly the units it is told to, at both extremes."""
+    with torch.no_grad():
+        for decisions in target.extremes():
+            forced = decisions.to(image.device)
+            if not torch.equal(checked(target(image, forced), target, 1).decisions, forced):
+                raise ContractBroken("forward was told which units to run and ran others")
+
+
 def near(target: Target, margins: Tensor, noise: Noise) -> Tensor:
     """Which margins lie within the target's own float noise of their threshold."""
     return margins.abs() <= noise.margins

@@ -21,9 +21,11 @@ VERSIONED = ("torch", "torchvision", "timm", "ptflops", "numpy", "pillow")
 
 
 def deterministic(threads: int) -> None:
-    """Make this process compute reproducibly: fixed threads, TF32 and autotuning off, deterministic algorithms on."""
+    """Make this process compute reproducibly: fixed threads, TF32 and autotuning off, deterministic algorithms on, float32."""
     import torch
 
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

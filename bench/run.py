@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import registry, weights
+from bench import __version__, registry, weights
 from bench.data import open_dataset, subset, subset_digest
 from bench.errors import DataError, PlanError, RunFolderError, did_you_mean
 from bench.executors import Event, Task
@@ -147,6 +147,7 @@ class Run:
             if self.fresh:
                 for key in self.laid.order:
                     self.laid.folder.cell(key).clear()
+            self._check_sources()
             tasks = self._tasks()
             images = sum(entry["protocol"]["images"] for entry in self.laid.entries.values() if not entry["excluded"])
             prepared(tasks, images - sum(task.images for task in tasks))
@@ -167,8 +168,9 @@ class Run:
                 self.outcome.statuses[key] = "skipped"
                 continue
             folder = self.laid.folder.cell(key, create=True)
+            folder.sweep()
             sealed = folder.sealed()
-            if sealed is not None and sealed["status"] == "ok" and _intact(folder, sealed):
+            if sealed is not None and sealed["status"] == "ok" and folder.intact(sealed["shards"]):
                 self.outcome.statuses[key] = "ok"
                 continue
             protocol = entry["protocol"]
@@ -206,15 +208,22 @@ class Run:
 
     def _check_environment(self, environment: Mapping[str, Any]) -> None:
         """Refuse to go on where shards were made otherwise, unless told to keep them."""
-        from bench.provenance import sources
+        self._compare(lambda entry: dict(environment))
 
+    def _check_sources(self) -> None:
+        """The same for what needs no worker to be known: also where nothing is left to compute, a changed plugin is no secret."""
+        from bench.provenance import sources, versions
+
+        known = {"gatebench": __version__, "versions": versions(), "threads": self.laid.plan.options.threads}
+        self._compare(lambda entry: {**known, "sources": sources(entry)})
+
+    def _compare(self, known: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
         if self.keep:
             return
         for key in self.laid.order:
             entry = self.laid.entries[key]
             shards = self.laid.folder.cell(key).shards()
-            record = {**environment, "sources": sources(entry)} if shards else {}
-            for name, (then, now) in same_record(shards, record).items():
+            for name, (then, now) in same_record(shards, known(entry) if shards else {}).items():
                 raise RunFolderError(
                     f"{self.laid.folder.path} holds results of {entry_label(entry)!r} made otherwise: {_told(name, then, now)}",
                     hint="--fresh computes everything again; --keep goes on and flags the cells that mix both",
@@ -241,11 +250,6 @@ class Run:
         inputs = {name: value for name, value in entry.items() if name != "key"}
         seal(self.laid.folder.cell(key), inputs, status, reason, detail)
         self.outcome.statuses[key] = status
-
-
-def _intact(folder: Any, sealed: Mapping[str, Any]) -> bool:
-    """Whether every shard that cell.json names is there (their digests are for `verify`)."""
-    return all((folder.path / name).is_file() for name in sealed["shards"])
 
 
 def _told(name: str, then: Any, now: Any) -> str:

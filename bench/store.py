@@ -11,6 +11,7 @@ Every write is whole or not there. Shards hold no time, host or path, so the sam
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -159,6 +160,23 @@ class CellFolder:
         parts = [pq.read_table(shard.path, columns=list(columns) if columns else None) for shard in self.shards()]
         return pa.concat_tables([part.replace_schema_metadata(None) for part in parts]) if parts else ROWS.empty_table()
 
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written; only for who holds the run's lock."""
+        for path in self.path.glob(".*.part"):
+            path.unlink(missing_ok=True)
+
+    def intact(self, digests: Mapping[str, str]) -> bool:
+        """Whether the sealed shards are there, byte for byte; those that were altered are removed, to be computed again."""
+        whole = True
+        for name, digest in digests.items():
+            path = self.path / name
+            if not path.is_file():
+                whole = False
+            elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                path.unlink()
+                whole = False
+        return whole
+
     def clear(self) -> None:
         """Remove everything of this cell."""
         if self.path.is_dir():
@@ -251,11 +269,10 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 def same_record(shards: Sequence[Shard], record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Where existing shards were made otherwise than `record` says: name -> (then, now)."""
-    ignored = {"key", "schema"}
+    """Where existing shards were made otherwise than `record` says, as far as it says: name -> (then, now)."""
     differences = {}
     for shard in shards:
-        for name in sorted((set(shard.record) | set(record)) - ignored):
+        for name in sorted(record):
             then, now = shard.record.get(name), record.get(name)
             if then != now:
                 differences[name] = (then, now)

@@ -40,7 +40,7 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "NO_COLOR": "1", "COLUMNS": "200", **extra}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def child_environment():
     """`environment`, for tests that start processes."""
     return environment

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -87,8 +88,10 @@ class Local:
                 for worker in list(self._workers):
                     if worker.connection in ready:
                         self._hear(worker, tell, over)
-                    elif worker.task is not None and time.monotonic() - worker.since > self.deadline:
-                        self._late(worker, tell, over)
+                    if worker not in self._workers:
+                        continue  # it died and was replaced
+                    if worker.task is not None and time.monotonic() - worker.since > self.deadline:
+                        self._late(worker, tell, over)  # however busily it reports progress
                     elif worker.hello is None and time.monotonic() - worker.since > START_LIMIT:
                         raise GatebenchError(f"a worker did not start within {START_LIMIT:.0f} seconds", hint=f"see {self.log}")
         finally:
@@ -114,7 +117,8 @@ class Local:
     def _spawn(self, device: str) -> _Worker:
         here, there = self._context.Pipe()
         process = self._context.Process(target=serve, args=(there, device, self.threads, self.log), daemon=True)
-        process.start()
+        with _deaf_to_ctrl_c():
+            process.start()
         there.close()
         worker = _Worker(process, here, device)
         self._workers.append(worker)
@@ -214,6 +218,19 @@ class InProcess:
             if event.what == "problem":
                 over.add(task.key)
             tell(event)
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started meanwhile never see a Ctrl-C, not even while they import; ours is delivered afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ def serve(connection: Connection, device: str, threads: int, log: str) -> None:
     _die_with_parent()
     _redirect(log)
     try:
+        import bench.cell  # noqa: F401 — imported before hello, so that a deadline is about the shard alone
         from bench.provenance import deterministic, environment, resolve_devices
 
         devices = resolve_devices(device)
@@ -41,6 +43,7 @@ def serve(connection: Connection, device: str, threads: int, log: str) -> None:
             return
         if task is None:
             return
+        deterministic(threads)  # whatever the plugins of the cell before have set
         connection.send(("event", perform(task, str(devices[0]), lambda event: connection.send(("event", event)))))
 
 
@@ -66,13 +69,13 @@ def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
     try:
         sums = _compute(task, device, progress)
     except Unsupported as reason:
-        return Event("problem", task, "skipped", str(reason))
+        return Event("problem", task, "skipped", _printable(str(reason)))
     except ContractBroken as error:
-        return Event("problem", task, "invalid", error.message, _trace())
+        return Event("problem", task, "invalid", _printable(error.message), _trace())
     except DiskError as error:
         return Event("fatal", task, "failed", error.message, error=error)
     except GatebenchError as error:
-        return Event("problem", task, "failed", error.message, _trace())
+        return Event("problem", task, "failed", _printable(error.message), _trace())
     except MemoryError:
         return Event("problem", task, "oom", _memory_advice(task), _trace())
     except KeyboardInterrupt:
@@ -81,7 +84,7 @@ def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
         if _out_of_memory(error):
             _forget()
             return Event("problem", task, "oom", _memory_advice(task), _trace())
-        return Event("problem", task, "failed", f"{_culprit(error, task)} raised {type(error).__name__}: {error}", _trace())
+        return Event("problem", task, "failed", f"{_culprit(error, task)} raised {_said(error)}", _trace())
     return Event("done", task, share=1.0, sums=sums, seconds=time.monotonic() - started)
 
 
@@ -158,8 +161,21 @@ def _culprit(error: BaseException, task: Task) -> str:
     return f"cell {task.label!r}"
 
 
+def _said(error: BaseException) -> str:
+    """An exception in words, even one that cannot be put into words."""
+    try:
+        return _printable(f"{type(error).__name__}: {error}")
+    except Exception:
+        return f"{type(error).__name__}, whose message cannot be printed"
+
+
+def _printable(text: str) -> str:
+    """Text that any file and terminal takes: lone surrogates are written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _trace() -> str:
-    return traceback.format_exc(limit=-12)
+    return _printable(traceback.format_exc(limit=-12))
 
 
 def _redirect(log: str) -> None:
@@ -167,16 +183,18 @@ def _redirect(log: str) -> None:
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False, encoding="utf-8", errors="backslashreplace")
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, encoding="utf-8", errors="backslashreplace")
 
 
 def _die_with_parent() -> None:
     """End this process when its parent is gone, even in the middle of a long computation."""
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent.pid:
             time.sleep(0.5)
         os._exit(1)
 

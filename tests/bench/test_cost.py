@@ -190,7 +190,7 @@ def test_off_by_one_is_a_lie(target, image):
         def macs(self, decisions):
             return super().macs(decisions) + (decisions.sum(1) == 3)
 
-    with pytest.raises(ContractBroken, match="macs.decisions. says 35620, but ptflops counts 35619"):
+    with pytest.raises(ContractBroken, match=r"macs.decisions. says 35620, but ptflops counts 35619"):
         cost.audit_extremes(Off().eval(), image)
 
 

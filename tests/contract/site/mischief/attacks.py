@@ -14,7 +14,7 @@ from bench.api import Attack, Skip
 Deed = Literal[
     "raise", "nan", "infinity", "range", "ball", "shape", "type", "integers", "in-place", "weights", "buffers", "train",
     "spend", "gates", "gradients", "price", "pass-rows-off", "free-gradient", "fork", "system-exit", "interrupt", "garbage",
-    "memory", "labels", "supports-lies",
+    "memory", "labels", "supports-lies", "surrogate", "unspeakable",
     "hang", "busy", "exit", "segfault", "kill", "exit-in-thread", "global-state", "peek-global-state",
 ]  # fmt: skip
 
@@ -120,9 +120,9 @@ class Mischief(Attack):
         raise KeyboardInterrupt
 
     def _garbage(self, view, images, labels, job):
-        print("\x1b[2J\x00garbage\udc80" * 3)
+        print("\x1b[2J\x00rubbish\udc80" * 3)
         os.write(1, bytes(range(256)) * 20)
-        os.write(2, b"\xff\xfe more garbage\n")
+        os.write(2, b"\xff\xfe more rubbish\n")
         return images
 
     def _memory(self, view, images, labels, job):
@@ -131,6 +131,12 @@ class Mischief(Attack):
     def _labels(self, view, images, labels, job):
         labels.fill_(77)
         return images
+
+    def _surrogate(self, view, images, labels, job):
+        raise ValueError("half a character: \udc80")
+
+    def _unspeakable(self, view, images, labels, job):
+        raise Unspeakable
 
     def _hang(self, view, images, labels, job):
         time.sleep(3600)
@@ -163,6 +169,13 @@ class Mischief(Attack):
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.get_num_threads() == 1
         return images
+
+
+class Unspeakable(Exception):
+    """An error that fails again when it is asked what it is."""
+
+    def __str__(self):
+        raise RuntimeError("no")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,100 @@
+"""A child of the crash tests: imports everything once, then forks a run for every command it reads and kills it where told.
+
+Each line on stdin is a JSON object: {"args": [...], "cwd": folder, "kill": null | {"point": name, "nth": n} | {"after": seconds}}.
+Each answer is a line with the exit code (negative: the signal). Forking saves importing torch for each of many dozen runs.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+
+import bench.atomic
+import bench.board
+import bench.cell
+import bench.executors.local
+import bench.store
+from bench.cli import main
+from bench.store import CellFolder
+
+POINTS = ("before shard", "mid-write", "before rename", "after rename", "before seal", "before target", "before plan")
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point, nth):
+    """SIGKILL this process the `nth` time (from 0) it comes to `point`."""
+    left = [nth]
+
+    def here():
+        left[0] -= 1
+        if left[0] < 0:
+            die()
+
+    replace, write, write_shard = os.replace, bench.atomic.write_atomic, CellFolder.write_shard
+
+    def about(path):
+        name = os.path.basename(path)
+        return {"cell.json": "before seal", "target.json": "before target", "plan.json": "before plan"}.get(name, "")
+
+    def write_atomic(path, data):
+        if point == about(path):
+            here()
+        if point == "mid-write" and path.suffix == ".parquet":
+            left[0] -= 1
+            if left[0] < 0:
+                with open(path.with_name(f".{path.name}.0000.part"), "xb") as file:
+                    file.write(data[: len(data) // 2])
+                    file.flush()
+                die()
+        write(path, data)
+
+    def rename(source, target, **options):
+        shard = str(target).endswith(".parquet")
+        if shard and point == "before rename":
+            here()
+        replace(source, target, **options)
+        if shard and point == "after rename":
+            here()
+
+    def shard(self, *args):
+        if point == "before shard":
+            here()
+        return write_shard(self, *args)
+
+    os.replace = rename
+    bench.store.write_atomic = write_atomic
+    CellFolder.write_shard = shard
+
+
+def child(command):
+    os.chdir(command["cwd"])
+    quiet = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    kill = command["kill"] or {}
+    if "point" in kill:
+        arm(kill["point"], kill["nth"])
+    if "after" in kill:
+        threading.Thread(target=lambda: (time.sleep(kill["after"]), die()), daemon=True).start()
+    try:
+        main(command["args"])
+    except SystemExit as end:
+        sys.stdout.flush()
+        os._exit(end.code or 0)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    random.seed(0)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            child(json.loads(line))
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
