@@ -45,7 +45,7 @@ class LSTMCell(nn.Module):
 
 
 class RecurrentControl(nn.Module):
-    """The shared half of the recurrent gate: embedding -> LSTM -> one logit (SkipNet, section 3.3)."""
+    """The shared half of the recurrent gate: embedding -> LSTM -> one logit."""
 
     def __init__(self, embed_dim: int = 10, hidden_dim: int = 10) -> None:
         super().__init__()

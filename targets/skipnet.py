@@ -39,7 +39,7 @@ class SkipNet(Backbone):
     Each projection runs once; the released code runs it twice where the block runs. The recurrent gate's
     state lives in the call, not in the module.
 
-    Source: Wang et al., SkipNet: Learning Dynamic Routing in Convolutional Networks, ECCV 2018, equations 1 and 2.
+    Source: Wang et al., SkipNet: Learning Dynamic Routing in Convolutional Networks, ECCV 2018, equation 1.
     """
 
     follows = "Wang et al., SkipNet: Learning Dynamic Routing in Convolutional Networks, ECCV 2018"

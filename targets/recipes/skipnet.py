@@ -155,7 +155,7 @@ class HybridStage(_Stage):
 
         loss = CE - rl_weight mean_images sum_i (R_i - b_i) log pi(a_i),
 
-    with R detached throughout: cross-entropy reaches the weights by its own term only (Wang et al. 2018, section 3.4).
+    with R detached throughout: cross-entropy reaches the weights by its own term only (Wang et al., ECCV 2018).
 
     It differs from the released code in six ways. Batch-normalisation statistics are frozen, since sampled gates
     disturb them. The policy term is a mean over images, not a sum (the code's 0.01 at batch 128 is 1.28 here). Each image
