@@ -17,62 +17,9 @@ from bench import __version__, stats
 from bench.errors import RunFolderError
 from bench.plan import entry_label
 from bench.ranking import Contender, rank
+from bench.rows import ImageRow, Rows, UnitRow, read_units, unpacked
 from bench.stats import UNDEFINED, Estimate
 from bench.store import CellFolder, RunFolder, read_json
-
-
-@dataclass(frozen=True)
-class UnitRow:
-    """One unit of a target, for people and gate maps (see `bench.api.Units`)."""
-
-    name: str
-    kind: str
-    owner: str
-    shape: tuple[int, ...]
-    cost: int
-    threshold: float
-
-
-@dataclass(frozen=True)
-class ImageRow:
-    """One image of a cell.
-
-    Attributes:
-        id, label: stable id and true class.
-        clean_prediction, adversarial_prediction: classes.
-        clean_macs, adversarial_macs, float_macs: executed MACs of the clean image, of the saved adversarial image, and of the
-            float image before it was saved.
-        clean_decisions, adversarial_decisions: (U,) whether each unit ran.
-        linf: largest |D| in grey levels; squared: integer sum of D^2; l2: in [0,1] pixel units; psnr in dB; ssim.
-        evaluations, forwards, backwards: forward-equivalents and plain counts that the attack used.
-        near_threshold: units whose margin lay within the target's own float noise.
-        overshoot: the attack left its threat and was pulled back.
-        trace: (forward-equivalents, macs, sum of D^2) of the best image so far, at most 32 points.
-        image, adversarial: PNG bytes.
-    """
-
-    id: str
-    label: int
-    clean_prediction: int
-    adversarial_prediction: int
-    clean_macs: int
-    adversarial_macs: int
-    float_macs: int
-    clean_decisions: tuple[bool, ...]
-    adversarial_decisions: tuple[bool, ...]
-    linf: int
-    squared: int
-    l2: float
-    psnr: float
-    ssim: float
-    evaluations: int
-    forwards: int
-    backwards: int
-    near_threshold: int
-    overshoot: bool
-    trace: tuple[tuple[int, int, float], ...]
-    image: bytes
-    adversarial: bytes
 
 
 @dataclass(frozen=True)
@@ -282,11 +229,11 @@ def _cell(
         raise RunFolderError(f"{store.path / 'target.json'} is not there", hint="run the same plan again with --fresh")
     table = store.table(_COLUMNS)
     columns = {name: np.array(table[name].to_pylist()) for name in _COLUMNS if not name.endswith("decisions")}
-    units = _units(described["units"])
+    units = read_units(described["units"])
     for name in ("clean_decisions", "adversarial_decisions"):
-        columns[name] = _unpacked(table[name].to_pylist(), len(units)).sum(1)
+        columns[name] = unpacked(table[name].to_pylist(), len(units)).sum(1)
     cell = _measured(cell, described, columns, units)
-    return replace(cell, rows=_Rows(store, len(units))), columns
+    return replace(cell, rows=Rows(store, len(units))), columns
 
 
 def _measured(cell: BoardCell, described: Mapping[str, Any], columns: Mapping[str, stats.Array], units: tuple[UnitRow, ...]) -> BoardCell:
@@ -341,52 +288,17 @@ def _pooled(columns: Mapping[str, stats.Array]) -> float | None:
     return float(10 * np.log10(255**2 * values / columns["squared"].mean()))
 
 
-def _units(document: Mapping[str, Any]) -> tuple[UnitRow, ...]:
-    names = ("name", "kind", "owner", "shape", "cost", "threshold")
-    columns = zip(*(document[name] for name in names), strict=True)
-    return tuple(UnitRow(name, kind, owner, tuple(shape), cost, threshold) for name, kind, owner, shape, cost, threshold in columns)
-
-
-def _unpacked(packed: Sequence[bytes], units: int) -> stats.Array:
-    """(N, U) bool from packed bits, first unit in the highest bit."""
-    if not packed:
-        return np.zeros((0, units), dtype=bool)
-    bits = np.stack([np.frombuffer(row, dtype=np.uint8) for row in packed])
-    return np.unpackbits(bits, axis=1, count=units).astype(bool)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Loads the images of a cell when called."""
-
-    store: CellFolder
-    units: int
-
-    def __call__(self) -> Sequence[ImageRow]:
-        rows = self.store.table().to_pylist()
-        clean = _unpacked([row["clean_decisions"] for row in rows], self.units)
-        adversarial = _unpacked([row["adversarial_decisions"] for row in rows], self.units)
-        return [
-            ImageRow(
-                **{
-                    **row,
-                    "clean_decisions": tuple(clean[i].tolist()),
-                    "adversarial_decisions": tuple(adversarial[i].tolist()),
-                    "trace": tuple((point["evaluations"], point["macs"], point["squared"]) for point in row["trace"]),
-                    "image": row["image"]["bytes"],
-                    "adversarial": row["adversarial"]["bytes"],
-                }
-            )
-            for i, row in enumerate(rows)
-        ]
-
-
 def _ranked(
     cells: Sequence[BoardCell], columns: Sequence[Mapping[str, stats.Array] | None], ranked: bool
 ) -> tuple[list[BoardCell], list[TargetStanding]]:
     """The cells with their ranks, and the standings of the targets, best first."""
     contenders = [
-        Contender((cell.target, cell.defense), None if found is None else found["adversarial_macs"], cell.ceiling or 1, cell.control)
+        Contender(
+            target=(cell.target, cell.defense),
+            macs=None if found is None else found["adversarial_macs"],
+            ceiling=cell.ceiling or 1,
+            apart=cell.control or cell.recovery.value is None,
+        )
         for cell, found in zip(cells, columns, strict=True)
     ]
     ranking = rank(contenders, ranked=ranked)

@@ -19,13 +19,13 @@ class Contender:
 
     Attributes:
         target: whom it attacks. macs: (n,) adversarial MACs of each image, None where there are no numbers.
-        ceiling: of the target. control: whether the attack is one, and so ranked with nobody.
+        ceiling: of the target. apart: ranked with nobody (a control, or nothing was saved that could be won back).
     """
 
     target: Who
     macs: stats.Array | None
     ceiling: int
-    control: bool
+    apart: bool
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Ranking:
     """Ranks, 1 is best, shared where the paired difference is not significant.
 
     Attributes:
-        attacks: of each contender among those on its target, None for controls and the unranked.
+        attacks: of each contender among those on its target, None for those apart.
         strongest: index of the contender that makes each target dearest, controls included.
         targets: of each target by the saving that survives its strongest contender; {} where nothing is ranked.
     """
@@ -56,7 +56,7 @@ def rank(contenders: Sequence[Contender], *, ranked: bool = True) -> Ranking:
     strongest = {who: max(members, key=lambda i: float(macs[i].mean())) for who, members in groups.items()}
     if not ranked:
         return Ranking((None,) * len(contenders), strongest, {})
-    contests = {who: [i for i in members if not contenders[i].control] for who, members in groups.items()}
+    contests = {who: [i for i in members if not contenders[i].apart] for who, members in groups.items()}
     surviving = {who: 1 - macs[i] / contenders[i].ceiling for who, i in strongest.items()}
     tests = [stats.paired_tests([macs[i] for i in members]) for members in contests.values()]
     tests.append(stats.paired_tests(list(surviving.values())))

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.board import BoardCell, ImageRow
+from bench.board import BoardCell
+from bench.rows import ImageRow
 from reports import numbers
 from reports.board_page import document, estimate_field, visibility
 from reports.charts import TracePoint

@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from bench.board import ImageRow, UnitRow
+from bench.rows import ImageRow, UnitRow
 from reports.pictures import CLOSED, OFF, ON, OPENED, state_map
 
 STATE_NAMES = ("off", "closed", "opened", "on")

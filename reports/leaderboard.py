@@ -13,7 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.board import Board, BoardCell, ImageRow
+from bench.board import Board, BoardCell
+from bench.rows import ImageRow
 from reports import charts, numbers
 from reports.board_page import answers, board_view, front_points, pages, sentence, summary, target_name
 from reports.cell_page import Gallery, Limits, cell_view, mean_trace

@@ -11,7 +11,8 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image
 
-from bench.board import Board, BoardCell, Estimate, ImageRow, TargetStanding, UnitRow
+from bench.board import Board, BoardCell, Estimate, TargetStanding
+from bench.rows import ImageRow, UnitRow
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIDE = 32

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from synthetic import block_units, image_rows, map_units
 
-from bench.board import ImageRow, UnitRow
+from bench.rows import ImageRow, UnitRow
 from reports.gates import Drawing, before_and_after, gate_map, openings, overview, owners
 from reports.pictures import CLOSED, OFF, ON, OPENED, STATE_COLOURS
 

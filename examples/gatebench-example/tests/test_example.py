@@ -1,8 +1,9 @@
 """The example keeps its contracts, and its attack finds what there is to find."""
 
-from bench.testing import check_attack, check_target, problems
 from gatebench_example.margin_sign import MarginSign
 from gatebench_example.two_exits import TwoExits
+
+from bench.testing import check_attack, check_target, problems
 
 
 def test_target_keeps_its_contract():

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+
 from bench.api import Attack, BudgetSpent
 from bench.image import project
 

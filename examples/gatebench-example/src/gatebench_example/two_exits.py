@@ -1,8 +1,9 @@
 """A network with an early exit: the smallest target that leaves real work out."""
 
 import torch
-from bench.api import Output, Target, Units
 from torch import nn
+
+from bench.api import Output, Target, Units
 
 
 class TwoExits(Target):
