@@ -95,13 +95,15 @@ class Units:
         return closed
 
     @classmethod
-    def of_blocks(cls, names: Sequence[str], owners: Sequence[str], cost: Sequence[int], *, threshold: float = 0.5) -> Units:
-        """Units of kind "block" with gate values in [0,1], wanted strictly above `threshold`."""
+    def gated(
+        cls, names: Sequence[str], owners: Sequence[str], cost: Sequence[int], *, kind: str = "block", threshold: float = 0.5
+    ) -> Units:
+        """Independent units with gate values in [0,1], each wanted strictly above `threshold`."""
         count = len(names)
         column = torch.ones(count, dtype=torch.float64)
         return cls(
             name=tuple(names),
-            kind=("block",) * count,
+            kind=(kind,) * count,
             owner=tuple(owners),
             shape=((),) * count,
             cost=torch.tensor(list(cost), dtype=torch.int64),

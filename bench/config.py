@@ -8,6 +8,8 @@ targets, defences, attacks or exclusions replaces the one it extends.
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +21,11 @@ from bench.errors import GatebenchError, PlanError, did_you_mean
 from bench.params import resolve_params, seconds
 from bench.plan import SCHEMA, Cell, Component, Plan, Protocol, RunOptions
 from bench.plan_file import Lines, read_document
-from bench.plan_schema import AttackTable, DefenseTable, Document, ExcludeTable, ProtocolTable, RunTable, TargetTable, read_tables
+from bench.plan_schema import ABSENT, AttackTable, DefenseTable, Document, ExcludeTable, ProtocolTable, RunTable, TargetTable, read_tables
 from bench.threat import Threat, parse_threat
+
+LARGEST = (3, 4096, 4096)
+"""Stands for an image whose shape is not known before the data is read: a threat too small for this one is too small for any."""
 
 
 def load_plan(source: str | Path, *, overrides: Sequence[str] = (), only: Sequence[str] = ()) -> Plan:
@@ -52,16 +57,20 @@ class _Resolver:
         if document is None:
             raise PlanError(self.problems)
         protocols = self._protocols(document.protocol)
-        targets = [c for i, entry in enumerate(document.target) for c in self._target(entry, f"target[{i}]")]
-        defenses = [c for i, entry in enumerate(document.defense) for c in self._defense(entry, f"defense[{i}]")]
-        attacks = [c for i, entry in enumerate(document.attack) for c in self._attack(entry, f"attack[{i}]")]
+        placed = {
+            "target": [(f"target[{i}]", c) for i, entry in enumerate(document.target) for c in self._target(entry, f"target[{i}]")],
+            "defense": [(f"defense[{i}]", c) for i, entry in enumerate(document.defense) for c in self._defense(entry, f"defense[{i}]")],
+            "attack": [(f"attack[{i}]", c) for i, entry in enumerate(document.attack) for c in self._attack(entry, f"attack[{i}]")],
+        }
+        targets, defenses, attacks = ([component for _, component in placed[kind]] for kind in ("target", "defense", "attack"))
         options = self._options(document.run)
-        for kind, found, entries in (("target", targets, document.target), ("attack", attacks, document.attack)):
-            if not found and not entries:
+        for kind, entries in (("target", self.raw.get("target")), ("attack", self.raw.get("attack"))):
+            if not entries:
                 self._problem(kind, f"a plan needs at least one [[{kind}]]")
-        for kind, components in (("target", targets), ("defense", defenses), ("attack", attacks)):
-            self._distinct(kind, components)
-        self._excludes(document.exclude, targets, defenses, attacks)
+        for found in placed.values():
+            self._distinct(found)
+        if not self.problems:  # else a label may be missing because its component is wrong
+            self._excludes(document.exclude, targets, defenses, attacks)
         if self.problems:
             raise PlanError(self.problems)
         boards = tuple(
@@ -76,7 +85,9 @@ class _Resolver:
         return Plan(source, boards, options)
 
     def _problem(self, path: str, message: str) -> None:
-        self.problems.append(f"{self.place}{self.lines.of(path)}: {message if message.startswith(path) else f'{path}: {message}'}")
+        problem = f"{self.place}{self.lines.of(path)}: {message if message.startswith(path) else f'{path}: {message}'}"
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def _document(self) -> Document | None:
         if "protocol" not in self.raw:
@@ -90,17 +101,20 @@ class _Resolver:
         return document
 
     def _protocols(self, entry: ProtocolTable) -> list[Protocol]:
-        self._dataset(entry)
+        shape = self._dataset(entry)
         for name in ("images", "batch"):
             if getattr(entry, name) < 1:
                 self._problem(f"protocol.{name}", f"at least 1, got {getattr(entry, name)}")
         if entry.audit < 1:
             self._problem("protocol.audit", "at least 1: every cell has images whose execution is counted")
         budgets = entry.budget if isinstance(entry.budget, list) else [entry.budget]
-        threats = self._threats(entry)
-        for name, values in (("budget", budgets), ("seeds", entry.seeds), ("threat", threats)):
-            if not values and not self.problems:
+        threats = self._threats(entry, shape)
+        for name, values in (("budget", budgets), ("seeds", entry.seeds), ("threat", entry.threat)):
+            if values == []:
                 self._problem(f"protocol.{name}", "an empty list makes no board")
+        for name, chosen in (("budget", budgets), ("seeds", entry.seeds), ("threat", threats)):
+            for value in dict.fromkeys(value for value in chosen if chosen.count(value) > 1):
+                self._problem(f"protocol.{name}", f"{value} is there twice; the same board need not be made again")
         for budget in budgets:
             if budget < 1:
                 self._problem("protocol.budget", f"at least 1 forward-equivalent, got {budget}")
@@ -109,7 +123,7 @@ class _Resolver:
             for threat, budget, seed in itertools.product(threats, budgets, entry.seeds)
         ]
 
-    def _threats(self, entry: ProtocolTable) -> list[Threat]:
+    def _threats(self, entry: ProtocolTable, shape: Sequence[int]) -> list[Threat]:
         values = entry.threat if isinstance(entry.threat, list) else [entry.threat]
         found = []
         for i, value in enumerate(values):
@@ -119,23 +133,31 @@ class _Resolver:
             except PlanError as error:
                 self._problem("protocol.threat", error.message)
                 continue
-            if not threat.admits_change(3 * 4096 * 4096):
-                self._problem("protocol.threat", f"{where}: {threat} admits no change of any 8-bit image; every attack would do nothing")
+            if not threat.admits_change(math.prod(shape)):
+                size = "x".join(str(side) for side in shape[1:])
+                self._problem(
+                    "protocol.threat", f"{where}: {threat} admits no change of an 8-bit image of {size} pixels; every attack would do nothing"
+                )
             found.append(threat)
         return found
 
-    def _dataset(self, entry: ProtocolTable) -> None:
+    def _dataset(self, entry: ProtocolTable) -> Sequence[int]:
+        """The shape of an image as far as it is known before anything is read; else larger than any."""
+        if entry.dataset == ABSENT:
+            return LARGEST
         try:
             name, split = parse_name(entry.dataset, "protocol.dataset")
             facts = registry.find("dataset", name, where="protocol.dataset").facts()
         except GatebenchError as error:
             self._problem("protocol.dataset", error.message)
-            return
+            return LARGEST
         sizes = facts.constants.get("sizes", {})
         if sizes and split not in sizes:
             self._problem("protocol.dataset", f"{name} has no split {split!r}{did_you_mean(split, sizes)}")
         elif sizes and entry.images > sizes[split]:
             self._problem("protocol.images", f"{entry.images} asked for, but {entry.dataset} has {sizes[split]}")
+        shape: Sequence[int] = facts.constants.get("image_shape", LARGEST)
+        return shape
 
     def _options(self, entry: RunTable) -> RunOptions:
         deadline = 0.0
@@ -158,6 +180,8 @@ class _Resolver:
         self, kind: str, entry: TargetTable | DefenseTable | AttackTable, where: str, params: Mapping[str, Any]
     ) -> Component | None:
         name, _, preset = entry.use.partition(":")
+        if name == ABSENT:
+            return None
         try:
             provider = registry.find(kind, name, where=f"{where}.use")
             facts = provider.facts()
@@ -172,7 +196,10 @@ class _Resolver:
             resolved = resolve_params(facts.parameters, given, f"{where}.params")
         except PlanError as error:
             for problem in error.problems:
-                self._problem(problem.partition(":")[0], problem)
+                path = problem.partition(":")[0]
+                if path.rpartition(".")[2] in getattr(entry, "sweep", {}):
+                    path, problem = path.replace(".params.", ".sweep."), problem.replace(".params.", ".sweep.", 1)
+                self._problem(path, problem)
             return None
         return Component(
             name=provider.name,
@@ -190,7 +217,7 @@ class _Resolver:
         if component is None:
             return []
         if entry.weights.startswith("random:"):
-            if not entry.weights[7:].isdigit():
+            if not re.fullmatch(r"[0-9]{1,18}", entry.weights[7:]):
                 self._problem(f"{where}.weights", f'expected "random:SEED" with a whole number, got {entry.weights!r}')
                 return []
             return [replace(component, weights=entry.weights, label=entry.label or _random_label(component, entry.weights))]
@@ -233,12 +260,12 @@ class _Resolver:
                 found.append(component)
         return found
 
-    def _distinct(self, kind: str, components: Sequence[Component]) -> None:
-        for earlier, later in itertools.combinations(components, 2):
+    def _distinct(self, placed: Sequence[tuple[str, Component]]) -> None:
+        for (_, earlier), (where, later) in itertools.combinations(placed, 2):
             if earlier.label == later.label:
-                self._problem(kind, f"two of them are labelled {later.label!r}; give each its own label")
+                self._problem(where, f"two of them are labelled {later.label!r}; give each its own label")
             elif earlier.identity() == later.identity():
-                self._problem(kind, f"{later.label!r} is the same as {earlier.label!r}, parameter by parameter")
+                self._problem(where, f"{later.label!r} is the same as {earlier.label!r}, parameter by parameter")
 
     def _excludes(self, entries: Sequence[ExcludeTable], *components: Sequence[Component]) -> None:
         for i, entry in enumerate(entries):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,9 @@ def resolve_params(parameters: Mapping[str, Parameter], given: Mapping[str, Any]
         name: (parameter.annotation, ... if parameter.default is REQUIRED else parameter.default) for name, parameter in parameters.items()
     }
     model = create_model("Parameters", __config__=ConfigDict(strict=True, protected_namespaces=()), **fields)
-    known = {name: value for name, value in given.items() if name in parameters}
+    infinite = {name: value for name, value in given.items() if isinstance(value, float) and not math.isfinite(value)}
+    problems += [f"{where}.{name}: expected a finite number, got {value!r}" for name, value in infinite.items() if name in parameters]
+    known = {name: value for name, value in given.items() if name in parameters and name not in infinite}
     resolved: dict[str, Any] = {}
     try:
         resolved = json.loads(model.model_validate_json(json.dumps(known, default=str, allow_nan=False)).model_dump_json())

@@ -24,7 +24,7 @@ def read_document(source: str, overrides: Sequence[str] = ()) -> tuple[dict[str,
         PlanError: there is no such plan, or it is no TOML.
     """
     text, place = read_text(source)
-    document = _merged(_parse(text, place), place, seen=())
+    document = _merged(_parse(text, place), place, seen=(_resolved(place),))
     for override in overrides:
         _override(document, override)
     return document, place, Lines(text)
@@ -57,18 +57,24 @@ def _merged(document: dict[str, Any], place: str, seen: tuple[str, ...]) -> dict
         return dict(document)
     if not isinstance(base, str):
         raise PlanError(f"{place}: extends: expected the name of a suite or a file, got {base!r}")
-    if base in seen:
-        raise PlanError(f"{place}: extends: {' -> '.join([*seen, base])} goes round in a circle")
     if base.endswith(".toml") and not place.startswith("suite "):
         base = str(Path(place).parent / base)
     text, base_place = read_text(base)
-    below = _merged(_parse(text, base_place), base_place, (*seen, base))
+    now = _resolved(base_place)
+    if now in seen:
+        raise PlanError(f"{place}: extends: {' -> '.join([*seen, now])} goes round in a circle")
+    below = _merged(_parse(text, base_place), base_place, (*seen, now))
     merged = dict(below)
     for key, value in document.items():
         both = isinstance(value, dict) and isinstance(below.get(key), dict)
         merged[key] = {**below[key], **value} if both else value
     merged.pop("extends", None)
     return merged
+
+
+def _resolved(place: str) -> str:
+    """One name for a file, however it is reached."""
+    return place if place.startswith("suite ") else str(Path(place).resolve())
 
 
 def _override(document: dict[str, Any], text: str) -> None:

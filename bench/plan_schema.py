@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -73,27 +74,85 @@ class Document(_Strict):
     exclude: list[ExcludeTable] = []
 
 
+ABSENT = "(absent)"
+"""Stands where a name is missing or is no string: already told, not to be looked up."""
+
+_STAND_INS = {"dataset": ABSENT, "threat": "none", "use": ABSENT, "weights": "random:0", "reason": ABSENT, "protocol": {}}
+
+
 def read_tables(raw: Mapping[str, Any]) -> tuple[Document | None, list[tuple[str, str]]]:
-    """The document in its schema, or its mistakes.
+    """The document in its schema, and its mistakes.
+
+    Where something does not fit, it is told and left out, so that the rest can still be looked at.
 
     Returns:
-        (document, []) or (None, [(path, message), …]).
+        (document, [(path, message), …]); None where nothing can be made of it.
     """
-    renamed = {"schema_" if key == "schema" else key: value for key, value in raw.items()}
-    try:
-        return Document.model_validate_json(json.dumps(renamed, default=str)), []
-    except ValidationError as error:
-        return None, [_problem(item) for item in error.errors()]
+    document = json.loads(json.dumps({"schema_" if key == "schema" else key: value for key, value in raw.items()}, default=str))
+    told: list[tuple[str, str]] = []
+    for _ in range(6):  # a repair may bring to light that something else is missing
+        try:
+            return Document.model_validate_json(json.dumps(document)), told
+        except ValidationError as error:
+            items = error.errors()
+        told = told or _problems(items, document)
+        for item in items:
+            _repair(document, _steps(item, document))
+    return None, told
 
 
-def _problem(item: Mapping[str, Any]) -> tuple[str, str]:
-    path = _path(item["loc"])
-    if item["type"] == "extra_forbidden":
-        key = str(item["loc"][-1])
-        return path, f"{path}: unknown key {key!r}{did_you_mean(key, _fields_at(item['loc'][:-1]))}"
-    if item["type"] == "missing":
+def _steps(item: Mapping[str, Any], document: Any) -> tuple[str | int, ...]:
+    """Where in the document a mistake is, without the words that pydantic puts in for the members of a union."""
+    steps: list[str | int] = []
+    at = document
+    for i, part in enumerate(item["loc"]):
+        inside = part in at if isinstance(at, dict) else isinstance(at, list) and isinstance(part, int) and part < len(at)
+        if inside:
+            at = at[part]
+        if inside or (item["type"] == "missing" and i == len(item["loc"]) - 1):
+            steps.append(part)
+    return tuple(steps)
+
+
+def _repair(document: Any, steps: tuple[str | int, ...]) -> None:
+    """Take away what does not fit, or put a stand-in where something must be."""
+    at = document
+    for part in steps[:-1]:
+        try:
+            at = at[part]
+        except (KeyError, IndexError, TypeError):
+            return
+    if not steps:
+        return
+    last = steps[-1]
+    if isinstance(at, list) and isinstance(last, int):
+        tables = len(steps) == 2 and last < len(at)
+        at[last:] = [{}, *at[last + 1 :]] if tables else []
+    elif isinstance(at, dict) and last in _STAND_INS and isinstance(last, str) and (last != "threat" or "threat" not in at):
+        at[last] = copy.deepcopy(_STAND_INS[last])
+    elif isinstance(at, dict):
+        at.pop(str(last), None)
+
+
+def _problems(items: Sequence[Any], document: Any) -> list[tuple[str, str]]:
+    """One (path, message) a place; the members of a union have theirs in one."""
+    places: dict[tuple[str | int, ...], list[Any]] = {}
+    for item in items:
+        places.setdefault(_steps(item, document), []).append(item)
+    inner = {steps[:i] for steps in places for i in range(len(steps))}
+    return [_problem(steps, found) for steps, found in places.items() if steps not in inner]
+
+
+def _problem(steps: tuple[str | int, ...], items: Sequence[Any]) -> tuple[str, str]:
+    path = _path(steps)
+    first = items[0]
+    if first["type"] == "extra_forbidden":
+        key = str(steps[-1])
+        return path, f"{path}: unknown key {key!r}{did_you_mean(key, _fields_at(steps[:-1]))}"
+    if first["type"] == "missing":
         return path, f"{path}: missing"
-    return path, f"{path}: {_expected(item)}, got {item['input']!r}"
+    expected = [_expected(item) for item in items]
+    return path, f"{path}: {' or '.join([expected[0], *(text.removeprefix('expected ') for text in expected[1:])])}, got {first['input']!r}"
 
 
 def _path(loc: Sequence[str | int]) -> str:

@@ -52,7 +52,7 @@ class ToyTarget(Target):
                 nn.init.normal_(gate.weight, std=6)
                 nn.init.zeros_(gate.bias)
         block = 8 * 8 * (4 * 9 * 4 + 4)
-        self.units = Units.of_blocks([f"block{i}" for i in range(3)], ["blocks"] * 3, [block] * 3)
+        self.units = Units.gated([f"block{i}" for i in range(3)], ["blocks"] * 3, [block] * 3)
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
         x = torch.relu(self.stem(images - 0.5))

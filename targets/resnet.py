@@ -220,7 +220,7 @@ class ResNet(Backbone):
         super().__init__(layout, depth, num_classes)
         self.initialise()
         with torch.device("cpu"):
-            self.units = Units.of_blocks([], [], [])
+            self.units = Units.gated([], [], [])
         self._total = self.outer_macs() + sum(self.block_macs())
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:

@@ -77,7 +77,7 @@ class SkipNet(Backbone):
         first, *rest = self.block_macs()
         with torch.device("cpu"):
             names = [place.name for place in self.places[1:]]
-            self.units = Units.of_blocks(names, names, rest)
+            self.units = Units.gated(names, names, rest)
         self._always = self.outer_macs() + first + self._gate_macs()
 
     @classmethod

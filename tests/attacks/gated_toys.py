@@ -26,7 +26,7 @@ class LinearGates(Target):
         self.register_buffer("weight", weight.reshape(count, -1))
         self.register_buffer("bias", bias)
         names = [f"gate{j}" for j in range(count)]
-        self.units = Units.of_blocks(names, names, [100 * (j + 1) for j in range(count)])
+        self.units = Units.gated(names, names, [100 * (j + 1) for j in range(count)])
         self.image_shape, self.classes = image_shape, 2
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
@@ -60,7 +60,7 @@ class ConvGates(Target):
             for gate in self.gates:
                 gate.weight.mul_(3.0)
         names = [f"block{j}" for j in range(units)]
-        self.units = Units.of_blocks(names, names, [8 * 8 * 9 * 256] * units)
+        self.units = Units.gated(names, names, [8 * 8 * 9 * 256] * units)
         self.image_shape, self.classes, self.mask_grad = (3, 16, 16), 10, mask_grad
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:

@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 def units(count: int = 3) -> Units:
     names = [f"u{j}" for j in range(count)]
-    return Units.of_blocks(names, names, [100 * (j + 1) for j in range(count)])
+    return Units.gated(names, names, [100 * (j + 1) for j in range(count)])
 
 
 def output(margins: list[list[float]], logit: list[list[float]] | None = None) -> Output:

@@ -17,26 +17,21 @@ class TwoExits(Target):
         self.exit1, self.exit2 = nn.Linear(16, 10), nn.Linear(32, 10)
         self.first = 16 * 16 * (3 * 9 * 16 + 16) + 16 * 10 + 10  # MACs of what always runs, biases included
         self.second = 8 * 8 * (16 * 9 * 32 + 32) + 32 * 10 + 10  # and of what the exit saves
-        one = torch.ones(1, dtype=torch.float64)
-        self.units = Units(
-            name=("second half",), kind=("exit",), owner=("exits",), shape=((),), cost=torch.tensor([self.second]),
-            threshold=one * (1 - confidence), low=one * 0, high=one * 0.9, strict=torch.tensor([True]), after=torch.tensor([-1]),
-        )  # fmt: skip
+        self.units = Units.gated(["second half"], ["exits"], [self.second], kind="exit", threshold=1 - confidence)
 
     def forward(self, images, decisions=None):
-        x = self.early(images - 0.5)
-        first = self.exit1(x.mean((2, 3)))
-        margins = self.confidence - first.softmax(1).amax(1, keepdim=True)
-        runs = margins > 0 if decisions is None else decisions
-        second = self.exit2(self.late(x).mean((2, 3)))
-        return Output(torch.where(runs, second, first), margins, margins, runs, torch.stack([first, second], 1))
+        return self.walk(images, decisions, always=True)
 
     def execute(self, image, decisions=None):
-        x = self.early(image - 0.5)
-        first = self.exit1(x.mean((2, 3)))
-        margins = self.confidence - first.softmax(1).amax(1, keepdim=True)
+        return self.walk(image, decisions, always=False)
+
+    def walk(self, images, decisions, always):
+        x = self.early(images - 0.5)
+        logits = self.exit1(x.mean((2, 3)))
+        margins = self.confidence - logits.softmax(1).amax(1, keepdim=True)
         runs = margins > 0 if decisions is None else decisions
-        logits = self.exit2(self.late(x).mean((2, 3))) if bool(runs) else first
+        if always or bool(runs):
+            logits = torch.where(runs, self.exit2(self.late(x).mean((2, 3))), logits)
         return Output(logits, margins, margins, runs)
 
     def macs(self, decisions):

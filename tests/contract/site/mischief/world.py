@@ -16,6 +16,7 @@ class Pixels(PixelDataset):
     """Forty 8x8 pictures of blobs and noise, from a fixed seed."""
 
     sizes: ClassVar = {"train": 8, "test": 40}
+    image_shape = (3, 8, 8)
     note = "for tests"
     credits: ClassVar = ("drawn by numpy",)
 
