@@ -111,17 +111,11 @@ def _weights(console: Any, name: str | None) -> None:
     from bench import weights
 
     if name is None:
-        rows = [
-            (entry.name, f"{entry.target} on {entry.dataset}", _share(entry.accuracy, "accuracy"), _share(entry.clean_saving, "saved"))
-            for entry in weights.entries().values()
-        ]
-        _rows(console, rows or [("none", "train some: gatebench train --help", "", "")])
+        from bench.cli.weights import list_weights
+
+        click.get_current_context().invoke(list_weights)
         return
     entry = weights.find(name)
     for key, value in vars(entry).items():
         if key != "folder" and value not in (None, "", {}):
             console.print(f"{key} = {value}", markup=False)
-
-
-def _share(value: float | None, what: str) -> str:
-    return "" if value is None else f"{value:.1%} {what}"
