@@ -112,7 +112,8 @@ class _Resolver:
         for name, values in (("budget", budgets), ("seeds", entry.seeds), ("threat", entry.threat)):
             if values == []:
                 self._problem(f"protocol.{name}", "an empty list makes no board")
-        for name, chosen in (("budget", budgets), ("seeds", entry.seeds), ("threat", threats)):
+        lists: dict[str, list[Any]] = {"budget": budgets, "seeds": entry.seeds, "threat": threats}
+        for name, chosen in lists.items():
             for value in dict.fromkeys(value for value in chosen if chosen.count(value) > 1):
                 self._problem(f"protocol.{name}", f"{value} is there twice; the same board need not be made again")
         for budget in budgets:
@@ -136,7 +137,8 @@ class _Resolver:
             if not threat.admits_change(math.prod(shape)):
                 size = "x".join(str(side) for side in shape[1:])
                 self._problem(
-                    "protocol.threat", f"{where}: {threat} admits no change of an 8-bit image of {size} pixels; every attack would do nothing"
+                    "protocol.threat",
+                    f"{where}: {threat} admits no change of an 8-bit image of {size} pixels; every attack would do nothing",
                 )
             found.append(threat)
         return found

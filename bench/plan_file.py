@@ -121,5 +121,5 @@ class Lines:
         while path:
             if path in self._lines:
                 return f" (line {self._lines[path]})"
-            path = path.rpartition(".")[0]
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return ""

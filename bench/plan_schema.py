@@ -77,7 +77,7 @@ class Document(_Strict):
 ABSENT = "(absent)"
 """Stands where a name is missing or is no string: already told, not to be looked up."""
 
-_STAND_INS = {"dataset": ABSENT, "threat": "none", "use": ABSENT, "weights": "random:0", "reason": ABSENT, "protocol": {}}
+_STAND_INS = {"dataset": ABSENT, "threat": "none", "use": ABSENT, "weights": "random:0", "reason": ABSENT, "protocol": {}, "images": 1}
 
 
 def read_tables(raw: Mapping[str, Any]) -> tuple[Document | None, list[tuple[str, str]]]:
@@ -96,8 +96,8 @@ def read_tables(raw: Mapping[str, Any]) -> tuple[Document | None, list[tuple[str
         except ValidationError as error:
             items = error.errors()
         told = told or _problems(items, document)
-        for item in items:
-            _repair(document, _steps(item, document))
+        for steps in {_steps(item, document): None for item in items}:
+            _repair(document, steps)
     return None, told
 
 
@@ -128,7 +128,7 @@ def _repair(document: Any, steps: tuple[str | int, ...]) -> None:
     if isinstance(at, list) and isinstance(last, int):
         tables = len(steps) == 2 and last < len(at)
         at[last:] = [{}, *at[last + 1 :]] if tables else []
-    elif isinstance(at, dict) and last in _STAND_INS and isinstance(last, str) and (last != "threat" or "threat" not in at):
+    elif isinstance(at, dict) and isinstance(last, str) and last in _STAND_INS:
         at[last] = copy.deepcopy(_STAND_INS[last])
     elif isinstance(at, dict):
         at.pop(str(last), None)

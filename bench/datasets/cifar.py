@@ -43,6 +43,7 @@ class _Cifar(PixelDataset):
     """
 
     sizes: ClassVar = {"train": 50000, "test": 10000}
+    image_shape = (3, 32, 32)
     credits = ("A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.",)
     base_name: ClassVar[str]
     batches: ClassVar[str]
@@ -131,6 +132,7 @@ class CIFAR10(_Cifar):
     """
 
     sizes: ClassVar = {"train": 50000, "test": 10000}
+    image_shape = (3, 32, 32)
     base_name = "cifar10"
     batches = "cifar-10-batches-py"
     class_names = CIFAR10_CLASSES
@@ -149,6 +151,7 @@ class CIFAR100(_Cifar):
     """
 
     sizes: ClassVar = {"train": 50000, "test": 10000}
+    image_shape = (3, 32, 32)
     base_name = "cifar100"
     batches = "cifar-100-python"
     class_names = CIFAR100_CLASSES

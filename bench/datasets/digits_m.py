@@ -32,6 +32,7 @@ class DigitsM(PixelDataset):
     """
 
     sizes = {"train": 5188, "test": 500}  # noqa: RUF012
+    image_shape = (3, 32, 32)
     note = "for trying, not for claims"
     credits = (
         "Digits: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository (CC BY 4.0), "

@@ -327,10 +327,10 @@ def test_results_of_another_environment_are_not_mixed_in_silence(forks, tmp_path
 
 @pytest.fixture
 def tiny_disk(tmp_path):
-    """A file system of 200 kB, where this user may mount one."""
+    """A file system of 1 MB, where this user may mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)]
+    options = ["mount", "-t", "tmpfs", "-o", "size=1000k", "tmpfs", str(place)]
     try:
         mounted = subprocess.run(options, capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -344,7 +344,7 @@ def tiny_disk(tmp_path):
 def test_a_full_disk_ends_the_run_with_code_6_and_loses_nothing(reference, forks, tiny_disk):
     plan(tiny_disk)
     ballast = tiny_disk / "ballast"
-    ballast.write_bytes(b"0" * 120_000)
+    ballast.write_bytes(b"0" * 900_000)
     assert forks(tiny_disk, kill=None) == 6
     kept = {name: data for name, data in files(tiny_disk).items() if name.endswith(".parquet")}
     assert 0 < len(kept) < 15
