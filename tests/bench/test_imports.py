@@ -1,0 +1,175 @@
+"""Imports run one way, the four packages lie in one folder, and looking never imports torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bench
+
+HOME = Path(bench.__file__).resolve().parent.parent
+PACKAGES = ("bench", "attacks", "targets", "reports")
+
+FLOORS = [
+    {"errors", "keys", "home", "bench"},
+    {"atomic", "threat", "stats", "signature", "toml_writer"},
+    {"image", "api"},
+    {"registry", "executors"},
+    {"data", "datasets", "weights", "checkpoint", "cost", "suites", "speeds", "provenance", "store"},
+    {"params", "plan", "plan_file", "plan_schema", "judge", "view", "seal"},
+    {"config", "cell", "ranking", "rows"},
+    {"board", "run", "executors.local", "executors.worker"},
+    {"testing", "training"},
+    {"cli", "__main__"},
+]
+"""Modules of bench from the ground up; a module may import from its own floor and from those below."""
+
+
+def sources(package):
+    return sorted(path for path in (HOME / package).rglob("*.py"))
+
+
+def module_of(path):
+    parts = path.relative_to(HOME).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path):
+    """(line, module) of every import in a file, those inside functions included; names are resolved to modules where they are some."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno} imports relatively"
+            for alias in node.names:
+                inner = HOME.joinpath(*f"{node.module}.{alias.name}".split("."))
+                is_module = inner.with_suffix(".py").is_file() or inner.is_dir()
+                found.append((node.lineno, f"{node.module}.{alias.name}" if is_module else str(node.module)))
+    return found
+
+
+def floor(module):
+    name = module.removeprefix("bench.")
+    for candidate in (name, name.partition(".")[0]):
+        for number, names in enumerate(FLOORS):
+            if candidate in names:
+                return number
+    pytest.fail(f"{module} stands on no floor of test_imports.FLOORS; where does it belong?")
+
+
+def edges(package):
+    return [(path, line, name) for path in sources(package) for line, name in imports(path) if name.partition(".")[0] in PACKAGES]
+
+
+def test_bench_never_imports_what_it_finds_through_the_registry():
+    assert len(sources("bench")) > 30
+    wrong = [f"{path}:{line} imports {name}" for path, line, name in edges("bench") if not name.startswith("bench")]
+    assert not wrong
+
+
+def test_imports_inside_bench_run_one_way():
+    wrong = [
+        f"{path.relative_to(HOME)}:{line} imports {name}"
+        for path, line, name in edges("bench")
+        if name.startswith("bench") and floor(name) > floor(module_of(path))
+    ]
+    assert not wrong
+
+
+ALLOWED = {
+    "attacks": {"bench.api", "bench.threat", "bench.image", "bench.errors"},
+    "targets": {"bench.api", "bench.threat", "bench.image", "bench.errors"},
+    "reports": {"bench.board", "bench.stats", "bench.threat", "bench.errors", "bench.rows", "bench.ranking", "bench.atomic", "bench.api"},
+}
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_plugins_see_the_contracts_only(package):
+    wrong = []
+    for path, line, name in edges(package):
+        if package == "targets" and "recipes" in path.parts:
+            continue  # recipes are trained by bench.training, which they know
+        if name.partition(".")[0] != package and name not in ALLOWED[package]:
+            wrong.append(f"{path.relative_to(HOME)}:{line} imports {name}")
+    assert not wrong
+
+
+def test_the_walk_would_find_a_reverse_edge(tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text("import attacks.ilfo\ndef f():\n    from bench import cell\n    from bench.board import load_boards\n")
+    assert imports(path) == [(1, "attacks.ilfo"), (3, "bench.cell"), (4, "bench.board")]
+    assert floor("bench.board") > floor("bench.api") > floor("bench.errors")
+
+
+def test_the_four_packages_lie_in_one_folder():
+    import attacks
+    import reports
+    import targets
+
+    for package in (attacks, reports, targets):
+        assert Path(package.__file__).resolve().parent.parent == HOME
+
+
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "ptflops",
+    "torchmetrics",
+    "numpy",
+    "pyarrow",
+    "altair",
+    "vl_convert",
+    "jinja2",
+    "safetensors",
+    "PIL",
+}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["list", "targets"],
+        ["list", "targets", "skipnet"],
+        ["list", "attacks"],
+        ["list", "attacks", "gradauto"],
+        ["list", "datasets"],
+        ["list", "datasets", "digits-m"],
+        ["list", "suites"],
+        ["list", "suites", "quickstart"],
+        ["list", "weights"],
+        ["list", "recipes"],
+        ["list", "recipes", "skipnet"],
+        ["list", "defenses"],
+        ["plan", "plan.toml"],
+    ],
+)
+def test_looking_imports_nothing_heavy(arguments, tmp_path, child_environment):
+    (tmp_path / "plan.toml").write_text(
+        '[protocol]\ndataset = "digits-m:test"\nthreat = "none"\n'
+        '[[target]]\nuse = "skipnet"\nweights = "random:0"\n[[attack]]\nuse = "gradauto:code"\n'
+    )
+    code = (
+        f"heavy = {sorted(HEAVY)}\nimport sys\nfrom bench.cli import main\ntry:\n    main(sys.argv[1:])\nfinally:\n"
+        "    print('HEAVY', *sorted(set(sys.modules) & set(heavy)), file=sys.stderr)"
+    )
+    environment = child_environment()
+    environment.pop("PYTHONPATH")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert done.stderr.splitlines()[-1].split() == ["HEAVY"]
+
+
+def test_python_dash_m_is_the_command(child_environment):
+    done = subprocess.run([sys.executable, "-m", "bench", "--version"], env=child_environment(), capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == f"gatebench, version {bench.__version__}"
+    assert done.returncode == 0
