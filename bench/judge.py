@@ -94,6 +94,8 @@ def priced(target: Target, decisions: Tensor) -> Tensor:
         ContractBroken: `macs` is of the wrong type or shape, or out of bounds.
     """
     macs = target.macs(decisions)
+    if not isinstance(macs, Tensor):
+        raise ContractBroken(f"macs(decisions) returns {type(macs).__name__}, expected torch.int64 of ({len(decisions)},)")
     if macs.dtype != torch.int64 or macs.shape != (len(decisions),):
         raise ContractBroken(
             f"macs(decisions) returns {macs.dtype} of shape {tuple(macs.shape)}, expected torch.int64 of ({len(decisions)},)"
@@ -120,6 +122,7 @@ def probe(target: Target, images: Tensor) -> Noise:
     with torch.no_grad():
         batch = checked(target(images), target, len(images))
         again = target(images)
+    consistent(batch, target)
     if not torch.equal(batch.logits, again.logits) or not torch.equal(batch.decisions, again.decisions):
         raise ContractBroken("two forward passes of the same images differ; a target is deterministic")
     singles: list[tuple[int, str, Output]] = []
@@ -145,6 +148,23 @@ def probe(target: Target, images: Tensor) -> Noise:
             where = target.units.name[int(differ.nonzero()[0])]
             raise ContractBroken(f"image {i} {how} decides {where} otherwise than in the batch, with a margin beyond float noise")
     return noise
+
+
+def consistent(output: Output, target: Target) -> None:
+    """Hold a target's own decisions against its margins: an attack sees the gates that really decide.
+
+    Raises:
+        ContractBroken: a unit ran unasked, or was asked for, could run and did not; or the two kinds of margins differ in sign.
+    """
+    allowed = target.units.admissible(target.units.wanted(output.margins))
+    clear = (output.margins.abs() > 1e-6) & (output.logit_margins.abs() > 1e-6)
+    for wrong, what in (
+        (output.decisions & ~allowed, "ran though its margin did not ask for it"),
+        (allowed & ~output.decisions, "did not run though its margin asked for it"),
+        (output.margins.sign() != output.logit_margins.sign(), "has margins and logit_margins of different signs; they share one zero set"),
+    ):
+        if bool((wrong & clear).any()):
+            raise ContractBroken(f"unit {target.units.name[int((wrong & clear).nonzero()[0][1])]} {what}")
 
 
 def obeyed(target: Target, image: Tensor) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import cost, judge
-from bench.api import Attack, Job, Output, Target, Units
+from bench.api import Attack, Job, Output, Skip, Target, Units
 from bench.errors import BudgetSpent, GatebenchError
 from bench.image import difference, inside, to_float
 from bench.threat import Threat
@@ -141,7 +141,7 @@ def check_attack(attack: Attack, target: Target | None = None, budget: int = 40)
     for threat in sample_threats():
         refusal = attack.supports(victim, threat)
         if refusal is not None:
-            found.append(_checked(f"{threat}: a refusal says why", partial(_reasoned, refusal.reason)))
+            found.append(_checked(f"{threat}: a refusal says why", partial(_reasoned, refusal)))
             continue
         case = (attack, victim, clean8, threat, budget)
         found.append(_checked(f"{threat}: keeps to range, budget, threat and weights", partial(_attacked, state, *case)))
@@ -182,7 +182,7 @@ def _checked(promise: str, check: Callable[[], None]) -> Finding:
         check()
     except GatebenchError as error:
         return Finding(promise, error.message)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Finding(promise, f"{type(error).__name__}: {error}")
     return Finding(promise)
 
@@ -204,14 +204,7 @@ def _probed(target: Target, images: Tensor) -> None:
 
 def _wanted(target: Target, images: Tensor) -> None:
     with torch.no_grad():
-        output = target(images)
-    allowed = target.units.admissible(target.units.wanted(output.margins))
-    extra = output.decisions & ~allowed
-    if bool(extra.any()):
-        raise _NotKept(f"unit {target.units.name[int(extra.nonzero()[0][1])]} ran though its margin did not ask for it")
-    same = output.logit_margins.sign() == output.margins.sign()
-    if not bool((same | (output.margins.abs() < 1e-6) | (output.logit_margins.abs() < 1e-6)).all()):
-        raise _NotKept("logit_margins and margins have different signs somewhere; they share one zero set")
+        judge.consistent(target(images), target)
 
 
 def _extremes(target: Target, images: Tensor) -> None:
@@ -279,8 +272,10 @@ def _mask_values(target: Target, images: Tensor) -> None:
         raise _NotKept(f"logits differ by {apart:.3g} between mask_grad = 'ste' and 'none'")
 
 
-def _reasoned(reason: str) -> None:
-    if not reason.strip():
+def _reasoned(refusal: object) -> None:
+    if not isinstance(refusal, Skip):
+        raise _NotKept(f"supports() returned {refusal!r}, neither None nor a Skip with its reason")
+    if not refusal.reason.strip():
         raise _NotKept("supports() refuses without a reason")
 
 
