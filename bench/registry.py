@@ -86,7 +86,14 @@ class Provider:
 @functools.cache
 def _facts(provider: Provider) -> ClassFacts:
     module, _, name = provider.value.partition(":")
-    return read_class(module, name, fallback=provider.load)
+    try:
+        return read_class(module, name, fallback=provider.load)
+    except PluginError:
+        raise
+    except Exception as error:  # annotations are a plugin's own code too
+        raise PluginError(
+            f"{provider.kind} {provider.name!r} (from {provider.distribution}) cannot be read: {type(error).__name__}: {error}"
+        ) from error
 
 
 @functools.cache
