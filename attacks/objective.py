@@ -67,12 +67,12 @@ class MarginLoss:
         return output.margins if self.space == "gate" else output.logit_margins
 
     def missing(self, output: Output) -> Tensor:
-        """(M,) L_C >= 0; 0 with a zero gradient where every unit is past its target."""
-        return ((self.offset - self.margins(output)).clamp(min=0) * self.weight).sum(1)
+        """(M,) L_C >= 0; 0 with a zero gradient where every unit is past its target (relu: clamp's slope at 0 differs between releases)."""
+        return (torch.relu(self.offset - self.margins(output)) * self.weight).sum(1)
 
     def finished(self, output: Output, where: Tensor) -> Tensor:
         """(M,) L_F <= 0, exactly 0 (and so neither computed back nor charged) in rows where `where` (M,) is false."""
-        surplus = ((self.margins(output) - self.offset).clamp(min=0) * self.weight).sum(1)
+        surplus = (torch.relu(self.margins(output) - self.offset) * self.weight).sum(1)
         return torch.where(where, -surplus, torch.zeros_like(surplus))
 
 
