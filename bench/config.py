@@ -172,7 +172,7 @@ class _Resolver:
                 self._problem(f"run.{name}", f"at least 1, got {getattr(entry, name)}")
         if isinstance(entry.workers, int) and entry.workers < 1:
             self._problem("run.workers", f'at least 1, or "auto", got {entry.workers}')
-        if entry.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", entry.device):
             self._problem("run.device", f"unknown device {entry.device!r}{did_you_mean(entry.device, ['auto', 'cpu', 'cuda', 'mps'])}")
         if entry.executor not in registry.names("executor"):
             self._problem("run.executor", f"unknown executor {entry.executor!r}{did_you_mean(entry.executor, registry.names('executor'))}")

@@ -226,8 +226,15 @@ class RunFolder:
         return CellFolder(path)
 
     def plan(self) -> dict[str, Any]:
-        """The resolved plan of this run."""
-        return read_json(self.path / "plan.json")
+        """The resolved plan of this run.
+
+        Raises:
+            RunFolderError: it is not there, or is none.
+        """
+        document = read_json(self.path / "plan.json")
+        if not document.get("boards") or "digest" not in document:
+            raise RunFolderError(f"{self.path / 'plan.json'} is no plan of a run", hint="choose another folder with --name")
+        return document
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -73,7 +73,7 @@ def _find(name: str) -> Any:
         sys.path.insert(0, "")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
     for kind in ("target", "attack"):
         if name in registry.names(kind):
@@ -91,9 +91,12 @@ def _make(made: type, params: dict[str, Any]) -> Any:
 
 
 def _target(made: type, params: dict[str, Any], weights_name: str | None) -> Any:
+    import re
+
     import torch
 
     from bench import weights
+    from bench.errors import PlanError
     from bench.testing import check_target
 
     if weights_name and not weights_name.startswith("random:"):
@@ -101,7 +104,10 @@ def _target(made: type, params: dict[str, Any], weights_name: str | None) -> Any
         target = _make(made, {**entry.params, **params})
         weights.load_into(target, weights.read_state(entry))
     else:
-        torch.manual_seed(int((weights_name or "random:0")[7:] or 0))
+        seed = (weights_name or "random:0")[7:]
+        if not re.fullmatch(r"[0-9]{1,18}", seed):
+            raise PlanError(f'--weights {weights_name}: expected "random:SEED" with a whole number')
+        torch.manual_seed(int(seed))
         target = _make(made, params)
     return check_target(target)
 
