@@ -166,8 +166,8 @@ class HybridStage(_Stage):
     sure of itself is hardly ever sampled the other way, and in a trial 96 % of the gates stood open halfway through `sp`. For
     the same reason the gates' logits can be divided by a `temperature` before the first step, the released code's `hotter`.
 
-    The training is short on purpose: in trials of five to eight epochs, two draws and rates from 1e-4 to 1e-3, all but one or two
-    gates settled on the same decision for all images.
+    The training is short on purpose: in trials of four to eight epochs all but one or two gates settled on the same
+    decision for all images.
 
     Attributes:
         alpha: what skipping all blocks earns, in nats of cross-entropy.
