@@ -16,7 +16,14 @@ import bench.atomic
 import bench.board
 import bench.cell
 import bench.executors.local
+import bench.run
 import bench.store
+import bench.testing
+import mischief.targets
+import mischief.world
+import reports.sheets
+import reports.tables
+import rich.console
 from bench.cli import main
 from bench.store import CellFolder
 
