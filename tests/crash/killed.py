@@ -4,6 +4,7 @@ Each line on stdin is a JSON object: {"args": [...], "cwd": folder, "kill": null
 Each answer is a line with the exit code (negative: the signal). Forking saves importing torch for each of many dozen runs.
 """
 
+import importlib
 import json
 import os
 import random
@@ -19,13 +20,11 @@ import bench.executors.local
 import bench.run
 import bench.store
 import bench.testing
-import mischief.targets
-import mischief.world
-import reports.sheets
-import reports.tables
-import rich.console
 from bench.cli import main
 from bench.store import CellFolder
+
+for name in ("mischief.world", "mischief.targets", "reports.sheets", "reports.tables", "rich.console"):
+    importlib.import_module(name)  # what every run imports, once
 
 POINTS = ("before shard", "mid-write", "before rename", "after rename", "before seal", "before target", "before plan")
 
@@ -36,6 +35,7 @@ def die():
 
 def arm(point, nth):
     """SIGKILL this process the `nth` time (from 0) it comes to `point`."""
+    assert point in POINTS, point
     left = [nth]
 
     def here():
