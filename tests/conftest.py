@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: small tensors, few cores, the same numbers everywhere
+
 SITE = Path(__file__).parent / "contract" / "site"
 """A folder for PYTHONPATH: a distribution "mischief" with well-behaved and malicious plugins, and "rival", which takes one of its names."""
 
@@ -19,7 +21,6 @@ def _own_home(tmp_path_factory):
     """Nobody's own data, weights or measured speeds are read or written by a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GATEBENCH_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setenv("OMP_NUM_THREADS", "1")
         yield
 
 

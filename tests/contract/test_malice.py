@@ -203,18 +203,6 @@ def test_cells_do_not_reach_into_each_other(malice):
     assert cells["other contested"]["aggregates"] == cells["wander"]["aggregates"], "the same attack by another name and distribution"
 
 
-@pytest.mark.slow
-def test_a_changed_plan_under_the_same_name_is_refused(malice, child_environment):
-    _, before, folder = malice
-    stamps = {label: (cell["folder"] / "cell.json").stat().st_mtime_ns for label, cell in before.items()}
-    quick = [label for label in before if label not in ("hang", "busy", "exit", "segfault", "kill", "interrupt")]
-    text = HEAD + TOY + attack_tables()
-    done = run(folder, text, child_environment, "--only", "raise", "--only", "still")
-    assert done.returncode == 5, "--only is another plan, and says so"
-    assert "holds another plan" in done.stderr
-    assert {label: (before[label]["folder"] / "cell.json").stat().st_mtime_ns for label in quick} == {key: stamps[key] for key in quick}
-
-
 @pytest.fixture(scope="module")
 def lies(tmp_path_factory, child_environment):
     folder = tmp_path_factory.mktemp("lies")
