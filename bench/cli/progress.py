@@ -139,7 +139,7 @@ class Live:
                 self.console.print(Text(f"  done     {event.task.label}{_recovery(self.tally, event.task.key)}"))
         counts = f"{self.tally.done}/{self.tally.total} images"
         self.progress.update(
-            self.overall, completed=self.tally.position, total=max(self.tally.total, 1), counts=counts, note=_left(self.tally)
+            self.overall, completed=self.tally.position, total=max(self.tally.total, 1), counts=counts, note=_left(self.tally).lstrip(", ")
         )
 
 
