@@ -335,15 +335,10 @@ class Job:
 
 def image_generator(seed: int, name: str) -> torch.Generator:
     """A CPU generator that depends on the seed and the image's id, and on nothing else."""
-    return torch.Generator().manual_seed(image_seed(seed, name))
-
-
-def image_seed(seed: int, name: str) -> int:
-    """63 bits that depend on the seed and the image's id, and on nothing else."""
     from hashlib import sha256
 
     digest = sha256(f"{seed}\n{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench import cost, judge, registry, weights
-from bench.api import Attack, Job, Output, Skip, Target, image_seed
+from bench.api import Attack, Job, Output, Skip, Target, image_generator
 from bench.data import Dataset, open_dataset, subset
 from bench.errors import BudgetSpent, ContractBroken, PlanError, PluginError
 from bench.image import difference, psnr, squared_sum, ssim, to_float
@@ -189,7 +189,7 @@ def run_batch(cell: Opened, first: int, progress: Callable[[float], None]) -> li
     job = Job(threat, protocol["budget"], ids, protocol["seed"], lambda done, total: progress(done / max(total, 1)))
     handed, labels = clean.clone(), before.logits.argmax(1)
     name = cell.document["attack"]["label"]
-    torch.manual_seed(image_seed(protocol["seed"], ids[0]))  # attacks should draw from job; those that do not are repeatable too
+    torch.manual_seed(image_generator(protocol["seed"], ids[0]).initial_seed())  # who draws from the global stream is repeatable too
     try:
         adversarial = cell.attack.perturb(view, handed, labels.clone(), job)
     except BudgetSpent as error:
