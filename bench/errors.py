@@ -97,7 +97,7 @@ class ContractBroken(PluginError):
 
 
 class BudgetSpent(GatebenchError):
-    """An attack asked for an evaluation that its budget no longer covers; nothing was evaluated."""
+    """An attack asked for an evaluation that its budget no longer covers; what was charged before stays charged."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
