@@ -26,6 +26,7 @@ from attacks.gradauto import GradAuto
 from attacks.optimiser import OPTIMISERS
 from attacks.rules import Incidents
 from bench.api import Job, Output
+from bench.memory import keep_freed_memory
 from bench.threat import Threat
 from bench.view import TargetView
 from targets.skipnet import SkipNet
@@ -104,6 +105,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    keep_freed_memory()  # as every worker does
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.errors import ContractBroken, DiskError, GatebenchError
 from bench.executors import Event, Task
+from bench.memory import keep_freed_memory
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by torch on import; deterministic matrix products on a GPU
 
@@ -30,6 +31,7 @@ def serve(connection: Connection, device: str, threads: int, log: str) -> None:
         import bench.cell  # noqa: F401 — imported before hello, so that a deadline is about the shard alone
         from bench.provenance import deterministic, environment, resolve_devices
 
+        keep_freed_memory()
         devices = resolve_devices(device)
         deterministic(threads)
         connection.send(("hello", {"devices": [str(found) for found in devices], "environment": environment(devices[0])}))
