@@ -13,7 +13,7 @@ HOME = Path(bench.__file__).resolve().parent.parent
 PACKAGES = ("bench", "attacks", "targets", "reports")
 
 FLOORS = [
-    {"errors", "keys", "home", "bench"},
+    {"errors", "keys", "home", "memory", "bench"},
     {"atomic", "threat", "stats", "signature", "toml_writer"},
     {"image", "api"},
     {"registry", "executors"},
