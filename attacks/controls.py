@@ -49,6 +49,9 @@ class Noise(Attack):
     control: ClassVar[bool] = True
     randomised: ClassVar[bool] = True
     version: ClassVar[int] = 1
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
+        "psnr": (1, 120),
+    }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "30dB": {"psnr": 30.0},
         "35dB": {"psnr": 35.0},
@@ -173,6 +176,12 @@ class Photometric(Attack):
     control: ClassVar[bool] = True
     access: ClassVar[Literal["gates", "macs"]] = "macs"
     version: ClassVar[int] = 1
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
+        "brightness": (-1, 1),
+        "contrast": (0, None),
+        "gamma": (0.01, None),
+        "blur": (0, None),
+    }
 
     brightness: tuple[float, ...] = (0.0, -0.02, 0.02, -0.1, 0.1)
     contrast: tuple[float, ...] = (1.0, 0.9, 1.1, 0.6, 1.6)

@@ -95,6 +95,7 @@ class Descent:
         while True:
             staying = self._may_go_on(rows, taken, ceiling)
             if not bool(staying.all()):
+                self._last_look(rows, place, ~staying, taken)
                 index = staying.nonzero().flatten()
                 end[rows] = place.free
                 rows, clean = rows[index], clean[index]
@@ -117,6 +118,16 @@ class Descent:
                 return end
             place = self.box.place(place.free - step, clean, self.job.threat)
             self._report(float(share.min()))
+
+    def _last_look(self, rows: Tensor, place: Place, leaving: Tensor, taken: int) -> None:
+        """Offer the iterate that the last step of the `leaving` rows led to, where the budget has a forward left for it."""
+        paid = leaving & (self.view.left[rows] >= 1 + self.incumbent.reserve) & (self.incumbent.macs[rows] < self.view.ceiling)
+        if taken == 0 or not bool(paid.any()):
+            return
+        index = paid.nonzero().flatten()
+        seen = self.view(place.image[index], rows[index])
+        unknown = torch.full((len(index),), torch.inf, device=rows.device)
+        self.incumbent.offer(rows[index], place.image[index], self.view.price(seen.decisions), unknown)
 
     def _may_go_on(self, rows: Tensor, taken: int, ceiling: int) -> Tensor:
         needed = self.cost + self.incumbent.reserve

@@ -67,7 +67,15 @@ class GradAuto(Attack):
         stop_at_ceiling: inside a ball, leave an image once its saved form executes everything.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
+        "steps": (1, None),
+        "K": (0, None),
+        "lr": (0, None),
+        "rd_start": (0, 1),
+        "offset": (0, None),
+        "keep_logits": (0, None),
+    }
     follows: ClassVar[str] = "Pan et al., GradAuto: Energy-oriented Attack on Dynamic Neural Networks, ECCV 2022"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "code": {

@@ -45,7 +45,16 @@ class ILFO(Attack):
         weighting, space, offset, box, statistics, distance, mask_grad, iterate, verify, lr: as in GradAuto.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
+        "steps": (1, None),
+        "rounds": (1, None),
+        "c": (0, None),
+        "c_low": (0, None),
+        "c_high": (0, None),
+        "lr": (0, None),
+        "offset": (0, None),
+    }
     follows: ClassVar[str] = "Haque et al., ILFO: Adversarial Attack on Adaptive Neural Networks, CVPR 2020"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "code": {

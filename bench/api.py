@@ -357,12 +357,14 @@ class Attack(ABC):
         randomised: whether another seed gives another result.
         version: bumped when the numbers of this class change; part of every cell's key.
         presets: named sets of parameters (`use = "gradauto:code"`), literals.
+        ranges: parameter -> (least, most) a plan may give it, None where there is no bound; literals.
     """
 
     access: ClassVar[Literal["gates", "macs"]] = "gates"
     randomised: ClassVar[bool] = False
     version: ClassVar[int] = 1
     follows: ClassVar[str] = ""
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:

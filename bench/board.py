@@ -20,6 +20,7 @@ from bench.ranking import Contender, rank
 from bench.rows import ImageRow, Rows, UnitRow, read_units, unpacked
 from bench.stats import UNDEFINED, Estimate
 from bench.store import CellFolder, RunFolder, read_json
+from bench.threat import parse_threat
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _board(folder: RunFolder, plan: Mapping[str, Any], number: int) -> Board:
     dataset = described.get("dataset", {"name": protocol["dataset"], "note": "", "credits": []})
     n = max((cell.n for cell in cells), default=0)
     return Board(
-        name=plan["name"],
+        name=plan["name"] if len(plan["boards"]) == 1 else f"{plan['name']}: {_terms(protocol)}",
         protocol=protocol,
         plan=plan,
         command=plan["command"],
@@ -186,6 +187,11 @@ def _board(folder: RunFolder, plan: Mapping[str, Any], number: int) -> Board:
         cells=tuple(cells),
         standings=tuple(standings),
     )
+
+
+def _terms(protocol: Mapping[str, Any]) -> str:
+    """What tells the boards of one run apart."""
+    return f"{parse_threat(protocol['threat'])}, budget {protocol['budget']}, seed {protocol['seed']}"
 
 
 def _description(folder: CellFolder) -> dict[str, Any] | None:
@@ -224,6 +230,8 @@ def _cell(
     )
     if sealed["status"] != "ok":
         return cell, None
+    if wrong := store.altered(sealed["shards"]):
+        return replace(cell, status="invalid", reason=f"{wrong[0]} was changed after the cell was sealed; run the same plan again"), None
     described = _description(store)
     if described is None:
         raise RunFolderError(f"{store.path / 'target.json'} is not there", hint="run the same plan again with --fresh")

@@ -195,7 +195,7 @@ class _Resolver:
             return None
         given = {**facts.presets.get(preset, {}), **params}
         try:
-            resolved = resolve_params(facts.parameters, given, f"{where}.params")
+            resolved = resolve_params(facts.parameters, given, f"{where}.params", facts.constants.get("ranges"))
         except PlanError as error:
             for problem in error.problems:
                 path = problem.partition(":")[0]
@@ -271,6 +271,8 @@ class _Resolver:
 
     def _excludes(self, entries: Sequence[ExcludeTable], *components: Sequence[Component]) -> None:
         for i, entry in enumerate(entries):
+            if entry.target is entry.defense is entry.attack is None:
+                self._problem(f"exclude[{i}]", "names no target, defense or attack, so it would exclude everything")
             for kind, known in zip(("target", "defense", "attack"), components, strict=True):
                 name = getattr(entry, kind)
                 labels = [component.label for component in known]
@@ -299,8 +301,13 @@ def _excluded(entries: Iterable[ExcludeTable], target: Component, defense: Compo
 
 
 def _only(plan: Plan, only: Sequence[str]) -> Plan:
-    boards = tuple(tuple(cell for cell in board if any(part in cell.label for part in only)) for board in plan.boards)
+    """The cells labelled so; where no label is exactly that, those that have it in their label."""
+    labels = {cell.label for cell in plan.cells}
+    chosen: set[str] = set()
     for part in only:
-        if not any(part in cell.label for cell in plan.cells):
-            raise PlanError(f"--only {part}: no cell has that in its label{did_you_mean(part, [cell.label for cell in plan.cells])}")
+        found = {part} & labels or {label for label in labels if part in label}
+        if not found:
+            raise PlanError(f"--only {part}: no cell has that in its label{did_you_mean(part, labels)}")
+        chosen |= found
+    boards = tuple(tuple(cell for cell in board if cell.label in chosen) for board in plan.boards)
     return replace(plan, boards=tuple(board for board in boards if board))

@@ -22,6 +22,10 @@ EXIT_CODES = {
 }
 
 
+LISTED = ("targets", "attacks", "defenses", "datasets", "suites", "weights", "recipes")
+"""What `gatebench list` can show."""
+
+
 class GatebenchError(Exception):
     """Base of all errors with a message meant for people.
 
@@ -56,9 +60,10 @@ class UnknownName(PlanError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
         place = f"{where}: " if where else ""
+        plural = f"{kind.replace(' ', '').removesuffix('s')}s"
         super().__init__(
             f"{place}unknown {kind} {name!r}{did_you_mean(name, known)}",
-            hint=f"'gatebench list {kind.replace(' ', '').removesuffix('s')}s' shows what there is",
+            hint=f"'gatebench list {plural}' shows what there is" if plural in LISTED else None,
         )
 
 

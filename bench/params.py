@@ -12,12 +12,17 @@ from pydantic import ConfigDict, ValidationError, create_model
 from bench.errors import PlanError, did_you_mean
 from bench.signature import REQUIRED, Parameter
 
+Ranges = Mapping[str, tuple[float | None, float | None]]
+"""Parameter -> (least, most) that it may be, None where there is no such bound; in a list, each of its numbers."""
 
-def resolve_params(parameters: Mapping[str, Parameter], given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """All parameters of a class: the given ones, strictly of their declared types, over the defaults.
+
+def resolve_params(
+    parameters: Mapping[str, Parameter], given: Mapping[str, Any], where: str, ranges: Ranges | None = None
+) -> dict[str, Any]:
+    """All parameters of a class: the given ones, strictly of their declared types and within their ranges, over the defaults.
 
     Raises:
-        PlanError: with every unknown name, wrong type and missing value, each with its place.
+        PlanError: with every unknown name, wrong type, missing value and value out of range, each with its place.
     """
     problems = [f"{where}.{name}: unknown parameter {name!r}{did_you_mean(name, parameters)}" for name in given if name not in parameters]
     fields: dict[str, Any] = {
@@ -42,9 +47,22 @@ def resolve_params(parameters: Mapping[str, Parameter], given: Mapping[str, Any]
                 problems.append(f"{where}.{name}: expected {parameters[name].describe()}, got {known[name]!r}")
         if not details:
             problems.append(f"{where}: {error}")
+    for name, (least, most) in (ranges or {}).items():
+        values = resolved.get(name)
+        for value in values if isinstance(values, list) else [values]:
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                continue
+            if not (-math.inf if least is None else least) <= value <= (math.inf if most is None else most):
+                problems.append(f"{where}.{name}: {_range(least, most)}, got {value!r}")
     if problems:
         raise PlanError(problems)
     return resolved
+
+
+def _range(least: float | None, most: float | None) -> str:
+    if most is None:
+        return f"at least {least}"
+    return f"at most {most}" if least is None else f"between {least} and {most}"
 
 
 def seconds(value: str | int, where: str) -> float:

@@ -23,7 +23,7 @@ REQUIRED = inspect.Parameter.empty
 """Default of a parameter that has none."""
 
 _PLAIN: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "tuple": tuple, "Fraction": Fraction, "None": None}
-_CONSTANTS = ("version", "follows", "access", "randomised", "control", "presets", "sizes", "image_shape")
+_CONSTANTS = ("ranges", "version", "follows", "access", "randomised", "control", "presets", "sizes", "image_shape")
 _OBJECT_BASES = {"ABC", "Attack", "Target", "Defense", "Report", "Protocol", "object", "nn.Module", "Module"}
 
 

@@ -167,15 +167,17 @@ class CellFolder:
 
     def intact(self, digests: Mapping[str, str]) -> bool:
         """Whether the sealed shards are there, byte for byte; those that were altered are removed, to be computed again."""
-        whole = True
-        for name, digest in digests.items():
-            path = self.path / name
-            if not path.is_file():
-                whole = False
-            elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                path.unlink()
-                whole = False
-        return whole
+        wrong = self.altered(digests)
+        for name in wrong:
+            (self.path / name).unlink(missing_ok=True)
+        return not wrong
+
+    def altered(self, digests: Mapping[str, str]) -> list[str]:
+        """The sealed shards that are missing or not what was sealed."""
+        paths = {name: self.path / name for name in digests}
+        return [
+            name for name, path in paths.items() if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digests[name]
+        ]
 
     def clear(self) -> None:
         """Remove everything of this cell."""

@@ -119,6 +119,10 @@ def parse_threat(value: object, where: str = "threat") -> Threat:
         raise PlanError(f"{where}.patch: the side of the square is a whole number of pixels, at least 1, got {value[key]!r}")
     if norm != "patch" and amount <= 0:
         raise PlanError(f"{where}.{key}: must be above 0, got {value[key]!r}")
+    if norm == "linf" and amount > 1:
+        raise PlanError(
+            f'{where}.eps: in units of the [0,1] pixel range, so at most 1, got {value[key]!r}; did you mean "{value[key]}/255"?'
+        )
     if norm == "psnr" and amount > 200:
         raise PlanError(f"{where}.floor: a PSNR floor is given in dB, at most 200, got {value[key]!r}")
     return Threat(norm, amount)

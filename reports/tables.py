@@ -74,6 +74,7 @@ class Terminal:
         if out is None:
             print_table(board)
             return
+        Path(out).mkdir(parents=True, exist_ok=True)
         text = io.StringIO()
         print_table(board, text)
         write_atomic(Path(out) / "board.txt", text.getvalue().encode("utf-8"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -22,8 +22,11 @@ def plugin() -> None:
 @click.option(
     "--target", "target_name", default=None, metavar="NAME", help="For an attack: the target to try it on (default: the toy target)."
 )
-def test(plugin_name: str, overrides: Sequence[str], weights_name: str | None, target_name: str | None) -> None:
+@click.option("--deadline", type=click.IntRange(min=1), default=300, show_default=True, help="Seconds that all tests may take.")
+def test(plugin_name: str, overrides: Sequence[str], weights_name: str | None, target_name: str | None, deadline: int) -> None:
     """Run the contract tests on PLUGIN: "MODULE:CLASS", or the name of an installed target or attack.
+
+    The tests run in a process of their own, so a plugin that crashes, exits or hangs is told from one that passes.
 
     \b
     gatebench plugin test my_package.networks:MyTarget --set depth=20
@@ -45,9 +48,9 @@ def test(plugin_name: str, overrides: Sequence[str], weights_name: str | None, t
         except tomllib.TOMLDecodeError:
             params[key.strip()] = value
     if isinstance(made, type) and issubclass(made, Target):
-        findings = _target(made, params, weights_name)
+        findings = _guarded(deadline, _target, plugin_name, params, weights_name)
     elif isinstance(made, type) and issubclass(made, Attack):
-        findings = _attack(made, params, target_name)
+        findings = _guarded(deadline, _attack, plugin_name, params, target_name)
     else:
         raise ContractBroken(f"{plugin_name} is {made!r}, neither a bench.api.Target nor a bench.api.Attack")
     failed = 0
@@ -59,6 +62,48 @@ def test(plugin_name: str, overrides: Sequence[str], weights_name: str | None, t
     click.echo(f"{len(findings) - failed} promises kept, {failed} broken")
     if failed:
         raise ContractBroken(f"{plugin_name} does not keep its contract")
+
+
+def _guarded(deadline: int, check: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """The findings of `check(*arguments)`, run in a spawned process.
+
+    Raises:
+        ContractBroken: the plugin ended that process, or was not done in time.
+        GatebenchError: what the checks raised.
+    """
+    import multiprocessing
+
+    from bench.errors import ContractBroken, GatebenchError
+
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(there, check, arguments), daemon=True)
+    process.start()
+    there.close()
+    try:
+        if not here.poll(deadline):
+            raise ContractBroken(f"{arguments[0]} was not done after {deadline} s; it hangs, or needs a longer --deadline")
+        answer = here.recv()
+    except EOFError:
+        process.join(10)
+        code = process.exitcode or 0
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise ContractBroken(f"{arguments[0]} ended the process it was tested in ({how})") from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(answer, GatebenchError):
+        raise answer
+    return list(answer)
+
+
+def _answer(connection: Any, check: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    from bench.errors import GatebenchError
+
+    try:
+        connection.send(check(*arguments))
+    except GatebenchError as error:
+        connection.send(error)
 
 
 def _find(name: str) -> Any:
@@ -90,7 +135,7 @@ def _make(made: type, params: dict[str, Any]) -> Any:
         raise PluginError(f"{made.__name__} cannot be made with {params}: {type(error).__name__}: {error}") from error
 
 
-def _target(made: type, params: dict[str, Any], weights_name: str | None) -> Any:
+def _target(plugin_name: str, params: dict[str, Any], weights_name: str | None) -> Any:
     import re
 
     import torch
@@ -101,18 +146,18 @@ def _target(made: type, params: dict[str, Any], weights_name: str | None) -> Any
 
     if weights_name and not weights_name.startswith("random:"):
         entry = weights.find(weights_name)
-        target = _make(made, {**entry.params, **params})
+        target = _make(_find(plugin_name), {**entry.params, **params})
         weights.load_into(target, weights.read_state(entry))
     else:
         seed = (weights_name or "random:0")[7:]
         if not re.fullmatch(r"[0-9]{1,18}", seed):
             raise PlanError(f'--weights {weights_name}: expected "random:SEED" with a whole number')
         torch.manual_seed(int(seed))
-        target = _make(made, params)
+        target = _make(_find(plugin_name), params)
     return check_target(target)
 
 
-def _attack(made: type, params: dict[str, Any], target_name: str | None) -> Any:
+def _attack(plugin_name: str, params: dict[str, Any], target_name: str | None) -> Any:
     import torch
 
     from bench.testing import check_attack
@@ -121,4 +166,4 @@ def _attack(made: type, params: dict[str, Any], target_name: str | None) -> Any:
     if target_name:
         torch.manual_seed(0)
         target = _make(_find(target_name), {})
-    return check_attack(_make(made, params), target)
+    return check_attack(_make(_find(plugin_name), params), target)

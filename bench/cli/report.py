@@ -53,4 +53,5 @@ def write_report(folders: list[Path], out: Path, *, name: str = "leaderboard", b
     else:
         for number, board in enumerate(boards, 1):
             chosen.render(board, out / f"{number:02d}")
-    return out / "index.html"
+    index = out / "index.html"
+    return index if index.is_file() else out

@@ -82,13 +82,17 @@ def _finish(laid: Laid, outcome: Outcome, *, pages: bool) -> None:
 
     boards = load_boards(outcome.folder)
     sheets, terminal = registry.load("report", "sheets")(), registry.load("report", "terminal")()
-    for number, board in enumerate(boards):
-        sheets.render(board, outcome.folder if len(boards) == 1 else outcome.folder / f"board-{number}")
-        terminal.render(board, None)
+    for number, board in enumerate(boards, 1):
+        sheets.render(board, outcome.folder if len(boards) == 1 else outcome.folder / f"board-{number:02d}")
+    page = None
     if pages:
         from bench.cli.report import write_report
 
-        click.echo(f"page: {write_report([outcome.folder], outcome.folder / 'report')}")
+        page = write_report([outcome.folder], outcome.folder / "report")
+    for board in boards:  # printed last: a reader that goes away loses no file
+        terminal.render(board, None)
+    if page is not None:
+        click.echo(f"page: {page}")
     reasons: dict[tuple[str, str], list[str]] = {}
     for key, status in outcome.statuses.items():
         if status not in ("ok", "skipped"):

@@ -103,7 +103,8 @@ def import_weights(file: Path, target: str, settings: tuple[str, ...], name: str
 
     if not store.NAME.fullmatch(name):
         raise PlanError(f"--as {name}: small letters, digits and . _ @ + -, at most 96, a letter or digit first")
-    if name in store.entries():
+    there = store.entries().get(name)
+    if there is not None and (there.origin != "own" or _whole(there)):
         raise PlanError(f"--as {name}: there are weights of that name already", hint="'gatebench weights list' shows them")
     base, colon, preset = target.partition(":")
     provider = registry.find("target", base, where="--target")
@@ -129,6 +130,18 @@ def import_weights(file: Path, target: str, settings: tuple[str, ...], name: str
     entry = store.add_entry(weights_home(), name, network.state_dict(), {**values, "source_file": file.name})
     click.echo(f"wrote    {entry.path} ({len(state)} tensors, {(entry.bytes or 0) / 1e6:.1f} MB, sha256 {entry.sha256[:12]}…)")
     click.echo(f'use it   [[target]]\n         use = "{base}"\n         weights = "{name}"')
+
+
+def _whole(entry: Entry) -> bool:
+    """Whether the file of these weights is there, as it was written; one that is not may be replaced."""
+    from bench import weights as store
+    from bench.errors import WeightsError
+
+    try:
+        store.read_bytes(entry)
+    except WeightsError:
+        return False
+    return True
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -97,3 +97,24 @@ def test_share_follows_what_each_image_has_spent():
     climb = Brighten(view, forwards=2)
     descent.run(climb)
     assert [share[0] for _, share in climb.seen] == [0, 0.222, 0.444, 0.667, 0.889]
+
+
+def test_the_iterate_after_the_last_step_is_seen():
+    """A budget that pays for one step of GradAuto and two forwards more shows the image that the step led to."""
+    from fractions import Fraction
+
+    import torch
+
+    from attacks.gradauto import GradAuto
+    from bench.api import Job, Threat
+    from bench.testing import ToyTarget, sample_images
+    from bench.view import TargetView
+
+    target = ToyTarget().eval().requires_grad_(False)
+    clean = sample_images(target.image_shape)
+    threat = Threat("linf", Fraction(32, 255))
+    view = TargetView.of(target, clean, 7)
+    GradAuto().perturb(view, clean.clone(), torch.zeros(len(clean), dtype=torch.int64), Job(threat, 7, tuple("abcdef")))
+    asked = view.ledger.forwards[view.ledger.backwards > 0]
+    assert len(asked) > 0
+    assert bool((asked >= 2).all())

@@ -216,3 +216,20 @@ def test_an_output_folder_that_cannot_be_made(gatebench, tmp_path):
     code, _, err = gatebench(*RUN, "--out", str(tmp_path / "file" / "runs"))
     assert code == 6
     assert "cannot make" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("deed", "said"), [("os._exit(0)", "exit code 0"), ("os.kill(os.getpid(), 11)", "signal 11"), ("time.sleep(99)", "hangs")]
+)
+def test_a_plugin_that_ends_or_blocks_its_test_has_failed_it(gatebench, tmp_path, monkeypatch, deed, said):
+    text = (
+        "import os, time\nfrom dataclasses import dataclass\nfrom bench.api import Attack\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Bad(Attack):\n"
+        f"    def perturb(self, view, images, labels, job):\n        {deed}\n        return images\n"
+    )
+    (tmp_path / "bad_deeds.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, _, err = gatebench("plugin", "test", "bad_deeds:Bad", "--deadline", "20")
+    assert code == 7
+    assert said in err

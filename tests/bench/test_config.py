@@ -446,3 +446,35 @@ def test_the_suites_and_the_default_plan_are_good():
         assert suites.summary(path), name
     home = Path(suites.__file__).resolve().parents[2]
     assert load_plan(str(home / "bench.toml")).digest == load_plan("quickstart").digest
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ("steps = 0", "steps: at least 1, got 0"),
+        ("K = -1.0", "K: at least 0, got -1.0"),
+        ("rd_start = 1.5", "rd_start: between 0 and 1, got 1.5"),
+    ],
+)
+def test_values_out_of_range_are_mistakes_of_the_plan(tmp_path, params, said):
+    path = tmp_path / "range.toml"
+    path.write_text(f'extends = "quickstart"\n[[attack]]\nuse = "gradauto"\nparams = {{ {params} }}\n', encoding="utf-8")
+    with pytest.raises(PlanError, match=said):
+        load_plan(path)
+
+
+def test_an_exclusion_that_names_nothing_is_a_mistake(tmp_path):
+    path = tmp_path / "exclude.toml"
+    path.write_text('extends = "quickstart"\n[[exclude]]\nreason = "why"\n', encoding="utf-8")
+    with pytest.raises(PlanError, match="exclude everything"):
+        load_plan(path)
+
+
+def test_an_exact_label_is_not_part_of_another(tmp_path):
+    plan = load_plan("quickstart", only=["skipnet-20-budget / gradauto"])
+    assert [cell.label for cell in plan.cells] == ["skipnet-20-budget / gradauto"]
+
+
+def test_eps_in_grey_levels_is_told(tmp_path):
+    with pytest.raises(PlanError, match='did you mean "8/255"'):
+        load_plan("quickstart", overrides=['protocol.threat={norm="linf",eps="8"}'])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.board import load_boards
 from bench.store import CellFolder
 
 PLAN = """
@@ -142,6 +143,19 @@ def test_killed_at_many_random_instants(reference, forks, tmp_path):
         ended += 1
         longest = max((time.monotonic() - started) / 2, 0.05)
         assert ended < 60, "runs end before they can be killed"
+
+
+def test_a_shard_that_was_changed_after_sealing_reaches_no_board(reference, forks, tmp_path):
+    plan(tmp_path)
+    assert forks(tmp_path) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    shard = sorted(run.glob("cells/*/shard-*.parquet"))[0]
+    shard.write_bytes(shard.read_bytes() + b" ")
+    statuses = {cell.key: (cell.status, cell.reason) for cell in load_boards(run)[0].cells}
+    status, reason = statuses.pop(shard.parent.name)
+    assert status == "invalid"
+    assert shard.name in reason
+    assert {found for found, _ in statuses.values()} == {"ok"}
 
 
 @pytest.mark.parametrize("shard", [8, 1000])
