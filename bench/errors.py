@@ -15,7 +15,7 @@ EXIT_CODES = {
     2: "a mistake in the plan, the command line or a name",
     3: "data or weights are missing, damaged or of the wrong kind",
     4: "the run finished, but a cell is invalid, failed, timeout or oom",
-    5: "the run folder is in use, or holds results of another plan or environment",
+    5: "the run folder is not there, is in use, or holds results of another plan or environment",
     6: "the disk refused a write; everything sealed before is intact",
     7: "a plugin does not keep its contract",
     130: "stopped by Ctrl-C; the same command goes on where it stopped",

@@ -131,7 +131,7 @@ class Run:
         self.laid, self.data_root, self.fresh, self.keep, self.in_process = laid, data_root, fresh, keep, in_process
         self.outcome = Outcome(laid.folder.path)
         self._left: dict[str, int] = {}
-        self._speeds: dict[str, list[float]] = defaultdict(list)
+        self._speeds: dict[str, list[tuple[float, int]]] = defaultdict(list)
 
     def __call__(self, prepared: Callable[[Sequence[Task], int], None], listen: Listener) -> Outcome:
         """Run to the end.
@@ -234,7 +234,8 @@ class Run:
         if event.what == "done":
             self.outcome.computed += task.images
             self._left[task.key] -= 1
-            self._speeds[task.document["target"]["label"]].append(event.seconds / (task.images * task.document["protocol"]["budget"]))
+            work = task.images * task.document["protocol"]["budget"]
+            self._speeds[task.document["target"]["label"]].append((event.seconds, work))
             if self._left[task.key] == 0:
                 self._seal(task.key, "ok")
         elif event.what == "problem":

@@ -27,11 +27,21 @@ def speeds() -> dict[str, float]:
     return {name: value for name, value in found.items() if isinstance(value, float)} if isinstance(found, dict) else {}
 
 
-def remember(measured: Mapping[str, Sequence[float]]) -> None:
-    """Keep the mean of what was measured for each target; losing it loses nothing, so a full disk is no error here."""
-    if not measured:
+ENOUGH = 10_000
+"""Images times budget from which a measurement is kept: in smaller trials, loading and auditing is most of the time."""
+
+
+def remember(measured: Mapping[str, Sequence[tuple[float, int]]]) -> None:
+    """Keep what was measured for each target; losing it loses nothing, so a full disk is no error here.
+
+    Args:
+        measured: target label -> (seconds, images times budget) of its shards.
+    """
+    sums = {label: (sum(time for time, _ in pairs), sum(work for _, work in pairs)) for label, pairs in measured.items()}
+    found = {label: time / work for label, (time, work) in sums.items() if work >= ENOUGH}
+    if not found:
         return
-    known = speeds() | {label: sum(values) / len(values) for label, values in measured.items()}
+    known = speeds() | found
     with contextlib.suppress(OSError, DiskError):
         speed_file().parent.mkdir(parents=True, exist_ok=True)
         write_atomic(speed_file(), canonical(known))

@@ -113,6 +113,15 @@ def test_nothing_is_overwritten(official):
     assert "already" in again.exception.message
 
 
+def test_what_is_damaged_can_be_imported_again(home, official):
+    assert run("import", official, *SKIPNET, "--as", "a").exception is None
+    (file,) = home.rglob("*.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert run("import", official, *SKIPNET, "--as", "a").exception is None
+    assert file.read_bytes() == whole
+
+
 def test_a_file_that_is_something_else(tmp_path, home):
     page = tmp_path / "page.pth"
     page.write_text("<!doctype html>")
