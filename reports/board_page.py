@@ -173,6 +173,8 @@ def _strongest(board: Board) -> Answer:
         return Answer(
             question, "not ranked", "Without a bound on the change, attacks differ in price as well as in strength: see the front below."
         )
+    if not any((cell.recovery.low or 0) > 0 for cell in attacks):
+        return Answer(question, numbers.DASH, "No attack won back significantly more than nothing.")
     name = strongest_attack(board)
     targets = {(cell.target, cell.defense) for cell in attacks}
     first = [cell for cell in attacks if cell.attack_rank == 1]
