@@ -49,12 +49,13 @@ class Laid:
     order: Sequence[str]
 
 
-def lay_out(plan: Plan, out: Path, name: str | None, command: str, data_root: str | None) -> Laid:
+def lay_out(plan: Plan, out: Path, name: str | None, command: str, data_root: str | None, *, fresh: bool = False) -> Laid:
     """Check that everything the plan names is there, give every cell its key, and compare with what the run's folder holds.
 
     Args:
         out: the folder of all runs. name: of the run; by default that of the data set as it turned out to be, the protocol, and
             six digits of the plan's hash. command: what reproduces it. data_root: where the data set lies.
+        fresh: a damaged plan.json is no obstacle, since everything is to be computed again.
 
     Raises:
         DataError, WeightsError, PlanError: something is missing or damaged.
@@ -72,16 +73,27 @@ def lay_out(plan: Plan, out: Path, name: str | None, command: str, data_root: st
             entries[entry["key"]] = {**entry, "protocol": board["protocol"]}
     run = RunFolder(out / (name or plan.default_name(dataset)))
     document |= {"name": run.name, "digest": plan.digest, "command": command}
-    if (run.path / "plan.json").is_file():
-        before = run.plan()
-        if before["digest"] != document["digest"] or before["boards"][0]["subset"] != subset_hash:
-            raise RunFolderError(
-                f"{run.path} holds another plan: {_difference(before, document)}",
-                hint="choose another name with --name, or go back to the plan it was made with",
-            )
+    before = _before(run, fresh)
+    if before is not None and (before["digest"] != document["digest"] or before["boards"][0]["subset"] != subset_hash):
+        raise RunFolderError(
+            f"{run.path} holds another plan: {_difference(before, document)}",
+            hint="choose another name with --name, or go back to the plan it was made with",
+        )
     run.create()
     write_json(run.path / "plan.json", document)
     return Laid(plan, run, entries, list(entries))
+
+
+def _before(run: RunFolder, fresh: bool) -> Mapping[str, Any] | None:
+    """The plan that the folder was made with; None if there is none, or a damaged one that is to be replaced."""
+    if not (run.path / "plan.json").is_file():
+        return None
+    try:
+        return run.plan()
+    except RunFolderError as error:
+        if fresh:
+            return None
+        raise RunFolderError(error.message, hint=error.hint or "--fresh computes everything again") from error
 
 
 def _pinned(plan: Plan, data_root: str | None) -> tuple[str, str]:

@@ -53,7 +53,7 @@ def run(
         raise PlanError("--fresh and --keep exclude each other")
     plan = read_plan(plan_source, only, images, device, overrides)
     command = " ".join([command_line(plan_source, images, overrides), *(f"--only {part!r}" for part in only)])
-    laid = lay_out(plan, out, None if name is None else _checked(name), command, str(data_root) if data_root else None)
+    laid = lay_out(plan, out, None if name is None else _checked(name), command, str(data_root) if data_root else None, fresh=fresh)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     work = Run(laid, data_root=str(data_root) if data_root else None, fresh=fresh, keep=keep, in_process=in_process)
     display = make_display(laid)

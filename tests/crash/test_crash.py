@@ -158,6 +158,17 @@ def test_a_shard_that_was_changed_after_sealing_reaches_no_board(reference, fork
     assert {found for found, _ in statuses.values()} == {"ok"}
 
 
+def test_a_damaged_plan_is_refused_and_fresh_replaces_it(reference, forks, tmp_path):
+    plan(tmp_path)
+    assert forks(tmp_path) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    (run / "plan.json").write_text("garbage", encoding="utf-8")
+    assert forks(tmp_path) == 5
+    assert "--fresh" in (tmp_path / "output.txt").read_text(encoding="utf-8")
+    assert forks(tmp_path, "--fresh") == 0
+    assert files(tmp_path) == reference[0]
+
+
 @pytest.mark.parametrize("shard", [8, 1000])
 def test_other_shard_sizes_give_the_same_rows(reference, forks, tmp_path, shard):
     plan(tmp_path, shard=shard)
