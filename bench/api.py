@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from hashlib import sha256
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -335,10 +336,7 @@ class Job:
 
 def image_generator(seed: int, name: str) -> torch.Generator:
     """A CPU generator that depends on the seed and the image's id, and on nothing else."""
-    from hashlib import sha256
-
-    digest = sha256(f"{seed}\n{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator().manual_seed(int.from_bytes(sha256(f"{seed}\n{name}".encode()).digest()[:8], "big") >> 1)
 
 
 @dataclass(frozen=True)
