@@ -1,11 +1,18 @@
 """What all tests share: a home of their own, one thread, and the plugins of `tests/contract/site` where a test asks for them."""
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if threading.current_thread() is threading.main_thread():
+    # A shell that starts the tests in the background has them ignore SIGINT, and children inherit that: Ctrl-C could not be tested.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: small tensors, few cores, the same numbers everywhere
 
