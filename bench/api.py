@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bench.errors import BudgetSpent, ContractBroken
+from bench.errors import BudgetSpent
 from bench.threat import Threat
+from bench.units import Units
 
 __all__ = [
     "Attack",
@@ -36,84 +37,6 @@ __all__ = [
 
 MaskGrad = Literal["ste", "none"]
 """How a hard mask passes gradients: "ste" straight-through (that of the gate value), "none" a constant."""
-
-
-@dataclass(frozen=True)
-class Units:
-    """The pieces of work a target can leave out; one row a unit, U rows.
-
-    Consecutive units with the same `owner` form one map of `shape` (their product is the owner's number of units):
-    a block is `()`, the positions of a block `(H, W)`, the channels of a convolution `(C,)`.
-
-    Attributes:
-        name: for people, unique ("group2.block0").
-        kind: "block", "channel", "position", "exit" …
-        owner: the part of the network that the unit belongs to.
-        shape: the map that the owner's units form.
-        cost: (U,) int64, MACs of the work that this unit alone guards. Only ever lambda in a loss: the costs need
-            not add up to anything.
-        threshold: (U,) float64; gate value = margin + threshold.
-        low, high: (U,) float64; the gate value lies within [low, high] (infinite where unbounded).
-        strict: (U,) bool; the unit is wanted when margin > 0, else when margin >= 0.
-        after: (U,) int64; index of the unit without which this one cannot run (exits, halting), -1 if none.
-    """
-
-    name: tuple[str, ...]
-    kind: tuple[str, ...]
-    owner: tuple[str, ...]
-    shape: tuple[tuple[int, ...], ...]
-    cost: Tensor
-    threshold: Tensor
-    low: Tensor
-    high: Tensor
-    strict: Tensor
-    after: Tensor
-
-    def __post_init__(self) -> None:
-        count = len(self.name)
-        for column in fields(self):
-            value = getattr(self, column.name)
-            if len(value) != count:
-                raise ContractBroken(f"Units.{column.name} has {len(value)} rows, but there are {count} names")
-        for name, kind in [("cost", torch.int64), ("after", torch.int64), ("strict", torch.bool)]:
-            if getattr(self, name).dtype != kind:
-                raise ContractBroken(f"Units.{name} must be {kind}, got {getattr(self, name).dtype}")
-
-    def __len__(self) -> int:
-        return len(self.name)
-
-    def wanted(self, margins: Tensor) -> Tensor:
-        """Which units their own margin asks for: (N, U) bool from (N, U) margins."""
-        strict = self.strict.to(margins.device)
-        return torch.where(strict, margins > 0, margins >= 0)
-
-    def admissible(self, decisions: Tensor) -> Tensor:
-        """The largest admissible decisions inside `decisions` (N, U): a unit runs only if the one it comes after does."""
-        closed = decisions.clone()
-        for unit, parent in enumerate(self.after.tolist()):
-            if parent >= 0:
-                closed[:, unit] &= closed[:, parent]
-        return closed
-
-    @classmethod
-    def gated(
-        cls, names: Sequence[str], owners: Sequence[str], cost: Sequence[int], *, kind: str = "block", threshold: float = 0.5
-    ) -> Units:
-        """Independent units with gate values in [0,1], each wanted strictly above `threshold`."""
-        count = len(names)
-        column = torch.ones(count, dtype=torch.float64)
-        return cls(
-            name=tuple(names),
-            kind=(kind,) * count,
-            owner=tuple(owners),
-            shape=((),) * count,
-            cost=torch.tensor(list(cost), dtype=torch.int64),
-            threshold=column * threshold,
-            low=column * 0,
-            high=column,
-            strict=torch.ones(count, dtype=torch.bool),
-            after=torch.full((count,), -1, dtype=torch.int64),
-        )
 
 
 @dataclass(frozen=True)
@@ -177,6 +100,10 @@ class Target(nn.Module, ABC):
     """Bumped when the numbers of this class change; part of every cell's key."""
     follows: ClassVar[str] = ""
     """The paper that the network follows, for people."""
+    unit: ClassVar[str] = ""
+    """What one unit is, for people."""
+    skipped: ClassVar[str] = ""
+    """What `execute` physically leaves out, for people."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     units: Units

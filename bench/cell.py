@@ -17,7 +17,7 @@ from torch import Tensor
 from bench import cost, judge, registry, weights
 from bench.api import Attack, Job, Output, Skip, Target, image_generator
 from bench.data import Dataset, open_dataset, subset
-from bench.errors import BudgetSpent, ContractBroken, PlanError, PluginError
+from bench.errors import BudgetSpent, ContractBroken, GatebenchError, PlanError, PluginError
 from bench.image import difference, psnr, squared_sum, ssim, to_float
 from bench.provenance import record
 from bench.store import CellFolder, write_json
@@ -65,6 +65,8 @@ def build(kind: str, document: Mapping[str, Any]) -> Any:
         return made(**params)
     except PluginError:
         raise
+    except GatebenchError as error:
+        raise PluginError(f"{kind} {document['name']!r}: {error.message}", hint=error.hint) from error
     except Exception as error:
         raise PluginError(f"{kind} {document['name']!r} cannot be made with {params}: {type(error).__name__}: {error}") from error
 

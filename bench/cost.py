@@ -87,7 +87,7 @@ FREE = frozenset(
     _fused_rms_norm _native_batch_norm_legit _prelu_kernel _safe_softmax avg_pool1d avg_pool3d channel_shuffle col2im exponential glu
     grid_sampler_2d hardswish isin kthvalue log_sigmoid_forward max_pool3d_with_indices narrow native_channel_shuffle normal random
     rrelu_with_noise split_copy squeeze_copy unsafe_chunk unsafe_split unsafe_split_with_sizes uniform upsample_linear1d
-    upsample_nearest1d view_copy
+    upsample_nearest1d view_copy floor_divide
     """.split()
 )
 """Operators that multiply nothing worth counting: views, indexing, reductions, normalisation, pooling, creation."""

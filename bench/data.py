@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -95,6 +96,43 @@ class PixelDataset(Dataset):
 
     def pixels(self, indices: Sequence[int]) -> Array:
         return self._pictures[list(indices)].transpose(0, 3, 1, 2).copy()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the images of a data set, numbered anew.
+
+    Attributes:
+        whole: the data set. indices: the place of each image in it.
+    """
+
+    whole: Dataset
+    indices: tuple[int, ...]
+
+    @property
+    def flip_allowed(self) -> bool:
+        """Whether a mirrored image keeps its class."""
+        return self.whole.flip_allowed
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """(n,) int64 tensor."""
+        return self.whole.labels[list(self.indices)]
+
+    def images(self, indices: Iterable[int]) -> Tensor:
+        """(n, 3, H, W) uint8 tensor of the images at `indices` of this part."""
+        return self.whole.images(self.indices[index] for index in indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def split_off(dataset: Dataset, share: float) -> tuple[Part, Part]:
+    """(the others, a share of the images): the first ones in the fixed order of `subset`, and none where the share is 0."""
+    chosen = sorted(subset(dataset, round(share * len(dataset)))) if share else []
+    held = set(chosen)
+    rest = tuple(index for index in range(len(dataset)) if index not in held)
+    return Part(dataset, rest), Part(dataset, tuple(chosen))
 
 
 def content_ids(split: str, pictures: Array, labels: Array) -> tuple[str, ...]:

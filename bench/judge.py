@@ -135,7 +135,8 @@ def probe(target: Target, images: Tensor) -> Noise:
     for i, how, single in singles:
         apart = float((single.logits[0] - batch.logits[i]).abs().max())
         same = torch.equal(single.decisions[0], batch.decisions[i])
-        moved = float((single.margins[0] - batch.margins[i]).abs().max()) if len(target.units) else 0.0
+        known = reached(target, single.decisions)[0]
+        moved = float(((single.margins[0] - batch.margins[i]).abs() * known).max()) if len(target.units) else 0.0
         if same and (apart > COMPANY_TOLERANCE * scale or moved > COMPANY_TOLERANCE):
             what = "execute disagrees with forward" if how == "by execute" else "the result of an image depends on the others in its batch"
             raise ContractBroken(f"{what}: logits differ by {apart:.3g}, margins by {moved:.3g}")
@@ -148,6 +149,12 @@ def probe(target: Target, images: Tensor) -> Noise:
             where = target.units.name[int(differ.nonzero()[0])]
             raise ContractBroken(f"image {i} {how} decides {where} otherwise than in the batch, with a margin beyond float noise")
     return noise
+
+
+def reached(target: Target, decisions: Tensor) -> Tensor:
+    """(N, U) bool: the units whose own gate was read, because what they come after ran; `execute` need not know other margins."""
+    after = target.units.after.to(decisions.device)
+    return (after < 0) | decisions[:, after.clamp(min=0)]
 
 
 def consistent(output: Output, target: Target) -> None:

@@ -1,4 +1,4 @@
-"""The training loop that all recipes share: data, schedule, checkpoints, and the numbers that go into the manifest.
+"""The training loop that all recipes share: data, schedule, checkpoints.
 
 A recipe brings stages; a stage brings settings, a network and a loss. What is random depends on the seed and the epoch
 alone, and a checkpoint is written after every epoch, so a training that was killed goes on and ends in the same bits.
@@ -10,7 +10,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -22,10 +22,25 @@ from torch import Tensor
 
 from bench.api import Target
 from bench.atomic import write_atomic
-from bench.data import Dataset
+from bench.data import Dataset, Part, split_off
 from bench.errors import DiskError, PlanError, RunFolderError, WeightsError
 
 Schedule = Literal["one-cycle", "step", "constant"]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training stands when a loss is asked for.
+
+    Attributes:
+        done: the share of the training that lies behind, in [0,1).
+        generator: on the CPU; the only source of randomness.
+        history: of each epoch so far, the means of what the stage showed.
+    """
+
+    done: float
+    generator: torch.Generator
+    history: Sequence[Mapping[str, float]] = ()
 
 
 class Stage(Protocol):
@@ -51,41 +66,42 @@ class Stage(Protocol):
     def optimiser(self) -> Literal["adamw", "sgd"]: ...
     @property
     def weight_decay(self) -> float: ...
+    @property
+    def held_out(self) -> float:
+        """The share of the training images that no step sees; `finish` may look at them."""
 
     def target_params(self) -> dict[str, Any]:
         """The parameters under which the trained network is used."""
-        ...
 
     def build(self, classes: int) -> Target:
         """The network to train, with fresh weights drawn from torch's global generator."""
-        ...
+
+    def adopt(self, start: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The weights it starts from, under the names that this network has for them."""
 
     def begin(self, target: Target) -> None:
         """Called once on the weights it starts from, before the first step."""
-        ...
 
-    def set_mode(self, target: Target) -> None:
-        """Called before each epoch: what is in training mode and what is not."""
-        ...
+    def groups(self, target: Target) -> list[dict[str, Any]]:
+        """The optimiser's groups: "params", and where they differ "scale" (on the learning rate) and "weight_decay"."""
 
-    def loss(
-        self, target: Target, images: Tensor, labels: Tensor, done: float, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch of images in [0,1], and what is worth showing.
+    def begin_epoch(self, target: Target, history: Sequence[Mapping[str, float]]) -> None:
+        """Called before each epoch with the means of those before: what is in training mode and what is not."""
 
-        Args:
-            done: the share of the training that lies behind, in [0,1).
-            generator: on the CPU; the only source of randomness.
-        """
-        ...
+    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch of images in [0,1], and what is worth showing: name -> number."""
+
+    def end_epoch(self, target: Target, history: Sequence[Mapping[str, float]]) -> None:
+        """Called after each epoch; its own means are the last of `history`."""
+
+    def finish(self, target: Target, held: Part) -> None:
+        """Called once on the trained network, on the CPU in evaluation mode, with the images that were held out, if any."""
 
     def weights_name(self, stage: str) -> str:
         """The name of the weights, without the data set."""
-        ...
 
     def twin_name(self) -> str:
         """The name of the weights, without the data set, of the network whose accuracy this one's is held against."""
-        ...
 
 
 class Recipe(Protocol):
@@ -141,24 +157,18 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A target on all clean images of a split, in float32.
+class Trained:
+    """What a training leaves.
 
     Attributes:
-        accuracy: share of images classified rightly.
-        clean_saving: 1 - mean executed MACs / ceiling.
-        spread: standard deviation over images of executed MACs / ceiling.
-        ceiling: MACs.
-        opening_rates: of each unit, the share of images that run it.
-        gates_varying: how many units open between 5 % and 95 % of the time.
+        target: in evaluation mode, on the CPU.
+        seconds: of training, over all attempts.
+        history: of each epoch, the means over its steps of the loss and of what the stage showed.
     """
 
-    accuracy: float
-    clean_saving: float
-    spread: float
-    ceiling: int
-    opening_rates: tuple[float, ...]
-    gates_varying: int
+    target: Target
+    seconds: float
+    history: tuple[Mapping[str, float], ...]
 
 
 def pick_device(name: str) -> torch.device:
@@ -187,7 +197,7 @@ def train(
     start: Mapping[str, Tensor] | None = None,
     device: torch.device,
     watch: Watch | None = None,
-) -> tuple[Target, float]:
+) -> Trained:
     """Train to the end, going on from `checkpoint` if it is there.
 
     Args:
@@ -197,9 +207,6 @@ def train(
         start: weights to start from; entries that the network has and these have not keep their fresh values.
         device: where to compute.
         watch: whom to tell.
-
-    Returns:
-        The trained target in evaluation mode on the CPU, and the seconds of training it took, over all attempts.
 
     Raises:
         RunFolderError: the checkpoint belongs to a training with other settings.
@@ -212,23 +219,29 @@ def train(
     torch.manual_seed(training.seed)
     target = stage.build(len(data.classes))
     if start is not None:
-        _load_start(target, start)
+        _load_start(target, stage.adopt(start))
     stage.begin(target)
     target = target.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = _optimiser(stage, target)
-    first, seconds = 0, 0.0
+    history: list[Mapping[str, float]] = []
+    seconds = 0.0
     if checkpoint.exists():
-        first, seconds = _restore(checkpoint, training, target, optimiser, watch)
-    steps = math.ceil(len(data) / stage.batch)
-    for epoch in range(first, stage.epochs):
+        history, seconds = _restore(checkpoint, training, target, optimiser, watch)
+    seen, held = split_off(data, stage.held_out)
+    for epoch in range(len(history), stage.epochs):
         began = time.monotonic()
-        means = _run_epoch(training, data, target, optimiser, epoch, steps, device, watch)
+        stage.begin_epoch(target, tuple(history))
+        means = _run_epoch(training, seen, target, optimiser, tuple(history), device, watch)
+        history.append(means)
+        stage.end_epoch(target, tuple(history))
         seconds += time.monotonic() - began
         if not math.isfinite(means["loss"]):
             raise WeightsError(f"the loss is not finite in epoch {epoch + 1}", hint="try a smaller --set lr=…, or --precision fp32")
-        _save(checkpoint, training, epoch + 1, seconds, target, optimiser)
+        _save(checkpoint, training, history, seconds, target, optimiser)
         watch.epoch(Epoch(epoch + 1, stage.epochs, means, seconds))
-    return target.to("cpu", memory_format=torch.contiguous_format).eval(), seconds  # type: ignore[call-overload]
+    target = target.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    stage.finish(target, held)
+    return Trained(target, seconds, tuple(history))
 
 
 def augment(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
@@ -263,29 +276,6 @@ def learning_rate(schedule: Schedule, done: float) -> float:
     return _cosine(1.0, 1 / 250_000, (done - rise) / (1 - rise))
 
 
-def measure(target: Target, data: Dataset, *, batch: int = 100) -> Measured:
-    """Evaluate a target, in evaluation mode, on every image of a split, without autocast."""
-    device = next((parameter.device for parameter in target.parameters()), torch.device("cpu"))
-    right, macs, decisions = [], [], []
-    with torch.no_grad():
-        for start in range(0, len(data), batch):
-            rows = range(start, min(start + batch, len(data)))
-            output = target((data.images(rows).to(torch.float32) / 255).to(device))
-            right.append(output.logits.argmax(1).cpu() == data.labels[start : rows.stop])
-            macs.append(target.macs(output.decisions).cpu())
-            decisions.append(output.decisions.cpu())
-    spent = torch.cat(macs).to(torch.float64) / target.ceiling
-    rates = torch.cat(decisions).to(torch.float64).mean(0)
-    return Measured(
-        accuracy=round(float(torch.cat(right).to(torch.float64).mean()), 6),
-        clean_saving=round(1 - float(spent.mean()), 6),
-        spread=round(float(spent.std(correction=0)), 6),
-        ceiling=target.ceiling,
-        opening_rates=tuple(round(rate, 4) for rate in rates.tolist()),
-        gates_varying=int(((rates > 0.05) & (rates < 0.95)).sum()),
-    )
-
-
 def _cosine(low: float, high: float, share: float) -> float:
     return high + (low - high) * (1 + math.cos(math.pi * share)) / 2
 
@@ -296,35 +286,36 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 
 
 def _optimiser(stage: Stage, target: Target) -> torch.optim.Optimizer:
+    groups = stage.groups(target)
     if stage.optimiser == "sgd":
-        return torch.optim.SGD(target.parameters(), lr=stage.lr, momentum=0.9, weight_decay=stage.weight_decay)
-    return torch.optim.AdamW(target.parameters(), lr=stage.lr, weight_decay=stage.weight_decay)
+        return torch.optim.SGD(groups, lr=stage.lr, momentum=0.9, nesterov=True, weight_decay=stage.weight_decay)
+    return torch.optim.AdamW(groups, lr=stage.lr, weight_decay=stage.weight_decay)
 
 
 def _run_epoch(
     training: Training,
-    data: Dataset,
+    data: Part,
     target: Target,
     optimiser: torch.optim.Optimizer,
-    epoch: int,
-    steps: int,
+    history: Sequence[Mapping[str, float]],
     device: torch.device,
     watch: Watch,
 ) -> dict[str, float]:
     """One pass over the data; the means of what the stage shows."""
-    stage, total = training.stage, steps * training.stage.epochs
+    stage, epoch = training.stage, len(history)
+    steps = math.ceil(len(data) / stage.batch)
+    total = steps * stage.epochs
     generator = _generator(training.seed, epoch)
     order = torch.randperm(len(data), generator=generator)
-    stage.set_mode(target)
     sums: dict[str, float] = {}
     for step, rows in enumerate(order.split(stage.batch)):
-        done = (epoch * steps + step) / total
+        moment = Moment((epoch * steps + step) / total, generator, history)
         for group in optimiser.param_groups:
-            group["lr"] = stage.lr * learning_rate(stage.schedule, done)
+            group["lr"] = stage.lr * group.get("scale", 1.0) * learning_rate(stage.schedule, moment.done)
         images = augment(data.images(rows.tolist()), generator, flip=data.flip_allowed)
         images = images.to(device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-            loss, shown = stage.loss(target, images, data.labels[rows].to(device), done, generator)
+            loss, shown = stage.loss(target, images, data.labels[rows].to(device), moment)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -357,26 +348,36 @@ def _make_folder(folder: Path) -> None:
         raise DiskError(f"cannot make {folder}: {error.strerror}", hint="--out names another folder") from error
 
 
-def _save(path: Path, training: Training, epochs: int, seconds: float, target: Target, optimiser: torch.optim.Optimizer) -> None:
+def _save(
+    path: Path,
+    training: Training,
+    history: Sequence[Mapping[str, float]],
+    seconds: float,
+    target: Target,
+    optimiser: torch.optim.Optimizer,
+) -> None:
     buffer = io.BytesIO()
     content = {
         "training": json.dumps(training.document(), sort_keys=True),
         "environment": json.dumps(_environment(target), sort_keys=True),
-        "epochs": epochs,
+        "history": json.dumps(history),
         "seconds": seconds,
         "target": target.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
     torch.save(content, buffer)
+    _make_folder(path.parent)  # another training that ended may have cleared it away
     write_atomic(path, buffer.getvalue())
 
 
-def _restore(path: Path, training: Training, target: Target, optimiser: torch.optim.Optimizer, watch: Watch) -> tuple[int, float]:
-    """(epochs done, seconds spent) of the checkpoint, after loading it."""
+def _restore(
+    path: Path, training: Training, target: Target, optimiser: torch.optim.Optimizer, watch: Watch
+) -> tuple[list[Mapping[str, float]], float]:
+    """(the means of the epochs done, seconds spent) of the checkpoint, after loading it."""
     try:
         content = torch.load(io.BytesIO(path.read_bytes()), weights_only=True, map_location="cpu")
         then, now = json.loads(content["training"]), json.loads(json.dumps(training.document()))
-        environment = json.loads(content["environment"])
+        environment, history = json.loads(content["environment"]), json.loads(content["history"])
     except Exception as error:  # a damaged file fails in many ways, all of them meaning the same
         raise WeightsError(f"{path} is no whole checkpoint: {error}", hint="--fresh starts this training anew") from error
     changed = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
@@ -385,9 +386,9 @@ def _restore(path: Path, training: Training, target: Target, optimiser: torch.op
         raise RunFolderError(f"{path} belongs to a training with other settings\n{told}", hint="--fresh starts this training anew")
     target.load_state_dict(content["target"])
     optimiser.load_state_dict(content["optimiser"])
-    watch.note(f"going on after epoch {content['epochs']}")
+    watch.note(f"going on after epoch {len(history)}")
     here = _environment(target)
     other = [f"{name} {environment.get(name)} -> {value}" for name, value in here.items() if environment.get(name) != value]
     if other:
         watch.note(f"not bit for bit the same as without the interruption: {', '.join(other)}")
-    return content["epochs"], content["seconds"]
+    return history, content["seconds"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import json
 import math
 import os
 import re
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.toml"
 NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,95}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*\.safetensors")
+_RECORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*\.json")
 _HEAD = "Weights of gatebench: one table a set. Written by 'gatebench train' and 'gatebench weights import'."
 
 
@@ -47,7 +49,9 @@ class Entry:
         accuracy, static_accuracy: on the test images; of the static twin trained by the same recipe.
         clean_saving: 1 - executed MACs / ceiling on clean test images. ceiling: MACs.
         spread: standard deviation of executed MACs over test images, as a share of the ceiling.
-        gates_varying: gates open for 5 to 95 % of the test images. opening_rates: share of images that open each gate.
+        gates_varying: gates open for 5 to 95 % of the test images.
+        opening_rates: share of images that open each gate; where gates form a map (channels, positions), the map's mean.
+        record, record_sha256: the file with what `read_record` returns, and its digest.
         more: further keys of the table.
     """
 
@@ -73,6 +77,8 @@ class Entry:
     opening_rates: tuple[float, ...] | None = None
     epochs: int | None = None
     seconds: float | None = None
+    record: str = ""
+    record_sha256: str = ""
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -202,16 +208,41 @@ def read_state(entry: Entry) -> dict[str, Tensor]:
         raise WeightsError(f"weights {entry.name!r}: {entry.path} is no safetensors file: {error}") from error
 
 
-def add_entry(folder: Path, name: str, state: Mapping[str, Tensor], values: Mapping[str, Any]) -> Entry:
+def read_record(entry: Entry) -> dict[str, Any] | None:
+    """What was noted while training and measuring, too long for the manifest; None where nothing was.
+
+    Keys: "curves" (metric -> number of each epoch), "rates" (of each unit, the share of test images that run it) and
+    "owners" ([name, kind, shape, number of units] of each owner of units, in order).
+
+    Raises:
+        WeightsError: the file is missing or altered.
+    """
+    if not entry.record:
+        return None
+    path = entry.folder / entry.record
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"weights {entry.name!r}: {path}: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != entry.record_sha256:
+        raise WeightsError(f"weights {entry.name!r}: {path} was altered")
+    found: dict[str, Any] = json.loads(data)
+    return found
+
+
+def add_entry(
+    folder: Path, name: str, state: Mapping[str, Tensor], values: Mapping[str, Any], record: Mapping[str, Any] | None = None
+) -> Entry:
     """Write tensors and their table into `folder`, replacing an entry of that name.
 
-    The same tensors give the same bytes. Each of the two files is there whole or not at all; two processes that add to
+    The same tensors give the same bytes. Each of the files is there whole or not at all; two processes that add to
     one folder wait for each other.
 
     Args:
         folder: made if it is not there. name: small letters, digits and . _ @ + -.
         state: name -> tensor, all of them finite.
         values: keys of `Entry` (target at least; file, sha256 and bytes are filled in) and any others worth keeping.
+        record: as `read_record` returns it; plain values.
 
     Raises:
         PlanError: the name cannot be used. WeightsError: a tensor is not finite, or a value has the wrong type.
@@ -234,6 +265,9 @@ def add_entry(folder: Path, name: str, state: Mapping[str, Tensor], values: Mapp
         **{key: value for key, value in values.items() if key not in ("file", "sha256", "bytes", "more")},
         **values.get("more", {}),
     }
+    noted = b"" if record is None else (json.dumps(record, sort_keys=True) + "\n").encode()
+    if noted:
+        table |= {"record": f"{name}.json", "record_sha256": hashlib.sha256(noted).hexdigest()}
     problems: list[str] = []
     entry = _entry(name, table, folder, "own", problems)
     if entry is None:
@@ -246,6 +280,8 @@ def add_entry(folder: Path, name: str, state: Mapping[str, Tensor], values: Mapp
         tables = {known.name: _table(known) for known in read_manifest(folder).values()}
         tables[name] = _table(entry)
         write_atomic(entry.path, data)
+        if noted:
+            write_atomic(folder / entry.record, noted)
         write_atomic(folder / MANIFEST, dump_tables(dict(sorted(tables.items())), _HEAD).encode())
     return entry
 
@@ -290,7 +326,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "file": (str,), "sha256": (str,), "target": (str,), "bytes": (int,), "licence": (str,), "params": (dict,), "dataset": (str,),
     "recipe": (str,), "stage": (str,), "seed": (int,), "accuracy": (int, float), "static_accuracy": (int, float),
     "clean_saving": (int, float), "spread": (int, float), "ceiling": (int,), "gates_varying": (int,), "opening_rates": (list, tuple),
-    "epochs": (int,), "seconds": (int, float),
+    "epochs": (int,), "seconds": (int, float), "record": (str,), "record_sha256": (str,),
 }  # fmt: skip
 
 
@@ -312,6 +348,8 @@ def _entry(name: str, table: object, folder: Path, origin: str, problems: list[s
         wrong.append(f"[{name}] file = {table['file']!r} is no plain name of a safetensors file")
     if not wrong and not re.fullmatch(r"[0-9a-f]{64}", table["sha256"]):
         wrong.append(f"[{name}] sha256 is not 64 hexadecimal digits")
+    if not wrong and not _RECORD.fullmatch(table.get("record", "none.json")):
+        wrong.append(f"[{name}] record = {table['record']!r} is no plain name of a JSON file")
     if wrong:
         problems += wrong
         return None

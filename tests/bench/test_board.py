@@ -130,6 +130,7 @@ def test_numbers_by_hand(world):
     assert cell.recovery.low < 0.4 < cell.recovery.high
     assert cell.clean_saving.value == pytest.approx(0.5)
     assert cell.surviving_saving.value == pytest.approx(0.3)
+    assert (cell.clean_efficacy.value, cell.adversarial_efficacy.value) == pytest.approx((0.625, 0.375))
     assert cell.block_recovery == pytest.approx((3 - 1) / (3 - 1)), "two of two skipped blocks are run again"
     assert (cell.clean_accuracy.value, cell.adversarial_accuracy.value, cell.agreement.value) == (1, 0, 0)
     assert cell.clean_accuracy.low == pytest.approx(stats.wilson(4, 4)[0]), "all agree: Wilson"

@@ -134,8 +134,7 @@ def test_archives(path):
         read_checkpoint(path)
     with open(path, "wb") as file:
         np.savez(file, a=np.ones(3))
-    with pytest.raises(WeightsError, match="numpy archive"):
-        read_checkpoint(path)
+    assert read_checkpoint(path).state["a"].tolist() == [1, 1, 1], "an .npz under any name"
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])

@@ -8,7 +8,7 @@ import bench.data
 from bench.cli import cli
 from bench.data import Dataset
 from bench.errors import PlanError, UnknownName, WeightsError
-from bench.weights import read_manifest, read_state
+from bench.weights import read_manifest, read_record, read_state
 from targets.resnet import ResNet
 from targets.skipnet import SkipNet
 
@@ -55,8 +55,11 @@ def test_a_chain_of_stages(tmp_path):
     output = run("skipnet", "--stage", "hrl", *SMALL, "--out", str(out), "--from", "skipnet-8-budget@few", "--set", "alpha=0.5")
     assert sorted(path.name for path in out.iterdir()) == [
         "manifest.toml",
+        "resnet-8-static@few.json",
         "resnet-8-static@few.safetensors",
+        "skipnet-8-budget@few.json",
         "skipnet-8-budget@few.safetensors",
+        "skipnet-8-hrl@few.json",
         "skipnet-8-hrl@few.safetensors",
     ]
     entries = read_manifest(out)
@@ -71,6 +74,10 @@ def test_a_chain_of_stages(tmp_path):
     assert budget.licence == "MIT"
     assert (budget.recipe, budget.stage, budget.seed, budget.epochs, budget.dataset) == ("skipnet", "budget", 0, 2, "few")
     assert len(budget.opening_rates) == len(SkipNet(depth=8).units)
+    record = read_record(budget)
+    assert record["rates"] == list(budget.opening_rates)
+    assert record["owners"] == [[name, "block", [], 1] for name in SkipNet(depth=8).units.owner]
+    assert {name: len(curve) for name, curve in record["curves"].items()} == {"loss": 2, "accuracy": 2, "open": 2}
 
     target = SkipNet(**budget.params).eval()
     target.load_state_dict(read_state(budget))

@@ -15,13 +15,14 @@ PACKAGES = ("bench", "attacks", "targets", "reports")
 FLOORS = [
     {"errors", "keys", "home", "memory", "bench"},
     {"atomic", "threat", "stats", "signature", "toml_writer"},
-    {"image", "api"},
+    {"image", "units"},
+    {"api"},
     {"registry", "executors"},
     {"data", "datasets", "weights", "checkpoint", "cost", "suites", "speeds", "provenance", "store"},
     {"params", "plan", "plan_file", "plan_schema", "judge", "view", "seal"},
-    {"config", "cell", "ranking", "rows"},
+    {"config", "cell", "ranking", "rows", "cards"},
     {"board", "run", "executors.local", "executors.worker"},
-    {"testing", "training"},
+    {"testing", "training", "measuring"},
     {"cli", "__main__"},
 ]
 """Modules of bench from the ground up; a module may import from its own floor and from those below."""

@@ -164,3 +164,14 @@ def test_ranks_are_shared_where_the_difference_is_not_significant():
     assert stats.shared_ranks(means, tests, best=min) == [4, 2, 1, 1]
     assert stats.shared_ranks([1.0, 1.0], [(0, 1, 0.0)]) == [1, 1], "equal means are never ranked apart"
     assert stats.shared_ranks([3.0], []) == [1]
+
+
+def test_efficacy_is_the_area_under_the_curve_of_images_finished():
+    macs = np.array([2, 6, 6, 10])
+    found = stats.efficacy(macs, 2, 10)
+    assert found.tolist() == [1.0, 0.5, 0.5, 0.0]
+    costs = np.linspace(0, 1, 100_001)
+    finished = ((macs[:, None] - 2) / 8 <= costs).mean(0)
+    assert found.mean() == pytest.approx(finished.mean(), abs=1e-4)
+    assert stats.efficacy(np.array([2, 2]), 2, 10).mean() == 1.0, "everyone leaves at once"
+    assert stats.efficacy(np.array([10, 10]), 2, 10).mean() == 0.0, "nobody leaves before the end"

@@ -1,17 +1,18 @@
 """The training loop: crops, schedules, checkpoints that go on bit for bit, and the numbers in the manifest."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
+from bench.data import subset
 from bench.errors import DiskError, PlanError, RunFolderError, WeightsError
-from bench.training import Training, Watch, augment, learning_rate, measure, pick_device, train
+from bench.training import Training, Watch, augment, learning_rate, pick_device, train
 from targets.recipes.skipnet import BudgetStage, HybridStage, StaticStage
 from targets.skipnet import SkipNet
 
@@ -53,7 +54,7 @@ STAGES = [
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
 def test_an_interrupted_training_ends_in_the_same_bits(stage, tmp_path):
-    whole, _ = train(training(stage), Few(), tmp_path / "whole.pt", device=CPU)
+    whole = train(training(stage), Few(), tmp_path / "whole.pt", device=CPU).target
 
     class Enough(Exception):
         pass
@@ -68,13 +69,14 @@ def test_an_interrupted_training_ends_in_the_same_bits(stage, tmp_path):
     torch.rand(17)  # whatever else has drawn from the global generator
     epochs = []
     watch = Watch(epoch=lambda epoch: epochs.append(epoch.number), note=notes.append)
-    resumed, seconds = train(training(stage), Few(), tmp_path / "cut.pt", device=CPU, watch=watch)
+    again = train(training(stage), Few(), tmp_path / "cut.pt", device=CPU, watch=watch)
+    resumed = again.target
     assert epochs == [2, 3]
     assert notes == ["going on after epoch 1"]
     assert same(whole, resumed)
     assert not resumed.training
-    assert seconds > 0
-    other, _ = train(training(stage, seed=1), Few(), tmp_path / "other.pt", device=CPU)
+    assert again.seconds > 0
+    other = train(training(stage, seed=1), Few(), tmp_path / "other.pt", device=CPU).target
     assert not same(whole, other)
 
 
@@ -94,10 +96,67 @@ train(training(STAGES[0]), Few(), Path({str(tmp_path / "killed.pt")!r}), device=
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["killed.pt"]
     notes = []
-    resumed, _ = train(training(STAGES[0]), Few(), tmp_path / "killed.pt", device=CPU, watch=Watch(note=notes.append))
+    resumed = train(training(STAGES[0]), Few(), tmp_path / "killed.pt", device=CPU, watch=Watch(note=notes.append)).target
     assert notes == ["going on after epoch 1"]
-    whole, _ = train(training(STAGES[0]), Few(), tmp_path / "whole.pt", device=CPU)
+    whole = train(training(STAGES[0]), Few(), tmp_path / "whole.pt", device=CPU).target
     assert same(whole, resumed)
+
+
+def test_a_stage_is_told_of_every_epoch_and_kept_from_what_is_held_out(tmp_path):
+    told, seen = [], set()
+
+    @dataclass(frozen=True, kw_only=True)
+    class Telling(StaticStage):
+        def begin_epoch(self, target, history):
+            super().begin_epoch(target, history)
+            told.append(("begin", [sorted(means) for means in history]))
+
+        def loss(self, target, images, labels, moment):
+            seen.update(labels.tolist())
+            assert len(moment.history) == len(told) // 2
+            return super().loss(target, images, labels, moment)
+
+        def end_epoch(self, target, history):
+            assert target.training
+            told.append(("end", [sorted(means) for means in history]))
+
+        def finish(self, target, held):
+            assert not target.training
+            told.append(("finish", held.labels.tolist(), held.images([0]).tolist()))
+
+    data = Few()
+    data.ids = tuple(f"{place:02}" for place in range(len(data)))
+    data.labels = torch.arange(30)
+    stage = Telling(depth=8, epochs=2, batch=10, held_out=0.1)
+    data.classes = tuple(map(str, range(30)))
+    trained = train(training(stage), data, tmp_path / "c.pt", device=CPU)
+    kept = sorted(subset(data, 3))
+    means = ["accuracy", "loss"]
+    assert told == [
+        ("begin", []),
+        ("end", [means]),
+        ("begin", [means]),
+        ("end", [means, means]),
+        ("finish", kept, data.images([kept[0]]).tolist()),
+    ]
+    assert seen == set(range(30)) - set(kept)
+    assert [sorted(epoch) for epoch in trained.history] == [means, means]
+
+
+def test_groups_of_parameters_have_their_own_pace(tmp_path):
+    @dataclass(frozen=True, kw_only=True)
+    class Halves(StaticStage):
+        def groups(self, target):
+            slow = [target.fc.weight, target.fc.bias]
+            others = [value for name, value in target.named_parameters() if not name.startswith("fc.")]
+            return [{"params": others}, {"params": slow, "scale": 0.0}]
+
+    stage = Halves(depth=8, epochs=1, batch=10, weight_decay=0.0)
+    trained = train(training(stage), Few(), tmp_path / "c.pt", device=CPU).target
+    torch.manual_seed(0)
+    fresh = stage.build(3)
+    assert torch.equal(trained.fc.weight, fresh.fc.weight)
+    assert not torch.equal(trained.conv1.weight, fresh.conv1.weight)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
@@ -108,6 +167,14 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     assert "seed" not in str(error.value)
     with pytest.raises(RunFolderError, match=r"seed: 0 there, 5 now"):
         train(training(stage, seed=5), Few(), tmp_path / "c.pt", device=CPU)
+
+
+def test_a_folder_that_another_training_cleared_away_is_made_again(tmp_path):
+    folder = tmp_path / "checkpoints"
+    stage = StaticStage(depth=8, epochs=2, batch=15)
+    watch = Watch(step=lambda done, total: shutil.rmtree(folder, ignore_errors=True))
+    train(training(stage), Few(), folder / "c.pt", device=CPU, watch=watch)
+    assert (folder / "c.pt").is_file()
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
@@ -136,10 +203,10 @@ def test_a_stage_starts_from_the_weights_it_is_given(tmp_path):
     stage = HybridStage(depth=8, epochs=1, batch=30, lr=1e-12, weight_decay=0.0, temperature=1.0)
     torch.manual_seed(9)
     before = SkipNet(depth=8, num_classes=3)
-    after, _ = train(training(stage), Few(), tmp_path / "a.pt", start=before.state_dict(), device=CPU)
+    after = train(training(stage), Few(), tmp_path / "a.pt", start=before.state_dict(), device=CPU).target
     for name, value in before.state_dict().items():
         torch.testing.assert_close(after.state_dict()[name], value)
-    twin, _ = train(training(StaticStage(depth=8, epochs=1)), Few(), tmp_path / "s.pt", device=CPU)
+    twin = train(training(StaticStage(depth=8, epochs=1)), Few(), tmp_path / "s.pt", device=CPU).target
     train(training(stage), Few(), tmp_path / "b.pt", start=twin.state_dict(), device=CPU)  # gates stay as drawn
     with pytest.raises(WeightsError, match="another network") as error:
         train(training(StaticStage(depth=8, epochs=1)), Few(), tmp_path / "c.pt", start=before.state_dict(), device=CPU)
@@ -186,33 +253,6 @@ def test_schedules():
     assert learning_rate("one-cycle", 0.3) == pytest.approx(1.0)
 
 
-def test_measured_by_hand():
-    spent = torch.tensor([100, 60, 60, 20])
-    decisions = torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.bool)
-
-    class Told(torch.nn.Module):
-        ceiling = 100
-
-        def forward(self, images):
-            rows = (images[:, 0, 0, 0] * 255).round().long()
-            return SimpleNamespace(logits=torch.nn.functional.one_hot(rows % 3, 3).float(), decisions=decisions[rows])
-
-        def macs(self, decisions):
-            return 20 + 40 * decisions[:, 1:].sum(1)
-
-    data = SimpleNamespace(
-        labels=torch.tensor([0, 1, 2, 1]), images=lambda rows: torch.tensor(list(rows)).view(-1, 1, 1, 1).to(torch.uint8)
-    )
-    data = type("Data", (), {"__len__": lambda self: 4, "labels": data.labels, "images": staticmethod(data.images)})()
-    found = measure(Told(), data, batch=3)
-    assert found.accuracy == 0.75
-    assert found.clean_saving == pytest.approx(0.4)
-    assert found.spread == pytest.approx(float(spent.double().std(correction=0)) / 100, abs=1e-6)
-    assert found.opening_rates == (1.0, 0.5, 0.5)
-    assert found.gates_varying == 2
-    assert found.ceiling == 100
-
-
 def test_devices():
     assert pick_device("cpu") == CPU
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
@@ -237,6 +277,6 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
 def test_training_on_cuda(stage, tmp_path):
-    target, _ = train(training(stage), Few(), tmp_path / "c.pt", device=torch.device("cuda"))
+    target = train(training(stage), Few(), tmp_path / "c.pt", device=torch.device("cuda")).target
     assert next(target.parameters()).device.type == "cpu"
     assert all(bool(torch.isfinite(value).all()) for value in target.state_dict().values())

@@ -206,3 +206,22 @@ def test_load_into_lists_everything():
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items()), "all of them or none"
     weights.load_into(net, {key: value + 1 for key, value in good.items()})
     assert torch.equal(net[0].weight, before["0.weight"] + 1)
+
+
+def test_a_record_lies_beside_the_weights(tmp_path):
+    record = {"curves": {"loss": [2.0, 1.0]}, "rates": [0.5, 1.0], "owners": [["a", "block", [], 2]]}
+    weights.add_entry(tmp_path, "one", {"w": torch.zeros(2)}, {"target": "resnet"}, record)
+    entry = weights.read_manifest(tmp_path)["one"]
+    assert weights.read_record(entry) == record
+    (tmp_path / entry.record).write_text("{}")
+    with pytest.raises(WeightsError, match=r"one\.json was altered"):
+        weights.read_record(entry)
+    (tmp_path / entry.record).unlink()
+    with pytest.raises(WeightsError, match=r"one\.json"):
+        weights.read_record(entry)
+    weights.add_entry(tmp_path, "two", {"w": torch.zeros(2)}, {"target": "resnet"})
+    assert weights.read_record(weights.read_manifest(tmp_path)["two"]) is None
+    text = (tmp_path / "manifest.toml").read_text().replace('"one.json"', '"../one.json"')
+    (tmp_path / "manifest.toml").write_text(text)
+    with pytest.raises(WeightsError, match="no plain name of a JSON file"):
+        weights.read_manifest(tmp_path)
