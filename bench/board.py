@@ -38,6 +38,7 @@ class BoardCell:
         classes: class names, where the data set has them.
         floor, ceiling: MACs; clean_macs, adversarial_macs, float_macs: means.
         recovery: (adversarial - clean) / (ceiling - clean), ratio of means; float_recovery: of the float images.
+        clean_efficacy, adversarial_efficacy: area under the curve of images finished by cost (`bench.stats.efficacy`).
         mean_recovery: mean of per-image ratios; block_recovery: the block-count ratio of the original code.
         clean_saving, surviving_saving: 1 - macs / ceiling.
         clean_accuracy, adversarial_accuracy, agreement: shares.
@@ -70,6 +71,8 @@ class BoardCell:
     block_recovery: float | None = None
     clean_saving: Estimate = UNDEFINED
     surviving_saving: Estimate = UNDEFINED
+    clean_efficacy: Estimate = UNDEFINED
+    adversarial_efficacy: Estimate = UNDEFINED
     clean_accuracy: Estimate = UNDEFINED
     adversarial_accuracy: Estimate = UNDEFINED
     agreement: Estimate = UNDEFINED
@@ -270,6 +273,8 @@ def _measured(cell: BoardCell, described: Mapping[str, Any], columns: Mapping[st
         block_recovery=float((columns["adversarial_decisions"] - columns["clean_decisions"]).mean() / blocks) if blocks > 0 else None,
         clean_saving=stats.mean_estimate(1 - clean / ceiling, weights),
         surviving_saving=stats.mean_estimate(1 - adversarial / ceiling, weights),
+        clean_efficacy=stats.mean_estimate(stats.efficacy(clean, floor, ceiling), weights) if floor < ceiling else UNDEFINED,
+        adversarial_efficacy=stats.mean_estimate(stats.efficacy(adversarial, floor, ceiling), weights) if floor < ceiling else UNDEFINED,
         clean_accuracy=stats.share_estimate(columns["clean_prediction"] == columns["label"], weights),
         adversarial_accuracy=stats.share_estimate(columns["adversarial_prediction"] == columns["label"], weights),
         agreement=stats.share_estimate(columns["adversarial_prediction"] == columns["clean_prediction"], weights),

@@ -41,10 +41,10 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Tensors from a torch (`.pth`, `.pth.tar`, old or new format) or safetensors file, on the CPU.
+    """Tensors from a torch (`.pth`, `.pth.tar`, old or new format), safetensors or numpy (`.npz`) file, on the CPU.
 
-    Torch files are read with `weights_only=True`, numpy scalars allowed; a wrapper `{state_dict: …}` is opened and the
-    prefix `module.` dropped.
+    Floating-point arrays of an .npz become float32. Torch files are read with `weights_only=True`, numpy scalars allowed;
+    a wrapper `{state_dict: …}` is opened and the prefix `module.` dropped.
 
     Raises:
         WeightsError: it is not there, is not a checkpoint (and what it is instead), is cut short, wants to run code
@@ -60,6 +60,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise WeightsError(f"{path} is {impostor[0]}", hint=impostor[1])
     if _is_safetensors(head):
         return Checkpoint(_read_safetensors(path), {})
+    if head.startswith(b"PK") and _is_npz(path):
+        return Checkpoint(_read_npz(path), {})
     return _unwrap(_read_torch(path, head), path)
 
 
@@ -79,7 +81,7 @@ def recognise(head: bytes) -> tuple[str, str] | None:
     if head.startswith((b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd")):
         return "a compressed archive", "unpack it first"
     if head.startswith((b"\x89HDF\r\n\x1a\n", b"\x93NUMPY")):
-        return "an HDF5 or numpy file", "only torch and safetensors checkpoints can be imported"
+        return "an HDF5 or numpy file", "only torch, safetensors and .npz files can be imported"
     if start.startswith((b"{", b"[")) and not _is_safetensors(head):
         return "a JSON text", "a service may have answered with an error; look into it"
     return None
@@ -100,6 +102,34 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in found.items()}
 
 
+def _is_npz(path: Path) -> bool:
+    """A zip archive of arrays and nothing else."""
+    names = _names_in_zip(path)
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    """The arrays by name; nothing is unpickled."""
+    import numpy as np
+    import torch
+
+    found: dict[str, Tensor] = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                array = archive[name]
+                if array.dtype.kind not in "fiub":
+                    raise WeightsError(f"{path}: {name!r} holds {array.dtype}, not numbers", hint="export the variables alone")
+                found[name] = torch.from_numpy(array.astype(np.float32) if array.dtype.kind == "f" else array)
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise WeightsError(f"{path}: {name!r} holds objects, not numbers", hint=_NEEDS_CODE) from error
+        raise WeightsError(f"{path} is damaged: {error}", hint="it may be cut short; fetch it again") from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
+        raise WeightsError(f"{path} is damaged: {error}", hint="it may be cut short; fetch it again") from error
+    return found
+
+
 def _read_torch(path: Path, head: bytes) -> Any:
     import numpy as np
     import torch
@@ -110,7 +140,9 @@ def _read_torch(path: Path, head: bytes) -> Any:
         blamed = _forbidden(path).name
         if blamed:
             raise WeightsError(f"{path} wants to run {blamed}, which no weights need; it was not run", hint=_NEEDS_CODE)
-        raise WeightsError(f"{path} is no checkpoint: it begins with {head[:12]!r}", hint="torch and safetensors files can be imported")
+        raise WeightsError(
+            f"{path} is no checkpoint: it begins with {head[:12]!r}", hint="torch, safetensors and .npz files can be imported"
+        )
     scalar = np.float64(0).__reduce__()[0]
     numbers: list[Any] = [np.dtype, scalar, (scalar, "numpy.core.multiarray.scalar"), *(type(np.dtype(code)) for code in "efdilqILQ?")]
     try:
@@ -123,19 +155,21 @@ def _read_torch(path: Path, head: bytes) -> Any:
 
 def _check_zip(path: Path) -> None:
     """Torch's newer format is a zip archive with a `data.pkl` in it."""
+    names = _names_in_zip(path)
+    if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+        return
+    shown = ", ".join(names[:5]) or "nothing"
+    raise WeightsError(f"{path} is a zip archive, but no checkpoint; it holds {shown}", hint="unpack it and import the checkpoint inside")
+
+
+def _names_in_zip(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            return archive.namelist()
     except (zipfile.BadZipFile, OSError) as error:
         raise WeightsError(
             f"{path} is cut short: the end of the archive is missing", hint="the download broke off; fetch it again"
         ) from error
-    if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
-        return
-    if names and all(name.endswith(".npy") for name in names):
-        raise WeightsError(f"{path} is a numpy archive (.npz)", hint="only torch and safetensors checkpoints can be imported")
-    shown = ", ".join(names[:5]) or "nothing"
-    raise WeightsError(f"{path} is a zip archive, but no checkpoint; it holds {shown}", hint="unpack it and import the checkpoint inside")
 
 
 def _refusal(path: Path, error: Exception) -> WeightsError:

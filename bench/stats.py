@@ -78,6 +78,19 @@ def ratio_estimate(above: Array, below: Array, weights: Array) -> Estimate:
     return Estimate(float(above.sum()) / total, *interval(draws))
 
 
+def efficacy(macs: Array, floor: int, ceiling: int) -> Array:
+    """(n,) the part of the range from ceiling to floor that each image leaves unused; its mean is the network's efficacy.
+
+    The mean is the area under the curve "share of images finished by cost c", c from 0 at the floor to 1 at the ceiling:
+    1 when everyone leaves at once, 0 when nobody leaves before the end. Hong et al. (DeepSloth, ICLR 2021, section 4)
+    take that area over cost as a share of the full cost, additions, normalisation and pooling counted; here cost is MACs.
+
+    Args:
+        macs: (n,) of each image. floor, ceiling: of the target, different.
+    """
+    return 1 - (macs.astype(np.float64) - floor) / (ceiling - floor)
+
+
 def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson score interval for a share (E. B. Wilson, JASA 1927); meaningful where all images agree, unlike a bootstrap.
 

@@ -70,6 +70,8 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
         ("Adversarial MACs", numbers.macs(cell.adversarial_macs), f"ceiling {numbers.macs(cell.ceiling)}"),
         ("Clean saving", *_pair(cell.clean_saving)),
         ("Saving left", *_pair(cell.surviving_saving)),
+        ("Efficacy, clean", *_pair(cell.clean_efficacy)),
+        ("Efficacy, adversarial", *_pair(cell.adversarial_efficacy)),
         ("Accuracy, clean", *_pair(cell.clean_accuracy)),
         ("Accuracy, adversarial", *_pair(cell.adversarial_accuracy)),
         ("Prediction kept", *_pair(cell.agreement)),

@@ -6,6 +6,7 @@ Widths are "container" for the page and a number for the still picture.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -168,6 +169,34 @@ def distribution(clean: Sequence[int], adversarial: Sequence[int], floor: int, c
     rules = alt.Chart(alt.Data(values=bounds)).mark_rule(strokeDash=[5, 3], color=QUIET, strokeWidth=1.5).encode(x="at:Q")
     words = alt.Chart(alt.Data(values=bounds)).mark_text(dy=-6, y=0, fontSize=11, color=QUIET).encode(x="at:Q", text="line:N")
     return _document(alt.layer(bars, rules, words), height=230)
+
+
+def finished(clean: Sequence[int], adversarial: Sequence[int], floor: int, ceiling: int) -> dict[str, Any] | None:
+    """The share of images finished by each cost, clean and adversarial; the area under a curve is its efficacy.
+
+    Cost is 0 at the floor and 1 at the ceiling; None without images, or where the two are the same.
+    """
+    if not clean or floor >= ceiling:
+        return None
+    records = []
+    for series, numbers in (("clean", clean), ("adversarial", adversarial)):
+        done = Counter(numbers)
+        steps, total = [(0.0, 0.0)], 0
+        for cost in sorted(done):
+            total += done[cost]
+            steps.append(((cost - floor) / (ceiling - floor), total / len(numbers)))
+        records += [{"series": series, "cost": round(cost, 5), "share": round(share, 5)} for cost, share in (*steps, (1.0, 1.0))]
+    chart = (
+        alt.Chart(alt.Data(values=records))
+        .mark_line(interpolate="step-after", strokeWidth=2)
+        .encode(
+            x=alt.X("cost:Q", title="cost, from the floor to the ceiling", axis=alt.Axis(format=".0%"), scale=alt.Scale(domain=[0, 1])),
+            y=alt.Y("share:Q", title="images finished", axis=alt.Axis(format=".0%"), scale=alt.Scale(domain=[0, 1])),
+            color=_two_series(),
+            tooltip=[alt.Tooltip("series:N"), alt.Tooltip("cost:Q", format=".1%"), alt.Tooltip("share:Q", format=".1%")],
+        )
+    )
+    return _document(chart, height=230)
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,11 @@ def _documents(
         "Executed MACs of the images, clean and adversarial",
         charts.distribution(clean_macs, adversarial_macs, floor, ceiling) if bounded else None,
     )
+    yield (
+        "finished",
+        "Share of images finished by cost, clean and adversarial",
+        charts.finished(clean_macs, adversarial_macs, floor, ceiling) if bounded else None,
+    )
     mean = sum(clean_macs) / len(clean_macs) if clean_macs else 0.0
     yield "trace", "Mean MACs of the best image so far", charts.trace(mean_trace(rows), floor, ceiling, mean) if bounded else None
     shown = rates if len(rates) <= _MOST_LINES else ()

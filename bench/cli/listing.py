@@ -69,6 +69,17 @@ def _all(console: Any, kind: str) -> None:
     _rows(console, rows or [("none", "no package provides any")])
 
 
+_FACTS = (
+    ("Unit", "unit"),
+    ("Physically skipped", "skipped"),
+    ("Follows", "follows"),
+    ("Access", "access"),
+    ("Version", "version"),
+    ("Images a split", "sizes"),
+)
+"""What a class declares about itself, as it is called here."""
+
+
 def _teach(console: Any, kind: str, name: str) -> None:
     from bench import registry
 
@@ -76,7 +87,7 @@ def _teach(console: Any, kind: str, name: str) -> None:
     facts = provider.facts()
     console.print(f"{provider.name} ({kind}, from {provider.distribution}, {provider.value})\n", style="bold", markup=False)
     console.print(facts.doc, markup=False, soft_wrap=True)
-    for title, key in (("Follows", "follows"), ("Access", "access"), ("Version", "version"), ("Images a split", "sizes")):
+    for title, key in _FACTS:
         if facts.constants.get(key):
             console.print(f"{title}: {facts.constants[key]}", markup=False)
     if facts.parameters:
@@ -87,15 +98,42 @@ def _teach(console: Any, kind: str, name: str) -> None:
         console.print(f"\nPreset {provider.name}:{preset}", style="bold", markup=False)
         for key, value in params.items():
             console.print(f"  {key} = {value!r}", markup=False)
+    if kind == "target":
+        _trained(console, provider)
     _example(console, provider, kind)
+
+
+def _trained(console: Any, provider: Provider) -> None:
+    """The weights that are there for a network, and the recipes that make more."""
+    from bench import registry, weights
+    from bench.cli.weights import percent
+
+    there = [entry for entry in weights.entries().values() if entry.target == provider.name]
+    if there:
+        console.print("\nTrained weights", style="bold")
+        for entry in there:
+            saved = f", saves {percent(entry.clean_saving)}" if entry.clean_saving else ""
+            console.print(f"  {entry.name}: accuracy {percent(entry.accuracy)}{saved}", markup=False)
+    recipes = sorted({entry.recipe for entry in there if entry.recipe in registry.names("recipe")})
+    if provider.name in registry.names("recipe"):
+        recipes = [provider.name]
+    for recipe in recipes:
+        console.print(f"\nTrained by: gatebench train {recipe}", markup=False)
 
 
 def _example(console: Any, provider: Provider, kind: str) -> None:
     if kind in ("target", "attack", "defense"):
-        extra = '\nweights = "random:0"' if kind == "target" else ""
+        extra = f'\nweights = "{_best_known(provider)}"' if kind == "target" else ""
         console.print(f'\nIn a plan\n\n[[{kind}]]\nuse = "{provider.name}"{extra}', markup=False)
     elif kind == "recipe":
         console.print(f"\nTrain it: gatebench train {provider.name} --help", markup=False)
+
+
+def _best_known(provider: Provider) -> str:
+    """Weights for an example: some that are there, or a seeded initialisation."""
+    from bench import weights
+
+    return next((entry.name for entry in weights.entries().values() if entry.target == provider.name), "random:0")
 
 
 def _suites(console: Any, name: str | None) -> None:

@@ -114,6 +114,7 @@ def _train(
     from bench import training, weights
     from bench.data import open_dataset
     from bench.errors import DataError
+    from bench.measuring import measure
 
     stage_class = kind.stages[stage_name]
     stage = stage_class(**_settings(stage_class, settings))
@@ -135,13 +136,13 @@ def _train(
     click.echo(f"{recipe}/{stage_name} on {data} ({len(data)} images, {stage.epochs} epochs), seed {seed}, {where}, {precision} -> {name}")
     try:
         with _display(stage.epochs) as watch:
-            target, seconds = training.train(plan, data, checkpoint, start=state, device=where, watch=watch)
+            trained = training.train(plan, data, checkpoint, start=state, device=where, watch=watch)
     except KeyboardInterrupt:
         click.echo("stopped; the same command goes on after the last whole epoch", err=True)
         raise
-    measured = training.measure(target, test)
-    values = _table(plan, stage, measured, data, test, seconds, before, out)
-    entry = weights.add_entry(out, name, target.state_dict(), values)
+    measured = measure(trained.target, test)
+    values = _table(plan, stage, measured, data, test, trained.seconds, before, out)
+    entry = weights.add_entry(out, name, trained.target.state_dict(), values, _record(trained.history, measured))
     checkpoint.unlink(missing_ok=True)
     if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
         checkpoint.parent.rmdir()
@@ -247,6 +248,13 @@ def _table(
     }
 
 
+def _record(history: Any, measured: Any) -> dict[str, Any]:
+    """What goes beside the manifest, as `weights.read_record` returns it."""
+    names = list(history[0]) if history else []
+    curves = {name: [round(float(means[name]), 5) for means in history] for name in names}
+    return {"curves": curves, "rates": list(measured.rates), "owners": [list(owner) for owner in measured.owners]}
+
+
 def _describe(recipe: str, kind: Recipe) -> str:
     """The stages of a recipe with their settings."""
     from bench.signature import read_class
@@ -268,7 +276,7 @@ def _summary(entry: Entry) -> str:
     if entry.opening_rates:
         lines.append(f"  MACs saved on clean images {entry.clean_saving:.1%}, spread over images {entry.spread:.1%} of the ceiling")
         rates = " ".join(f"{rate:.2f}" for rate in entry.opening_rates)
-        lines.append(f"  gates open {rates}; {entry.gates_varying} of {len(entry.opening_rates)} between 5 % and 95 % of the time")
+        lines.append(f"  gates open {rates}; {entry.gates_varying} units between 5 % and 95 % of the time")
     lines.append(f"  {entry.path}")
     return "\n".join(lines)
 

@@ -41,7 +41,7 @@ def list_weights() -> None:
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("from", overflow="fold")
         for name, entry in found.items():
-            shares = [_percent(value) for value in (entry.accuracy, entry.static_accuracy, entry.clean_saving, entry.spread)]
+            shares = [percent(value) for value in (entry.accuracy, entry.static_accuracy, entry.clean_saving, entry.spread)]
             size = f"{entry.bytes / 1e6:.1f}" if entry.bytes is not None else "-"
             table.add_row(*(Text(cell) for cell in (name, *shares, size, entry.origin)))
             table.add_row(Text(f"  {_story(entry)}", style="dim"))
@@ -68,6 +68,7 @@ def verify(names: tuple[str, ...]) -> None:
     for name, entry in chosen.items():
         try:
             store.read_bytes(entry)
+            store.read_record(entry)
         except WeightsError as error:
             problems.append(error.message)
             click.echo(f"BAD  {name}")
@@ -85,7 +86,7 @@ def verify(names: tuple[str, ...]) -> None:
 @click.option("--dataset", default="", help="The data set they were trained on.")
 @click.option("--licence", default="unknown", show_default=True, help="SPDX identifier of their licence.")
 def import_weights(file: Path, target: str, settings: tuple[str, ...], name: str, dataset: str, licence: str) -> None:
-    """Bring in a checkpoint made elsewhere: torch (.pth, .pth.tar) or safetensors.
+    """Bring in a checkpoint made elsewhere: torch (.pth, .pth.tar), safetensors, or TensorFlow variables by name (.npz).
 
     No code in it is run. It is translated by the network, checked name by name and shape by shape, and stored as
     safetensors in GATEBENCH_HOME/weights.
@@ -93,6 +94,7 @@ def import_weights(file: Path, target: str, settings: tuple[str, ...], name: str
     \b
     Example:
       gatebench weights import resnet-110-rnn-sp-cifar10.pth.tar --target skipnet --set depth=110 --as skipnet-110-official
+      gatebench weights import sact-cifar10.npz --target sact --set depth=32 --as sact-32-official
     """
     from bench import registry
     from bench import weights as store
@@ -130,6 +132,41 @@ def import_weights(file: Path, target: str, settings: tuple[str, ...], name: str
     entry = store.add_entry(weights_home(), name, network.state_dict(), {**values, "source_file": file.name})
     click.echo(f"wrote    {entry.path} ({len(state)} tensors, {(entry.bytes or 0) / 1e6:.1f} MB, sha256 {entry.sha256[:12]}…)")
     click.echo(f'use it   [[target]]\n         use = "{base}"\n         weights = "{name}"')
+
+
+@weights.command("card")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="All weights that come with gatebench.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write a file each, and README.md as their index.")
+def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> None:
+    """Print the model card of weights, or write it: network, training, curves, accuracy, savings, opening rates.
+
+    \b
+    gatebench weights card skipnet-20-budget@digits-m
+    gatebench weights card --all --out docs/cards
+    """
+    from bench import cards
+    from bench import weights as store
+    from bench.atomic import write_atomic
+    from bench.errors import DiskError, PlanError
+
+    if bool(names) == everything:
+        raise PlanError("name the weights, or say --all", hint="'gatebench weights list' shows what there is")
+    known = store.entries().values()
+    chosen = [entry for entry in known if entry.origin == "gatebench"] if everything else [store.find(name) for name in names]
+    pages = {cards.file_name(entry): cards.card(entry) for entry in chosen}
+    if out is None:
+        click.echo("\n".join(pages.values()), nl=False)
+        return
+    if everything:
+        pages["README.md"] = cards.index(chosen)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"cannot make {out}: {error.strerror}") from error
+    for name, text in pages.items():
+        write_atomic(out / name, text.encode())
+    click.echo(f"wrote {len(pages)} files to {out}")
 
 
 def _whole(entry: Entry) -> bool:
@@ -182,5 +219,6 @@ def _story(entry: Entry) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A share as a person reads it, a dash where there is none."""
     return "-" if value is None else f"{100 * value:.1f} %"

@@ -11,7 +11,7 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image
 
-from bench.board import Board, BoardCell, Estimate, TargetStanding
+from bench.board import UNDEFINED, Board, BoardCell, Estimate, TargetStanding
 from bench.rows import ImageRow, UnitRow
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -139,6 +139,8 @@ def ok_cell(
         block_recovery=recovery,
         clean_saving=around(1 - clean / ceiling, 0.01),
         surviving_saving=around(1 - adversarial / ceiling, 0.01),
+        clean_efficacy=around(1 - (clean - floor) / (ceiling - floor), 0.01) if floor < ceiling else UNDEFINED,
+        adversarial_efficacy=around(1 - (adversarial - floor) / (ceiling - floor), 0.01) if floor < ceiling else UNDEFINED,
         clean_accuracy=around(0.95),
         adversarial_accuracy=around(0.95 - strength / 4),
         agreement=around(1 - strength / 4),

@@ -28,6 +28,7 @@ POINTS = [
 DOCUMENTS = [
     charts.front(POINTS),
     charts.distribution([5, 6, 6], [9, 10, 10], 2, 10),
+    charts.finished([5, 6, 6], [9, 10, 10], 2, 10),
     charts.trace([TracePoint(0, 5.0), TracePoint(10, 9.0)], 2, 10, 5.0),
     charts.opening_rates(["a", "b"], [0.1, 0.2], [0.5, 0.9]),
     charts.opening_rates([str(i) for i in range(40)], [0.1] * 40, [0.5] * 40),
@@ -57,6 +58,8 @@ def test_the_same_chart_twice_is_the_same_document() -> None:
 def test_nothing_to_draw_is_no_chart() -> None:
     assert charts.front([]) is None
     assert charts.distribution([], [], 1, 2) is None
+    assert charts.finished([], [], 1, 2) is None
+    assert charts.finished([2], [2], 2, 2) is None
     assert charts.trace([], 1, 2, 1.0) is None
     assert charts.opening_rates([], [], []) is None
 
@@ -90,3 +93,10 @@ def test_a_network_that_cannot_save_has_one_line() -> None:
     document = charts.distribution([7, 7], [7, 7], 7, 7)
     assert document is not None
     assert [line["line"] for line in document["layer"][1]["data"]["values"]] == ["floor = ceiling"]
+
+
+def test_images_finished_by_cost() -> None:
+    document = charts.finished([2, 6, 6, 10], [10, 10, 10, 10], 2, 10)
+    assert document is not None
+    rows = [(row["cost"], row["share"]) for row in document["data"]["values"] if row["series"] == "clean"]
+    assert rows == [(0.0, 0.0), (0.0, 0.25), (0.5, 0.75), (1.0, 1.0), (1.0, 1.0)]

@@ -136,7 +136,7 @@ def test_a_cell_s_page_has_pictures_gates_charts_inputs_and_command() -> None:
     cell = board.cells[0]
     text = report()[f"cells/{cell.key[:12]}.html"]
     page = Page(text)
-    assert set(page.blocks) == {"front", "distribution", "trace", "rates"}
+    assert set(page.blocks) == {"front", "distribution", "finished", "trace", "rates"}
     assert sum(1 for tag, a in page.elements if tag == "svg" and a.get("class") == "gates") == 6 + 8 + 1
     assert sum(1 for tag, a in page.elements if tag == "img" and "../pictures/" in str(a.get("src"))) == 3 * (6 + 8)
     words = " ".join(page.words)
