@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.errors import GatebenchError, WeightsError
+from bench.errors import WeightsError
+from targets.fitting import fitted, listing
 from targets.resnet import IMAGENET_COUNTS
 
 _COPY = re.compile(r"(group\d+)_layer(\d+)\.downsample\.(.+)")
@@ -36,31 +37,13 @@ def translate(state: Mapping[str, Any], build: Callable[..., nn.Module]) -> dict
     plain = {str(name).removeprefix("module."): value for name, value in inner.items()}
     problems = [f"not a tensor: {name} ({type(value).__name__})" for name, value in plain.items() if not isinstance(value, Tensor)]
     if problems:
-        raise WeightsError(_listing(problems))
+        raise WeightsError(listing(problems))
     parameters = recognise(plain)
     ours, problems = _merge_copies(plain)
     if parameters["gate"] == "rnn" and "control.proj.weight" in ours:
         projection = ours["control.proj.weight"]
         ours["control.proj.weight"] = projection.flatten(1) if projection.shape[2:] == (1, 1) else projection
-    try:
-        with torch.device("meta"):
-            expected = build(**parameters).state_dict()
-    except GatebenchError as error:
-        raise WeightsError(f"this is no SkipNet checkpoint of a known depth: {error.message}") from error
-    for name, like in expected.items():
-        if name.endswith("num_batches_tracked") and name not in ours:
-            ours[name] = torch.zeros(like.shape, dtype=like.dtype)
-    problems += [f"missing: {name} {list(like.shape)}" for name, like in expected.items() if name not in ours]
-    problems += [f"unexpected: {name} {list(value.shape)}" for name, value in ours.items() if name not in expected]
-    problems += [
-        f"misshapen: {name} is {list(value.shape)}, expected {list(expected[name].shape)}"
-        for name, value in ours.items()
-        if name in expected and value.shape != expected[name].shape
-    ]
-    if problems:
-        shown = ", ".join(f"{key} = {value}" for key, value in parameters.items())
-        raise WeightsError(f"these weights do not fit SkipNet ({shown}), which they resemble most\n{_listing(problems)}")
-    return {name: ours[name].detach().to("cpu", like.dtype).clone() for name, like in expected.items()}
+    return fitted(ours, build, parameters, "SkipNet", problems)
 
 
 def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -103,10 +86,3 @@ def _merge_copies(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[
         if kept.shape != value.shape or not torch.equal(kept, value):
             problems.append(f"contradictory: {name} and {group}_ds{index}.{rest} are one module, but differ")
     return merged, problems
-
-
-def _listing(problems: list[str], most: int = 40) -> str:
-    lines = [f"  {problem}" for problem in problems[:most]]
-    if len(problems) > most:
-        lines.append(f"  … and {len(problems) - most} more")
-    return "\n".join(lines)

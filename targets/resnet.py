@@ -213,6 +213,8 @@ class ResNet(Backbone):
     """
 
     follows = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
+    unit = "none"
+    skipped = "nothing; every image costs the same"
 
     def __init__(
         self, *, depth: int = 20, layout: Literal["cifar", "imagenet"] = "cifar", num_classes: int | Literal["auto"] = "auto"

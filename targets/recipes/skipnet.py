@@ -1,11 +1,8 @@
-"""How our SkipNets are trained: a static network, gates by supervision, gates under a budget, gates by policy gradient.
-
-Each stage is a frozen dataclass of settings with a loss; the loop, the data and the checkpoints are the driver's.
-"""
+"""How our SkipNets are trained: a static network, gates by supervision, gates under a budget, gates by policy gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,45 +12,24 @@ from torch import Tensor
 
 from bench.api import Target
 from bench.errors import PlanError
-from targets.resnet import ResNet
+from bench.training import Moment
+from targets.recipes.stage import Metrics, TrainingStage, accuracy
+from targets.recipes.static import StaticStage, family_name
 from targets.skipnet import SkipNet
-
-Metrics = dict[str, Tensor]
-"""What is worth showing of a step: name -> number."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stage:
-    """What all stages share: the network's form and the optimiser's settings.
+class _Stage(TrainingStage):
+    """What the stages with gates share.
 
     Attributes:
         depth, gate, layout: as in `SkipNet`.
-        epochs: passes over the training images.
-        batch: images a step.
-        lr: the highest learning rate.
-        schedule: "one-cycle" rises for 30 % of the steps from lr/25 and falls to lr/250000 on cosines; "step" divides
-            by 10 at one half and three quarters; "constant" does neither.
-        optimiser: "adamw", or "sgd" with momentum 0.9.
-        weight_decay: of the optimiser.
     """
 
     depth: int = 20
     gate: Literal["rnn", "ff1", "ff2"] = "rnn"
     layout: Literal["cifar", "imagenet"] = "cifar"
-    epochs: int = 24
-    batch: int = 128
-    lr: float = 4e-3
-    schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    weight_decay: float = 0.01
 
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "lr"):
-            if not getattr(self, name) > 0:
-                raise PlanError(f"{name} = {getattr(self, name)}: must be above 0")
-
-    start: ClassVar[str] = ""
-    """The stage whose weights this one starts from unless told otherwise; "" starts from random weights."""
     target_name: ClassVar[str] = "skipnet"
     form: ClassVar[Literal["sp", "hrl"]] = "sp"
 
@@ -65,58 +41,21 @@ class _Stage:
         """The network to train, with fresh weights."""
         return SkipNet(**self.target_params(), num_classes=classes)
 
-    def begin(self, target: Target) -> None:
-        """Called once on the weights it starts from."""
-
-    def set_mode(self, target: Target) -> None:
-        """Called before each epoch."""
-        target.train()
-
     def weights_name(self, stage: str) -> str:
-        """The name of the weights, without the data set: "skipnet-20-budget", "skipnet-110-ff2-sp"."""
-        gate = "" if self.gate == "rnn" else f"-{self.gate}"
-        layout = "" if self.layout == "cifar" else f"-{self.layout}"
-        return f"skipnet-{self.depth}{layout}{gate}-{stage}"
-
-    def twin_name(self) -> str:
-        """The name of the static twin's weights, without the data set."""
-        return StaticStage(depth=self.depth, layout=self.layout).weights_name("static")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StaticStage(_Stage):
-    """static: the plain ResNet of the same depth, cross-entropy only; what the others' accuracy is measured against."""
-
-    target_name = "resnet"
-
-    def target_params(self) -> dict[str, Any]:
-        """The parameters of the plain ResNet."""
-        return {"depth": self.depth, "layout": self.layout}
-
-    def build(self, classes: int) -> Target:
-        """The plain ResNet, with fresh weights."""
-        return ResNet(depth=self.depth, layout=self.layout, num_classes=classes)
-
-    def weights_name(self, stage: str) -> str:
-        """ "resnet-20-static"; the gates make no difference here."""
-        layout = "" if self.layout == "cifar" else f"-{self.layout}"
-        return f"resnet-{self.depth}{layout}-{stage}"
-
-    def loss(self, target: Target, images: Tensor, labels: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Metrics]:
-        """Cross-entropy."""
-        output = target(images)
-        return F.cross_entropy(output.logits.float(), labels), {"accuracy": _accuracy(output.logits, labels)}
+        """ "skipnet-20-budget", "skipnet-110-ff2-sp"."""
+        gated = stage if self.gate == "rnn" or stage == "static" else f"{self.gate}-{stage}"
+        return family_name("skipnet", self.depth, self.layout, gated)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedStage(_Stage):
     """sp: gates learn by straight-through masks from cross-entropy alone, as in the paper; skipping is a by-product."""
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Metrics]:
+    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
         """Cross-entropy through straight-through masks; there is no sparsity term, which is why little is saved."""
         output = target(images)
         opened = output.decisions.float().mean()
-        return F.cross_entropy(output.logits.float(), labels), {"accuracy": _accuracy(output.logits, labels), "open": opened}
+        return F.cross_entropy(output.logits.float(), labels), {"accuracy": accuracy(output.logits, labels), "open": opened}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,14 +75,14 @@ class BudgetStage(_Stage):
     target_open: float = 0.6
     penalty: float = 8.0
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Metrics]:
-        """Cross-entropy and the ramped penalty; `done` is the share of the training that lies behind."""
+    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+        """Cross-entropy and the ramped penalty."""
         output = target(images)
         values = output.margins + target.units.threshold.to(output.margins)
         opened = (values + (output.decisions.to(values.dtype) - values).detach()).mean()
-        ramp = min(1.0, 2 * done)
+        ramp = min(1.0, 2 * moment.done)
         loss = F.cross_entropy(output.logits.float(), labels) + ramp * self.penalty * (opened - self.target_open).square()
-        return loss, {"accuracy": _accuracy(output.logits, labels), "open": opened.detach()}
+        return loss, {"accuracy": accuracy(output.logits, labels), "open": opened.detach()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,22 +140,22 @@ class HybridStage(_Stage):
                 if name.startswith("control.proj.") or ".linear_layer." in name:
                     parameter.div_(self.temperature)
 
-    def set_mode(self, target: Target) -> None:
+    def begin_epoch(self, target: Target, history: Sequence[Mapping[str, float]]) -> None:
         """Evaluation mode throughout: frozen statistics, and blocks run only for the images that drew them."""
         target.eval()
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Metrics]:
+    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
         """Cross-entropy and the policy gradient of sampled gates."""
         assert isinstance(target, SkipNet)
         count, units = len(images), len(target.units)
-        noise = torch.rand((units, self.draws * count), generator=generator).to(images.device)
+        noise = torch.rand((units, self.draws * count), generator=moment.generator).to(images.device)
         labels = labels.repeat(self.draws)
         output = target.walk(images.repeat(self.draws, 1, 1, 1), lambda unit, value: noise[unit] < value.detach(), straight_through=False)
         error = F.cross_entropy(output.logits.float(), labels, reduction="none")
         advantage = self.advantage(output.decisions, error.detach())
         log_policy = F.logsigmoid(torch.where(output.decisions, output.logit_margins, -output.logit_margins))
         policy = -(advantage * log_policy).sum(1).mean()
-        shown = {"accuracy": _accuracy(output.logits, labels), "open": output.decisions.float().mean()}
+        shown = {"accuracy": accuracy(output.logits, labels), "open": output.decisions.float().mean()}
         return error.mean() + self.rl_weight * policy, shown
 
     def advantage(self, actions: Tensor, error: Tensor) -> Tensor:
@@ -242,13 +181,9 @@ class SkipNetRecipe:
     stage takes five to ten minutes on a core for digits-m at depth 20.
     """
 
-    stages: ClassVar[Mapping[str, type[_Stage]]] = {
+    stages: ClassVar[Mapping[str, type[TrainingStage]]] = {
         "static": StaticStage,
         "sp": SupervisedStage,
         "budget": BudgetStage,
         "hrl": HybridStage,
     }
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.detach().argmax(1) == labels).float().mean()

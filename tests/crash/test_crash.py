@@ -288,7 +288,7 @@ def test_real_workers_killed_with_their_parent_and_started_again(reference, tmp_
 @linux
 @pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_the_lock_holds_meanwhile(tmp_path, child_environment):
-    plan(tmp_path, workers=2, images=40, budget=300)
+    plan(tmp_path, workers=2, images=40, budget=3000)  # far from over when the second process arrives
     process = start(tmp_path, child_environment)
     wait_for(process, "to do")
     second = subprocess.run(

@@ -5,12 +5,20 @@ import torch
 
 from bench import registry
 from bench.data import open_dataset
-from bench.training import measure
-from bench.weights import load_into, module_folder, read_manifest, read_state
-from targets.recipes.skipnet import SkipNetRecipe
+from bench.errors import DataError
+from bench.measuring import measure
+from bench.weights import load_into, module_folder, read_manifest, read_record, read_state
 
 SHIPPED = read_manifest(module_folder("targets.weights"))
-GATED = sorted(name for name, entry in SHIPPED.items() if entry.target == "skipnet")
+DYNAMIC = sorted(name for name, entry in SHIPPED.items() if entry.opening_rates and entry.target != "fbs")
+CONTROLS = sorted(name for name, entry in SHIPPED.items() if entry.target == "fbs")
+ACCURACY_GIVEN_UP = {"digits-m": 0.02, "cifar10-jpeg": 0.015}
+UNRECORDED = {"resnet-20-static@digits-m", "skipnet-20-budget@digits-m", "skipnet-20-hrl@digits-m"}
+"""Trained before curves were recorded."""
+ZOO = {
+    "digits-m": ["skipnet-20-budget", "skipnet-20-hrl", "sact-20-sact", "manidp-20-dynamic", "sdn-resnet-20-joint", "fbs-20-fbs"],
+    "cifar10-jpeg": ["skipnet-38-budget", "skipnet-38-hrl", "sact-20-sact", "manidp-20-dynamic", "sdn-resnet-20-joint", "fbs-20-fbs"],
+}
 
 
 def built(entry):
@@ -19,35 +27,73 @@ def built(entry):
     return target.eval()
 
 
-def test_the_promised_sets_are_there():
-    assert {"skipnet-20-budget@digits-m", "skipnet-20-hrl@digits-m", "resnet-20-static@digits-m"} <= set(SHIPPED)
+def opened(name):
+    """The test images that weights were measured on, where this machine has them."""
+    try:
+        return open_dataset(f"{'cifar10' if name == 'cifar10-jpeg' else name}:test")
+    except DataError as error:
+        pytest.skip(f"{name}: {error.message}")
+
+
+@pytest.mark.parametrize("dataset", ZOO)
+def test_the_promised_sets_are_there(dataset):
+    assert {f"{name}@{dataset}" for name in ZOO[dataset]} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_the_manifest_says_what_is_measured(name):
     entry = SHIPPED[name]
-    assert entry.licence == "MIT"
-    assert entry.stage in SkipNetRecipe.stages
-    found = measure(built(entry), open_dataset("digits-m:test"))
+    data = opened(entry.dataset)
+    if data.name != entry.dataset:
+        pytest.skip(f"measured on {entry.dataset}, here is {data.name}")
+    found = measure(built(entry), data)
+    some = 2.5 / len(data)  # another machine's last bit may tip an image or a gate
     assert found.ceiling == entry.ceiling
-    # another machine's last bit may tip an image or a gate of the 500
-    assert found.accuracy == pytest.approx(entry.accuracy, abs=2.5 / 500)
+    assert found.accuracy == pytest.approx(entry.accuracy, abs=some)
     assert found.clean_saving == pytest.approx(entry.clean_saving, abs=2e-3)
     assert found.spread == pytest.approx(entry.spread, abs=2e-3)
-    assert found.opening_rates == pytest.approx(entry.opening_rates, abs=2.5 / 500)
+    assert found.opening_rates == pytest.approx(entry.opening_rates, abs=some)
 
 
-@pytest.mark.parametrize("name", GATED)
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_the_manifest_fits_network_recipe_and_record(name):
+    entry = SHIPPED[name]
+    assert entry.licence == "MIT"
+    assert entry.stage in registry.load("recipe", entry.recipe).stages
+    target = built(entry)
+    assert target.ceiling == entry.ceiling
+    record = read_record(entry)
+    assert all(len(curve) == entry.epochs for curve in record["curves"].values())
+    assert record["curves"] or name in UNRECORDED
+    assert len(record["rates"]) == len(target.units)
+    means, start = [], 0
+    for *_, count in record["owners"]:
+        means.append(sum(record["rates"][start : start + count]) / count)
+        start += count
+    assert means == pytest.approx(entry.opening_rates, abs=1e-4)
+    assert entry.gates_varying == sum(0.05 < rate < 0.95 for rate in record["rates"])
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
 def test_they_are_worth_attacking(name):
     entry = SHIPPED[name]
-    assert entry.static_accuracy == SHIPPED["resnet-20-static@digits-m"].accuracy
-    assert entry.accuracy >= entry.static_accuracy - 0.02
-    assert entry.clean_saving >= 0.15
+    assert entry.accuracy >= entry.static_accuracy - ACCURACY_GIVEN_UP[entry.dataset]
+    assert entry.clean_saving >= (0.15 if entry.target == "skipnet" else 0.25)
     assert entry.spread >= 0.03
-    assert entry.gates_varying == sum(0.05 < rate < 0.95 for rate in entry.opening_rates) >= 3
+    assert entry.gates_varying >= 3
 
 
-@pytest.mark.parametrize("name", GATED)
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_spends_the_same_on_every_image(name):
+    entry = SHIPPED[name]
+    target = built(entry)
+    assert target.floor == target.ceiling == entry.ceiling
+    assert entry.clean_saving == entry.spread == 0
+    assert entry.gates_varying > 0, "which channels win does depend on the image"
+    assert entry.accuracy >= entry.static_accuracy - ACCURACY_GIVEN_UP[entry.dataset]
+
+
+@pytest.mark.parametrize("name", sorted(name for name, entry in SHIPPED.items() if entry.opening_rates))
 def test_execution_of_real_images_agrees(name):
     target, data = built(SHIPPED[name]), open_dataset("digits-m:test")
     images = data.images(range(8)).float() / 255
@@ -55,6 +101,7 @@ def test_execution_of_real_images_agrees(name):
         together = target(images)
         for row in range(8):
             alone = target.execute(images[row : row + 1])
-            torch.testing.assert_close(alone.logits[0], together.logits[row], rtol=1e-3, atol=1e-4)
             near = together.margins[row].abs() < 1e-5
             assert bool(((alone.decisions[0] == together.decisions[row]) | near).all())
+            if torch.equal(alone.decisions[0], together.decisions[row]):
+                torch.testing.assert_close(alone.logits[0], together.logits[row], rtol=1e-3, atol=1e-3)

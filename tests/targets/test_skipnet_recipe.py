@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.errors import PlanError
+from bench.training import Moment
 from targets.recipes.skipnet import BudgetStage, HybridStage, SkipNetRecipe, StaticStage, SupervisedStage
 from targets.resnet import ResNet
 from targets.skipnet import SkipNet
@@ -20,7 +21,7 @@ def batch(count, seed=0):
 def built(stage, seed=0):
     torch.manual_seed(seed)
     target = stage.build(10)
-    stage.set_mode(target)
+    stage.begin_epoch(target, ())
     return target
 
 
@@ -50,7 +51,7 @@ def test_supervised_loss_is_cross_entropy():
     stage = SupervisedStage(depth=8)
     target = built(stage)
     images, labels = batch(6)
-    loss, shown = stage.loss(target, images, labels, 0.9, torch.Generator())
+    loss, shown = stage.loss(target, images, labels, Moment(0.9, torch.Generator()))
     output = target(images)
     torch.testing.assert_close(loss, F.cross_entropy(output.logits, labels))
     assert float(shown["open"]) == pytest.approx(float(output.decisions.float().mean()))
@@ -66,7 +67,7 @@ def test_budget_penalty_ramps_over_the_first_half():
     entropy = F.cross_entropy(output.logits, labels)
     opened = float(output.decisions.float().mean())
     for done, ramp in [(0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.9, 1.0)]:
-        loss, _ = stage.loss(target, images, labels, done, torch.Generator())
+        loss, _ = stage.loss(target, images, labels, Moment(done, torch.Generator()))
         assert float((loss - entropy).detach()) == pytest.approx(ramp * 8 * (opened - 0.25) ** 2, abs=1e-5)
 
 
@@ -74,8 +75,8 @@ def test_budget_gradient_is_that_of_the_mean_gate_value():
     stage = BudgetStage(depth=20, target_open=0.25)
     target = built(stage).eval()
     images, labels = batch(4)
-    with_penalty, _ = stage.loss(target, images, labels, 1.0, torch.Generator())
-    without, _ = stage.loss(target, images, labels, 0.0, torch.Generator())
+    with_penalty, _ = stage.loss(target, images, labels, Moment(1.0, torch.Generator()))
+    without, _ = stage.loss(target, images, labels, Moment(0.0, torch.Generator()))
     (got,) = torch.autograd.grad(with_penalty - without, target.control.proj.bias)
     output = target(images)
     opened = float(output.decisions.float().mean())
@@ -101,7 +102,7 @@ def test_the_policy_gradient_is_that_of_the_expected_return():
         target.control.proj.weight.mul_(3)
     images, labels = batch(1)
     bias = target.control.proj.bias
-    loss, shown = stage.loss(target, images, labels, 0.0, torch.Generator().manual_seed(0))
+    loss, shown = stage.loss(target, images, labels, Moment(0.0, torch.Generator().manual_seed(0)))
     (estimate,) = torch.autograd.grad(loss, bias)
 
     expected = torch.zeros(())
@@ -123,7 +124,7 @@ def test_hybrid_stage_leaves_the_statistics_alone():
     target = built(stage)
     before = {name: value.clone() for name, value in target.named_buffers()}
     images, labels = batch(4)
-    loss, _ = stage.loss(target, images, labels, 0.0, torch.Generator().manual_seed(0))
+    loss, _ = stage.loss(target, images, labels, Moment(0.0, torch.Generator().manual_seed(0)))
     loss.backward()
     assert all(torch.equal(value, before[name]) for name, value in target.named_buffers())
     assert float(target.fc.weight.grad.abs().sum()) > 0
@@ -136,7 +137,7 @@ def test_hybrid_stage_draws_from_its_generator_only():
     losses = []
     for seed in (1, 1, 2):
         torch.rand(seed)
-        losses.append(float(stage.loss(target, images, labels, 0.0, torch.Generator().manual_seed(seed))[0].detach()))
+        losses.append(float(stage.loss(target, images, labels, Moment(0.0, torch.Generator().manual_seed(seed)))[0].detach()))
     assert losses[0] == losses[1] != losses[2]
 
 

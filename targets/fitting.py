@@ -1,0 +1,55 @@
+"""Whether translated weights are those of a network: the last step of every import of official checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import GatebenchError, WeightsError
+
+
+def fitted(
+    ours: Mapping[str, Tensor], build: Callable[..., nn.Module], parameters: Mapping[str, Any], network: str, problems: list[str]
+) -> dict[str, Tensor]:
+    """The state of `build(**parameters)`, complete and of its types; counters that old frameworks did not save are 0.
+
+    Args:
+        ours: name of ours -> tensor. build: only ever built on the meta device.
+        parameters: what the weights resemble most. network: its name, for messages.
+        problems: what was wrong already.
+
+    Raises:
+        WeightsError: there is no such network, or listing every missing, unexpected or misshapen entry.
+    """
+    try:
+        with torch.device("meta"):
+            expected = build(**parameters).state_dict()
+    except GatebenchError as error:
+        raise WeightsError(f"this is no {network} checkpoint of a known depth: {error.message}") from error
+    counters = {name: like for name, like in expected.items() if name.endswith("num_batches_tracked") and name not in ours}
+    found = {**ours, **{name: torch.zeros(like.shape, dtype=like.dtype) for name, like in counters.items()}}
+    problems = [
+        *problems,
+        *(f"missing: {name} {list(like.shape)}" for name, like in expected.items() if name not in found),
+        *(f"unexpected: {name} {list(value.shape)}" for name, value in found.items() if name not in expected),
+        *(
+            f"misshapen: {name} is {list(value.shape)}, expected {list(expected[name].shape)}"
+            for name, value in found.items()
+            if name in expected and value.shape != expected[name].shape
+        ),
+    ]
+    if problems:
+        shown = ", ".join(f"{key} = {value}" for key, value in parameters.items())
+        raise WeightsError(f"these weights do not fit {network} ({shown}), which they resemble most\n{listing(problems)}")
+    return {name: found[name].detach().to("cpu", like.dtype).clone() for name, like in expected.items()}
+
+
+def listing(problems: list[str], most: int = 40) -> str:
+    """Problems, a line each."""
+    lines = [f"  {problem}" for problem in problems[:most]]
+    if len(problems) > most:
+        lines.append(f"  … and {len(problems) - most} more")
+    return "\n".join(lines)

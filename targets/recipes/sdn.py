@@ -1,0 +1,223 @@
+"""How our multi-exit networks are trained: exits on a frozen backbone, or all together; then how sure an exit has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.api import Target
+from bench.data import Part
+from bench.errors import PlanError
+from bench.training import Moment
+from targets.exits import confidence, first_sure
+from targets.recipes.stage import Metrics, TrainingStage, accuracy
+from targets.recipes.static import StaticStage, static_name
+from targets.sdn import SDN
+
+GRID = (*(step / 100 for step in range(20, 100)), 0.995, 0.999)
+"""Thresholds that are tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainStage(TrainingStage):
+    """static: the backbone without exits, cross-entropy only; what the others' accuracy is measured against.
+
+    For our own residual networks this is the plain ResNet that all families share.
+
+    Attributes:
+        backbone: as in `SDN`.
+    """
+
+    backbone: str = "resnet-20"
+    optimiser: Literal["adamw", "sgd"] = "sgd"
+    lr: float = 0.1
+    weight_decay: float = 5e-4
+
+    @property
+    def target_name(self) -> str:  # type: ignore[override]
+        """The plain ResNet is a target of its own."""
+        return "resnet" if _depth(self.backbone) else "sdn"
+
+    def target_params(self) -> dict[str, Any]:
+        """The parameters under which the trained network is used."""
+        depth = _depth(self.backbone)
+        return {"depth": depth, "layout": "cifar"} if depth else {"backbone": self.backbone, "exits": "none"}
+
+    def build(self, classes: int) -> Target:
+        """The plain network, with fresh weights."""
+        depth = _depth(self.backbone)
+        return StaticStage(depth=depth).build(classes) if depth else SDN(backbone=self.backbone, exits="none", num_classes=classes)
+
+    def weights_name(self, stage: str) -> str:
+        """ "resnet-20-static", "sdn-vgg-16-bn-static"."""
+        return plain_name(self.backbone)
+
+    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+        """Cross-entropy."""
+        output = target(images)
+        return F.cross_entropy(output.logits.float(), labels), {"accuracy": accuracy(output.logits, labels)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExitStage(TrainingStage):
+    """What the stages with exits share.
+
+    The last step is not a training step: T becomes the smallest threshold at which the accuracy on the held-out images is
+    at most `drop` under that of the last output, relative to it (DeepSloth's relative accuracy drop).
+
+    Attributes:
+        backbone, exits, otherwise: as in `SDN`.
+        drop: the share of the accuracy that may be given up for speed.
+    """
+
+    backbone: str = "resnet-20"
+    exits: Literal["six", "all"] = "six"
+    otherwise: Literal["final", "confident"] = "final"
+    drop: float = 0.01
+    held_out: float = 0.05
+
+    target_name: ClassVar[str] = "sdn"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.held_out:
+            raise PlanError("held_out = 0: the threshold is chosen on held-out images; 0.05 keeps every twentieth")
+        if not 0 <= self.drop < 1:
+            raise PlanError(f"drop = {self.drop}: a share of the accuracy, from 0 to below 1")
+
+    def target_params(self) -> dict[str, Any]:
+        """The parameters under which the trained network is used."""
+        return {"backbone": self.backbone, "exits": self.exits, "otherwise": self.otherwise}
+
+    def build(self, classes: int) -> Target:
+        """The network with exits, with fresh weights."""
+        return SDN(**self.target_params(), num_classes=classes)
+
+    def weights_name(self, stage: str) -> str:
+        """ "sdn-resnet-20-joint", "sdn-vgg-16-bn-all-ic-only"."""
+        if stage == "static":
+            return plain_name(self.backbone)
+        return f"sdn-{self.backbone.replace('_', '-')}{'' if self.exits == 'six' else '-all'}-{stage}"
+
+    def adopt(self, start: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The plain ResNet's tensors belong into the backbone; those of a network with exits are where they belong."""
+        if any(name.startswith("backbone.") for name in start):
+            return start
+        return {f"backbone.net.{name}": value for name, value in start.items()}
+
+    def finish(self, target: Target, held: Part) -> None:
+        """Choose the threshold."""
+        assert isinstance(target, SDN)
+        target.set_threshold(choose_threshold(target, held, self.drop))
+
+    def errors(self, target: SDN, images: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
+        """((E,) cross-entropy of each exit, the last one's accuracy and the mean one)."""
+        exits = target.all_exits(images).float()
+        losses = torch.stack([F.cross_entropy(exits[:, place], labels) for place in range(exits.shape[1])])
+        each = (exits.detach().argmax(2) == labels[:, None]).float().mean()
+        return losses, {"accuracy": accuracy(exits[:, -1], labels), "accuracy_of_exits": each}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenStage(_ExitStage):
+    """ic-only: internal classifiers on the frozen static network, Adam-like steps on their cross-entropies.
+
+    The original leaves the backbone's batch normalisation in training mode, so that its statistics drift; here they are
+    frozen too. The images held out for the threshold must be new to the backbone as well: train its static stage with
+    `--set held_out=0.05`, which holds out the same ones.
+    """
+
+    epochs: int = 6
+    lr: float = 4e-3
+
+    start: ClassVar[str] = "static"
+
+    def groups(self, target: Target) -> list[dict[str, Any]]:
+        """The internal classifiers only."""
+        assert isinstance(target, SDN)
+        return [{"params": list(target.heads.parameters())}]
+
+    def begin_epoch(self, target: Target, history: Sequence[Mapping[str, float]]) -> None:
+        """Evaluation mode but for the classifiers."""
+        assert isinstance(target, SDN)
+        target.eval()
+        target.heads.train()
+
+    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+        """The sum of the internal classifiers' cross-entropies."""
+        assert isinstance(target, SDN)
+        losses, shown = self.errors(target, images, labels)
+        return losses[:-1].sum(), shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointStage(_ExitStage):
+    """joint: SDN-training, all exits together from random weights.
+
+    loss = CE_last + sum_k w_k CE_k, where w_k rises linearly from 0.01 to exit k's share of the network's cost: the
+    published weights 0.15, 0.3 … 0.9 for exits at 15, 30 … 90 % (Kaya et al., ICML 2019, section 4.2).
+
+    With `--from` it starts from a static network instead: faster to a good accuracy, but what is held out for the
+    threshold is new only if that network had it held out as well.
+    """
+
+    epochs: int = 12
+
+    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+        """Cross-entropies of all exits, weighted."""
+        assert isinstance(target, SDN)
+        losses, shown = self.errors(target, images, labels)
+        weights = self.weights(target, moment.done).to(losses)
+        return losses[-1] + (weights * losses[:-1]).sum(), shown
+
+    def weights(self, target: SDN, done: float) -> Tensor:
+        """(E-1,) w_k when the share `done` of the training lies behind."""
+        units = len(target.units)
+        passed = torch.ones(units, units).tril(-1) > 0
+        share = target.macs(passed).to(torch.float64) / target.ceiling
+        return 0.01 + (share - 0.01) * done
+
+
+def choose_threshold(target: SDN, held: Part, drop: float) -> float:
+    """The smallest of `GRID` at which early exits cost at most `drop` of the last output's accuracy; the largest if none is.
+
+    Args:
+        target: in evaluation mode. held: images that no training step saw. drop: relative.
+    """
+    exits = []
+    with torch.no_grad():
+        for start in range(0, len(held), 100):
+            images = held.images(range(start, min(start + 100, len(held))))
+            exits.append(target.all_exits(images.to(torch.float32) / 255))
+    logits = torch.cat(exits)
+    right, sure = logits.argmax(2) == held.labels[:, None], confidence(logits[:, :-1])
+    final = float(right[:, -1].double().mean())
+    rows = torch.arange(len(logits))
+    for threshold in GRID:
+        found = float(right[rows, first_sure(sure >= threshold)].double().mean())
+        if found >= (1 - drop) * final:
+            return threshold
+    return GRID[-1]
+
+
+def plain_name(backbone: str) -> str:
+    """The name of the static twin's weights: "resnet-20-static", "sdn-vgg-16-bn-static"."""
+    depth = _depth(backbone)
+    return static_name(depth, "cifar") if depth else f"sdn-{backbone.replace('_', '-')}-static"
+
+
+def _depth(backbone: str) -> int:
+    """The depth of one of our residual networks, 0 for other backbones."""
+    family, _, depth = backbone.partition("-")
+    return int(depth) if family == "resnet" and depth.isdigit() else 0
+
+
+class SDNRecipe:
+    """Multi-exit networks in stages: static (no exits), ic-only (exits on it, frozen), joint (all exits from scratch)."""
+
+    stages: ClassVar[Mapping[str, type[TrainingStage]]] = {"static": PlainStage, "ic-only": FrozenStage, "joint": JointStage}

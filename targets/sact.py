@@ -1,0 +1,269 @@
+"""SACT and ACT: residual networks that stop, position by position or image by image, inside each block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import Output, Target, Units
+from bench.errors import PlanError
+from targets.halting import HaltingScore, Run, halt
+from targets.positions import Positions, dilate
+from targets.preact import Stem, Unit, build_blocks, form_for
+from targets.resnet import macs_of, require_one
+from targets.sact_official import translate
+
+EPSILON = 0.01
+"""A position stops when its scores add up to 1 - EPSILON."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One residual unit behind the first of its block, as rows of the unit table.
+
+    Attributes:
+        block, unit: numbers from 0. size: of its map; 0 when the whole image decides. first: its first row.
+    """
+
+    block: int
+    unit: int
+    size: int
+    first: int
+
+    @property
+    def rows(self) -> slice:
+        """Its columns among all units."""
+        return slice(self.first, self.first + max(1, self.size * self.size))
+
+
+class SACT(Target):
+    """A pre-activation ResNet in which each position halts once its scores add up to one (adaptive computation time).
+
+    Args:
+        depth: 6n+2 in the cifar layout (20, 32, 56, 110 for n = 3, 5, 9, 18 units a block); 50, 101 or 152 in imagenet.
+        halting: "sact" halts position by position, "act" image by image, "none" never: the plain network.
+        layout: "cifar" takes 32x32 images, "imagenet" 224x224.
+        num_classes: "auto" is 10 for cifar and 1000 for imagenet.
+
+    In each block unit n emits a score h_n in (0,1), the last one 1. A position runs unit n+1 iff h_1 + … + h_n < 1 - 0.01;
+    if N is the last unit it runs, the block's output there is sum_{n<N} h_n x_n + (1 - sum_{n<N} h_n) x_N. Halted
+    positions keep their state. SACT's score is sigmoid(conv3x3(bn(x)) + conv1x1(bn(mean x))), ACT's sigmoid(conv1x1(bn(mean x))).
+
+    Unit: a residual unit behind the first of its block at one position (or, for ACT, for the image); its margin is
+    0.99 less the sum so far, which stands still once the position has halted. Forced decisions set N, the formula stays,
+    so forcing everything is the network that never halts early. Halting has no mask with a gradient of its own;
+    `mask_grad` makes no difference.
+
+    TensorFlow's padding, shortcuts and mean-before-normalisation are kept, so the authors' variables load. On CIFAR
+    the batch normalisation of the halting scores carries the leaky ReLU of the authors' scope (read there, not run).
+
+    Source: Figurnov et al., Spatially Adaptive Computation Time for Residual Networks, CVPR 2017, sections 2 and 3.
+    """
+
+    follows = "Figurnov et al., Spatially Adaptive Computation Time for Residual Networks, CVPR 2017"
+    unit = "a residual unit behind the first of its block at one position of the map (for ACT: for the whole image)"
+    skipped = (
+        "halted positions: the last convolutions at them, the first one where no position in reach is active, whole units where none is"
+    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "32": {"depth": 32},
+        "110": {"depth": 110},
+        "act-32": {"depth": 32, "halting": "act"},
+        "imagenet-50": {"depth": 50, "layout": "imagenet"},
+        "imagenet-101": {"depth": 101, "layout": "imagenet"},
+        "imagenet-152": {"depth": 152, "layout": "imagenet"},
+    }
+
+    def __init__(
+        self,
+        *,
+        depth: int = 20,
+        halting: Literal["sact", "act", "none"] = "sact",
+        layout: Literal["cifar", "imagenet"] = "cifar",
+        num_classes: int | Literal["auto"] = "auto",
+    ) -> None:
+        super().__init__()
+        self.form = form_for(layout, depth)
+        self.classes = self.form.classes if num_classes == "auto" else num_classes
+        if self.classes < 1:
+            raise PlanError(f'num_classes = {self.classes}: at least 1, or "auto" for {self.form.classes}')
+        self.image_shape = (3, self.form.size, self.form.size)
+        self.halting = halting
+        self.stem, self.blocks = Stem(self.form), build_blocks(self.form)
+        self.scores = nn.ModuleList(
+            self._build_scores(width, count) for width, count in zip(self.form.widths, self.form.units, strict=True)
+        )
+        self.bn = self.form.norm(self.form.widths[-1])
+        self.fc = nn.Linear(self.form.widths[-1], self.classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.out_channels > 1:
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        self.gates = self._list_gates()
+        with torch.device("cpu"):
+            self.units = self._table()
+            self._always = self._always_macs()
+
+    @classmethod
+    def from_official(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This class's state from the authors' variables by name (exported as .npz), CIFAR or ImageNet, with or without SACT.
+
+        Raises:
+            WeightsError: listing every missing, unexpected or misshapen entry.
+        """
+        return translate(state, cls)
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        """Evaluate N images (N, 3, H, W) in [0,1]; maps are computed whole, halted positions keep their state."""
+        logits, runs = self.walk(images, decisions)
+        return self._output(logits, runs)
+
+    def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
+        """Evaluate one image (1, 3, H, W) at active positions only."""
+        require_one(image)
+        x, runs = self.stem(image), []
+        for number in range(len(self.blocks)):
+            units, scores = self._block(number)
+            x, run = halt(units, scores, x, self._forced(decisions, number), 1 - EPSILON, self._residual_at, self._score_at)
+            runs.append(run)
+        return self._output(self._head(x), runs)
+
+    def macs(self, decisions: Tensor) -> Tensor:
+        """(N,) int64: what always runs, and of each unit its first convolution at dilated and the others at active positions."""
+        total = torch.full((len(decisions),), self._always, dtype=torch.int64, device=decisions.device)
+        for gate in self.gates:
+            units, scores = self._block(gate.block)
+            size = self.form.sizes[gate.block]
+            mask = decisions[:, gate.rows].view(-1, max(1, gate.size), max(1, gate.size)).expand(-1, size, size)
+            active, around = mask.sum((1, 2)), dilate(mask).sum((1, 2))
+            total += units[gate.unit].macs(active, around)
+            if gate.unit < len(scores):
+                total += scores[gate.unit].macs(active)
+        return total
+
+    def walk(self, images: Tensor, decisions: Tensor | None = None) -> tuple[Tensor, list[Run]]:
+        """((N, K) logits, how each block halted); the recipe takes the ponder cost from there."""
+        x, runs = self.stem(images), []
+        for number in range(len(self.blocks)):
+            units, scores = self._block(number)
+            x, run = halt(units, scores, x, self._forced(decisions, number), 1 - EPSILON, _residual_whole, self._score_whole(number))
+            runs.append(run)
+        return self._head(x), runs
+
+    def _block(self, number: int) -> tuple[list[Unit], list[HaltingScore]]:
+        return list(self.blocks[number]), list(self.scores[number])  # type: ignore[call-overload]
+
+    def _build_scores(self, channels: int, count: int) -> nn.ModuleList:
+        """The halting scores of a block: none behind its last unit, and none where nothing halts."""
+        count = 0 if self.halting == "none" else count - 1
+        return nn.ModuleList(HaltingScore(self.form, channels, spatial=self.halting == "sact") for _ in range(count))
+
+    def _forced(self, decisions: Tensor | None, number: int) -> list[Tensor] | None:
+        """(N, h, w) bool of each gated unit of a block; where nothing halts, everything is forced on."""
+        if self.halting == "none":
+            return []
+        if decisions is None:
+            return None
+        gates = [gate for gate in self.gates if gate.block == number]
+        return [decisions[:, gate.rows].view(len(decisions), max(1, gate.size), max(1, gate.size)) for gate in gates]
+
+    def _score_whole(self, number: int) -> Callable[[HaltingScore, Tensor, Tensor], Tensor]:
+        """Scores everywhere, read through the fork of the unit that they decide."""
+        firsts = iter([gate.first for gate in self.gates if gate.block == number])
+
+        def score(module: HaltingScore, x: Tensor, active: Tensor) -> Tensor:
+            _, read = self.fork(x, next(firsts))
+            return module(read)
+
+        return score
+
+    @staticmethod
+    def _residual_at(unit: Unit, x: Tensor, active: Tensor) -> Tensor:
+        """The unit's output for one image, computed where it is active."""
+        where = Positions.of(active[0].expand(x.shape[2:]))
+        if where.everywhere:
+            return unit(x)
+        flat = x[0].flatten(1)
+        return flat.index_add(1, where.index, unit.at(x, where)).view_as(x)
+
+    @staticmethod
+    def _score_at(module: HaltingScore, x: Tensor, active: Tensor) -> Tensor:
+        where = Positions.of(active[0].expand(x.shape[2:]))
+        return module(x) if where.everywhere or not module.spatial else module.at(x, where)
+
+    def _head(self, x: Tensor) -> Tensor:
+        """Logits: the mean before the last normalisation on CIFAR, behind it on ImageNet."""
+        if self.form.family == "imagenet":
+            return self.fc(self.bn(x).relu().mean((2, 3)))
+        return self.fc(self.form.activation(self.bn(x.mean((2, 3), keepdim=True))).flatten(1))
+
+    def _output(self, logits: Tensor, runs: list[Run]) -> Output:
+        sums = [total.flatten(1) for run in runs for total in run.sums]
+        taken = [active.flatten(1) for run in runs for active in run.active]
+        if not sums:
+            nothing = logits.new_zeros(len(logits), 0)
+            return Output(logits, nothing, nothing, nothing.to(torch.bool))
+        margins = (1 - EPSILON) - torch.cat(sums, 1)
+        return Output(logits, margins, margins, torch.cat(taken, 1))
+
+    def _list_gates(self) -> tuple[Gate, ...]:
+        found, first = [], 0
+        for block, scores in enumerate(self.scores):
+            size = self.form.sizes[block] if self.halting == "sact" else 0
+            for unit in range(1, len(scores) + 1):  # type: ignore[arg-type]
+                found.append(Gate(block, unit, size, first))
+                first = found[-1].rows.stop
+        return tuple(found)
+
+    def _table(self) -> Units:
+        """The units; a unit comes after the same position one residual unit earlier."""
+        owners = [f"block{gate.block + 1}.unit{gate.unit + 1}" for gate in self.gates]
+        counts = [gate.rows.stop - gate.rows.start for gate in self.gates]
+        maps = [(gate.size, gate.size) if gate.size else () for gate in self.gates]
+        names, after, costs = [], [], []
+        for gate, owner, count in zip(self.gates, owners, counts, strict=True):
+            names += [f"{owner}.y{at // gate.size}x{at % gate.size}" for at in range(count)] if gate.size else [owner]
+            after.append(torch.arange(count) + gate.first - count if gate.unit > 1 else torch.full((count,), -1))
+            costs.append(self._guarded(gate))
+        spread = torch.tensor(counts, dtype=torch.int64)
+        total = int(spread.sum())
+        return Units(
+            name=tuple(names),
+            kind=("position" if self.halting == "sact" else "block",) * total,
+            owner=tuple(owner for owner, count in zip(owners, counts, strict=True) for _ in range(count)),
+            shape=tuple(shape for shape, count in zip(maps, counts, strict=True) for _ in range(count)),
+            cost=torch.tensor(costs, dtype=torch.int64).repeat_interleave(spread),
+            threshold=torch.zeros(total, dtype=torch.float64),
+            low=torch.full((total,), -math.inf, dtype=torch.float64),
+            high=torch.full((total,), 1 - EPSILON, dtype=torch.float64),
+            strict=torch.ones(total, dtype=torch.bool),
+            after=torch.cat(after) if after else torch.zeros(0, dtype=torch.int64),
+        )
+
+    def _guarded(self, gate: Gate) -> int:
+        """MACs of one row of a gate: one position without dilation, or the whole map."""
+        units, scores = self._block(gate.block)
+        count = torch.tensor([1 if gate.size else self.form.sizes[gate.block] ** 2])
+        own = int(units[gate.unit].macs(count, count))
+        return own + (scores[gate.unit].own_macs(int(count)) if gate.unit < len(scores) else 0)
+
+    def _always_macs(self) -> int:
+        """Stem, head, each block's first unit and first score; and all units where nothing halts."""
+        total = macs_of(self.stem, self.image_shape) + macs_of(self.fc, (self.fc.in_features,))
+        channels, size = self.stem.conv.out_channels, self.form.size if self.form.family == "cifar" else self.form.size // 4
+        for number, width in enumerate(self.form.widths):
+            units, scores = self._block(number)
+            for unit in units if self.halting == "none" else units[:1]:
+                total += macs_of(unit, (channels, size, size))
+                channels, size = width, self.form.sizes[number]
+            if scores:
+                total += int(scores[0].macs(torch.tensor([size * size])))
+        return total
+
+
+def _residual_whole(unit: Unit, x: Tensor, active: Tensor) -> Tensor:
+    return torch.where(active[:, None], unit(x), x)

@@ -1,0 +1,239 @@
+"""SDN: a network with exits on the way, left at the first one that is sure enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import Output, Target, Units
+from bench.errors import PlanError
+from targets.chains import Chain, ResNetChain
+from targets.exits import InternalClassifier, confidence, first_sure, log_odds
+from targets.resnet import macs_of, require_one
+
+SHARES = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
+"""Where the six exits of SDN are meant to sit, as shares of the backbone's cost."""
+
+
+class SDN(Target):
+    """A multi-exit network that stops at the first exit that is sure enough (Shallow-Deep Network; DeepSloth's victim).
+
+    Args:
+        backbone: "resnet-20" and other cifar depths, "vgg-16-bn", or any timm model with feature stages ("resnet18").
+        exits: "six" at 15 to 90 % of the cost, where SDN's code puts them for vgg-16-bn and resnet-56; "all" behind every
+            layer, as DeepSloth has them; "none" is the plain backbone. On timm models both are one behind each
+            feature stage but the last.
+        otherwise: what an image gets that no exit takes: "final" is the last output (DeepSloth), "confident" the
+            most confident of all (SDN's code). The cost is the same.
+        threshold: T in (0, 1), the confidence from which on an exit is taken; "weights" is what the recipe chose.
+        num_classes: "auto" is 10, and 1000 for timm models.
+
+    Unit k is what lies behind exit k: it runs when max softmax of exit k < T (and all exits before it went on). Gate value
+    G = 1 - max softmax, threshold 1 - T, strict. The logit margin is log(T / (1 - T)) less the log-odds of the
+    most likely class: the same zero set, and a gradient where softmax has none left.
+
+    `forward` computes all exits. `execute` stops; the margins of exits it did not reach are T - 1 (as if those exits were
+    sure), and `exits` repeats the logits of the one it took.
+
+    Source: Kaya et al., Shallow-Deep Networks: Understanding and Mitigating Network Overthinking, ICML 2019; Hong et al.,
+    DeepSloth, ICLR 2021.
+    """
+
+    follows = "Kaya et al., Shallow-Deep Networks, ICML 2019, and Hong et al., A Panda? No, It's a Sloth (DeepSloth), ICLR 2021"
+    unit = "what lies behind an exit, up to and with the next one"
+    skipped = "everything behind the exit that is taken, later exits included"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "resnet-56": {"backbone": "resnet-56"},
+        "resnet-56-all": {"backbone": "resnet-56", "exits": "all"},
+        "vgg-16-bn": {"backbone": "vgg-16-bn"},
+        "vgg-16-bn-all": {"backbone": "vgg-16-bn", "exits": "all"},
+    }
+
+    threshold: Tensor
+
+    def __init__(
+        self,
+        *,
+        backbone: str = "resnet-20",
+        exits: Literal["six", "all", "none"] = "six",
+        otherwise: Literal["final", "confident"] = "final",
+        threshold: float | Literal["weights"] = "weights",
+        num_classes: int | Literal["auto"] = "auto",
+    ) -> None:
+        super().__init__()
+        self.backbone = chain_for(backbone, num_classes)
+        self.image_shape, self.classes = self.backbone.image_shape, self.backbone.classes
+        self.otherwise = otherwise
+        on_the_way = self.backbone.macs_on_the_way()
+        self.places = places_of(self.backbone, exits, on_the_way)
+        taps = [self.backbone.taps[place] for place in self.places]
+        self.heads = nn.ModuleList(InternalClassifier(tap.shape, self.classes) for tap in taps)
+        self.fixed = None if threshold == "weights" else require_threshold(threshold)
+        self.register_buffer("threshold", torch.tensor(0.8 if self.fixed is None else self.fixed, dtype=torch.float64))
+        heads = [macs_of(head, tap.shape) for head, tap in zip(self.heads, taps, strict=True)]
+        self._prefix = _prefixes(on_the_way, self.places, heads)
+        with torch.device("cpu"):
+            self.units = self._table([f"behind {tap.name}" for tap in taps])
+        self.register_load_state_dict_post_hook(_after_loading)
+        self.set_threshold(float(self.threshold) if not self.threshold.is_meta else 0.8)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Take exits from this confidence on; a threshold given to the constructor stays.
+
+        Raises:
+            PlanError: it is not in (0, 1).
+        """
+        kept = require_threshold(threshold if self.fixed is None else self.fixed)
+        if not self.threshold.is_meta:
+            self.threshold.fill_(kept)
+        self.units = replace(self.units, threshold=torch.full((len(self.places),), 1 - kept, dtype=torch.float64))
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        """Evaluate all exits of N images (N, C, H, W) in [0,1]."""
+        found = self.all_exits(images)
+        on_the_way = found[:, :-1]
+        margins = self._margins(on_the_way)
+        asked = margins.detach() > 0 if decisions is None else decisions.to(margins.device)
+        runs = asked.cumprod(1) > 0
+        logits = found[torch.arange(len(found), device=found.device), first_sure(~runs)]
+        if self.otherwise == "confident":
+            logits = torch.where(runs.all(1, keepdim=True), self._surest(found), logits)
+        return Output(logits, margins, self._logit_margins(on_the_way), runs, found)
+
+    def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
+        """Evaluate one image (1, C, H, W) up to the exit that takes it."""
+        require_one(image)
+        found: list[Tensor] = []
+
+        def visit(place: int, features: Tensor) -> bool:
+            if place not in self.places:
+                return False
+            at = len(found)
+            found.append(self.heads[at](features))
+            runs = self._margins(found[-1]) > 0 if decisions is None else decisions[:, at]
+            return not bool(runs)
+
+        last = self.backbone(image, visit)
+        return self._left(found, last)
+
+    def macs(self, decisions: Tensor) -> Tensor:
+        """(N,) int64, by the number of exits passed before the first that is taken."""
+        passed = decisions.to(torch.int64).cumprod(1).sum(1)
+        return self._prefix.to(decisions.device)[passed]
+
+    def all_exits(self, images: Tensor) -> Tensor:
+        """(N, E, K) logits of every exit, the last included."""
+        found: list[Tensor] = []
+
+        def visit(place: int, features: Tensor) -> bool:
+            if place in self.places:
+                found.append(self.heads[len(found)](features))
+            return False
+
+        last = self.backbone(images, visit)
+        return torch.stack([*found, last], 1).float() if images.dtype != torch.float64 else torch.stack([*found, last], 1)
+
+    def _left(self, found: list[Tensor], last: Tensor | None) -> Output:
+        """The output of one image, from the exits it reached and the last logits if it got there."""
+        passed = len(found) if last is not None else len(found) - 1
+        reached = torch.stack([*found, *([] if last is None else [last])], 1)
+        logits = reached[:, -1]
+        if last is not None and self.otherwise == "confident":
+            logits = self._surest(reached)
+        count = len(self.places)
+        missing = reached[:, -1:].expand(-1, count + 1 - reached.shape[1], -1)
+        exits = torch.cat([reached, missing], 1)
+        margins, logit_margins = self._margins(exits[:, :-1]), self._logit_margins(exits[:, :-1])
+        unseen = torch.arange(count, device=margins.device) >= len(found)
+        filler = (self.threshold - 1).to(margins.dtype)
+        runs = torch.arange(count, device=margins.device)[None] < passed
+        return Output(logits, margins.where(~unseen, filler), logit_margins.where(~unseen, filler), runs, exits)
+
+    def _margins(self, logits: Tensor) -> Tensor:
+        return self.threshold.to(logits.dtype) - confidence(logits)
+
+    def _logit_margins(self, logits: Tensor) -> Tensor:
+        return torch.logit(self.threshold).to(logits.dtype) - log_odds(logits)
+
+    def _surest(self, exits: Tensor) -> Tensor:
+        best = confidence(exits).argmax(1)
+        return exits[torch.arange(len(exits), device=exits.device), best]
+
+    def _table(self, names: list[str]) -> Units:
+        """The units; consecutive prefixes differ by what a unit guards."""
+        count = len(names)
+        column = torch.ones(count, dtype=torch.float64)
+        return Units(
+            name=tuple(names),
+            kind=("exit",) * count,
+            owner=tuple(names),
+            shape=((),) * count,
+            cost=self._prefix.diff(),
+            threshold=column * 0.2,
+            low=column * 0,
+            high=column * (1 - 1 / self.classes),
+            strict=torch.ones(count, dtype=torch.bool),
+            after=torch.arange(count) - 1,
+        )
+
+
+def chain_for(backbone: str, num_classes: int | Literal["auto"]) -> Chain:
+    """The backbone of that name.
+
+    Raises:
+        PlanError: there is none, or it has no usable features; names the nearest.
+    """
+    family, _, depth = backbone.partition("-")
+    if family == "resnet" and depth.isdigit():
+        return ResNetChain(int(depth), "cifar", num_classes)
+    if backbone == "vgg-16-bn":
+        from targets.vgg import VGG16BN
+
+        return VGG16BN(num_classes)
+    from targets.timm_chain import TimmChain
+
+    return TimmChain(backbone, num_classes)
+
+
+def places_of(chain: Chain, exits: str, on_the_way: list[int]) -> tuple[int, ...]:
+    """The taps that get an exit: SDN's own where its code says so, else those nearest to its shares of the cost."""
+    every = tuple(range(len(chain.taps)))
+    if exits == "none":
+        return ()
+    if exits == "all" or len(every) <= len(SHARES):
+        return every
+    if chain.flags is not None:
+        return chain.flags
+    total = on_the_way[-1]
+    nearest = {min(every, key=lambda place, share=share: abs(on_the_way[place] / total - share)) for share in SHARES}  # type: ignore[misc]
+    return tuple(sorted(nearest))
+
+
+def require_threshold(value: float) -> float:
+    """`value`, if an exit can have it for a threshold.
+
+    Raises:
+        PlanError: it is not between 0 and 1.
+    """
+    if not (0 < value < 1 and math.isfinite(value)):
+        raise PlanError(f'threshold = {value}: a confidence above 0 and below 1, or "weights"')
+    return float(value)
+
+
+def _prefixes(on_the_way: list[int], places: tuple[int, ...], heads: list[int]) -> Tensor:
+    """(E,) int64 MACs of leaving at each exit, the last included."""
+    paid, found = 0, []
+    for place, head in zip(places, heads, strict=True):
+        paid += head
+        found.append(on_the_way[place] + paid)
+    with torch.device("cpu"):
+        return torch.tensor([*found, on_the_way[-1] + paid], dtype=torch.int64)
+
+
+def _after_loading(target: SDN, _: object) -> None:
+    target.set_threshold(float(target.threshold))
