@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from bench.api import Skip
-from bench.image import project
+from bench.image import project, settle, to_float, to_grid
 from bench.threat import Threat
 
 BoxName = Literal["clamp", "tanh", "stretch", "literal"]
 Statistics = Literal["auto", "imagenet", "cifar10"]
+Rounding = Literal["after", "inside"]
 
 MEAN_STD = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -89,6 +90,30 @@ class Clamp(Box):
     def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Place:
         image = project(free, clean, threat)
         return Place(image, image, None)
+
+
+class OnGrid(Box):
+    """Another box whose iterates are evaluated as they would be saved: settled onto the 8-bit grid, inside the threat.
+
+    The gradient passes straight through the rounding, and the free variable itself is not rounded, so that steps shorter than half
+    a grey level add up. What is optimised is then what is saved.
+    """
+
+    def __init__(self, inner: Box) -> None:
+        self.inner = inner
+        self.starts_clean = inner.starts_clean
+
+    def start(self, clean: Tensor) -> Tensor:
+        return self.inner.start(clean)
+
+    def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Place:
+        place = self.inner.place(free, clean, threat)
+        return Place(place.free, to_float(settle(place.image, to_grid(clean), threat)).to(place.image), place.slope)
+
+
+def with_rounding(box: Box, rounding: Rounding) -> Box:
+    """The box itself, whose iterates are rounded once they are saved ("after"), or one that rounds every iterate ("inside")."""
+    return OnGrid(box) if rounding == "inside" else box
 
 
 class Tanh(Box):
@@ -172,6 +197,20 @@ def ilfo_box(name: BoxName, image_shape: tuple[int, int, int], statistics: Stati
         return gradauto_box(name, image_shape)
     mean, std = statistics_of(statistics, image_shape)
     return Tanh(ILFO_LOW, ILFO_HIGH, mean=mean, std=std)
+
+
+def reach(threat: Threat, values: int, psnr: float) -> float:
+    """Root mean square of the largest change that a threat admits to an image of `values` numbers: the natural unit of a step.
+
+    Args:
+        psnr: dB; under "none" the reach is that of this PSNR floor. Under "patch" it is half the pixel range.
+    """
+    bound = threat.bound(values)
+    if bound is None:
+        return float(10 ** (-psnr / 20))
+    if threat.norm == "linf":
+        return bound / 255
+    return 0.5 if threat.norm == "patch" else float((bound / values) ** 0.5 / 255)
 
 
 def published_only(box: Box, threat: Threat) -> Skip | None:

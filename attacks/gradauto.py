@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks.box import Place, gradauto_box, published_only, statistics_of
+from attacks.box import Place, gradauto_box, published_only, statistics_of, with_rounding
 from attacks.descent import Climb, Descent, Direction
 from attacks.incumbent import Incumbent
 from attacks.objective import MarginLoss, SquaredDistance, logit_shift
@@ -65,6 +65,7 @@ class GradAuto(Attack):
             it, unnormalised, to the distance).
         iterate, verify: which image is kept; see `attacks.incumbent`.
         stop_at_ceiling: inside a ball, leave an image once its saved form executes everything.
+        rounding: images are rounded "after" the loop has found them, or every iterate "inside" it (`attacks.box.OnGrid`).
     """
 
     version: ClassVar[int] = 2
@@ -76,6 +77,8 @@ class GradAuto(Attack):
         "offset": (0, None),
         "keep_logits": (0, None),
     }
+    step_cost: ClassVar[str] = "3 (forward and one backward); 5 where RD acts; 1 once every gate is open"
+    threats: ClassVar[str] = "linf, l2, psnr, patch, none; presets code and paper under none only"
     follows: ClassVar[str] = "Pan et al., GradAuto: Energy-oriented Attack on Dynamic Neural Networks, ECCV 2022"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "code": {
@@ -152,6 +155,7 @@ class GradAuto(Attack):
     iterate: Literal["best", "first", "last", "loss"] = "best"
     verify: bool = True
     stop_at_ceiling: bool = True
+    rounding: Literal["after", "inside"] = "after"
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """The published maps run under threat "none" only."""
@@ -165,7 +169,7 @@ class GradAuto(Attack):
             view=view,
             job=job,
             clean=images,
-            box=gradauto_box(self.box, view.image_shape, self.statistics, self.bounds),
+            box=with_rounding(gradauto_box(self.box, view.image_shape, self.statistics, self.bounds), self.rounding),
             optimiser=OPTIMISERS[self.optimiser](self.lr),
             incumbent=incumbent,
             steps=self.steps,

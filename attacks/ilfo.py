@@ -15,12 +15,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks.box import Place, ilfo_box, published_only, statistics_of
+from attacks.box import Place, ilfo_box, published_only, statistics_of, with_rounding
 from attacks.descent import Climb, Descent, Direction
 from attacks.incumbent import Incumbent
-from attacks.objective import MarginLoss, SquaredDistance
+from attacks.objective import MarginLoss, SquaredDistance, missing_ponder
 from attacks.optimiser import Adam
-from bench.api import Attack, Job, Skip, Target, View
+from bench.api import Attack, Job, Skip, Target, Units, View
 from bench.threat import Threat
 
 
@@ -42,7 +42,9 @@ class ILFO(Attack):
         rounds: of the search for c; 1 uses `c` alone.
         c: the constant of the first round. c_low, c_high: the interval searched.
         broadcast: multiply c by the number of units; the released code subtracts (U, 1) from (U,) and so sums each hinge U times.
-        weighting, space, offset, box, statistics, distance, mask_grad, iterate, verify, lr: as in GradAuto.
+        loss: "hinge" f above; "ponder" for halting networks: f = sum over blocks of the mean over positions of
+            max(0, rho_max - rho), rho = N + R the ponder cost, whose gradient passes through the remainder R alone.
+        weighting, space, offset, box, statistics, distance, mask_grad, iterate, verify, rounding, lr: as in GradAuto.
     """
 
     version: ClassVar[int] = 2
@@ -55,6 +57,9 @@ class ILFO(Attack):
         "lr": (0, None),
         "offset": (0, None),
     }
+    step_cost: ClassVar[str] = "3 (forward and one backward); 1 once nothing is missing"
+    needs: ClassVar[str] = "margins; the ponder form units that halt one after the other"
+    threats: ClassVar[str] = "linf, l2, psnr, patch, none; presets code and paper under none only"
     follows: ClassVar[str] = "Haque et al., ILFO: Adversarial Attack on Adaptive Neural Networks, CVPR 2020"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "code": {
@@ -71,6 +76,7 @@ class ILFO(Attack):
         },
         "paper": {"steps": 1000, "rounds": 1, "c": 1e5, "lr": 5e-4, "offset": 0.0, "box": "literal", "iterate": "loss", "verify": False},
         "clean": {"steps": 300, "rounds": 9, "c": 1e2, "lr": 0.01, "offset": 1e-3, "box": "tanh"},
+        "ponder": {"loss": "ponder"},
     }
 
     steps: int | Literal["budget"] = "budget"
@@ -89,14 +95,21 @@ class ILFO(Attack):
     distance: Literal["pixels", "normalised", "none"] = "pixels"
     iterate: Literal["best", "first", "last", "loss"] = "best"
     verify: bool = True
+    rounding: Literal["after", "inside"] = "after"
+    loss: Literal["hinge", "ponder"] = "hinge"
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
-        """The published maps run under threat "none" only."""
+        """The published maps run under threat "none" only; the ponder loss needs units that halt one after the other."""
+        halting = halts(target.units)
+        if self.loss == "ponder" and not halting:
+            return Skip(
+                "the ponder loss is about halting: units that run one after the other until a score stops them, and this target has none"
+            )
         return published_only(ilfo_box(self.box, target.image_shape, self.statistics), threat)
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         view = view.using(self.mask_grad)
-        box = ilfo_box(self.box, view.image_shape, self.statistics)
+        box = with_rounding(ilfo_box(self.box, view.image_shape, self.statistics), self.rounding)
         incumbent = Incumbent(view, images, job.threat, self.iterate, verify=self.verify)
         penalty = self.penalty(view, images)
         low, high = torch.full_like(penalty.c, self.c_low), torch.full_like(penalty.c, self.c_high)
@@ -123,21 +136,28 @@ class ILFO(Attack):
             MarginLoss.over(view.units, self.weighting, self.space, self.offset, images.device),
             SquaredDistance.measured_in(self.distance, std, images.device),
             self.c * (len(view.units) if self.broadcast else 1),
+            ponder=self.loss == "ponder",
         )
+
+
+def halts(units: Units) -> bool:
+    """Whether there are units, other than the stages behind exits, that run one after the other."""
+    return any(after >= 0 and kind != "exit" for kind, after in zip(units.kind, units.after.tolist(), strict=True))
 
 
 class Penalty(Climb):
     """distance + c * f, with one c an image; `reached` (N,) notes the images that had nothing missing at some iterate."""
 
-    def __init__(self, view: View, clean: Tensor, loss: MarginLoss, apart: SquaredDistance, c: float) -> None:
-        self.view, self.clean, self.loss, self.apart = view, clean, loss, apart
+    def __init__(self, view: View, clean: Tensor, loss: MarginLoss, apart: SquaredDistance, c: float, *, ponder: bool = False) -> None:
+        self.view, self.clean, self.apart = view, clean, apart
+        self.missing = (lambda output: missing_ponder(output, view.units)) if ponder else loss.missing
         self.c = torch.full((len(clean),), c, device=clean.device)
         self.reached = torch.zeros(len(clean), device=clean.device)
 
     def look(self, place: Place, rows: Tensor, share: Tensor) -> Direction:
         c, clean = self.c[rows], self.clean[rows]
-        output, (gradient,) = self.view.gradients(lambda seen: [self.loss.missing(seen)], place.image, rows)
-        missing = self.loss.missing(output)
+        output, (gradient,) = self.view.gradients(lambda seen: [self.missing(seen)], place.image, rows)
+        missing = self.missing(output)
         self.reached[rows] += missing == 0
         gradient = self.apart.gradient(place.image, clean).addcmul(gradient, c[:, None, None, None])
         return Direction(output, self.apart.value(place.image, clean) + c * missing, place.pull(gradient))

@@ -12,12 +12,16 @@ released code weighs all gates 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bench.api import Output, Units
+from bench.errors import ContractBroken
 
 Weighting = Literal["cost", "uniform"]
 Space = Literal["gate", "logit"]
@@ -61,6 +65,10 @@ class MarginLoss:
         target = (offset * reach).to(torch.float32)
         target = torch.where(units.strict.to(target.device), target.clamp(min=_STRICT_OFFSET[space]), target)
         return cls(weight.to(device), target.to(device), space)
+
+    def to(self, device: torch.device) -> MarginLoss:
+        """The same losses on another device."""
+        return self if self.weight.device == device else MarginLoss(self.weight.to(device), self.offset.to(device), self.space)
 
     def margins(self, output: Output) -> Tensor:
         """(M, U) margins in this loss's space."""
@@ -108,3 +116,46 @@ class SquaredDistance:
 def logit_shift(output: Output, clean_logits: Tensor) -> Tensor:
     """(M,) sum over classes of (logits - clean logits)^2: the accuracy-keeping term of the released GradAuto code."""
     return (output.logits - clean_logits).square().sum(1)
+
+
+def uniform_exits(output: Output) -> Tensor:
+    """(M,) sum over the exits but the last of the cross-entropy between uniform and softmax (DeepSloth): least where no exit is sure.
+
+    Raises:
+        ContractBroken: the target gives no exits.
+    """
+    if output.exits is None:
+        raise ContractBroken("this loss reads the logits of exits, and the target's output has none")
+    return -output.exits[:, :-1].log_softmax(-1).mean(-1).sum(1)
+
+
+def opening(output: Output, weight: Tensor) -> Tensor:
+    """(M,) sum_j w_j log(1 + exp(-logit margin_j)): cross-entropy of every unit with "runs", past its threshold too."""
+    return (F.softplus(-output.logit_margins) * weight).sum(1)
+
+
+def missing_ponder(output: Output, units: Units) -> Tensor:
+    """(M,) ILFO's loss for halting networks: how far each position's ponder cost N + R is from its largest, mean over a block's positions.
+
+    N, the units run, has no gradient; R = 1 - (scores of the units before the last that ran) has, and it is, but for a constant, the
+    margin of the last unit that ran. Positions that ran everything are left out: what gradient they have leads nowhere. So are, as
+    far as the gradient goes, positions that ran nothing: there R = 1 whatever the scores.
+    """
+    after = units.after.to(output.decisions.device)
+    ran = output.decisions
+    parents = after.clamp(min=0)
+    stopped = ~ran & ((after < 0) | ran[:, parents])  # the first unit of a chain that did not run
+    last = torch.where(after >= 0, output.margins[:, parents], torch.zeros_like(output.margins))
+    cut = torch.tensor(_depth_left(tuple(units.after.tolist())), device=ran.device, dtype=output.margins.dtype)
+    share = 1 / torch.tensor([max(prod(shape), 1) for shape in units.shape], device=ran.device, dtype=output.margins.dtype)
+    return (torch.where(stopped, cut + 1 - last, torch.zeros_like(last)) * share).sum(1)
+
+
+@lru_cache(maxsize=8)
+def _depth_left(after: tuple[int, ...]) -> tuple[float, ...]:
+    """How many units of its chain each unit stands before, itself included."""
+    left = [1.0] * len(after)
+    for unit in range(len(after) - 1, -1, -1):
+        if after[unit] >= 0:
+            left[after[unit]] = max(left[after[unit]], left[unit] + 1)
+    return tuple(left)

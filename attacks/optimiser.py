@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.rules import norms
 
-OptimiserName = Literal["adam", "sgd", "normalised", "sign"]
+OptimiserName = Literal["adam", "sgd", "normalised", "sign", "capped"]
 Schedule = Literal["constant", "cosine"]
 
 
@@ -79,7 +79,14 @@ class Sign(Optimiser):
         return gradient.sign() * self.lr
 
 
-OPTIMISERS: dict[str, type[Optimiser]] = {"adam": Adam, "sgd": Sgd, "normalised": Normalised, "sign": Sign}
+class Capped(Optimiser):
+    """Gradient descent whose gradients are shortened to norm 1 where they are longer, and never lengthened (DeepSloth's L2 attack)."""
+
+    def step(self, gradient: Tensor) -> Tensor:
+        return gradient * (self.lr / norms(gradient).clamp(min=1))
+
+
+OPTIMISERS: dict[str, type[Optimiser]] = {"adam": Adam, "sgd": Sgd, "normalised": Normalised, "sign": Sign, "capped": Capped}
 
 
 def decay(schedule: Schedule, share: Tensor) -> Tensor:

@@ -104,6 +104,8 @@ class Target(nn.Module, ABC):
     """What one unit is, for people."""
     skipped: ClassVar[str] = ""
     """What `execute` physically leaves out, for people."""
+    forks: ClassVar[bool] = False
+    """Whether gates read their features through `fork`, so that an attack can edit the gradients that meet there."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     units: Units
@@ -213,6 +215,10 @@ class View(Protocol):
         """The same view (and the same budget) with another gradient of hard masks."""
         ...
 
+    def within(self, budget: int) -> View:
+        """The same view, of which each image may use `budget` more forward-equivalents (and no more than it has left)."""
+        ...
+
     def __call__(self, images: Tensor, rows: Tensor) -> Output:
         """Evaluate without a graph. Costs 1 a row; needs access "gates"."""
         ...
@@ -242,6 +248,7 @@ class Job:
         budget: forward-equivalents for each image.
         ids: the image ids of the batch.
         seed: of the protocol.
+        fitted: what the attack's own `fit` returned, on the images' device; {} for attacks that fit nothing.
         progress: call with (done, total) steps; may be called often.
     """
 
@@ -249,6 +256,7 @@ class Job:
     budget: int
     ids: tuple[str, ...]
     seed: int = 0
+    fitted: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     progress: Callable[[int, int], None] = field(default=lambda done, total: None, repr=False, compare=False)
 
     def generators(self) -> list[torch.Generator]:
@@ -280,6 +288,10 @@ class Attack(ABC):
     Attributes:
         access: "gates" sees margins and gradients; "macs" sees executed MACs only (black box).
         randomised: whether another seed gives another result.
+        fits: whether `fit` is overridden, so that a plan asks for the images it needs before anything is imported.
+        needs: what it needs from a target beyond margins, for people.
+        threats: under which threats it runs, for people; `supports` decides.
+        step_cost: forward-equivalents of one step, for people.
         version: bumped when the numbers of this class change; part of every cell's key.
         presets: named sets of parameters (`use = "gradauto:code"`), literals.
         ranges: parameter -> (least, most) a plan may give it, None where there is no bound; literals.
@@ -287,14 +299,31 @@ class Attack(ABC):
 
     access: ClassVar[Literal["gates", "macs"]] = "gates"
     randomised: ClassVar[bool] = False
+    fits: ClassVar[bool] = False
     version: ClassVar[int] = 1
     follows: ClassVar[str] = ""
+    needs: ClassVar[str] = "margins"
+    threats: ClassVar[str] = "linf, l2, psnr, patch, none"
+    step_cost: ClassVar[str] = ""
     ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """None when the attack can run; else the reason why not."""
         return None
+
+    def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:
+        """What the attack learns once for all images it will perturb (universal perturbations, patches); once a cell.
+
+        Args:
+            view: the way to the target; each fit image has the fit's own budget.
+            images: (N, C, H, W) all images of the plan's fit split, none of which is attacked later.
+            job: threat, budget and ids of the fit.
+
+        Returns:
+            Named tensors, handed back to `perturb` as `job.fitted`.
+        """
+        return {}
 
     @abstractmethod
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:

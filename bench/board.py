@@ -43,7 +43,12 @@ class BoardCell:
         clean_saving, surviving_saving: 1 - macs / ceiling.
         clean_accuracy, adversarial_accuracy, agreement: shares.
         psnr (mean dB), pooled_psnr (dB of the mean squared error), ssim, l2, linf: of the saved images.
+        jpeg_recovery: of the saved image after a JPEG round trip of quality 90.
+        flip_rate: share of the units open at one evaluation of the attack that were closed at the next.
         evaluations: mean forward-equivalents used.
+        combination: of an ensemble: "budget" in all, "members" with label, key, wins and evaluations, "left_out" with reasons. fit: of an
+            attack that learnt something first: "images" and "evaluations" of that.
+        series: the attack's label without what a sweep put into it.
         attack_rank: rank of the attack on this target, 1 is strongest; rows not significantly different share one; None if unranked.
         units: the target's units. environment: versions, device class, threads. command: what reproduces the cell.
         rows: loads the images (lazy).
@@ -67,6 +72,7 @@ class BoardCell:
     float_macs: float | None = None
     recovery: Estimate = UNDEFINED
     float_recovery: Estimate = UNDEFINED
+    jpeg_recovery: Estimate = UNDEFINED
     mean_recovery: Estimate = UNDEFINED
     block_recovery: float | None = None
     clean_saving: Estimate = UNDEFINED
@@ -81,8 +87,12 @@ class BoardCell:
     ssim: float | None = None
     l2: float | None = None
     linf: int | None = None
+    flip_rate: float | None = None
     evaluations: float | None = None
     attack_rank: int | None = None
+    series: str = ""
+    combination: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
     units: tuple[UnitRow, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
@@ -147,8 +157,8 @@ PRELIMINARY_BELOW = 100
 """Images under which a board is called preliminary."""
 
 _COLUMNS = (
-    "label clean_prediction adversarial_prediction clean_macs adversarial_macs float_macs clean_decisions adversarial_decisions "
-    "squared psnr ssim l2 linf evaluations near_threshold overshoot"
+    "label clean_prediction adversarial_prediction clean_macs adversarial_macs float_macs jpeg_macs clean_decisions "
+    "adversarial_decisions squared psnr ssim l2 linf evaluations near_threshold overshoot held flipped"
 ).split()
 
 
@@ -218,6 +228,7 @@ def _cell(
         status="missing",
         reason="not run yet, or not finished",
         control=bool(entry["attack"]["control"]),
+        series=entry["attack"].get("series") or label[1],
         command=f"{plan['command']} --only {shlex.quote(entry_label(entry))}",
     )
     if entry.get("excluded"):
@@ -230,6 +241,8 @@ def _cell(
         reason=sealed["reason"],
         flags=tuple(sealed["flags"]),
         environment=sealed["environment"],
+        combination=sealed.get("combination", {}),
+        fit=sealed.get("fit", {}),
     )
     if sealed["status"] != "ok":
         return cell, None
@@ -251,7 +264,9 @@ def _measured(cell: BoardCell, described: Mapping[str, Any], columns: Mapping[st
     n = len(columns["label"])
     weights = stats.resamples(n)
     floor, ceiling = int(described["floor"]), int(described["ceiling"])
-    clean, adversarial, unrounded = (columns[name].astype(np.float64) for name in ("clean_macs", "adversarial_macs", "float_macs"))
+    clean, adversarial, unrounded, reloaded, held, flipped = (
+        columns[name].astype(np.float64) for name in ("clean_macs", "adversarial_macs", "float_macs", "jpeg_macs", "held", "flipped")
+    )
     reserve = ceiling - clean
     defined = reserve.mean() >= UNDEFINED_BELOW * ceiling
     some = reserve > 0
@@ -267,6 +282,8 @@ def _measured(cell: BoardCell, described: Mapping[str, Any], columns: Mapping[st
         float_macs=float(unrounded.mean()),
         recovery=stats.ratio_estimate(adversarial - clean, reserve, weights) if defined else UNDEFINED,
         float_recovery=stats.ratio_estimate(unrounded - clean, reserve, weights) if defined else UNDEFINED,
+        jpeg_recovery=stats.ratio_estimate(reloaded - clean, reserve, weights) if defined and not np.isnan(reloaded).any() else UNDEFINED,
+        flip_rate=float(flipped.sum() / held.sum()) if held.sum() > 0 else None,
         mean_recovery=(
             stats.mean_estimate((adversarial - clean)[some] / reserve[some], stats.resamples(int(some.sum()))) if defined else UNDEFINED
         ),
@@ -288,10 +305,6 @@ def _measured(cell: BoardCell, described: Mapping[str, Any], columns: Mapping[st
     )
 
 
-def _mean_recovery(ratios: stats.Array) -> Estimate:
-    return stats.mean_estimate(ratios, stats.resamples(len(ratios)))
-
-
 def _pooled(columns: Mapping[str, stats.Array]) -> float | None:
     """dB of the mean squared error; None where no image changed. The number of values follows from PSNR and sum of D^2."""
     changed = columns["squared"] > 0
@@ -310,7 +323,7 @@ def _ranked(
             target=(cell.target, cell.defense),
             macs=None if found is None else found["adversarial_macs"],
             ceiling=cell.ceiling or 1,
-            apart=cell.control or cell.recovery.value is None,
+            apart=cell.control or bool(cell.combination) or cell.recovery.value is None,
         )
         for cell, found in zip(cells, columns, strict=True)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from bench import cost, judge, registry, weights
+from bench import codec, cost, judge, registry, suspicion, weights
 from bench.api import Attack, Job, Output, Skip, Target, image_generator
 from bench.data import Dataset, open_dataset, subset
 from bench.errors import BudgetSpent, ContractBroken, GatebenchError, PlanError, PluginError
+from bench.fitting import fitted
 from bench.image import difference, psnr, squared_sum, ssim, to_float
+from bench.plan import Fit
 from bench.provenance import record
 from bench.store import CellFolder, write_json
 from bench.threat import parse_threat
@@ -35,7 +35,7 @@ class Opened:
     Attributes:
         document: the resolved cell (protocol, target, defense, attack), as in plan.json.
         target: frozen, on `device`. state: a copy of its weights. noise: its float noise.
-        attack: the attack. dataset, indices: the images, in order.
+        attack: the attack. dataset, indices: the images, in order. root: where the data lies.
     """
 
     document: Mapping[str, Any]
@@ -47,6 +47,7 @@ class Opened:
     indices: Sequence[int]
     device: torch.device
     description: Mapping[str, Any]
+    root: str | None = None
 
 
 class Unsupported(Exception):
@@ -84,9 +85,9 @@ def build_target(document: Mapping[str, Any]) -> Target:
     return made
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def opened_dataset(name: str, root: str | None) -> Dataset:
-    """The data set, opened once a process."""
+    """The data set, opened once a process; that of the fit beside it."""
     return open_dataset(name, Path(root) if root else None)
 
 
@@ -139,8 +140,9 @@ def open_cell(document: Mapping[str, Any], device: torch.device, root: str | Non
         "dataset": {"name": str(dataset), "note": dataset.note, "credits": list(dataset.credits)},
         "control": not bool(target.units.cost.numel()) or floor == ceiling,
         "units": _units_document(target),
+        "gradients": suspicion.gradients(target, images[:16]),
     }
-    return Opened(document, target, state, noise, attack, dataset, indices, device, description)
+    return Opened(document, target, state, noise, attack, dataset, indices, device, description, root)
 
 
 def _units_document(target: Target) -> dict[str, Any]:
@@ -171,15 +173,32 @@ def run_shard(cell: Opened, folder: CellFolder, first: int, last: int, progress:
     batch = cell.document["protocol"]["batch"]
     if not (folder.path / "target.json").is_file():
         write_json(folder.path / "target.json", cell.description)
+    count = last - first + 1
+    learnt = _fitted(cell, folder, lambda done, total: progress(0, count, done / max(total, 1) / 2))
     rows: list[dict[str, Any]] = []
     for start in range(first, last + 1, batch):
         done = start - first
-        rows += run_batch(cell, start, lambda share, done=done: progress(done, last - first + 1, share))  # type: ignore[misc]
-    progress(last - first + 1, last - first + 1, 0.0)
+        rows += run_batch(cell, start, lambda share, done=done: progress(done, count, share), learnt)  # type: ignore[misc]
+    progress(count, count, 0.0)
     folder.write_shard(first, last, rows, record(cell.document, cell.device))
 
 
-def run_batch(cell: Opened, first: int, progress: Callable[[float], None]) -> list[dict[str, Any]]:
+def _fitted(cell: Opened, folder: CellFolder, progress: Callable[[int, int], None]) -> dict[str, Tensor]:
+    """What the attack learnt for this cell; {} for attacks that learn nothing."""
+    if not cell.attack.fits:
+        return {}
+    protocol = cell.document["protocol"]
+    terms = Fit(**protocol["fit"])
+    dataset = opened_dataset(f"{protocol['dataset'].partition(':')[0]}:{terms.split}", cell.root)
+    threat = parse_threat(protocol["threat"])
+    found = fitted(cell.attack, cell.target, dataset, terms, threat, protocol["seed"], folder, cell.device, progress)
+    judge.unchanged(cell.target, cell.state, f"the fit of {cell.document['attack']['label']}")
+    return found
+
+
+def run_batch(
+    cell: Opened, first: int, progress: Callable[[float], None], learnt: Mapping[str, Tensor] | None = None
+) -> list[dict[str, Any]]:
     """The rows of one batch."""
     protocol, target = cell.document["protocol"], cell.target
     threat = parse_threat(protocol["threat"])
@@ -188,7 +207,7 @@ def run_batch(cell: Opened, first: int, progress: Callable[[float], None]) -> li
     ids = tuple(cell.dataset.ids[cell.indices[place]] for place in places)
     before = _forward(cell, clean)
     view = TargetView.of(target, clean, protocol["budget"], cell.attack.access)
-    job = Job(threat, protocol["budget"], ids, protocol["seed"], lambda done, total: progress(done / max(total, 1)))
+    job = Job(threat, protocol["budget"], ids, protocol["seed"], learnt or {}, lambda done, total: progress(done / max(total, 1)))
     handed, labels = clean.clone(), before.logits.argmax(1)
     name = cell.document["attack"]["label"]
     torch.manual_seed(image_generator(protocol["seed"], ids[0]).initial_seed())  # who draws from the global stream is repeatable too
@@ -202,7 +221,8 @@ def run_batch(cell: Opened, first: int, progress: Callable[[float], None]) -> li
     ruled = judge.verdict(adversarial, clean8, threat)
     unrounded = _forward(cell, ruled.projected.to(cell.device))
     after = _forward(cell, to_float(ruled.saved).to(cell.device))
-    rows = _rows(cell, places, ids, clean8, ruled, before, unrounded, after, view)
+    reloaded = _forward(cell, to_float(codec.through_jpeg(ruled.saved)).to(cell.device))
+    rows = _rows(cell, places, ids, clean8, ruled, before, unrounded, after, reloaded, view)
     every = max(len(cell.indices) // protocol["audit"], 1)
     kept = rows[: len(dict.fromkeys(places))]
     for i, row in enumerate(kept):
@@ -245,6 +265,7 @@ def _rows(
     before: Output,
     unrounded: Output,
     after: Output,
+    reloaded: Output,
     view: TargetView,
 ) -> list[dict[str, Any]]:
     d = difference(ruled.saved, clean8)
@@ -260,6 +281,7 @@ def _rows(
         "clean_macs": judge.priced(cell.target, before.decisions).tolist(),
         "adversarial_macs": judge.priced(cell.target, after.decisions).tolist(),
         "float_macs": judge.priced(cell.target, unrounded.decisions).tolist(),
+        "jpeg_macs": judge.priced(cell.target, reloaded.decisions).tolist(),
         "clean_decisions": _packed(before.decisions),
         "adversarial_decisions": _packed(after.decisions),
         "linf": d.flatten(1).abs().amax(1).tolist(),
@@ -270,6 +292,8 @@ def _rows(
         "evaluations": view.ledger.used.tolist(),
         "forwards": view.ledger.forwards.tolist(),
         "backwards": view.ledger.backwards.tolist(),
+        "held": view.ledger.held.tolist(),
+        "flipped": view.ledger.flipped.tolist(),
         "near_threshold": close.tolist(),
         "overshoot": ruled.overshoot.tolist(),
         "trace": [_points(view.ledger.trace(i)) for i in range(len(ids))],
@@ -289,8 +313,5 @@ def _packed(decisions: Tensor) -> list[bytes]:
 
 
 def _picture(image: Tensor) -> dict[str, Any]:
-    """PNG bytes of a (C, H, W) uint8 image, in the struct that data set viewers understand."""
-    buffer = io.BytesIO()
-    pixels = image.permute(1, 2, 0).numpy()
-    Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(buffer, format="PNG", compress_level=6)
-    return {"bytes": buffer.getvalue(), "path": None}
+    """A (C, H, W) uint8 image in the struct that data set viewers understand."""
+    return {"bytes": codec.png(image), "path": None}

@@ -19,7 +19,7 @@ from bench import registry, weights
 from bench.data import parse_name
 from bench.errors import GatebenchError, PlanError, did_you_mean
 from bench.params import resolve_params, seconds
-from bench.plan import SCHEMA, Cell, Component, Plan, Protocol, RunOptions
+from bench.plan import SCHEMA, Cell, Component, Fit, Plan, Protocol, RunOptions
 from bench.plan_file import Lines, read_document
 from bench.plan_schema import ABSENT, AttackTable, DefenseTable, Document, ExcludeTable, ProtocolTable, RunTable, TargetTable, read_tables
 from bench.threat import Threat, parse_threat
@@ -60,7 +60,9 @@ class _Resolver:
         placed = {
             "target": [(f"target[{i}]", c) for i, entry in enumerate(document.target) for c in self._target(entry, f"target[{i}]")],
             "defense": [(f"defense[{i}]", c) for i, entry in enumerate(document.defense) for c in self._defense(entry, f"defense[{i}]")],
-            "attack": [(f"attack[{i}]", c) for i, entry in enumerate(document.attack) for c in self._attack(entry, f"attack[{i}]")],
+            "attack": self._with_members(
+                [(f"attack[{i}]", c) for i, entry in enumerate(document.attack) for c in self._attack(entry, f"attack[{i}]")]
+            ),
         }
         targets, defenses, attacks = ([component for _, component in placed[kind]] for kind in ("target", "defense", "attack"))
         options = self._options(document.run)
@@ -82,7 +84,8 @@ class _Resolver:
             )
             for protocol in protocols
         )
-        return Plan(source, boards, options)
+        pages = {name: value for name, value in (("paper", document.paper), ("audits", document.audits)) if value}
+        return Plan(source, boards, options, pages)
 
     def _problem(self, path: str, message: str) -> None:
         problem = f"{self.place}{self.lines.of(path)}: {message if message.startswith(path) else f'{path}: {message}'}"
@@ -119,8 +122,13 @@ class _Resolver:
         for budget in budgets:
             if budget < 1:
                 self._problem("protocol.budget", f"at least 1 forward-equivalent, got {budget}")
+        if min(entry.fit.images, entry.fit.budget) < 1:
+            self._problem("protocol.fit", f"at least 1 image and 1 forward-equivalent, got {entry.fit.images} and {entry.fit.budget}")
+        if entry.fit.split == entry.dataset.partition(":")[2]:
+            self._problem("protocol.fit.split", f"{entry.fit.split!r} is the split that is scored; what is fitted on it proves nothing")
+        fit = Fit(entry.fit.split, entry.fit.images, entry.fit.budget)
         return [
-            Protocol(entry.dataset, entry.images, entry.batch, threat, budget, seed, min(entry.audit, max(entry.images, 1)))
+            Protocol(entry.dataset, entry.images, entry.batch, threat, budget, seed, min(entry.audit, max(entry.images, 1)), fit)
             for threat, budget, seed in itertools.product(threats, budgets, entry.seeds)
         ]
 
@@ -212,6 +220,8 @@ class _Resolver:
             version=int(facts.constants.get("version", 1)),
             preset=preset,
             control=bool(facts.constants.get("control", False)),
+            fits=bool(facts.constants.get("fits", False)),
+            series=entry.label or _label(entry.use, entry.params),
         )
 
     def _target(self, entry: TargetTable, where: str) -> list[Component]:
@@ -260,6 +270,24 @@ class _Resolver:
                 component = replace(component, label=f"{entry.label or _label(entry.use, entry.params)} {suffix}")
             if component:
                 found.append(component)
+        return found
+
+    def _with_members(self, placed: Sequence[tuple[str, Component]]) -> list[tuple[str, Component]]:
+        """The attacks, and those that an ensemble among them is made of where the plan does not have them already."""
+        known = {repr(component.identity()): component for _, component in placed}
+        found: list[tuple[str, Component]] = []
+        for where, component in placed:
+            facts = registry.find("attack", f"{component.distribution}/{component.name}").facts()
+            members = []
+            for use, params in facts.constants.get("members", ()):
+                made = self._component("attack", AttackTable(use=use, params=dict(params)), where, params)
+                if made is None:
+                    continue
+                if repr(made.identity()) not in known:
+                    known[repr(made.identity())] = made
+                    found.append((where, made))
+                members.append(known[repr(made.identity())])
+            found.append((where, replace(component, members=tuple(members)) if members else component))
         return found
 
     def _distinct(self, placed: Sequence[tuple[str, Component]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.keys import digest
@@ -24,6 +24,9 @@ class Component:
         preset: the named set of parameters it started from, "" for none.
         weights: of a target: the name in a manifest, or "random:SEED". digest: of the weights file, "" for random ones.
         control: whether it is a control, ranked with nobody.
+        fits: whether it learns something once a cell on the fit split.
+        series: the label without what a sweep put into it: cells of one series differ in the swept parameters alone.
+        members: of an ensemble that is combined from other cells: those other attacks.
     """
 
     name: str
@@ -36,15 +39,33 @@ class Component:
     weights: str = ""
     digest: str = ""
     control: bool = False
+    fits: bool = False
+    series: str = ""
+    members: tuple[Component, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """What enters a cell's key: everything but the label."""
         found = {"name": f"{self.distribution}/{self.name}", "params": dict(self.params), "version": self.version}
-        return found | ({"weights": self.digest or self.weights} if self.weights else {})
+        found |= {"weights": self.digest or self.weights} if self.weights else {}
+        return found | ({"members": [member.identity() for member in self.members]} if self.members else {})
 
     def document(self) -> dict[str, Any]:
         """The resolved component, as stored."""
-        return {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
+        found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
+        return found | {"members": [member.document() for member in self.members]}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What attacks that learn one thing for all images (universal, patch) learn it from, and at what price.
+
+    Attributes:
+        split: of the data set; never the one that is scored. images: how many. budget: forward-equivalents an image.
+    """
+
+    split: str
+    images: int
+    budget: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,7 @@ class Protocol:
         dataset: "NAME:SPLIT". images: how many. batch: image i always sits at place i mod batch of batch i div batch.
         threat: what a saved image may change. budget: forward-equivalents an image. seed: of random draws.
         audit: images of every cell whose execution is counted.
+        fit: for attacks that fit; no part of what makes other cells comparable.
     """
 
     dataset: str
@@ -64,9 +86,14 @@ class Protocol:
     budget: int
     seed: int
     audit: int
+    fit: Fit = Fit("train", 256, 30)
 
     def document(self) -> dict[str, Any]:
-        return {**vars(self), "threat": self.threat.document()}
+        return {**vars(self), "threat": self.threat.document(), "fit": dict(vars(self.fit))}
+
+    def identity(self, *, fits: bool) -> dict[str, Any]:
+        """What enters a cell's key: the terms of the fit only where there is one."""
+        return {key: value for key, value in self.document().items() if fits or key != "fit"}
 
     def title(self, dataset: str) -> str:
         """Short and safe in a file name: `digits-m-test-psnr35-b150`."""
@@ -85,18 +112,19 @@ class Cell:
     defense: Component | None = None
     excluded: str = ""
 
-    def key(self, subset: str, cost_model: str) -> str:
+    def key(self, subset: str, cost_model: str, fit_subset: str = "") -> str:
         """sha256 of the canonical, resolved content.
 
         Args:
-            subset: digest of the image subset. cost_model: names the way of counting.
+            subset: digest of the image subset. cost_model: names the way of counting. fit_subset: digest of the images of the fit.
         """
         return digest(
-            {
+            ({"fit_subset": fit_subset} if self.attack.fits else {})
+            | {
                 "schema": SCHEMA,
                 "cost": cost_model,
                 "subset": subset,
-                "protocol": self.protocol.document(),
+                "protocol": self.protocol.identity(fits=self.attack.fits),
                 "target": self.target.identity(),
                 "defense": self.defense.identity() if self.defense else None,
                 "attack": self.attack.identity(),
@@ -137,6 +165,8 @@ class Plan:
     source: str
     boards: tuple[tuple[Cell, ...], ...]
     options: RunOptions
+    pages: Mapping[str, Any] = field(default_factory=dict)
+    """What else the report shows: "paper", the published table to stand beside; "audits"."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -146,6 +176,7 @@ class Plan:
         """What the plan comes to, whatever the file looked like; run options are no part of it."""
         return {
             "schema": SCHEMA,
+            "pages": dict(self.pages),
             "boards": [
                 {
                     "protocol": board[0].protocol.document(),

@@ -17,6 +17,12 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class FitTable(_Strict):
+    split: str = "train"
+    images: int = 256
+    budget: int = 30
+
+
 class ProtocolTable(_Strict):
     dataset: str
     images: int = 100
@@ -25,6 +31,7 @@ class ProtocolTable(_Strict):
     budget: int | list[int] = 150
     seeds: list[int] = [0]
     audit: int = 4
+    fit: FitTable = FitTable()
 
 
 class RunTable(_Strict):
@@ -66,6 +73,8 @@ class ExcludeTable(_Strict):
 class Document(_Strict):
     schema_: int = SCHEMA
     extends: str | None = None
+    paper: str | None = None
+    audits: bool = False
     protocol: ProtocolTable
     run: RunTable = RunTable()
     target: list[TargetTable] = []
@@ -173,7 +182,7 @@ _TABLES: dict[str, type[BaseModel]] = {
 
 
 def _fields_at(loc: Sequence[str | int]) -> list[str]:
-    model = _TABLES.get(str(loc[0])) if loc else Document
+    model = FitTable if loc[:2] == ("protocol", "fit") else _TABLES.get(str(loc[0])) if loc else Document
     return [name.replace("schema_", "schema") for name in (model.model_fields if model else {})]
 
 
@@ -181,6 +190,7 @@ def _expected(item: Mapping[str, Any]) -> str:
     return {
         "int_type": "expected a whole number",
         "string_type": "expected a string in quotes",
+        "bool_type": "expected true or false",
         "dict_type": "expected a table",
         "list_type": "expected a list",
         "model_type": "expected a table",

@@ -33,6 +33,8 @@ class ImageRow:
         clean_prediction, adversarial_prediction: classes.
         clean_macs, adversarial_macs, float_macs: executed MACs of the clean image, of the saved adversarial image, and of the
             float image before it was saved.
+        jpeg_macs: of the saved adversarial image after a JPEG round trip of quality 90; None in runs older than this column.
+        held, flipped: units that stood open at an evaluation of the attack, and those of them closed at the next one.
         clean_decisions, adversarial_decisions: (U,) whether each unit ran.
         linf: largest |D| in grey levels; squared: integer sum of D^2; l2: in [0,1] pixel units; psnr in dB; ssim.
         evaluations, forwards, backwards: forward-equivalents and plain counts that the attack used.
@@ -64,6 +66,9 @@ class ImageRow:
     trace: tuple[tuple[int, int, float], ...]
     image: bytes
     adversarial: bytes
+    jpeg_macs: int | None = None
+    held: int | None = None
+    flipped: int | None = None
 
 
 def read_units(document: Mapping[str, Any]) -> tuple[UnitRow, ...]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import __version__, registry, weights
+from bench.combine import combine, is_combined
 from bench.data import open_dataset, subset, subset_digest
-from bench.errors import DataError, PlanError, RunFolderError, did_you_mean
+from bench.errors import DataError, GatebenchError, PlanError, RunFolderError, did_you_mean
 from bench.executors import Event, Task
 from bench.plan import Plan, entry_label
 from bench.seal import seal
@@ -64,12 +65,13 @@ def lay_out(plan: Plan, out: Path, name: str | None, command: str, data_root: st
     for weights_name in {cell.target.weights for cell in plan.cells if cell.target.digest}:
         weights.read_bytes(weights.find(weights_name))
     dataset, subset_hash = _pinned(plan, data_root)
+    fit_hash = _fit_pinned(plan, data_root)
     document = plan.document()
     entries: dict[str, Mapping[str, Any]] = {}
     for board, cells in zip(document["boards"], plan.boards, strict=True):
         board["subset"], board["dataset"] = subset_hash, dataset
         for entry, cell in zip(board["cells"], cells, strict=True):
-            entry["key"] = cell.key(f"{dataset} {subset_hash}", COST_MODEL)
+            entry["key"] = cell.key(f"{dataset} {subset_hash}", COST_MODEL, fit_hash)
             entries[entry["key"]] = {**entry, "protocol": board["protocol"]}
     run = RunFolder(out / (name or plan.default_name(dataset)))
     document |= {"name": run.name, "digest": plan.digest, "command": command}
@@ -110,6 +112,17 @@ def _pinned(plan: Plan, data_root: str | None) -> tuple[str, str]:
                 f"protocol.threat: {threat} admits no change of an 8-bit image of {values} values; every attack would do nothing"
             )
     return str(dataset), subset_digest(dataset, subset(dataset, protocol.images))
+
+
+def _fit_pinned(plan: Plan, data_root: str | None) -> str:
+    """The digest of the images that attacks are fitted on; "" where none fits."""
+    if not any(cell.attack.fits for cell in plan.cells):
+        return ""
+    protocol = plan.cells[0].protocol
+    dataset = open_dataset(f"{protocol.dataset.partition(':')[0]}:{protocol.fit.split}", Path(data_root) if data_root else None)
+    if len(dataset) < protocol.fit.images:
+        raise PlanError(f"protocol.fit.images: {protocol.fit.images} asked for, {dataset} has {len(dataset)}")
+    return subset_digest(dataset, subset(dataset, protocol.fit.images))
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -161,13 +174,15 @@ class Run:
                     self.laid.folder.cell(key).clear()
             self._check_sources()
             tasks = self._tasks()
-            images = sum(entry["protocol"]["images"] for entry in self.laid.entries.values() if not entry["excluded"])
+            live = [entry for entry in self.laid.entries.values() if not entry["excluded"] and not is_combined(entry)]
+            images = sum(entry["protocol"]["images"] for entry in live)
             prepared(tasks, images - sum(task.images for task in tasks))
             for key in self.laid.order:
                 if self._left.get(key) == 0:
                     self._seal(key, "ok")
             if tasks:
                 self._compute(tasks, listen)
+            self._combine()
             remember(self._speeds)
         return self.outcome
 
@@ -178,6 +193,8 @@ class Run:
             entry = self.laid.entries[key]
             if entry["excluded"]:
                 self.outcome.statuses[key] = "skipped"
+                continue
+            if is_combined(entry):
                 continue
             folder = self.laid.folder.cell(key, create=True)
             folder.sweep()
@@ -194,6 +211,14 @@ class Run:
             label = entry_label(entry)
             tasks += [Task(key, label, entry, str(folder.path), first, last, self.data_root) for first, last in missing]
         return tasks
+
+    def _combine(self) -> None:
+        """Make the cells that are made of other cells; cheap, so always anew."""
+        black = [name for name in registry.names("attack") if _access(name) == "macs"]
+        for key in self.laid.order:
+            entry = self.laid.entries[key]
+            if is_combined(entry) and not entry["excluded"]:
+                self.outcome.statuses[key], _ = combine(self.laid.folder, key, entry, self.laid.entries, black)
 
     def _compute(self, tasks: Sequence[Task], listen: Listener) -> None:
         options = self.laid.plan.options
@@ -270,6 +295,14 @@ def _told(name: str, then: Any, now: Any) -> str:
         part = next(key for key in sorted(set(then) | set(now)) if then.get(key) != now.get(key))
         return f"{name}.{part} was {then.get(part)!r}, is {now.get(part)!r}"
     return f"{name} was {then!r}, is {now!r}"
+
+
+def _access(attack: str) -> str:
+    """What an attack sees, without importing it; "" where that cannot be told."""
+    try:
+        return str(registry.find("attack", attack).facts().constants.get("access", "gates"))
+    except GatebenchError:
+        return ""
 
 
 def find_run(name: str, root: Path = Path("runs")) -> Path:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow.compute as pc
 
-from bench.store import SCHEMA, CellFolder, write_json
+from bench import suspicion
+from bench.store import SCHEMA, CellFolder, read_json, write_json
 
 STATUSES = ("ok", "skipped", "invalid", "failed", "timeout", "oom")
 
 
-_SUMMED = "clean_macs adversarial_macs float_macs squared near_threshold overshoot forwards backwards".split()
+_SUMMED = "clean_macs adversarial_macs float_macs jpeg_macs squared near_threshold overshoot forwards backwards held flipped".split()
 
 
-def seal(folder: CellFolder, inputs: Mapping[str, Any], status: str, reason: str = "", detail: str = "") -> dict[str, Any]:
+def seal(
+    folder: CellFolder,
+    inputs: Mapping[str, Any],
+    status: str,
+    reason: str = "",
+    detail: str = "",
+    *,
+    flags: Sequence[str] = (),
+    combination: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write cell.json.
 
     Args:
         folder: of the cell; with status "ok" all its shards are there.
         inputs: the resolved cell. status: one of `STATUSES`. reason, detail: of a status other than "ok".
+        flags: beside those found here. combination: which cells it is made of (`bench.combine`).
 
     Returns:
         What was written.
@@ -30,7 +41,7 @@ def seal(folder: CellFolder, inputs: Mapping[str, Any], status: str, reason: str
     records = [{name: value for name, value in shard.record.items() if name not in ("key", "schema")} for shard in shards]
     same = all(record == records[0] for record in records)
     aggregates = _aggregates(folder) if status == "ok" else {}
-    flags = _flags(aggregates) if status == "ok" else []
+    found = [*_flags(folder, aggregates, combined=combination is not None), *flags] if status == "ok" else []
     document = {
         "schema": SCHEMA,
         "key": folder.key,
@@ -38,28 +49,39 @@ def seal(folder: CellFolder, inputs: Mapping[str, Any], status: str, reason: str
         "status": status,
         "reason": reason,
         "detail": detail,
-        "flags": flags + ([] if same else ["mixed-environment"]),
+        "flags": found + ([] if same else ["mixed-environment"]),
         "aggregates": aggregates,
         "environment": records[0] if records else {},
         "shards": {shard.path.name: hashlib.sha256(shard.path.read_bytes()).hexdigest() for shard in shards} if status == "ok" else {},
     }
+    if combination is not None:
+        document["combination"] = dict(combination)
+    note = folder.path / "fit.json"
+    if status == "ok" and note.is_file():
+        document["fit"] = {name: value for name, value in read_json(note).items() if name != "schema"}
     write_json(folder.path / "cell.json", document)
     return document
 
 
 def _aggregates(folder: CellFolder) -> dict[str, Any]:
     """Sums over all images: exact, and enough to check a board against."""
-    table = folder.table(
-        ["clean_macs", "adversarial_macs", "float_macs", "squared", "near_threshold", "overshoot", "forwards", "backwards"]
-    )
+    table = folder.table(_SUMMED)
     sums = {name: int(pc.sum(table[name].cast("int64")).as_py() or 0) for name in table.column_names}
     return {"images": table.num_rows, **sums}
 
 
-def _flags(aggregates: Mapping[str, Any]) -> list[str]:
+def _flags(folder: CellFolder, aggregates: Mapping[str, Any], *, combined: bool) -> list[str]:
+    """What to know before believing the numbers; `bench.suspicion` says what the last three mean."""
     flags = []
     if aggregates["overshoot"]:
         flags.append("left-threat")
     if aggregates["near_threshold"]:
         flags.append("near-threshold")
+    description = read_json(folder.path / "target.json") if (folder.path / "target.json").is_file() else {}
+    flags += suspicion.of_target(description.get("gradients", {}))
+    if not combined and "ceiling" in description and aggregates["backwards"]:
+        table = folder.table(["trace", "clean_macs", "evaluations"])
+        columns = [table[name].to_pylist() for name in table.column_names]
+        if suspicion.still_rising(columns[0], columns[1], columns[2], int(description["ceiling"])):
+            flags.append("not-converged")
     return flags

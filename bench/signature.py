@@ -23,7 +23,9 @@ REQUIRED = inspect.Parameter.empty
 """Default of a parameter that has none."""
 
 _PLAIN: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "tuple": tuple, "Fraction": Fraction, "None": None}
-_CONSTANTS = ("ranges", "version", "follows", "unit", "skipped", "access", "randomised", "control", "presets", "sizes", "image_shape")
+_CONSTANTS = (
+    "ranges version follows unit skipped access randomised control presets sizes image_shape fits forks needs threats step_cost members"
+).split()
 _OBJECT_BASES = {"ABC", "Attack", "Target", "Defense", "Report", "Protocol", "object", "nn.Module", "Module"}
 
 
@@ -48,7 +50,7 @@ class ClassFacts:
     Attributes:
         doc: the whole docstring, cleaned. summary: its first line.
         parameters: by name, in order of declaration.
-        constants: those of version, follows, unit, skipped, access, randomised, control, presets, sizes that it declares.
+        constants: those of `_CONSTANTS` that it declares.
         source: the file it was read from, None if it had to be imported without one.
     """
 

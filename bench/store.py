@@ -42,6 +42,7 @@ ROWS = pa.schema(
         ("clean_macs", pa.int64()),
         ("adversarial_macs", pa.int64()),
         ("float_macs", pa.int64()),
+        ("jpeg_macs", pa.int64()),
         ("clean_decisions", pa.binary()),
         ("adversarial_decisions", pa.binary()),
         ("linf", pa.int64()),
@@ -52,6 +53,8 @@ ROWS = pa.schema(
         ("evaluations", pa.int64()),
         ("forwards", pa.int64()),
         ("backwards", pa.int64()),
+        ("held", pa.int64()),
+        ("flipped", pa.int64()),
         ("near_threshold", pa.int64()),
         ("overshoot", pa.bool_()),
         ("trace", pa.list_(_POINT)),
@@ -156,9 +159,24 @@ class CellFolder:
         return path
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of the finished shards, in order."""
-        parts = [pq.read_table(shard.path, columns=list(columns) if columns else None) for shard in self.shards()]
-        return pa.concat_tables([part.replace_schema_metadata(None) for part in parts]) if parts else ROWS.empty_table()
+        """All rows of the finished shards, in order; a column that an older gatebench did not write is null."""
+        parts = []
+        for shard in self.shards():
+            there = pq.read_schema(shard.path).names
+            wanted = list(columns) if columns else ROWS.names
+            part = pq.read_table(shard.path, columns=[name for name in wanted if name in there]).replace_schema_metadata(None)
+            for place, name in enumerate(wanted):
+                if name not in there:
+                    part = part.add_column(place, ROWS.field(name), pa.nulls(part.num_rows, ROWS.field(name).type))
+            parts.append(part)
+        return pa.concat_tables(parts) if parts else ROWS.empty_table()
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Hold a lock of this cell; others wait."""
+        with open(self.path / name, "a+") as file:
+            _wait_lock(file)
+            yield
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written; only for who holds the run's lock."""
@@ -263,6 +281,14 @@ class RunFolder:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+
+def _wait_lock(file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: what is guarded so is deterministic and written atomically anyway
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _try_lock(file: IO[str]) -> bool:

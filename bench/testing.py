@@ -37,6 +37,8 @@ class ToyTarget(Target):
 
     follows = "no paper; a toy for tests"
 
+    forks = True
+
     def __init__(self, *, seed: int = 0) -> None:
         super().__init__()
         self.image_shape = (3, 8, 8)
@@ -122,6 +124,10 @@ def check_target(target: Target, images: Tensor | None = None) -> list[Finding]:
         ("forward follows forced decisions as execute does", lambda: _followed(target, pictures)),
         ("margins have gradients with respect to the images", lambda: _gradients(target, pictures)),
         ("gradients do not depend on the company", lambda: _gradient_company(target, pictures)),
+        (
+            "a target that says it forks does: an edit sees every backward pass, and one that edits nothing changes nothing",
+            lambda: _forked(target, pictures),
+        ),
         ("straight-through masks change no forward value", lambda: _mask_values(target, pictures)),
         ("evaluating changes no weight and no mode", lambda: judge.unchanged(target, state, "evaluating")),
     ]
@@ -259,6 +265,29 @@ def _gradient_company(target: Target, images: Tensor) -> None:
         raise _NotKept(f"the gradient of an image alone and in a batch differ by {apart:.3g}")
 
 
+def _forked(target: Target, images: Tensor) -> None:
+    """Forks are where GradMDM edits gradients; a target that does not use them says so, and such attacks skip it."""
+    if len(target.units) == 0:
+        return
+    seen: list[int] = []
+
+    def noting(loss: int, unit: int, main: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(unit)
+        return main, gate
+
+    plain = _margin_gradient(target, images)
+    target._fork_edit = noting
+    try:
+        edited = _margin_gradient(target, images)
+    finally:
+        target._fork_edit = None
+    if bool(seen) != target.forks:
+        raise _NotKept(f"forks = {target.forks}, but {len(seen)} gates read their features through fork")
+    apart = float((plain - edited).abs().max())
+    if apart > 1e-4 * max(1.0, float(plain.abs().max())):
+        raise _NotKept(f"an edit that changes nothing changes the gradient by {apart:.3g}")
+
+
 def _mask_values(target: Target, images: Tensor) -> None:
     kept, outputs = target.mask_grad, []
     try:
@@ -285,7 +314,7 @@ def _perturbed(attack: Attack, target: Target, clean8: Tensor, threat: Threat, b
     with torch.no_grad():
         labels = target(clean).logits.argmax(1)
     view = TargetView.of(target, clean, budget, attack.access)
-    job = Job(threat, budget, tuple(f"image-{i}" for i in range(len(clean))))
+    job = Job(threat, budget, tuple(f"image-{i}" for i in range(len(clean))), fitted=_fitted(attack, target, threat, budget))
     try:
         adversarial = attack.perturb(view, handed, labels, job)
     except BudgetSpent as error:
@@ -293,6 +322,24 @@ def _perturbed(attack: Attack, target: Target, clean8: Tensor, threat: Threat, b
     if not torch.equal(handed, clean):
         raise _NotKept("the clean images were edited in place")
     return adversarial, clean
+
+
+def _fitted(attack: Attack, target: Target, threat: Threat, budget: int) -> dict[str, Tensor]:
+    """What an attack that fits learns from eight other images."""
+    if not attack.fits:
+        return {}
+    images = sample_images(target.image_shape, 12)[4:]
+    handed = images.clone()
+    view = TargetView.of(target, images, budget, attack.access)
+    try:
+        found = attack.fit(view, handed, Job(threat, budget, tuple(f"fit-{i}" for i in range(len(images)))))
+    except BudgetSpent as error:
+        raise _NotKept("BudgetSpent was not caught in fit: stop, and return what is kept") from error
+    if not torch.equal(handed, images):
+        raise _NotKept("the fit images were edited in place")
+    if not found or not all(isinstance(value, Tensor) and bool(torch.isfinite(value).all()) for value in found.values()):
+        raise _NotKept("fit returned no finite tensors, though the attack says that it fits")
+    return found
 
 
 def _attacked(state: dict[str, Tensor], attack: Attack, target: Target, clean8: Tensor, threat: Threat, budget: int) -> None:

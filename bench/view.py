@@ -22,6 +22,7 @@ class Ledger:
     Attributes:
         used, forwards, backwards: (N,) int64.
         budget: forward-equivalents for each image.
+        held, flipped: (N,) int64, how many units stood open at an evaluation, and how many of those were closed at the next one.
     """
 
     def __init__(self, clean: Tensor, budget: int) -> None:
@@ -29,19 +30,24 @@ class Ledger:
         self.budget = budget
         zeros = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         self.used, self.forwards, self.backwards = zeros.clone(), zeros.clone(), zeros.clone()
+        self.held, self.flipped = zeros.clone(), zeros.clone()
+        self._decisions: Tensor | None = None
         self._best_macs = zeros - 1
         self._best_distance = torch.full((len(clean),), torch.inf, dtype=torch.float64, device=clean.device)
         self._points: list[list[tuple[int, int, float]]] = [[] for _ in range(len(clean))]
 
-    def charge(self, rows: Tensor, amount: int, what: Tensor) -> None:
+    def charge(self, rows: Tensor, amount: int, what: Tensor, allowed: Tensor | None = None) -> None:
         """Charge `amount` forward-equivalents to each entry of `rows`, counting one `what` for each.
+
+        Args:
+            allowed: (N,) how much each image may have used afterwards, where that is less than the budget.
 
         Raises:
             BudgetSpent: some image cannot pay; nothing is charged.
         """
         uses = torch.bincount(rows, minlength=len(self.clean))
         after = self.used + amount * uses
-        if bool((after > self.budget).any()):
+        if bool((after > self.budget).any()) or (allowed is not None and bool(((after > allowed) & (uses > 0)).any())):
             raise BudgetSpent(f"the budget of {self.budget} forward-equivalents an image is spent")
         self.used.copy_(after)
         what += uses
@@ -59,6 +65,17 @@ class Ledger:
             self._points[row].append((int(self.used[row]), cost, near))
             if len(self._points[row]) > 8 * TRACE_POINTS:
                 self._points[row] = thinned(self._points[row], 4 * TRACE_POINTS)
+
+    def watch(self, rows: Tensor, decisions: Tensor) -> None:
+        """Count the open units that the next evaluation of the same image finds closed; calls that name an image twice are left out."""
+        if len(rows) != len(rows.unique()):
+            return
+        if self._decisions is None:
+            self._decisions = torch.zeros((len(self.clean), decisions.shape[1]), dtype=torch.bool, device=decisions.device)
+        before = self._decisions[rows]
+        self.held[rows] += before.sum(1)
+        self.flipped[rows] += (before & ~decisions).sum(1)
+        self._decisions[rows] = decisions
 
     def trace(self, row: int) -> list[tuple[int, int, float]]:
         """(forward-equivalents, macs, sum of D^2) of the best image so far, at most `TRACE_POINTS` points."""
@@ -91,12 +108,14 @@ class TargetView:
         ledger: of the batch; views made by `using` share it.
         access: "gates" or "macs".
         mask_grad: of hard masks while gradients are taken; "target" leaves the target's own.
+        allowed: (N,) how much each image may have used in all, where `within` said less than the budget.
     """
 
     target: Target
     ledger: Ledger
     access: Literal["gates", "macs"] = "gates"
     mask_grad: Literal["target", "ste", "none"] = "target"
+    allowed: Tensor | None = None
 
     @classmethod
     def of(cls, target: Target, clean: Tensor, budget: int, access: Literal["gates", "macs"] = "gates") -> TargetView:
@@ -125,10 +144,14 @@ class TargetView:
 
     @property
     def left(self) -> Tensor:
-        return self.ledger.budget - self.ledger.used
+        return (self.ledger.budget if self.allowed is None else self.allowed) - self.ledger.used
 
     def using(self, mask_grad: Literal["target", "ste", "none"]) -> TargetView:
         return replace(self, mask_grad=mask_grad)
+
+    def within(self, budget: int) -> TargetView:
+        allowed = (self.ledger.used + budget).clamp(max=self.ledger.budget)
+        return replace(self, allowed=allowed if self.allowed is None else torch.minimum(allowed, self.allowed))
 
     def __call__(self, images: Tensor, rows: Tensor) -> Output:
         self._need_gates("outputs")
@@ -167,7 +190,7 @@ class TargetView:
         open_rows = loss.detach() != 0
         if not loss.requires_grad or not bool(open_rows.any()):
             return torch.zeros_like(inputs)
-        self.ledger.charge(rows[open_rows], BACKWARD, self.ledger.backwards)
+        self.ledger.charge(rows[open_rows], BACKWARD, self.ledger.backwards, self.allowed)
         self.target._fork_loss = index
         more = any(value.requires_grad for value in values[index + 1 :])
         paid = loss if bool(open_rows.all()) else loss[open_rows]  # a loss of value 0 may have a slope; nobody paid for it
@@ -176,8 +199,9 @@ class TargetView:
 
     def _forward(self, images: Tensor, rows: Tensor) -> Output:
         self._check_rows(images, rows)
-        self.ledger.charge(rows, FORWARD, self.ledger.forwards)
+        self.ledger.charge(rows, FORWARD, self.ledger.forwards, self.allowed)
         output = self.target(images)
+        self.ledger.watch(rows, output.decisions)
         self.ledger.record(rows, images, self._macs(output.decisions))
         return output
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +65,8 @@ class Convolution:
 
 class ChannelGated(Backbone):
     """A residual network of basic blocks whose convolutions leave out channels; what is kept is up to the subclass."""
+
+    forks: ClassVar[bool] = True
 
     def __init__(self, layout: Literal["cifar", "imagenet"], depth: int, num_classes: int | Literal["auto"]) -> None:
         super().__init__(layout, depth, num_classes)
@@ -135,10 +137,10 @@ class ChannelGated(Backbone):
         """((N, K) logits, what each branch said), asking `keep` at every convolution; the recipes train here."""
         x, seen = self.stem(images), []
         for index, place in enumerate(self.places):
-            shortcut = self.shortcut(place, x)
             block = self.get_submodule(place.layer)
             assert isinstance(block, BasicBlock)
             x, read = self.fork(x, self.convolutions[2 * index].first)
+            shortcut = self.shortcut(place, x)
             first = self._look(2 * index, read.mean((2, 3)), keep)
             x = block.bn1(block.conv1(x)).relu() * self._scale(first).to(x.dtype)
             x, read = self.fork(x, self.convolutions[2 * index + 1].first)

@@ -106,8 +106,8 @@ class Run:
 
 Residual = Callable[[Unit, Tensor, Tensor], Tensor]
 """(unit, state, (N, h, w) where it is active) -> the new state, unchanged elsewhere."""
-Score = Callable[[HaltingScore, Tensor, Tensor], Tensor]
-"""(score, state, (N, h, w) where it is wanted) -> (N, h, w); anything elsewhere."""
+Score = Callable[[HaltingScore, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(score, state, (N, h, w) where it is wanted) -> (the state, (N, h, w) scores; anything elsewhere)."""
 
 
 def halt(
@@ -142,7 +142,7 @@ def halt(
     mean, remainder, sums, taken = torch.zeros_like(x, dtype=_wide(x)), torch.zeros_like(total), [], []
     for place, unit in enumerate(units[1:]):
         if bool(active.any()):
-            found = score(scores[place], x, active)
+            x, found = score(scores[place], x, active)
             onward = active & ((total + found).detach() < limit if forced is None else forced[place].to(x.device))
             left = torch.where(active & ~onward, 1 - total, 0)
             mean = mean + (torch.where(onward, found, 0) + left)[:, None] * x

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.api import Output, Target, Units
 from bench.errors import PlanError
-from targets.halting import HaltingScore, Run, halt
+from targets.halting import HaltingScore, Run, Score, halt
 from targets.positions import Positions, dilate
 from targets.preact import Stem, Unit, build_blocks, form_for
 from targets.resnet import macs_of, require_one
@@ -70,6 +70,7 @@ class SACT(Target):
     skipped = (
         "halted positions: the last convolutions at them, the first one where no position in reach is active, whole units where none is"
     )
+    forks: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "32": {"depth": 32},
         "110": {"depth": 110},
@@ -171,13 +172,13 @@ class SACT(Target):
         gates = [gate for gate in self.gates if gate.block == number]
         return [decisions[:, gate.rows].view(len(decisions), max(1, gate.size), max(1, gate.size)) for gate in gates]
 
-    def _score_whole(self, number: int) -> Callable[[HaltingScore, Tensor, Tensor], Tensor]:
+    def _score_whole(self, number: int) -> Score:
         """Scores everywhere, read through the fork of the unit that they decide."""
         firsts = iter([gate.first for gate in self.gates if gate.block == number])
 
-        def score(module: HaltingScore, x: Tensor, active: Tensor) -> Tensor:
-            _, read = self.fork(x, next(firsts))
-            return module(read)
+        def score(module: HaltingScore, x: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+            x, read = self.fork(x, next(firsts))
+            return x, module(read)
 
         return score
 
@@ -191,9 +192,9 @@ class SACT(Target):
         return flat.index_add(1, where.index, unit.at(x, where)).view_as(x)
 
     @staticmethod
-    def _score_at(module: HaltingScore, x: Tensor, active: Tensor) -> Tensor:
+    def _score_at(module: HaltingScore, x: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         where = Positions.of(active[0].expand(x.shape[2:]))
-        return module(x) if where.everywhere or not module.spatial else module.at(x, where)
+        return x, module(x) if where.everywhere or not module.spatial else module.at(x, where)
 
     def _head(self, x: Tensor) -> Tensor:
         """Logits: the mean before the last normalisation on CIFAR, behind it on ImageNet."""

@@ -45,6 +45,7 @@ class SkipNet(Backbone):
     follows = "Wang et al., SkipNet: Learning Dynamic Routing in Convolutional Networks, ECCV 2018"
     unit = "a residual block behind the first one, for the whole image"
     skipped = "the convolutions of closed blocks; gates and the projections of shortcuts always run"
+    forks: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "38": {"depth": 38},
         "74": {"depth": 74},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import torch
@@ -46,6 +47,8 @@ class LinearGates(Target):
 class ConvGates(Target):
     """Six residual convolutions on 3x16x16, each behind a gate that reads the features in front of it; random weights."""
 
+    forks = True
+
     def __init__(self, seed: int = 0, mask_grad: str = "none", units: int = 6) -> None:
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
@@ -87,6 +90,76 @@ class ConvGates(Target):
 
     def macs(self, decisions: Tensor) -> Tensor:
         return 1000 + (decisions.to(torch.int64) * self.units.cost.to(decisions.device)).sum(1)
+
+
+class Exits(Target):
+    """Three small stages with an exit behind each: margins are those of confidence, as in a shallow-deep network."""
+
+    def __init__(self, seed: int = 0, confidence: float = 0.6) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(seed)
+        self.stages = torch.nn.ModuleList(torch.nn.Conv2d(c, 8, 3, padding=1) for c in (3, 8, 8))
+        self.heads = torch.nn.ModuleList(torch.nn.Linear(8 * 16, 10) for _ in range(3))
+        with torch.no_grad():
+            for weight in self.parameters():
+                fan = weight[0].numel() if weight.ndim > 1 else 100
+                weight.copy_(2.0 * torch.randn(weight.shape, generator=draw) / fan**0.5)
+        self.units = replace(
+            Units.gated(["behind0", "behind1"], ["behind0", "behind1"], [5000, 5000], kind="exit", threshold=1 - confidence),
+            after=torch.tensor([-1, 0]),
+        )
+        self.image_shape, self.classes, self.confidence = (3, 16, 16), 10, confidence
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        x, found = (images - 0.5) * 4, []
+        for stage, head in zip(self.stages, self.heads, strict=True):
+            x = stage(x).relu()
+            found.append(head(F.adaptive_avg_pool2d(x, 4).flatten(1)))
+        exits = torch.stack(found, 1)
+        margins = self.confidence - exits[:, :2].softmax(-1).amax(-1)
+        runs = (margins.detach() > 0 if decisions is None else decisions).long().cumprod(1) > 0
+        return Output(exits[torch.arange(len(x)), runs.sum(1)], margins, margins, runs, exits)
+
+    def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
+        return self.forward(image, decisions)
+
+    def macs(self, decisions: Tensor) -> Tensor:
+        return 1000 + 5000 * decisions.long().cumprod(1).sum(1)
+
+
+class Halting(Target):
+    """Four positions of a block of three gated units; scores are sigmoids of the image's quarters, so everything is known by hand."""
+
+    def __init__(self, bias: float = -2.0, limit: float = 0.99) -> None:
+        super().__init__()
+        names = [f"u{unit}.p{place}" for unit in range(3) for place in range(4)]
+        owners = [f"u{unit}" for unit in range(3) for _ in range(4)]
+        self.units = replace(
+            Units.gated(names, owners, [100] * 12, kind="position"),
+            shape=((2, 2),) * 12,
+            threshold=torch.zeros(12, dtype=torch.float64),
+            low=torch.full((12,), -torch.inf, dtype=torch.float64),
+            high=torch.full((12,), limit, dtype=torch.float64),
+            after=(torch.arange(12) - 4).clamp(min=-1),
+        )
+        self.image_shape, self.classes, self.bias, self.limit = (1, 4, 4), 2, bias, limit
+
+    def scores(self, images: Tensor) -> Tensor:
+        """(N, 3, 4): the score of each unit but the last at each position."""
+        quarters = F.avg_pool2d(images, 2).flatten(1)
+        return torch.stack([(self.bias + factor * quarters).sigmoid() for factor in (4.0, 3.0, 2.0)], 1)
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        margins = (self.limit - self.scores(images).cumsum(1)).flatten(1)
+        wanted = margins.detach() > 0 if decisions is None else decisions
+        logits = torch.stack([images.flatten(1).mean(1), images.flatten(1).square().mean(1)], 1)
+        return Output(logits, margins, margins, self.units.admissible(wanted))
+
+    def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
+        return self.forward(image, decisions)
+
+    def macs(self, decisions: Tensor) -> Tensor:
+        return 10 + 100 * decisions.long().sum(1)
 
 
 def frozen(target: Target) -> Target:

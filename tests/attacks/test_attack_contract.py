@@ -5,21 +5,31 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from gated_toys import NONE, PSNR35, ConvGates, begin, frozen, pictures
+from gated_toys import NONE, PSNR35, ConvGates, Exits, Halting, begin, frozen, pictures
 
+from attacks.apgd import APGDMargin
+from attacks.autoenergy import AutoEnergySplit
 from attacks.controls import Contrast, Identity, Noise, Photometric
+from attacks.deepsloth import DeepSloth
 from attacks.gradauto import GradAuto
+from attacks.gradmdm import GradMDM
 from attacks.ilfo import ILFO
+from attacks.patch import Patch
+from attacks.square import Square
+from attacks.universal import Universal
 from bench import stats
 from bench.testing import ToyTarget, check_attack, problems
 
-SHIPPED = [GradAuto, ILFO, Identity, Noise, Contrast, Photometric]
+PUSHING = [GradAuto, ILFO, GradMDM, DeepSloth, APGDMargin]
+SHIPPED = [*PUSHING, Square, Universal, Patch, AutoEnergySplit, Identity, Noise, Contrast, Photometric]
 FORMS = [(attack, preset) for attack in SHIPPED for preset in ("", *attack.presets)]
 
 
 @pytest.mark.parametrize(("attack", "preset"), FORMS, ids=[f"{a.__name__}:{p}" for a, p in FORMS])
 def test_keeps_the_contract(attack, preset):
-    assert not problems(check_attack(attack(**attack.presets.get(preset, {}))))
+    needing = {"ponder": Halting, "linf": Exits, "l2": Exits, "deepsloth": Exits} if attack in (ILFO, DeepSloth, Universal) else {}
+    target = frozen(needing[preset]()) if preset in needing else None
+    assert not problems(check_attack(attack(**attack.presets.get(preset, {})), target))
 
 
 @pytest.mark.parametrize("attack", SHIPPED)
@@ -33,7 +43,7 @@ def test_a_tiny_budget_is_no_error(attack, budget):
     assert bool((view.left >= 0).all())
 
 
-@pytest.mark.parametrize("attack", [GradAuto, ILFO])
+@pytest.mark.parametrize("attack", PUSHING)
 def test_rows_of_equal_images_get_equal_answers(attack):
     """No row depends on its company: three copies of an image end up alike."""
     target, images = frozen(ConvGates()), pictures(2)[[0, 0, 1, 0]]

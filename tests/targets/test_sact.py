@@ -257,7 +257,7 @@ def test_halting_by_hand():
         return torch.where(active[:, None], unit(x), x)
 
     def score(made, x, active):
-        return torch.full((1, 1, 1), made.value)
+        return x, torch.full((1, 1, 1), made.value)
 
     def run(scores, forced=None):
         units = [lambda x: x + 1] * 3

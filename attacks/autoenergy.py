@@ -1,0 +1,108 @@
+"""AutoEnergy: a fixed ensemble of attacks that fail for different reasons, with nothing to tune.
+
+After AutoAttack (Croce and Hein, ICML 2020): sign and L_2 steps on the margin hinge, GradAuto with either gradient of hard masks,
+DeepSloth's loss (over exits, or over margins), ILFO's ponder loss where something halts, and a random search that sees executed
+MACs alone. Of an image's candidates the strongest counts: most executed MACs as saved, then the smallest distortion.
+
+`autoenergy` runs every member at the protocol's full budget, as cells of their own, and combines them once they are sealed
+(`bench.combine`); its budget is their sum. `autoenergy-split` is an attack like any other: every member has an equal part of one budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks.apgd import APGDMargin
+from attacks.deepsloth import DeepSloth
+from attacks.gradauto import GradAuto
+from attacks.ilfo import ILFO, halts
+from attacks.square import Square
+from bench.api import Attack, BudgetSpent, Job, View
+from bench.image import settle, squared_sum, to_float, to_grid
+
+_CLASSES: dict[str, type[Attack]] = {
+    "apgd-margin": APGDMargin,
+    "gradauto": GradAuto,
+    "deepsloth": DeepSloth,
+    "ilfo": ILFO,
+    "square": Square,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoEnergy(Attack):
+    """The strongest of a fixed ensemble, image by image, each member at the full budget; nothing to tune.
+
+    Never runs itself: a plan that names it runs its members as cells, and combines what they sealed. Its budget is the sum of
+    theirs, and printed. Members that do not support a target are left out there.
+    """
+
+    members: ClassVar[tuple[tuple[str, Mapping[str, Any]], ...]] = (
+        ("apgd-margin:sign", {}),
+        ("apgd-margin:l2", {}),
+        ("gradauto", {"mask_grad": "ste"}),
+        ("gradauto", {"mask_grad": "none"}),
+        ("deepsloth", {}),
+        ("ilfo:ponder", {}),
+        ("square", {}),
+    )
+    """(attack and preset, parameters) of each member, as a plan would name them; ties are won by the earlier."""
+    version: ClassVar[int] = 1
+    randomised: ClassVar[bool] = True
+    follows: ClassVar[str] = "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
+    step_cost: ClassVar[str] = "its members'"
+
+    def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
+        raise NotImplementedError("autoenergy is combined from the sealed cells of its members; run it in a plan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoEnergySplit(Attack):
+    """The same ensemble at the price of one attack: every member has an equal part of the budget, and the best saved image is kept.
+
+    Costs: a member's own; one forward of each part is kept to evaluate what it returns as it would be saved.
+    """
+
+    version: ClassVar[int] = 1
+    randomised: ClassVar[bool] = True
+    follows: ClassVar[str] = "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
+    step_cost: ClassVar[str] = "its members'"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
+        clean, rows = to_grid(images), torch.arange(len(images), device=images.device)
+        kept, most = images.clone(), torch.full_like(rows, -1)
+        nearest = torch.full_like(rows, torch.iinfo(torch.int64).max)
+        members = ensemble(view)
+        part = job.budget // len(members)
+        for number, member in enumerate(members):
+            part_view = view.within(part)
+            share = Job(job.threat, max(part - 1, 0), job.ids, job.seed, job.fitted, _part_of(job, number, len(members)))
+            try:
+                saved = settle(member.perturb(part_view.within(part - 1), images, labels, share), clean, job.threat)
+                macs = view.price(part_view(to_float(saved).to(images), rows).decisions)
+            except BudgetSpent:
+                continue
+            apart = squared_sum(saved.to(torch.int64) - clean.to(torch.int64))
+            better = (macs > most) | ((macs == most) & (apart < nearest))
+            kept[better], most[better], nearest[better] = to_float(saved[better]).to(kept), macs[better], apart[better]
+        return kept
+
+
+def ensemble(view: View) -> list[Attack]:
+    """The members that have something to say to a target with these units."""
+    made = []
+    for use, params in AutoEnergy.members:
+        name, _, preset = use.partition(":")
+        kind = _CLASSES[name]
+        made.append(kind(**{**kind.presets.get(preset, {}), **params}))
+    return [member for member in made if not (isinstance(member, ILFO) and not halts(view.units))]
+
+
+def _part_of(job: Job, number: int, count: int) -> Any:
+    return lambda done, total: job.progress(round(1000 * (number + done / max(total, 1))), 1000 * count)

@@ -1,0 +1,144 @@
+"""The strongest of several sealed cells, image by image, as a cell of its own (AutoEnergy).
+
+An image's row is that of the member whose saved image executes most MACs, then of the one with the smallest distortion, then of the
+earlier member. Evaluations are the sum over members; the trace is that of running them one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench import suspicion
+from bench.plan import entry_label
+from bench.provenance import sources
+from bench.seal import seal
+from bench.store import CellFolder, RunFolder, read_json, write_json
+
+Entry = Mapping[str, Any]
+
+_SUMMED = ("evaluations", "forwards", "backwards", "held", "flipped")
+_TRACE_POINTS = 32
+
+
+@dataclass(frozen=True)
+class Member:
+    """A cell that takes part: its key, its label, its folder, what was sealed."""
+
+    key: str
+    label: str
+    folder: CellFolder
+    sealed: Mapping[str, Any]
+    black_box: bool
+
+
+def is_combined(entry: Entry) -> bool:
+    """Whether a cell is computed from other cells rather than run."""
+    return bool(entry["attack"].get("members"))
+
+
+def member_keys(entry: Entry, entries: Mapping[str, Entry]) -> list[str]:
+    """The cells that an ensemble's cell is made of: its members' on the same target, defence and protocol, in the ensemble's order."""
+    found = []
+    for member in entry["attack"]["members"]:
+        for key, other in entries.items():
+            if other["attack"] == member and all(other[name] == entry[name] for name in ("target", "defense", "protocol")):
+                found.append(key)
+    return found
+
+
+def combine(run: RunFolder, key: str, entry: Entry, entries: Mapping[str, Entry], black: Sequence[str]) -> tuple[str, str]:
+    """Compute and seal an ensemble's cell.
+
+    Args:
+        black: names of the attacks that see executed MACs alone.
+
+    Returns:
+        (status, reason).
+    """
+    inputs = {name: value for name, value in entry.items() if name != "key"}
+    folder = run.cell(key, create=True)
+    folder.clear()
+    members, left_out, missing = _members(run, entry, entries, black)
+    if missing:
+        reason = f"needs all of its members: {'; '.join(missing)}"
+        seal(folder, inputs, "failed", reason)
+        return "failed", reason
+    if not members:
+        seal(folder, inputs, "skipped", "none of its members supports this target under this threat")
+        return "skipped", "none of its members supports this target under this threat"
+    tables = [member.folder.table().to_pylist() for member in members]
+    rows, winners = zip(*(_strongest(candidates) for candidates in zip(*tables, strict=True)), strict=True)
+    description = read_json(members[0].folder.path / "target.json")
+    write_json(folder.path / "target.json", description)
+    record = {name: value for name, value in members[0].folder.shards()[0].record.items() if name not in ("key", "schema")}
+    folder.write_shard(0, len(rows) - 1, rows, {**record, "sources": sources(entry)})
+    wins = [winners.count(place) for place in range(len(members))]
+    means = {member.key: _mean(table, "adversarial_macs") for member, table in zip(members, tables, strict=True)}
+    reserve = int(description["ceiling"]) - _mean(rows, "clean_macs")
+    leads = suspicion.black_box_leads(means, [member.key for member in members if member.black_box], reserve)
+    combination = {
+        "budget": len(members) * int(entry["protocol"]["budget"]),
+        "members": [
+            {"key": member.key, "label": member.label, "wins": won, "evaluations": sum(row["evaluations"] for row in table)}
+            for member, won, table in zip(members, wins, tables, strict=True)
+        ],
+        "left_out": left_out,
+        "winner": list(winners),
+    }
+    flags = sorted({flag for member in members for flag in member.sealed["flags"] if flag == "not-converged"})
+    seal(folder, inputs, "ok", combination=combination, flags=[*flags, *(["black-box-leads"] if leads else [])])
+    return "ok", ""
+
+
+def _members(
+    run: RunFolder, entry: Entry, entries: Mapping[str, Entry], black: Sequence[str]
+) -> tuple[list[Member], list[dict[str, str]], list[str]]:
+    """(members with numbers, those that do not apply with their reasons, what is wrong with the others)."""
+    found: list[Member] = []
+    left_out: list[dict[str, str]] = []
+    missing: list[str] = []
+    for key in member_keys(entry, entries):
+        other = entries[key]
+        label = other["attack"]["label"]
+        if other["excluded"]:
+            left_out.append({"label": label, "reason": f"excluded: {other['excluded']}"})
+            continue
+        folder = run.cell(key)
+        sealed = folder.sealed()
+        if sealed is None:
+            missing.append(f"{entry_label(other)} is not finished")
+        elif sealed["status"] == "skipped":
+            left_out.append({"label": label, "reason": sealed["reason"]})
+        elif sealed["status"] != "ok" or folder.altered(sealed["shards"]):
+            missing.append(f"{entry_label(other)} is {sealed['status']}")
+        else:
+            found.append(Member(key, label, folder, sealed, other["attack"]["name"] in black))
+    return found, left_out, missing
+
+
+def _strongest(candidates: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], int]:
+    """(the row of the ensemble, the place of the member that won) for one image."""
+    best = max(range(len(candidates)), key=lambda i: (candidates[i]["adversarial_macs"], -candidates[i]["squared"], -i))
+    row = dict(candidates[best])
+    row |= {name: sum(candidate[name] or 0 for candidate in candidates) for name in _SUMMED}
+    return row | {"trace": _one_after_the_other(candidates)}, best
+
+
+def _one_after_the_other(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The trace of the best so far when the members run in turn."""
+    points: list[dict[str, Any]] = []
+    before = 0
+    for candidate in candidates:
+        for point in candidate["trace"]:
+            last = points[-1] if points else None
+            if last is None or (point["macs"], -point["squared"]) > (last["macs"], -last["squared"]):
+                points.append({**point, "evaluations": before + point["evaluations"]})
+        before += candidate["evaluations"]
+    rises = [point for i, point in enumerate(points) if i == 0 or point["macs"] > points[i - 1]["macs"]]
+    return points if len(points) <= _TRACE_POINTS else [*rises[: _TRACE_POINTS - 1], points[-1]]
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    return sum(int(row[name]) for row in rows) / len(rows)
