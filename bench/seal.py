@@ -41,7 +41,9 @@ def seal(
     records = [{name: value for name, value in shard.record.items() if name not in ("key", "schema")} for shard in shards]
     same = all(record == records[0] for record in records)
     aggregates = _aggregates(folder) if status == "ok" else {}
-    found = [*_flags(folder, aggregates, combined=combination is not None), *flags] if status == "ok" else []
+    found: list[str] = []
+    if status == "ok":
+        found = [*_flags(folder, aggregates, int(inputs["protocol"]["budget"]), combined=combination is not None), *flags]
     document = {
         "schema": SCHEMA,
         "key": folder.key,
@@ -70,7 +72,7 @@ def _aggregates(folder: CellFolder) -> dict[str, Any]:
     return {"images": table.num_rows, **sums}
 
 
-def _flags(folder: CellFolder, aggregates: Mapping[str, Any], *, combined: bool) -> list[str]:
+def _flags(folder: CellFolder, aggregates: Mapping[str, Any], budget: int, *, combined: bool) -> list[str]:
     """What to know before believing the numbers; `bench.suspicion` says what the last three mean."""
     flags = []
     if aggregates["overshoot"]:
@@ -80,8 +82,7 @@ def _flags(folder: CellFolder, aggregates: Mapping[str, Any], *, combined: bool)
     description = read_json(folder.path / "target.json") if (folder.path / "target.json").is_file() else {}
     flags += suspicion.of_target(description.get("gradients", {}))
     if not combined and "ceiling" in description and aggregates["backwards"]:
-        table = folder.table(["trace", "clean_macs", "evaluations"])
-        columns = [table[name].to_pylist() for name in table.column_names]
-        if suspicion.still_rising(columns[0], columns[1], columns[2], int(description["ceiling"])):
+        table = folder.table(["trace", "clean_macs"])
+        if suspicion.still_rising(table["trace"].to_pylist(), table["clean_macs"].to_pylist(), budget, int(description["ceiling"])):
             flags.append("not-converged")
     return flags

@@ -46,19 +46,19 @@ def of_target(found: Mapping[str, int]) -> list[str]:
     return [flag for name, flag in (("zero", "zero-gradient"), ("saturated", "saturated-gates")) if found.get(name)]
 
 
-def still_rising(traces: Sequence[Sequence[Mapping[str, Any]]], clean: Sequence[int], spent: Sequence[int], ceiling: int) -> bool:
-    """Whether the second half of what each image spent still won a point of recovery or more: doubling the steps paid.
+def still_rising(traces: Sequence[Sequence[Mapping[str, Any]]], clean: Sequence[int], budget: int, ceiling: int) -> bool:
+    """Whether the second half of the budget still won a point of recovery or more: doubling the steps paid.
 
     Args:
-        traces: of each image, points of (evaluations, macs) of its best image so far. clean, spent: MACs and evaluations of each image.
+        traces: of each image, points of (evaluations, macs) of its best image so far. clean: MACs of each image.
     """
     reserve = sum(ceiling - macs for macs in clean)
     if reserve <= 0:
         return False
     late = 0
-    for points, start, used in zip(traces, clean, spent, strict=True):
+    for points, start in zip(traces, clean, strict=True):
         if points:
-            half = max([point["macs"] for point in points if 2 * point["evaluations"] <= used], default=start)
+            half = max([point["macs"] for point in points if 2 * point["evaluations"] <= budget], default=start)
             late += max(points[-1]["macs"] - max(half, start), 0)
     return late / reserve >= RISING_BY
 
