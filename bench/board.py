@@ -21,6 +21,7 @@ from bench.rows import ImageRow, Rows, UnitRow, read_units, unpacked
 from bench.stats import UNDEFINED, Estimate
 from bench.store import CellFolder, RunFolder, read_json
 from bench.threat import parse_threat
+from bench.transfer import read_transfer
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,22 @@ class TargetStanding:
 
 
 @dataclass(frozen=True)
+class Transferred:
+    """The saved images of one target, evaluated on another.
+
+    Attributes:
+        source, attack: whose images, and what made them. victim: who evaluated them.
+        recovery: of the victim's own saving; macs: mean executed.
+    """
+
+    source: str
+    attack: str
+    victim: str
+    recovery: Estimate
+    macs: float
+
+
+@dataclass(frozen=True)
 class Board:
     """All cells of one protocol.
 
@@ -133,7 +150,7 @@ class Board:
         preliminary: fewer than 100 images.
         ranked: whether attacks are ranked (only under a ball).
         intervals: one sentence naming level, method and n. version: of gatebench.
-        cells: in plan order. standings: best first.
+        cells: in plan order. standings: best first. transfers: of every pair of targets, where `gatebench transfer` was run.
     """
 
     name: str
@@ -149,6 +166,7 @@ class Board:
     version: str
     cells: tuple[BoardCell, ...]
     standings: tuple[TargetStanding, ...]
+    transfers: tuple[Transferred, ...] = ()
 
 
 UNDEFINED_BELOW = 0.01
@@ -157,7 +175,7 @@ PRELIMINARY_BELOW = 100
 """Images under which a board is called preliminary."""
 
 _COLUMNS = (
-    "label clean_prediction adversarial_prediction clean_macs adversarial_macs float_macs jpeg_macs clean_decisions "
+    "id label clean_prediction adversarial_prediction clean_macs adversarial_macs float_macs jpeg_macs clean_decisions "
     "adversarial_decisions squared psnr ssim l2 linf evaluations near_threshold overshoot held flipped"
 ).split()
 
@@ -199,7 +217,34 @@ def _board(folder: RunFolder, plan: Mapping[str, Any], number: int) -> Board:
         version=__version__,
         cells=tuple(cells),
         standings=tuple(standings),
+        transfers=tuple(_transfers(folder, number, cells, [scores for _, scores in loaded])),
     )
+
+
+def _transfers(
+    folder: RunFolder, number: int, cells: Sequence[BoardCell], columns: Sequence[Mapping[str, stats.Array] | None]
+) -> list[Transferred]:
+    """What `gatebench transfer` wrote, against each victim's own clean images."""
+    known: dict[str, tuple[int, dict[str, float]]] = {}
+    for cell, scores in zip(cells, columns, strict=True):
+        if scores is not None and cell.ceiling is not None:
+            name = f"{cell.target} + {cell.defense}" if cell.defense else cell.target
+            known.setdefault(
+                name, (cell.ceiling, dict(zip(scores["id"].tolist(), scores["clean_macs"].astype(float).tolist(), strict=True)))
+            )
+    found = []
+    for pair in read_transfer(folder, number):
+        if pair["victim"] not in known:
+            continue
+        ceiling, clean_of = known[pair["victim"]]
+        if not set(pair["ids"]) <= set(clean_of):
+            continue
+        clean = np.array([clean_of[name] for name in pair["ids"]])
+        reserve = ceiling - clean
+        defined = reserve.mean() >= UNDEFINED_BELOW * ceiling
+        recovery = stats.ratio_estimate(pair["macs"] - clean, reserve, stats.resamples(len(clean))) if defined else UNDEFINED
+        found.append(Transferred(pair["source"], pair["attack"], pair["victim"], recovery, float(pair["macs"].mean())))
+    return found
 
 
 def _terms(protocol: Mapping[str, Any]) -> str:

@@ -80,14 +80,22 @@ def leaderboard_row(cell: BoardCell, page: str) -> Row:
     fields["target"] = Field(cell.target, below=f"with {cell.defense}" if cell.defense else "", sort=target_name(cell.target, cell.defense))
     fields["attack"] = Field(cell.attack, sort=cell.attack)
     if cell.status == "ok":
-        for key in ("recovery", "surviving_saving", "clean_saving", "adversarial_accuracy", "clean_accuracy"):
+        for key in (
+            "recovery",
+            "float_recovery",
+            "jpeg_recovery",
+            "surviving_saving",
+            "clean_saving",
+            "adversarial_accuracy",
+            "clean_accuracy",
+        ):
             fields[key] = estimate_field(getattr(cell, key))
         fields["adversarial_macs"] = Field(
             numbers.macs(cell.adversarial_macs), f"clean {numbers.macs(cell.clean_macs)}", cell.adversarial_macs
         )
         fields["psnr"] = psnr_field(cell)
         fields["ssim"] = Field(numbers.plain(cell.ssim, 3), sort=cell.ssim)
-        fields["evaluations"] = Field(numbers.plain(cell.evaluations), sort=cell.evaluations)
+        fields["evaluations"] = Field(numbers.plain(cell.evaluations), _budget(cell), cell.evaluations)
     return Row(
         page=page,
         ok=cell.status == "ok",
@@ -100,6 +108,15 @@ def leaderboard_row(cell: BoardCell, page: str) -> Row:
         flags=cell.flags,
         fields=fields,
     )
+
+
+def _budget(cell: BoardCell) -> str:
+    """What the evaluations do not tell: the budget of an ensemble, the price of a fit."""
+    if cell.combination:
+        return f"budget {numbers.plain(cell.combination['budget'])}: {len(cell.combination['members'])} members"
+    if cell.fit:
+        return f"fit: {numbers.plain(cell.fit['evaluations'])} on {cell.fit['images']} other images"
+    return ""
 
 
 def estimate_field(estimate: Estimate) -> Field:
@@ -160,8 +177,12 @@ def _most_robust(board: Board) -> Answer:
 
 
 def attack_cells(board: Board) -> list[BoardCell]:
-    """Finished cells of attacks proper, with a recovery."""
-    return [cell for cell in board.cells if cell.status == "ok" and not cell.control and cell.recovery.value is not None]
+    """Finished cells of attacks proper, with a recovery; ensembles, whose budget is another, are not among them."""
+    return [
+        cell
+        for cell in board.cells
+        if cell.status == "ok" and not cell.control and not cell.combination and cell.recovery.value is not None
+    ]
 
 
 def _strongest(board: Board) -> Answer:

@@ -60,6 +60,7 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
     return [
         ("Recovery", recovery.text, recovery.below),
         ("Recovery of the float image", gap.text, "before it was saved with 8 bits"),
+        ("Recovery after JPEG-90", *_pair(cell.jpeg_recovery)),
         ("Recovery, mean of images", *_pair(cell.mean_recovery)),
         (
             "Recovery in blocks",
@@ -80,6 +81,11 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
         ("L2", numbers.plain(cell.l2, 3), "mean, pixel values in [0,1]"),
         ("Largest change", numbers.plain(cell.linf), "of 255 grey levels, over all images"),
         ("Evaluations", numbers.plain(cell.evaluations), "forward-equivalents an image, mean"),
+        (
+            "Gates flipped back",
+            numbers.percent(cell.flip_rate, 2),
+            "of those open at one evaluation, closed at the next",
+        ),
     ]
 
 
@@ -190,10 +196,34 @@ def _width(data: bytes) -> int:
     return int.from_bytes(data[16:20], "big") if is_png(data) and len(data) >= 24 else 0
 
 
+def ensemble_view(cell: BoardCell) -> dict[str, Any] | None:
+    """Who an ensemble is made of, and on how many images each won; None for other cells."""
+    found = cell.combination
+    if not found:
+        return None
+    return {
+        "budget": numbers.plain(found["budget"]),
+        "members": [
+            {
+                "label": member["label"],
+                "page": f"{member['key'][:12]}.html",
+                "wins": f"{member['wins']} of {cell.n}",
+                "spent": numbers.plain(member["evaluations"] / max(cell.n, 1)),
+            }
+            for member in found["members"]
+        ],
+        "left_out": [(entry["label"], entry["reason"]) for entry in found["left_out"]],
+    }
+
+
 def cell_view(cell: BoardCell, rows: Sequence[ImageRow], gallery: Gallery) -> dict[str, Any]:
     """Everything that the template of a cell needs, but for charts and links."""
     return {
         "cell": cell,
+        "ensemble": ensemble_view(cell),
+        "fit": [("images", str(cell.fit["images"])), ("forward-equivalents together", numbers.plain(cell.fit["evaluations"]))]
+        if cell.fit
+        else [],
         "status_words": STATUSES.get(cell.status, ""),
         "numbers": key_numbers(cell) if cell.status == "ok" else [],
         "flags": [(flag, flag_words(flag)) for flag in cell.flags],

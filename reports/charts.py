@@ -233,6 +233,64 @@ def trace(points: Sequence[TracePoint], floor: int, ceiling: int, clean: float) 
     return _document(alt.layer(line, rules, words), height=230)
 
 
+@dataclass(frozen=True)
+class CurvePoint:
+    """What an attack had recovered (a share) after so many forward-equivalents."""
+
+    attack: str
+    evaluations: int
+    recovery: float
+
+
+def curves(points: Sequence[CurvePoint]) -> dict[str, Any] | None:
+    """Recovery against forward-equivalents spent, a line an attack; None without points."""
+    points = [point for point in points if point.evaluations > 0]
+    if not points:
+        return None
+    attacks = _names(point.attack for point in points)
+    records = [{"attack": point.attack, "evaluations": point.evaluations, "recovery": round(point.recovery, 5)} for point in points]
+    chart = (
+        alt.Chart(alt.Data(values=records))
+        .mark_line(interpolate="step-after", strokeWidth=2)
+        .encode(
+            x=alt.X("evaluations:Q", title="forward-equivalents an image", scale=alt.Scale(type="log", nice=False)),
+            y=alt.Y("recovery:Q", title="recovery, best so far", axis=alt.Axis(format=".0%")),
+            color=_by_attack(attacks),
+            strokeDash=_dashes(attacks),
+            tooltip=[alt.Tooltip("attack:N"), alt.Tooltip("evaluations:Q"), alt.Tooltip("recovery:Q", format=".1%")],
+        )
+    )
+    return _document(chart, height=300)
+
+
+def front_lines(points: Sequence[FrontPoint]) -> dict[str, Any] | None:
+    """Recovery against PSNR on one target, the cells of an attack joined; None without points."""
+    if not points:
+        return None
+    attacks = _names(point.attack for point in points)
+    records = [{"attack": point.attack, "psnr": round(point.psnr, 3), "recovery": round(point.recovery, 5)} for point in points]
+    base = alt.Chart(alt.Data(values=records)).encode(
+        x=alt.X("psnr:Q", title="pooled PSNR in dB (further right: harder to see)", scale=alt.Scale(zero=False, nice=True, padding=18)),
+        y=alt.Y("recovery:Q", title="recovery of the saved MACs", axis=alt.Axis(format=".0%")),
+        color=_by_attack(attacks),
+        tooltip=[alt.Tooltip("attack:N"), alt.Tooltip("psnr:Q", format=".1f"), alt.Tooltip("recovery:Q", format=".1%")],
+    )
+    lines = base.mark_line(strokeWidth=1.8).encode(strokeDash=_dashes(attacks))
+    return _document(alt.layer(lines, base.mark_point(filled=True, size=60)), height=320)
+
+
+def _by_attack(attacks: Sequence[str]) -> alt.Color:
+    colours = [_SERIES[index % len(_SERIES)] for index in range(len(attacks))]
+    return alt.Color("attack:N", title="attack", sort=None, scale=alt.Scale(domain=list(attacks), range=colours), legend=_legend())
+
+
+def _dashes(attacks: Sequence[str]) -> alt.StrokeDash:
+    """Where colours come round again, lines are dashed."""
+    rounds = ([1, 0], [6, 3], [2, 2])
+    dashes = [rounds[(index // len(_SERIES)) % len(rounds)] for index in range(len(attacks))]
+    return alt.StrokeDash("attack:N", title="attack", sort=None, scale=alt.Scale(domain=list(attacks), range=dashes), legend=_legend())
+
+
 def opening_rates(names: Sequence[str], clean: Sequence[float], adversarial: Sequence[float]) -> dict[str, Any] | None:
     """The share of images on which each unit ran, clean and adversarial, in network order."""
     if not names:

@@ -16,12 +16,18 @@ from markupsafe import Markup
 from bench.board import Board, BoardCell
 from bench.rows import ImageRow
 from reports import charts, numbers
+from reports.audits_page import audits_sheet
 from reports.board_page import answers, board_view, front_points, pages, sentence, summary, target_name
 from reports.cell_page import Gallery, Limits, cell_view, mean_trace
+from reports.curves_page import curves_sheet
 from reports.encode import clean, json_block, split_links
+from reports.fronts_page import fronts_sheet
 from reports.gates import Opening, openings, overview, owners
+from reports.paper_page import paper_sheet
+from reports.sections import Section, Sheet
 from reports.sheets import csv_bytes, parquet_bytes
 from reports.site import File, write_site
+from reports.transfer_page import transfer_sheet
 from reports.vocabulary import READING, STATUSES
 
 POLICY = (
@@ -80,9 +86,14 @@ class Leaderboard:
         for asset in _ASSETS:
             yield f"assets/{asset}", template_folder.joinpath(asset).read_bytes()
         yield "assets/vega.js", vega_bundle()
+        front = fronts_sheet(boards)
         if len(boards) == 1:
-            yield from self._board(boards[0], folder="")
+            if front is not None:
+                yield from _sheet(front, folder="", root="", home=boards[0].name, version=version)
+            yield from self._board(boards[0], folder="", more=[front] if front else [])
             return
+        if front is not None:
+            yield from _sheet(front, folder="", root="", home="All boards", version=version)
         folders = _folders(boards)
         entries = [
             {
@@ -96,11 +107,16 @@ class Leaderboard:
             for board, folder in zip(boards, folders, strict=True)
         ]
         questions = [answer.question for answer in answers(boards[0])] if boards else []
-        yield "index.html", _page("boards.html", root="", charted=False, version=version, entries=entries, questions=questions)
+        yield "index.html", _page("boards.html", root="", charted=False, version=version, entries=entries, questions=questions, front=front)
         for board, folder in zip(boards, folders, strict=True):
             yield from self._board(board, folder=f"{folder}/")
 
-    def _board(self, board: Board, *, folder: str) -> Iterator[File]:
+    def _board(self, board: Board, *, folder: str, more: Sequence[Sheet] = ()) -> Iterator[File]:
+        made = (paper_sheet(board), audits_sheet(board), curves_sheet(board), transfer_sheet(board))
+        sheets = [sheet for sheet in made if sheet is not None]
+        for sheet in sheets:
+            home = "All boards" if folder else board.name
+            yield from _sheet(sheet, folder=folder, root="../" if folder else "", home=home, version=board.version, board=board)
         front, still = _chart("front", "front.svg", "Recovery against PSNR for every cell", charts.front(front_points(board.cells)))
         if still:
             yield f"{folder}front.svg", still
@@ -115,6 +131,7 @@ class Leaderboard:
                 front=front,
                 reading=READING,
                 known_statuses=STATUSES,
+                more=[*more, *sheets],
             ),
         )
         yield f"{folder}board.csv", csv_bytes(board)
@@ -207,6 +224,59 @@ def _clean_values(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_clean_values(entry) for entry in value]
     return value
+
+
+def _sheet(sheet: Sheet, *, folder: str, root: str, home: str, version: str, board: Board | None = None) -> Iterator[File]:
+    """A page of sections, and the still pictures of its charts beside it."""
+    sections, charted = [], False
+    stem = sheet.path.removesuffix(".html")
+    for section in sheet.sections:
+        drawn = []
+        for drawing in section.drawings:
+            chart, still = _chart(
+                drawing.name, f"{stem}-{drawing.name}.svg", drawing.alt, None if drawing.document is None else dict(drawing.document)
+            )
+            if chart is not None:
+                charted = True
+                drawn.append((chart, drawing.caption))
+                yield f"{folder}{stem}-{drawing.name}.svg", still
+        sections.append(_section(section, drawn))
+    yield (
+        f"{folder}{sheet.path}",
+        _page(
+            "sections.html",
+            root=root,
+            home=home,
+            home_of_board="index.html" if folder else "",
+            board_name=board.name if board is not None else "",
+            inner="",
+            charted=charted,
+            version=version,
+            sheet=sheet,
+            sections=sections,
+            credits=[],
+        ),
+    )
+
+
+def _section(section: Section, drawn: Sequence[tuple[Chart, str]]) -> dict[str, Any]:
+    rows = [[_entry(entry) for entry in row] for row in section.rows]
+    return {
+        "heading": section.heading,
+        "note": section.note,
+        "points": list(section.points),
+        "columns": list(section.columns),
+        "rows": rows,
+        "charts": list(drawn),
+        "shaded": section.shaded,
+    }
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    """An entry of a table for the template; links are taken from the page's own folder. Shades go from 0 to 10."""
+    sort = getattr(entry, "sort", None)
+    shade = max(0, min(10, round(10 * sort))) if isinstance(sort, float | int) else None
+    return {"text": entry.text, "below": entry.below, "page": getattr(entry, "page", ""), "shade": shade}
 
 
 def _rate(rate: Opening) -> dict[str, str]:

@@ -20,7 +20,8 @@ from reports.encode import clean, clean_tree
 
 _TEXT = ("board", "key", "target", "defense", "attack", "status", "reason")
 _WHOLE = ("n", "floor", "ceiling", "linf", "attack_rank")
-_REAL = ("clean_macs", "adversarial_macs", "float_macs", "block_recovery", "psnr", "pooled_psnr", "ssim", "l2", "evaluations")
+_PRICE = ("budget", "fit_evaluations")
+_REAL = tuple("clean_macs adversarial_macs float_macs block_recovery psnr pooled_psnr ssim l2 evaluations flip_rate".split())
 _ESTIMATES = tuple(field.name for field in fields(BoardCell) if isinstance(field.default, Estimate))
 
 
@@ -56,6 +57,8 @@ def _row(board: Board, cell: BoardCell) -> dict[str, Any]:
         estimate = getattr(cell, name)
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     row |= {name: getattr(cell, name) for name in _REAL}
+    row["budget"] = cell.combination.get("budget", board.protocol.get("budget"))
+    row["fit_evaluations"] = cell.fit.get("evaluations")
     row["intervals"] = clean(board.intervals)
     row["command"] = clean(cell.command)
     row["inputs"] = json.dumps(clean_tree(cell.inputs), sort_keys=True, allow_nan=False)
@@ -67,6 +70,7 @@ def columns() -> list[tuple[str, str]]:
     found = [(name, "text") for name in _TEXT] + [("control", "flag"), ("flags", "text")] + [(name, "whole") for name in _WHOLE]
     for name in _ESTIMATES:
         found += [(name, "real"), (f"{name}_low", "real"), (f"{name}_high", "real")]
+    found += [(name, "whole") for name in _PRICE]
     return found + [(name, "real") for name in _REAL] + [(name, "text") for name in ("intervals", "command", "inputs")]
 
 

@@ -31,6 +31,13 @@ _FLAGS = {
     "capped-psnr": "Some adversarial images are equal to the clean ones; their PSNR is infinite and counted as 120 dB.",
     "budget-spent": "The attack asked for more evaluations than its budget; it was stopped and what it had kept was scored.",
     "mixed-environment": "Its shards were computed under different versions, devices or thread counts, which was asked for with --keep.",
+    "zero-gradient": "On some clean images the margins of closed units have no gradient at all: attacks that follow gradients are blind "
+    "there.",
+    "saturated-gates": "On some clean images more than half of the gates are so sure (logits beyond 20) that a sigmoid has no slope left.",
+    "not-converged": "The second half of the budget still won a point of recovery or more: with twice the steps the number would be "
+    "higher.",
+    "black-box-leads": "The random search, which sees executed MACs alone, won more than every attack that sees gradients: a sign that "
+    "gradients mislead here.",
     "non-finite": "The attack returned values that are no numbers; those images count as unchanged.",
 }
 
@@ -78,6 +85,8 @@ COLUMNS = (
     Column("target", "Target", "the dynamic network, with its defence", numeric=False),
     Column("attack", "Attack", "with its label; controls are marked and ranked with nobody", numeric=False),
     Column("recovery", "Recovery", "(adversarial − clean) / (ceiling − clean) in executed MACs, ratio of means over images"),
+    Column("float_recovery", "Float", "recovery of the float image that the attack returned, before it was saved with 8 bits"),
+    Column("jpeg_recovery", "JPEG-90", "recovery of the saved image after one more save as JPEG of quality 90 and reload"),
     Column("adversarial_macs", "Adversarial MACs", "executed on the saved adversarial image, mean; multiply-accumulates, not FLOPs"),
     Column("surviving_saving", "Saving left", "1 − adversarial / ceiling"),
     Column("clean_saving", "Clean saving", "1 − clean / ceiling"),
@@ -113,6 +122,17 @@ READING = (
         "Adversarial image",
         "All numbers are those of the image as it would be saved: 8 bits a value, inside the threat. The difference to the float image is "
         "on each cell's page.",
+    ),
+    (
+        "Float, JPEG-90",
+        "The same recovery before saving, and after saving as JPEG of quality 90 and loading again: what survives. JPEG alone changes "
+        "MACs too; the row of the identity shows by how much.",
+    ),
+    (
+        "Ensemble",
+        "AutoEnergy takes, image by image, the strongest of its members' saved images, each made at the full budget; what it used is "
+        "their sum. "
+        "It has no rank among attacks of one budget, but a target's saving is measured under it.",
     ),
     (
         "PSNR",

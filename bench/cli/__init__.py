@@ -18,6 +18,7 @@ COMMANDS = {
     "list": "List targets, attacks, data sets, suites, weights, recipes; teach one.",
     "show": "Print the table of a run.",
     "report": "Render the pages of one or more runs.",
+    "transfer": "Score the images of each target on all others.",
     "train": "Train weights from a recipe.",
     "weights": "List, verify and import weights.",
     "plugin": "Test somebody's target or attack against its contract.",

@@ -20,9 +20,9 @@ FLOORS = [
     {"registry", "executors"},
     {"data", "datasets", "weights", "checkpoint", "cost", "suites", "speeds", "provenance", "store"},
     {"params", "plan", "plan_file", "plan_schema", "judge", "view", "suspicion", "seal"},
-    {"fitting", "combine", "config", "cell", "ranking", "rows", "cards"},
-    {"board", "run", "executors.local", "executors.worker"},
-    {"testing", "training", "measuring"},
+    {"fitting", "combine", "config", "cell", "ranking", "rows", "cards", "transfer"},
+    {"transferring", "board", "run", "executors.local", "executors.worker"},
+    {"fronts", "testing", "training", "measuring"},
     {"cli", "__main__"},
 ]
 """Modules of bench from the ground up; a module may import from its own floor and from those below."""

@@ -1,0 +1,33 @@
+"""`gatebench transfer`: the saved images of each target, scored on all others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run")
+@click.option("--attack", metavar="LABEL", help="Whose images to take; default: on each target those of its strongest attack.")
+@click.option("--device", default="cpu", show_default=True, help="Where to evaluate: cpu, cuda, mps.")
+@click.option("--no-report", is_flag=True, help="Leave the pages as they are.")
+def transfer(run: str, attack: str | None, device: str, no_report: bool) -> None:
+    """Score the adversarial images of RUN on every other target of the same board.
+
+    Reads the saved pictures of sealed cells and attacks nothing again. Writes transfer.parquet into the run's folder, one row an image
+    and pair, and renders the pages anew with the matrix.
+    """
+    from bench.cli.report import write_report
+    from bench.provenance import deterministic, resolve_devices
+    from bench.run import find_run
+    from bench.store import RunFolder
+    from bench.transferring import transfer as score
+
+    folder = find_run(run)
+    deterministic(threads=1)
+    chosen = str(resolve_devices(device)[0])
+    path = score(RunFolder(Path(folder)), attack=attack, device=chosen, tell=click.echo)
+    click.echo(str(path))
+    if not no_report:
+        click.echo(f"page: {write_report([folder], folder / 'report')}")

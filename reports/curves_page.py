@@ -1,0 +1,75 @@
+"""Recovery over budget: what every attack had won after so many forward-equivalents, from the traces of all images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.board import Board, BoardCell
+from reports import charts, numbers
+from reports.board_page import Field, estimate_field, target_name
+from reports.cell_page import mean_trace
+from reports.sections import Drawing, Section, Sheet
+
+HALF = 0.5
+
+
+def curves_sheet(board: Board) -> Sheet | None:
+    """The page of a board; None where no attack has a trace."""
+    groups: dict[str, list[BoardCell]] = {}
+    for cell in board.cells:
+        if cell.status == "ok" and cell.recovery.value is not None:
+            groups.setdefault(target_name(cell.target, cell.defense), []).append(cell)
+    sections = [section for name, cells in groups.items() if (section := _section(name, cells)) is not None]
+    if not sections:
+        return None
+    return Sheet(
+        path="curves.html",
+        title="Recovery over budget",
+        lead="Each line is the mean over images of the best image an attack had evaluated so far, from its traces. These are the images as "
+        "the attack evaluated them, before the judge saved and counted them again, so that a line may end above the recovery on the board.",
+        sections=sections,
+        teaser="what each attack had won after so many forward-equivalents",
+    )
+
+
+def _section(name: str, cells: Sequence[BoardCell]) -> Section | None:
+    lines: list[charts.CurvePoint] = []
+    rows: list[list[Field]] = []
+    for cell in cells:
+        images = list(cell.rows())
+        trace = mean_trace(images)
+        reserve = (cell.ceiling or 0) - (cell.clean_macs or 0)
+        if not trace or reserve <= 0:
+            continue
+        points = [(point.evaluations, (point.macs - (cell.clean_macs or 0)) / reserve) for point in trace]
+        lines += [charts.CurvePoint(cell.attack, spent, won) for spent, won in points]
+        half = next((spent for spent, won in points if won >= HALF), None)
+        most = points[-1][1]
+        near = next(spent for spent, won in points if won >= 0.9 * most)
+        rows.append(
+            [
+                Field(cell.attack),
+                estimate_field(cell.recovery),
+                Field(numbers.percent(most), sort=most),
+                Field(numbers.DASH if half is None else str(half), sort=half),
+                Field(str(near), sort=near),
+            ]
+        )
+    if not rows:
+        return None
+    rows.sort(key=lambda row: -float(row[1].sort or 0))
+    drawing = Drawing(
+        f"curves-{_slug(name)}", f"Recovery over budget on {name}", "Forward-equivalents on a logarithmic axis.", charts.curves(lines)
+    )
+    columns = (
+        ("Attack", False),
+        ("Recovery, as saved", True),
+        ("At the end", True),
+        ("Budget to 50 %", True),
+        ("Budget to 9/10 of its end", True),
+    )
+    return Section(name, columns=columns, rows=rows, drawings=[drawing])
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower())

@@ -1,0 +1,68 @@
+"""Fronts: recovery against PSNR over sweeps, threats and boards, with the area under each and the PSNR that a recovery costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.board import Board
+from bench.fronts import HIGHEST, LOWEST, Front, fronts
+from reports import charts, numbers
+from reports.board_page import Field, target_name
+from reports.sections import Drawing, Section, Sheet
+
+
+def fronts_sheet(boards: Sequence[Board]) -> Sheet | None:
+    """The page of several boards; None where no series has two points."""
+    found = fronts(boards)
+    if not any(len(front.points) > 1 for front in found):
+        return None
+    groups: dict[str, list[Front]] = {}
+    for front in found:
+        groups.setdefault(target_name(front.target, front.defense), []).append(front)
+    return Sheet(
+        path="fronts.html",
+        title="Fronts: recovery against visibility",
+        lead=f"A point is a cell of any board of this report: its recovery, at the pooled PSNR of its saved images. The area is the "
+        f"mean, from "
+        f"{LOWEST:g} to {HIGHEST:g} dB, of the largest recovery that keeps to that PSNR; a perturbation of more PSNR fits under every "
+        "lower "
+        "floor, and doing nothing recovers 0. Floors that were not run add nothing, so the area is a lower bound.",
+        sections=[_section(name, members) for name, members in groups.items()],
+        teaser="recovery against PSNR over all boards, the area under each front, PSNR at 50 % and 90 %",
+    )
+
+
+def _section(name: str, members: Sequence[Front]) -> Section:
+    order = sorted(members, key=lambda front: (front.control, -front.area, front.series))
+    points = [
+        charts.FrontPoint(name, _series(front, members), front.control, point.psnr, point.recovery, point.low, point.high)
+        for front in order
+        for point in front.points
+    ]
+    rows = [
+        [
+            Field(front.series, below="control" if front.control else ""),
+            Field(str(front.budget), sort=front.budget),
+            Field(str(len(front.points)), sort=len(front.points)),
+            Field(numbers.percent(front.area), sort=front.area),
+            _psnr(front.psnr_at(0.5)),
+            _psnr(front.psnr_at(0.9)),
+        ]
+        for front in order
+    ]
+    columns = (("Attack", False), ("Budget", True), ("Points", True), ("Area", True), ("PSNR at 50 %", True), ("PSNR at 90 %", True))
+    slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower())
+    drawing = Drawing(
+        f"front-{slug}", f"Recovery against PSNR on {name}", "Lines join the cells of one attack.", charts.front_lines(points)
+    )
+    return Section(name, columns=columns, rows=rows, drawings=[drawing])
+
+
+def _series(front: Front, members: Sequence[Front]) -> str:
+    """The series by name, with its budget where another of the same name has another."""
+    twins = [other for other in members if other.series == front.series]
+    return front.series if len(twins) == 1 else f"{front.series}, budget {front.budget}"
+
+
+def _psnr(value: float | None) -> Field:
+    return Field(numbers.DASH if value is None else numbers.decibel(value), sort=value)

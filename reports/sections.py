@@ -1,0 +1,62 @@
+"""A page made of sections: a heading, what it says, charts, a table. What the further pages of a report have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reports.board_page import Field
+
+
+@dataclass(frozen=True)
+class Link:
+    """A table entry that leads to a page of the same report, given from the report's root."""
+
+    text: str
+    page: str
+    below: str = ""
+
+
+Entry = Field | Link
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart to be drawn: a name that is unique on the page, what it shows for those who cannot see it, and its document."""
+
+    name: str
+    alt: str
+    caption: str
+    document: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of a page.
+
+    Attributes:
+        heading, note: its title and what to know.
+        columns: (head, whether numeric); rows: one entry a column.
+        drawings: charts above the table. points: short statements below the note.
+        shaded: rows of a matrix are shaded by the sort value of each entry, 0 to 1.
+    """
+
+    heading: str
+    note: str = ""
+    columns: Sequence[tuple[str, bool]] = ()
+    rows: Sequence[Sequence[Entry]] = ()
+    drawings: Sequence[Drawing] = ()
+    points: Sequence[str] = field(default_factory=tuple)
+    shaded: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A page: where it lies from the report's root, how it is called, what it says at the top, and its sections."""
+
+    path: str
+    title: str
+    lead: str
+    sections: Sequence[Section]
+    teaser: str
