@@ -163,6 +163,6 @@ def checkpoints(steps: int) -> frozenset[int]:
     """The steps at which the step size is looked at: ceil(p_j * steps), p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)."""
     before, here, found = 0.0, 0.22, []
     while here < 1:
-        found.append(ceil(here * steps))
+        found.append(ceil(round(here * steps, 9)))
         before, here = here, here + max(here - before - 0.03, 0.06)
     return frozenset(found)

@@ -99,7 +99,7 @@ class Incumbent:
 
     def _check(self, rows: Tensor, images: Tensor, macs: Tensor) -> None:
         """Settle and evaluate candidates; those that are on the grid already need no second evaluation."""
-        saved = to_float(settle(images, self._grid[rows], self.threat))
+        saved = to_float(settle(images, self._grid[rows], self.threat)).to(images)
         moved = (saved - images).flatten(1).abs().amax(1) > 1e-6
         if bool(moved.any()):
             macs = macs.clone()

@@ -42,7 +42,7 @@ class Front:
     target: str
     defense: str
     series: str
-    budget: int
+    budget: str
     control: bool
     points: tuple[Point, ...]
 
@@ -73,7 +73,7 @@ def fronts(boards: Sequence[Board]) -> list[Front]:
             if point is not None:
                 found.setdefault(_whose(board, cell), []).append(point)
     return [
-        Front(str(who[0]), str(who[1]), str(who[2]), int(str(who[3])), bool(who[4]), tuple(sorted(points, key=lambda one: one.psnr)))
+        Front(str(who[0]), str(who[1]), str(who[2]), str(who[3]), bool(who[4]), tuple(sorted(points, key=lambda one: one.psnr)))
         for who, points in found.items()
     ]
 

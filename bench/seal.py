@@ -43,7 +43,7 @@ def seal(
     aggregates = _aggregates(folder) if status == "ok" else {}
     found: list[str] = []
     if status == "ok":
-        found = [*_flags(folder, aggregates, int(inputs["protocol"]["budget"]), combined=combination is not None), *flags]
+        found = [*_flags(folder, aggregates, int(inputs.get("protocol", {}).get("budget", 0)), combined=combination is not None), *flags]
     document = {
         "schema": SCHEMA,
         "key": folder.key,

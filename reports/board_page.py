@@ -66,7 +66,12 @@ class Answer:
 
 def cell_page(cell: BoardCell) -> str:
     """Where a cell's page lies, from the index."""
-    return f"cells/{''.join(c for c in cell.key if c.isascii() and c.isalnum())[:12] or 'cell'}.html"
+    return f"cells/{page_of(cell.key)}"
+
+
+def page_of(key: str) -> str:
+    """The file of the page of the cell of this key; letters and digits only, whatever the key is."""
+    return f"{''.join(c for c in key if c.isascii() and c.isalnum())[:12] or 'cell'}.html"
 
 
 def target_name(target: str, defense: str) -> str:
@@ -80,15 +85,7 @@ def leaderboard_row(cell: BoardCell, page: str) -> Row:
     fields["target"] = Field(cell.target, below=f"with {cell.defense}" if cell.defense else "", sort=target_name(cell.target, cell.defense))
     fields["attack"] = Field(cell.attack, sort=cell.attack)
     if cell.status == "ok":
-        for key in (
-            "recovery",
-            "float_recovery",
-            "jpeg_recovery",
-            "surviving_saving",
-            "clean_saving",
-            "adversarial_accuracy",
-            "clean_accuracy",
-        ):
+        for key in ("recovery", "float_recovery", "jpeg_recovery", "surviving_saving", "adversarial_accuracy"):
             fields[key] = estimate_field(getattr(cell, key))
         fields["adversarial_macs"] = Field(
             numbers.macs(cell.adversarial_macs), f"clean {numbers.macs(cell.clean_macs)}", cell.adversarial_macs

@@ -9,7 +9,7 @@ from typing import Any
 from bench.board import BoardCell
 from bench.rows import ImageRow
 from reports import numbers
-from reports.board_page import document, estimate_field, visibility
+from reports.board_page import document, estimate_field, page_of, visibility
 from reports.charts import TracePoint
 from reports.gates import GateMap, gate_map, owners
 from reports.pictures import amplification, amplified_difference, file_name, is_png
@@ -206,7 +206,7 @@ def ensemble_view(cell: BoardCell) -> dict[str, Any] | None:
         "members": [
             {
                 "label": member["label"],
-                "page": f"{member['key'][:12]}.html",
+                "page": page_of(str(member["key"])),
                 "wins": f"{member['wins']} of {cell.n}",
                 "spent": numbers.plain(member["evaluations"] / max(cell.n, 1)),
             }

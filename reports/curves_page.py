@@ -19,7 +19,7 @@ def curves_sheet(board: Board) -> Sheet | None:
     for cell in board.cells:
         if cell.status == "ok" and cell.recovery.value is not None:
             groups.setdefault(target_name(cell.target, cell.defense), []).append(cell)
-    sections = [section for name, cells in groups.items() if (section := _section(name, cells)) is not None]
+    sections = [section for place, (name, cells) in enumerate(groups.items()) if (section := _section(name, cells, place)) is not None]
     if not sections:
         return None
     return Sheet(
@@ -32,7 +32,7 @@ def curves_sheet(board: Board) -> Sheet | None:
     )
 
 
-def _section(name: str, cells: Sequence[BoardCell]) -> Section | None:
+def _section(name: str, cells: Sequence[BoardCell], place: int) -> Section | None:
     lines: list[charts.CurvePoint] = []
     rows: list[list[Field]] = []
     for cell in cells:
@@ -59,7 +59,7 @@ def _section(name: str, cells: Sequence[BoardCell]) -> Section | None:
         return None
     rows.sort(key=lambda row: -float(row[1].sort or 0))
     drawing = Drawing(
-        f"curves-{_slug(name)}", f"Recovery over budget on {name}", "Forward-equivalents on a logarithmic axis.", charts.curves(lines)
+        f"target-{place}", f"Recovery over budget on {name}", "Forward-equivalents on a logarithmic axis.", charts.curves(lines)
     )
     columns = (
         ("Attack", False),
@@ -69,7 +69,3 @@ def _section(name: str, cells: Sequence[BoardCell]) -> Section | None:
         ("Budget to 9/10 of its end", True),
     )
     return Section(name, columns=columns, rows=rows, drawings=[drawing])
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower())

@@ -27,12 +27,12 @@ def fronts_sheet(boards: Sequence[Board]) -> Sheet | None:
         f"{LOWEST:g} to {HIGHEST:g} dB, of the largest recovery that keeps to that PSNR; a perturbation of more PSNR fits under every "
         "lower "
         "floor, and doing nothing recovers 0. Floors that were not run add nothing, so the area is a lower bound.",
-        sections=[_section(name, members) for name, members in groups.items()],
+        sections=[_section(name, members, place) for place, (name, members) in enumerate(groups.items())],
         teaser="recovery against PSNR over all boards, the area under each front, PSNR at 50 % and 90 %",
     )
 
 
-def _section(name: str, members: Sequence[Front]) -> Section:
+def _section(name: str, members: Sequence[Front], place: int) -> Section:
     order = sorted(members, key=lambda front: (front.control, -front.area, front.series))
     points = [
         charts.FrontPoint(name, _series(front, members), front.control, point.psnr, point.recovery, point.low, point.high)
@@ -42,7 +42,7 @@ def _section(name: str, members: Sequence[Front]) -> Section:
     rows = [
         [
             Field(front.series, below="control" if front.control else ""),
-            Field(str(front.budget), sort=front.budget),
+            Field(front.budget),
             Field(str(len(front.points)), sort=len(front.points)),
             Field(numbers.percent(front.area), sort=front.area),
             _psnr(front.psnr_at(0.5)),
@@ -51,9 +51,8 @@ def _section(name: str, members: Sequence[Front]) -> Section:
         for front in order
     ]
     columns = (("Attack", False), ("Budget", True), ("Points", True), ("Area", True), ("PSNR at 50 %", True), ("PSNR at 90 %", True))
-    slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower())
     drawing = Drawing(
-        f"front-{slug}", f"Recovery against PSNR on {name}", "Lines join the cells of one attack.", charts.front_lines(points)
+        f"target-{place}", f"Recovery against PSNR on {name}", "Lines join the cells of one attack.", charts.front_lines(points)
     )
     return Section(name, columns=columns, rows=rows, drawings=[drawing])
 

@@ -18,7 +18,7 @@ from bench.errors import DiskError
 from bench.stats import Estimate
 from reports.encode import clean, clean_tree
 
-_TEXT = ("board", "key", "target", "defense", "attack", "status", "reason")
+_TEXT = ("board", "key", "target", "defense", "attack", "series", "status", "reason")
 _WHOLE = ("n", "floor", "ceiling", "linf", "attack_rank")
 _PRICE = ("budget", "fit_evaluations")
 _REAL = tuple("clean_macs adversarial_macs float_macs block_recovery psnr pooled_psnr ssim l2 evaluations flip_rate".split())
@@ -56,13 +56,16 @@ def _row(board: Board, cell: BoardCell) -> dict[str, Any]:
     for name in _ESTIMATES:
         estimate = getattr(cell, name)
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    row |= {"budget": _whole(cell.combination.get("budget", board.protocol.get("budget"))), "fit_evaluations": cell.fit.get("evaluations")}
     row |= {name: getattr(cell, name) for name in _REAL}
-    row["budget"] = cell.combination.get("budget", board.protocol.get("budget"))
-    row["fit_evaluations"] = cell.fit.get("evaluations")
     row["intervals"] = clean(board.intervals)
     row["command"] = clean(cell.command)
     row["inputs"] = json.dumps(clean_tree(cell.inputs), sort_keys=True, allow_nan=False)
     return row
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def columns() -> list[tuple[str, str]]:

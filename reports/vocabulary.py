@@ -89,9 +89,7 @@ COLUMNS = (
     Column("jpeg_recovery", "JPEG-90", "recovery of the saved image after one more save as JPEG of quality 90 and reload"),
     Column("adversarial_macs", "Adversarial MACs", "executed on the saved adversarial image, mean; multiply-accumulates, not FLOPs"),
     Column("surviving_saving", "Saving left", "1 − adversarial / ceiling"),
-    Column("clean_saving", "Clean saving", "1 − clean / ceiling"),
     Column("adversarial_accuracy", "Accuracy, adv.", "on the adversarial images"),
-    Column("clean_accuracy", "Accuracy, clean", "on the clean images"),
     Column(
         "psnr",
         "PSNR",

@@ -83,7 +83,17 @@ def test_imports_inside_bench_run_one_way():
 ALLOWED = {
     "attacks": {"bench.api", "bench.threat", "bench.image", "bench.errors"},
     "targets": {"bench.api", "bench.threat", "bench.image", "bench.errors"},
-    "reports": {"bench.board", "bench.stats", "bench.threat", "bench.errors", "bench.rows", "bench.ranking", "bench.atomic", "bench.api"},
+    "reports": {
+        "bench.board",
+        "bench.fronts",
+        "bench.stats",
+        "bench.threat",
+        "bench.errors",
+        "bench.rows",
+        "bench.ranking",
+        "bench.atomic",
+        "bench.api",
+    },
 }
 
 

@@ -236,12 +236,16 @@ def test_an_empty_board_is_a_page() -> None:
     assert "This board has no cells." in files["index.html"]
 
 
+FURTHER = ("sheet.path", "front.path", "home", "entry.page", "member.page")
+"""Links that our own code makes: paths of pages that it names, and pages of cells by the letters and digits of their key."""
+
+
 def test_templates_never_declare_data_safe() -> None:
     for path in TEMPLATES.glob("*.html"):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"\|\s*(safe|tojson)|Markup|autoescape|\son[a-z]+=|\sstyle=", text), path
         for link in re.findall(r'href="\{\{\s*([a-z.]+)', text):
-            assert link in ("root", "row.page", "standing.page", "link", "before.page", "after.page", "entry.folder"), path
+            assert link in ("root", "row.page", "standing.page", "link", "before.page", "after.page", "entry.folder", *FURTHER), path
         assert not re.search(r"<script(?! type=\"application/json\"| src=)", text), path
         assert not re.search(r"=\{\{", text), f"an unquoted attribute in {path}"
     assert environment().autoescape is True

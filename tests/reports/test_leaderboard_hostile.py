@@ -204,7 +204,7 @@ def test_still_pictures_hold_words_as_words() -> None:
     for texts in (ATTACKS, ATTACKS[::-1]):
         files = pages(strewn(small(), supply(texts)), stills=True)
         drawn = [ElementTree.fromstring(text) for name, text in files.items() if name.endswith(".svg")]
-        assert len(drawn) == 11
+        assert len(drawn) == 13
         for picture in drawn:
             elements = {element.tag.rpartition("}")[2] for element in picture.iter()}
             assert elements <= {"svg", "g", "path", "text", "rect", "line", "defs", "clipPath", "tspan"}

@@ -28,7 +28,7 @@ def test_one_row_a_cell_with_both_ends_of_every_interval() -> None:
         value = getattr(cell, field.name)
         if isinstance(value, Estimate):
             assert (row[field.name], row[f"{field.name}_low"], row[f"{field.name}_high"]) == (value.value, value.low, value.high)
-        elif field.name not in ("rows", "units", "classes", "environment", "inputs", "flags"):
+        elif field.name not in ("rows", "units", "classes", "environment", "inputs", "flags", "combination", "fit"):
             assert row[field.name] == value
     assert json.loads(row["inputs"]) == cell.inputs
 
