@@ -86,7 +86,7 @@ class Patch(Attack):
                 rows = parts[step % len(parts)]
                 pasted = paste(images[rows], quantised(value.detach()), top, left)
                 (gradient,) = view.gradients(losses, pasted, rows)[1]
-                value.grad = gradient[:, :, top : top + tall, left : left + wide].mean(0, keepdim=True)
+                value.grad = gradient[:, :, top : top + tall, left : left + wide].mean(0, keepdim=True).to(value)
                 optimiser.step()
                 with torch.no_grad():
                     value.clamp_(0, 1)

@@ -329,7 +329,7 @@ def _excluded(entries: Iterable[ExcludeTable], target: Component, defense: Compo
 
 
 def _only(plan: Plan, only: Sequence[str]) -> Plan:
-    """The cells labelled so; where no label is exactly that, those that have it in their label."""
+    """The cells labelled so, with what they are made of; where no label is exactly that, those that have it in their label."""
     labels = {cell.label for cell in plan.cells}
     chosen: set[str] = set()
     for part in only:
@@ -337,5 +337,13 @@ def _only(plan: Plan, only: Sequence[str]) -> Plan:
         if not found:
             raise PlanError(f"--only {part}: no cell has that in its label{did_you_mean(part, labels)}")
         chosen |= found
+    whole = {cell.label: cell for cell in plan.cells}
+    for label in list(chosen):  # an ensemble needs the cells that it is made of
+        chosen |= {_labelled(whole[label], member) for member in whole[label].attack.members}
     boards = tuple(tuple(cell for cell in board if cell.label in chosen) for board in plan.boards)
     return replace(plan, boards=tuple(board for board in boards if board))
+
+
+def _labelled(cell: Cell, attack: Component) -> str:
+    """The label of the cell of another attack on the same target."""
+    return replace(cell, attack=attack).label

@@ -62,7 +62,7 @@ def cli() -> None:
 
     \b
     Start here:
-      gatebench run quickstart          two trained SkipNets under attack, a few minutes on a laptop
+      gatebench run quickstart          a trained network of each family under attack, a few minutes on a laptop
       gatebench list attacks            what there is to attack with
       gatebench plan                    what ./bench.toml would run, and how long it would take
     """

@@ -73,11 +73,19 @@ _FACTS = (
     ("Unit", "unit"),
     ("Physically skipped", "skipped"),
     ("Follows", "follows"),
+    ("Threats", "threats"),
+    ("Needs from a target", "needs"),
+    ("Cost of a step in forward-equivalents", "step_cost"),
     ("Access", "access"),
+    ("Draws at random", "randomised"),
+    ("Fits first, on other images", "fits"),
     ("Version", "version"),
     ("Images a split", "sizes"),
 )
 """What a class declares about itself, as it is called here."""
+
+_ATTACKS = {"threats": "linf, l2, psnr, patch, none", "needs": "margins", "access": "gates"}
+"""What an attack is that does not say otherwise (`bench.api.Attack`); read here without importing it."""
 
 
 def _teach(console: Any, kind: str, name: str) -> None:
@@ -87,9 +95,13 @@ def _teach(console: Any, kind: str, name: str) -> None:
     facts = provider.facts()
     console.print(f"{provider.name} ({kind}, from {provider.distribution}, {provider.value})\n", style="bold", markup=False)
     console.print(facts.doc, markup=False, soft_wrap=True)
+    known = {**(_ATTACKS if kind == "attack" else {}), **facts.constants}
     for title, key in _FACTS:
-        if facts.constants.get(key):
-            console.print(f"{title}: {facts.constants[key]}", markup=False)
+        if known.get(key):
+            console.print(f"{title}: {'yes' if known[key] is True else known[key]}", markup=False)
+    for use, params in known.get("members", ()):
+        given = "".join(f", {name} = {value!r}" for name, value in params.items())
+        console.print(f"  member {use}{given}", markup=False)
     if facts.parameters:
         console.print("\nParameters", style="bold")
         for parameter in facts.parameters.values():

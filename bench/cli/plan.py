@@ -35,13 +35,14 @@ def plan(plan_source: str, only: Sequence[str], images: int | None, device: str 
         for cell in cells:
             evaluations = protocol.images * protocol.budget
             speed = known.get(cell.target.label)
-            about = "-" if cell.excluded else (_duration(speed * evaluations) if speed else "?")
+            combined = len(cell.attack.members)
+            about = "-" if cell.excluded or combined else (_duration(speed * evaluations) if speed else "?")
             defense = cell.defense.label if cell.defense else "-"
             attack = f"{cell.attack.label} (excluded: {cell.excluded})" if cell.excluded else cell.attack.label
-            numbers = (str(protocol.images), f"<= {evaluations:,}", about)
+            numbers = (str(protocol.images), f"of {combined} cells" if combined else f"<= {evaluations:,}", about)
             table.add_row(*(Text(text) for text in (cell.target.label, defense, attack, cell.target.weights, *numbers)))
         console.print(table)
-    live = [cell for cell in resolved.cells if not cell.excluded]
+    live = [cell for cell in resolved.cells if not cell.excluded and not cell.attack.members]
     work = sum(cell.protocol.images * cell.protocol.budget for cell in live)
     parts = [known[cell.target.label] * cell.protocol.images * cell.protocol.budget for cell in live if cell.target.label in known]
     time = f"about {_duration(sum(parts))} of one worker's time" if len(parts) == len(live) else "time unknown before a first run here"

@@ -4,8 +4,20 @@ import pytest
 import torch
 from gated_toys import LINF8, NONE, PSNR35, photographs, pictures
 
-from attacks.box import GRADAUTO_HIGH, GRADAUTO_LOW, MEAN_STD, Clamp, Tanh, gradauto_box, ilfo_box, published_only, statistics_of
-from bench.image import overshoot, project
+from attacks.box import (
+    GRADAUTO_HIGH,
+    GRADAUTO_LOW,
+    MEAN_STD,
+    Clamp,
+    Tanh,
+    gradauto_box,
+    ilfo_box,
+    published_only,
+    reach,
+    statistics_of,
+    with_rounding,
+)
+from bench.image import difference, inside, overshoot, project, to_grid
 from bench.threat import Threat
 
 RGB = (3, 224, 224)
@@ -110,3 +122,33 @@ def test_statistics_follow_the_image_size():
     assert statistics_of("auto", (3, 224, 224)) == MEAN_STD["imagenet"]
     assert statistics_of("cifar10", (3, 224, 224)) == MEAN_STD["cifar10"]
     assert statistics_of("auto", (1, 8, 8)) == ((0.0,), (1.0,))
+
+
+def test_rounding_inside_puts_every_iterate_on_the_grid_and_adds_up_small_steps():
+    """Steps of a fifth of a level: rounding afterwards would see nothing of the first two, and nothing of any alone."""
+    clean = torch.full((1, 3, 4, 4), 100 / 255)
+    box = with_rounding(Clamp(), "inside")
+    free, seen = box.start(clean), []
+    for _ in range(5):
+        place = box.place(free + 0.2 / 255, clean, LINF8)
+        free = place.free
+        seen.append(float(place.image[0, 0, 0, 0] * 255))
+    assert seen == pytest.approx([100, 100, 101, 101, 101])
+    assert with_rounding(box.inner, "after") is box.inner
+
+
+def test_rounding_inside_settles_inside_the_threat():
+    clean = (torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 255).round() / 255
+    far = clean + torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    for threat in (LINF8, Threat("psnr", Fraction(40)), Threat("l2", Fraction(1, 2)), Threat("patch", Fraction(3))):
+        place = with_rounding(Clamp(), "inside").place(far, clean, threat)
+        levels = place.image * 255
+        assert float((levels - levels.round()).abs().max()) < 1e-3
+        assert bool(inside(difference(to_grid(place.image), to_grid(clean)), threat).all())
+
+
+def test_reach_is_the_root_mean_square_of_the_edge():
+    assert reach(LINF8, 48, 30.0) == pytest.approx(8 / 255)
+    assert reach(Threat("psnr", Fraction(40)), 3072, 30.0) == pytest.approx(0.01, rel=1e-3)
+    assert reach(Threat("none", Fraction(0)), 48, 40.0) == pytest.approx(0.01)
+    assert reach(Threat("patch", Fraction(4)), 48, 30.0) == 0.5

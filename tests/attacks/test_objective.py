@@ -2,9 +2,10 @@ import dataclasses
 
 import pytest
 import torch
-from gated_toys import ConvGates, frozen, pictures
+from gated_toys import NONE, ConvGates, Exits, Halting, begin, frozen, pictures
 
-from attacks.objective import MarginLoss, SquaredDistance, logit_shift
+from attacks.ilfo import ILFO, halts
+from attacks.objective import MarginLoss, SquaredDistance, logit_shift, missing_ponder
 from bench.api import Output, Units
 
 CPU = torch.device("cpu")
@@ -92,3 +93,44 @@ def test_distance_gradient_is_the_derivative_of_its_value(name):
 def test_logit_shift_is_per_row():
     seen = Output(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), *[torch.zeros(2, 1)] * 3)
     assert logit_shift(seen, torch.zeros(2, 2)).tolist() == [5.0, 0.0]
+
+
+def test_the_ponder_loss_by_hand():
+    """Position 0 stops before its second unit: two units missing, R = 1 - (scores so far) = margin of unit 0 + 0.01."""
+    target = frozen(Halting())
+    image = torch.zeros(1, 1, 4, 4)
+    image[0, 0, :2, :2] = 1.0
+    output = target(image)
+    assert output.decisions.view(3, 4)[:, 0].tolist() == [True, False, False]
+    scores = target.scores(image)[0]
+    assert float(scores[0, 0] + scores[1, 0]) > 0.99
+    missing = [2 + 1 - float(0.99 - scores[0, 0])]  # two units short; R up to a constant of 0.01
+    for place in range(1, 4):
+        runs = output.decisions.view(3, 4)[:, place]
+        assert bool(runs.all()), "the dark positions run everything, and count for nothing"
+    assert float(missing_ponder(output, target.units)) == pytest.approx(sum(missing) / 4)
+
+
+def test_the_ponder_gradient_lowers_the_scores_before_the_stop():
+    target = frozen(Halting())
+    image = torch.full((1, 1, 4, 4), 0.9, requires_grad=True)
+    loss = missing_ponder(target(image), target.units)
+    (grad,) = torch.autograd.grad(loss.sum(), image)
+    assert bool((grad > 0).all()), "scores grow with the image here, so descending darkens it"
+    step = 1e-3
+    nudged = [float(missing_ponder(target(image.detach() + sign * step), target.units)) for sign in (1, -1)]
+    assert float(grad.sum()) == pytest.approx((nudged[0] - nudged[1]) / (2 * step), rel=1e-2)
+
+
+def test_ilfo_ponders_where_something_halts_and_says_why_not_elsewhere():
+    target = frozen(Halting())
+    assert halts(target.units)
+    for other in (Exits(), ConvGates()):
+        assert not halts(other.units)
+        assert "halting" in ILFO(loss="ponder").supports(frozen(other), NONE).reason
+    images = (pictures(6, (1, 4, 4)) * 0.5 + 0.5).mul(255).round() / 255
+    view, job = begin(target, images, 90)
+    adversarial = ILFO(loss="ponder").perturb(view, images, torch.zeros(6, dtype=torch.int64), job)
+    clean, won = (target.macs(target(x).decisions) for x in (images, adversarial))
+    assert bool((won >= clean).all())
+    assert int(won.sum()) > int(clean.sum())

@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import nn
+
+from bench import suspicion
+from bench.testing import ToyTarget, sample_images
+
+
+def frozen(target):
+    return target.eval().requires_grad_(False)
+
+
+def test_a_healthy_target_raises_no_flag():
+    found = suspicion.gradients(frozen(ToyTarget()), sample_images((3, 8, 8)))
+    assert found["images"] > 0
+    assert suspicion.of_target(found) == []
+
+
+def test_gates_without_a_gradient_are_flagged():
+    class Detached(ToyTarget):
+        def forward(self, images, decisions=None):
+            return super().forward(images.detach(), decisions)
+
+    found = suspicion.gradients(frozen(Detached()), sample_images((3, 8, 8)))
+    assert found["zero"] == found["images"] > 0
+    assert suspicion.of_target(found) == ["zero-gradient"]
+
+
+def test_saturated_gates_are_flagged():
+    target = ToyTarget()
+    for gate in target.gates:
+        nn.init.constant_(gate.bias, -50.0)
+    found = suspicion.gradients(frozen(target), sample_images((3, 8, 8)))
+    assert found["saturated"] == found["images"] == 6
+    assert "saturated-gates" in suspicion.of_target(found)
+
+
+def test_a_target_with_nothing_to_skip_is_asked_nothing():
+    target = frozen(ToyTarget())
+    with torch.no_grad():
+        for gate in target.gates:
+            gate.bias.fill_(50.0)
+    assert suspicion.gradients(target, sample_images((3, 8, 8))) == {"images": 0, "zero": 0, "saturated": 0}
+
+
+def trace(*points):
+    return [{"evaluations": at, "macs": macs} for at, macs in points]
+
+
+def test_still_rising_by_hand():
+    """Reserve 100 each, budget 100. Image 1 gains 3 of its 10 after evaluation 50, image 2 nothing."""
+    first, second = trace((10, 507), (80, 510)), trace((10, 505))
+    assert suspicion.still_rising([first, second], [500, 500], 100, 600), "3 of 200 is 1.5 points"
+    assert not suspicion.still_rising([second, second], [500, 500], 100, 600)
+    assert not suspicion.still_rising([trace((50, 560))], [500], 100, 600), "half of the budget counts as the first half"
+    assert suspicion.still_rising([trace((51, 560))], [500], 100, 600)
+    assert not suspicion.still_rising([trace((99, 600))], [600], 100, 600), "nothing was left to win"
+    assert not suspicion.still_rising([[]], [500], 100, 600)
+
+
+@pytest.mark.parametrize(("blind", "leads"), [(520.5, True), (520.1, False), (400.0, False)])
+def test_a_black_box_that_leads(blind, leads):
+    assert suspicion.black_box_leads({"a": 520.0, "b": 510.0, "s": blind}, ["s"], 100.0) is leads
+    assert not suspicion.black_box_leads({"s": 700.0}, ["s"], 100.0)

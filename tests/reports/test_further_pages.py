@@ -1,0 +1,268 @@
+"""The pages beyond the board: curves, fronts, transfer, paper, audits; and what a cell says of an ensemble or a fit."""
+
+from __future__ import annotations
+
+import io
+import tomllib
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from synthetic import full_board, png
+
+from bench.board import Board, BoardCell, Transferred
+from bench.config import load_plan
+from bench.errors import UnknownName
+from bench.stats import Estimate
+from reports.audits_page import audits_sheet
+from reports.board_page import leaderboard_row
+from reports.cell_page import Gallery, Limits, cell_view
+from reports.curves_page import curves_sheet
+from reports.fronts_page import fronts_sheet
+from reports.leaderboard import Leaderboard
+from reports.paper_page import paper_sheet, published
+from reports.pictures import normalised_error
+from reports.sections import Sheet
+from reports.transfer_page import transfer_sheet
+
+
+def texts(sheet: Sheet) -> list[str]:
+    return [entry.text for section in sheet.sections for row in section.rows for entry in row]
+
+
+def small(**changes: object) -> Board:
+    board = full_board(n=4)
+    return replace(board, cells=tuple(cell for cell in board.cells if cell.target == "skipnet-20-budget" and not cell.defense), **changes)
+
+
+def attacked(cell: BoardCell, name: str, preset: str = "", label: str = "", **params: object) -> BoardCell:
+    return replace(
+        cell,
+        attack=label or cell.attack,
+        key=f"{label}{cell.key}",
+        inputs={**cell.inputs, "attack": {"name": name, "preset": preset, "params": params}},
+    )
+
+
+def test_curves_end_where_the_traces_do() -> None:
+    sheet = curves_sheet(small())
+    assert sheet is not None
+    (section,) = sheet.sections
+    assert section.heading == "skipnet-20-budget"
+    ends = [float(row[2].sort) for row in section.rows]  # type: ignore[union-attr]
+    saved = [float(row[1].sort) for row in section.rows]  # type: ignore[union-attr]
+    assert saved == sorted(saved, reverse=True)
+    assert all(-1 <= end <= 1 for end in ends)
+    assert section.drawings[0].document is not None
+    assert curves_sheet(replace(small(), cells=())) is None
+
+
+def test_fronts_join_boards_of_several_floors() -> None:
+    one = small()
+    cells = tuple(
+        replace(cell, pooled_psnr=(cell.pooled_psnr or 0) + 8, recovery=Estimate(0.1)) for cell in one.cells if cell.status == "ok"
+    )
+    assert fronts_sheet([one]) is None, "one point a series is no front"
+    sheet = fronts_sheet([one, replace(one, name="other", cells=cells)])
+    assert sheet is not None
+    row = next(row for section in sheet.sections for row in section.rows if row[0].text == "gradauto")
+    assert row[2].text == "2"
+
+
+def test_the_transfer_matrix_marks_the_diagonal() -> None:
+    pairs = tuple(Transferred(a, "gradauto", b, Estimate(0.9 if a == b else 0.1, 0.0, 1.0), 5.0) for a in "pq" for b in "pq")
+    assert transfer_sheet(small()) is None
+    sheet = transfer_sheet(small(transfers=pairs))
+    assert sheet is not None
+    rows = sheet.sections[0].rows
+    assert [[entry.text for entry in row[1:]] for row in rows] == [["90.0\u00a0%", "10.0\u00a0%"], ["10.0\u00a0%", "90.0\u00a0%"]]
+    assert "its own" in rows[0][1].below
+    assert "its own" not in rows[0][2].below
+
+
+def test_published_values_are_what_the_source_prints_and_nothing_doubtful() -> None:
+    """Every number of the data file, against the literature's three tables; and none from a line that is marked unverified."""
+    found = {
+        name: [(row["dataset"], row["target"], row["attack"], row.get("recovery"), row.get("psnr")) for row in table["row"]]
+        for name, table in published().items()
+    }
+    assert found["gradauto-table1"] == [
+        ("CIFAR-10", "SkipNet SP", "ILFO", 84.29, None),
+        ("CIFAR-10", "SkipNet SP", "GradAuto", 100.0, None),
+        ("CIFAR-10", "SACT", "ILFO", 72.49, None),
+        ("CIFAR-10", "SACT", "GradAuto", 100.0, None),
+        ("CIFAR-10", "ManiDP", "ILFO", 80.3, None),
+        ("CIFAR-10", "ManiDP", "GradAuto", 100.0, None),
+        ("ImageNet", "SkipNet HRL", "ILFO", 46.9, 54.39),
+        ("ImageNet", "SkipNet HRL", "GradAuto", 88.9, 54.54),
+    ]
+    assert [row[3] for row in found["gradauto-table2"]] == [None, 52.3, 86.9, 88.9]
+    assert [row[3:] for row in found["gradauto-table3"]] == [
+        (46.9, 54.39),
+        (71.0, 78.13),
+        (85.2, 67.60),
+        (87.0, 57.57),
+        (88.9, 54.54),
+        (88.9, 53.92),
+        (88.9, 53.87),
+    ]
+    text = files("reports.published").joinpath("gradauto.toml").read_text(encoding="utf-8")
+    assert "[?]" not in text
+    assert tomllib.loads(text)["source"]["citation"].endswith("ECCV 2022")
+
+
+@pytest.mark.parametrize("name", ["gradauto-table1", "gradauto-table2", "gradauto-table3"])
+def test_every_published_row_is_answered_by_a_cell_of_its_suite(name: str) -> None:
+    plan = load_plan(name)
+    assert plan.pages == {"paper": name}
+    cells = {(cell.target.label, cell.attack.label) for cell in plan.cells}
+    for row in published()[name]["row"]:
+        assert any((target, row["ours"]["attack"]) in cells for target in row["ours"]["target"]), row
+    assert any(cell.attack.name == "contrast" for cell in plan.cells)
+    assert plan.boards[0][0].protocol.threat.norm == "none"
+    known = published()[name]["known"]
+    assert all(deviation in known for row in published()[name]["row"] for deviation in row.get("notes", ()))
+    assert all(deviation in known for deviation in published()[name]["deviations"])
+
+
+def paper_board() -> Board:
+    board = small(plan={"pages": {"paper": "gradauto-table2"}}, dataset="cifar10-jpeg:test")
+    first = next(cell for cell in board.cells if cell.status == "ok" and not cell.control)
+    control = next(cell for cell in board.cells if cell.attack == "contrast")
+    ours = replace(attacked(first, "gradauto", "code", "RM only"), target="skipnet-38-hrl")
+    broken = replace(
+        attacked(first, "gradauto", "code", "RD only"), target="skipnet-38-hrl", status="failed", reason="it fell over", key="ff"
+    )
+    return replace(board, cells=(ours, broken, replace(attacked(control, "contrast"), target="skipnet-38-hrl")))
+
+
+def test_published_and_measured_share_no_column() -> None:
+    sheet = paper_sheet(paper_board())
+    assert sheet is not None
+    rows = {row[0].text: row for row in sheet.sections[0].rows}
+    heads = [head for head, _ in sheet.sections[0].columns]
+    row = rows["RM only on SkipNet HRL"]
+    assert row[heads.index("Published recovery")].text == "86.9 %"
+    cell = paper_board().cells[0]
+    assert row[heads.index("n")].text == str(cell.n)
+    assert row[heads.index("Recovery (MACs)")].sort == cell.recovery.value
+    assert row[heads.index("Recovery (MACs)")].below.startswith("[")
+    theirs = float(row[heads.index("PSNR as published")].text.split("\u00a0")[0])
+    assert theirs == pytest.approx(normalised_error([(one.image, one.adversarial) for one in cell.rows()]), abs=0.06)
+    assert rows["neither (baseline) on SkipNet HRL"][1].text == "–", "what the paper does not state is a dash"
+    assert rows["neither (baseline) on SkipNet HRL"][3].text == "not in this plan"
+    assert "it fell over" in rows["RD only on SkipNet HRL"][-1].text
+    assert texts(replace(sheet, sections=[sheet.sections[1]]))[0].startswith("contrast")
+    points = " ".join(sheet.sections[2].points)
+    assert "cifar10-jpeg" in points
+    assert "ImageNet" in points
+    on_imagenet = paper_sheet(replace(paper_board(), dataset="imagenet:val"))
+    assert on_imagenet is not None
+    assert "cifar10-jpeg" not in " ".join(on_imagenet.sections[2].points)
+
+
+def test_a_paper_that_is_not_known_names_the_nearest() -> None:
+    assert paper_sheet(small()) is None
+    with pytest.raises(UnknownName, match="did you mean 'gradauto-table2'"):
+        paper_sheet(small(plan={"pages": {"paper": "gradauto-tabl2"}}))
+
+
+def test_the_published_psnr_convention_by_hand() -> None:
+    """One grey level everywhere: an error of (1/255/s)^2 in each channel, peak 255."""
+    clean = np.full((32, 32, 3), 100, dtype=np.uint8)
+    std = np.array([0.2023, 0.1994, 0.2010])
+    expected = 10 * np.log10(255**2 / ((1 / 255 / std) ** 2).mean())
+    assert normalised_error([(png(clean), png(clean + 1))]) == pytest.approx(expected)
+    true = 20 * np.log10(255)
+    assert expected - true == pytest.approx(20 * np.log10(255) + 10 * np.log10(1 / (1 / std**2).mean()))
+    assert 33.5 < expected - true < 35, "CIFAR-10's std; ImageNet's makes it 35.2"
+    assert normalised_error([(png(clean), png(clean))]) is None
+    assert normalised_error([(b"", b"")]) is None
+
+
+def audit_board() -> Board:
+    board = small(plan={"pages": {"audits": True}})
+    ok = [cell for cell in board.cells if cell.status == "ok" and not cell.control]
+    known = {"optimiser": "adam", "lr": 0.01}
+    cells = [
+        replace(attacked(ok[0], "gradauto", "clean", "both", **known, rm=True, rd=True), recovery=Estimate(0.6), flip_rate=0.01),
+        replace(attacked(ok[0], "gradauto", "clean", "RD", **known, rm=False, rd=True), recovery=Estimate(0.4), flip_rate=0.05),
+        replace(attacked(ok[0], "gradauto", "clean", "RM", **known, rm=True, rd=False), recovery=Estimate(0.5), flip_rate=0.2),
+        attacked(ok[1], "gradauto", "code", "released", **known, rm=True, rd=True),
+        attacked(next(cell for cell in board.cells if cell.attack == "contrast"), "contrast"),
+    ]
+    return replace(board, cells=tuple(cells))
+
+
+def test_audits_compare_like_with_like() -> None:
+    assert audits_sheet(small()) is None
+    sheet = audits_sheet(audit_board())
+    assert sheet is not None
+    magnitude, flips, contrast, closed = sheet.sections
+    ((*_, gain),) = magnitude.rows
+    assert gain.text == "+20.0 points", "0.6 with RM and RD, 0.4 with RD alone; RM alone has no partner"
+    assert [row[2].text for row in flips.rows] == ["1.00\u00a0%", "5.00\u00a0%", "20.00\u00a0%"]
+    assert [row[0].text for row in contrast.rows] == ["released", "contrast"]
+    (row,) = closed.rows
+    cells = audit_board().cells
+    never = np.ones(len(cells[0].units), dtype=bool)
+    for cell in cells:
+        for image in cell.rows():
+            never &= ~(np.array(image.clean_decisions) | np.array(image.adversarial_decisions))
+    assert row[2].text == str(int(never.sum()))
+
+
+def test_the_audit_suite_has_what_its_page_compares() -> None:
+    plan = load_plan("gradauto-audits")
+    assert plan.pages == {"audits": True}
+    forms = {
+        (cell.attack.params["optimiser"], cell.attack.params["rm"], cell.attack.params["rd"])
+        for cell in plan.cells
+        if cell.attack.name == "gradauto" and cell.attack.preset == "clean"
+    }
+    assert forms == {(name, rm, rd) for name in ("adam", "sgd", "normalised") for rm in (True, False) for rd in (True, False)}
+
+
+def test_an_ensemble_says_who_won_and_what_it_cost() -> None:
+    board = small()
+    member = next(cell for cell in board.cells if cell.status == "ok" and not cell.control)
+    combination = {
+        "budget": 300,
+        "members": [
+            {"key": member.key, "label": "gradauto", "wins": 3, "evaluations": 400},
+            {"key": "javascript:x", "label": "b", "wins": 1, "evaluations": 4},
+        ],
+        "left_out": [{"label": "ilfo:ponder", "reason": "nothing halts"}],
+    }
+    cell = replace(member, attack="autoenergy", key="ab" * 32, combination=combination)
+    rows = list(cell.rows())
+    view = cell_view(cell, rows, Gallery(cell, rows, Limits()))["ensemble"]
+    assert [entry["wins"] for entry in view["members"]] == ["3 of 4", "1 of 4"]
+    assert view["members"][0]["page"] == f"{member.key[:12]}.html"
+    assert view["members"][1]["page"] == "javascriptx.html"
+    assert leaderboard_row(cell, "p").fields["evaluations"].below == "budget 300: 2 members"
+    assert leaderboard_row(replace(member, fit={"images": 9, "evaluations": 1000}), "p").fields["evaluations"].below.startswith("fit: 1")
+
+
+def test_the_site_has_every_page_and_links_to_it(tmp_path: Path) -> None:
+    pairs = (Transferred("a", "x", "a", Estimate(1.0), 1.0),)
+    boards = [replace(paper_board(), transfers=pairs), replace(audit_board(), name="second")]
+    Leaderboard().render_all(boards, tmp_path / "site")
+    folders = sorted(path for path in (tmp_path / "site").iterdir() if path.name[:2] in ("01", "02"))
+    first, second = ((folder / "index.html").read_text() for folder in folders)
+    assert 'href="paper.html"' in first
+    assert 'href="transfer.html"' in first
+    assert 'href="audits.html"' in second
+    for folder, names in zip(folders, (("paper", "transfer", "curves"), ("audits", "curves")), strict=True):
+        for name in names:
+            page = (folder / f"{name}.html").read_text()
+            assert "../assets/style.css" in page
+            assert "Published beside measured" in page or name != "paper"
+
+
+def test_pictures_of_the_synthetic_boards_are_pictures() -> None:
+    row = small().cells[0].rows()[0]
+    assert Image.open(io.BytesIO(row.image)).size == (32, 32)
