@@ -23,6 +23,7 @@ from attacks.gradauto import GradAuto
 from attacks.ilfo import ILFO, halts
 from attacks.square import Square
 from bench.api import Attack, BudgetSpent, Job, View
+from bench.errors import PlanError
 from bench.image import settle, squared_sum, to_float, to_grid
 
 _CLASSES: dict[str, type[Attack]] = {
@@ -58,7 +59,7 @@ class AutoEnergy(Attack):
     step_cost: ClassVar[str] = "its members'"
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
-        raise NotImplementedError("autoenergy is combined from the sealed cells of its members; run it in a plan")
+        raise PlanError("autoenergy is combined from the sealed cells of its members; run it in a plan")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ class Front:
 
     Attributes:
         target, defense, series: whose. budget: forward-equivalents an image (of an ensemble the sum). control: whether it is a control.
+        images: of each point.
         points: of all boards that share data set, images, seed and budget.
     """
 
@@ -44,6 +45,7 @@ class Front:
     series: str
     budget: str
     control: bool
+    images: int
     points: tuple[Point, ...]
 
     def at(self, psnr: float) -> float:
@@ -66,31 +68,22 @@ def fronts(boards: Sequence[Board]) -> list[Front]:
 
     Cells belong together when target, defence, series, data set, images, seed and budget are the same, whatever threat they ran under.
     """
-    found: dict[tuple[object, ...], list[Point]] = {}
+    found: dict[tuple[str, str, str, str, bool, int, str, str], list[Point]] = {}
     for board in boards:
         for cell in board.cells:
             point = _point(board, cell)
             if point is not None:
                 found.setdefault(_whose(board, cell), []).append(point)
-    return [
-        Front(str(who[0]), str(who[1]), str(who[2]), str(who[3]), bool(who[4]), tuple(sorted(points, key=lambda one: one.psnr)))
-        for who, points in found.items()
-    ]
+    return [Front(*who[:6], tuple(sorted(points, key=lambda one: one.psnr))) for who, points in found.items()]
 
 
-def _whose(board: Board, cell: BoardCell) -> tuple[object, ...]:
+def _whose(board: Board, cell: BoardCell) -> tuple[str, str, str, str, bool, int, str, str]:
+    """What the cells of a front have in common: the fields of `Front` in their order, then the data set and the seed."""
     protocol = board.protocol
-    budget = cell.combination.get("budget", protocol.get("budget", 0))
-    return (
-        cell.target,
-        cell.defense,
-        cell.series or cell.attack,
-        budget,
-        cell.control,
-        board.dataset,
-        protocol.get("images"),
-        protocol.get("seed"),
-    )
+    budget, images = cell.combination.get("budget", protocol.get("budget", 0)), protocol.get("images", 0)
+    count = images if isinstance(images, int) else 0
+    series = cell.series or cell.attack
+    return cell.target, cell.defense, series, str(budget), cell.control, count, board.dataset, str(protocol.get("seed"))
 
 
 def _point(board: Board, cell: BoardCell) -> Point | None:

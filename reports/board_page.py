@@ -316,9 +316,16 @@ def pages(board: Board) -> dict[str, str]:
     return taken
 
 
-def board_view(board: Board) -> dict[str, Any]:
-    """Everything that the template of the index needs, but for the chart."""
-    places = pages(board)
+def own_plan(board: Board) -> Mapping[str, Any]:
+    """The resolved plan as far as it is about this board."""
+    boards = board.plan.get("boards", ())
+    own = [one for one in boards if isinstance(one, Mapping) and one.get("protocol") == board.protocol]
+    return {**board.plan, "boards": own} if own else board.plan
+
+
+def board_view(board: Board, *, linked: bool = True) -> dict[str, Any]:
+    """Everything that the template of the index needs, but for the chart; `linked` where every cell has its page."""
+    places = pages(board) if linked else dict.fromkeys((cell.key for cell in board.cells), "")
     by_names = {(cell.target, cell.defense, cell.attack): places[cell.key] for cell in board.cells}
     strongest = {(cell.target, cell.defense, cell.attack): cell for cell in board.cells}
     rows = [leaderboard_row(cell, places[cell.key]) for cell in board.cells]
@@ -339,6 +346,6 @@ def board_view(board: Board) -> dict[str, Any]:
         "unchanged": unchanged,
         "intervals": sentence(board.intervals),
         "facts": protocol_facts(board),
-        "plan": document(board.plan),
+        "plan": document(own_plan(board)),
         "credits": [split_links(line) for line in board.credits],
     }

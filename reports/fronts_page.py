@@ -41,7 +41,7 @@ def _section(name: str, members: Sequence[Front], place: int) -> Section:
     ]
     rows = [
         [
-            Field(front.series, below="control" if front.control else ""),
+            Field(_series(front, members), below="control" if front.control else ""),
             Field(front.budget),
             Field(str(len(front.points)), sort=len(front.points)),
             Field(numbers.percent(front.area), sort=front.area),
@@ -58,9 +58,14 @@ def _section(name: str, members: Sequence[Front], place: int) -> Section:
 
 
 def _series(front: Front, members: Sequence[Front]) -> str:
-    """The series by name, with its budget where another of the same name has another."""
+    """The series by name, with its budget and images where another of the same name has others."""
     twins = [other for other in members if other.series == front.series]
-    return front.series if len(twins) == 1 else f"{front.series}, budget {front.budget}"
+    told = front.series
+    if len({other.budget for other in twins}) > 1:
+        told += f", budget {front.budget}"
+    if len({other.images for other in twins}) > 1:
+        told += f", {front.images} images"
+    return told
 
 
 def _psnr(value: float | None) -> Field:

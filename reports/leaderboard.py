@@ -24,6 +24,7 @@ from reports.encode import clean, json_block, split_links
 from reports.fronts_page import fronts_sheet
 from reports.gates import Opening, openings, overview, owners
 from reports.paper_page import paper_sheet
+from reports.rounding_page import rounding_sheet
 from reports.sections import Section, Sheet
 from reports.sheets import csv_bytes, parquet_bytes
 from reports.site import File, write_site
@@ -61,11 +62,13 @@ class Leaderboard:
         showcase: images shown at the top of a cell's page.
         browse: images to browse on a cell's page, at most.
         picture_bytes: browsing stops where the pictures of one cell are larger than this together.
+        cells: whether every cell gets its page.
     """
 
     showcase: int = 6
     browse: int = 60
     picture_bytes: int = 4_000_000
+    cells: bool = True
 
     def render(self, board: Board, out: Path) -> None:
         """Write the report of one board into the folder `out`, in place of an older report.
@@ -86,14 +89,12 @@ class Leaderboard:
         for asset in _ASSETS:
             yield f"assets/{asset}", template_folder.joinpath(asset).read_bytes()
         yield "assets/vega.js", vega_bundle()
-        front = fronts_sheet(boards)
+        over_all = [sheet for sheet in (fronts_sheet(boards), rounding_sheet(boards)) if sheet is not None]
+        for sheet in over_all:
+            yield from _sheet(sheet, folder="", root="", home=boards[0].name if len(boards) == 1 else "All boards", version=version)
         if len(boards) == 1:
-            if front is not None:
-                yield from _sheet(front, folder="", root="", home=boards[0].name, version=version)
-            yield from self._board(boards[0], folder="", more=[front] if front else [])
+            yield from self._board(boards[0], folder="", more=over_all)
             return
-        if front is not None:
-            yield from _sheet(front, folder="", root="", home="All boards", version=version)
         folders = _folders(boards)
         entries = [
             {
@@ -107,16 +108,20 @@ class Leaderboard:
             for board, folder in zip(boards, folders, strict=True)
         ]
         questions = [answer.question for answer in answers(boards[0])] if boards else []
-        yield "index.html", _page("boards.html", root="", charted=False, version=version, entries=entries, questions=questions, front=front)
+        yield (
+            "index.html",
+            _page("boards.html", root="", charted=False, version=version, entries=entries, questions=questions, more=over_all),
+        )
         for board, folder in zip(boards, folders, strict=True):
             yield from self._board(board, folder=f"{folder}/")
 
     def _board(self, board: Board, *, folder: str, more: Sequence[Sheet] = ()) -> Iterator[File]:
         made = (paper_sheet(board), audits_sheet(board), curves_sheet(board), transfer_sheet(board))
-        sheets = [sheet for sheet in made if sheet is not None]
+        sheets = [*(sheet for sheet in made if sheet is not None), *self.further(board)]
         for sheet in sheets:
             home = "All boards" if folder else board.name
-            yield from _sheet(sheet, folder=folder, root="../" if folder else "", home=home, version=board.version, board=board)
+            place = {"folder": folder, "root": "../" if folder else "", "home": home}
+            yield from _sheet(sheet, **place, version=board.version, board=board, linked=self.cells)
         front, still = _chart("front", "front.svg", "Recovery against PSNR for every cell", charts.front(front_points(board.cells)))
         if still:
             yield f"{folder}front.svg", still
@@ -125,7 +130,7 @@ class Leaderboard:
             f"{folder}index.html",
             _page(
                 "board.html",
-                **{**board_view(board), **common},
+                **{**board_view(board, linked=self.cells), **common},
                 root="../" if folder else "",
                 charted=front is not None,
                 front=front,
@@ -136,6 +141,8 @@ class Leaderboard:
         )
         yield f"{folder}board.csv", csv_bytes(board)
         yield f"{folder}board.parquet", parquet_bytes(board)
+        if not self.cells:
+            return
         places = pages(board)
         written: set[str] = set()
         for index, cell in enumerate(board.cells):
@@ -148,6 +155,10 @@ class Leaderboard:
                 if name not in written:
                     written.add(name)
                     yield _picture_place(folder, name), content
+
+    def further(self, board: Board) -> Sequence[Sheet]:
+        """Pages of a board beside those that every report has; none here."""
+        return ()
 
     def _cell(self, board: Board, cell: BoardCell, page: str, context: Mapping[str, Any]) -> Iterator[File]:
         rows = list(cell.rows()) if cell.status == "ok" else []
@@ -226,8 +237,11 @@ def _clean_values(value: Any) -> Any:
     return value
 
 
-def _sheet(sheet: Sheet, *, folder: str, root: str, home: str, version: str, board: Board | None = None) -> Iterator[File]:
-    """A page of sections, and the still pictures of its charts beside it."""
+def _sheet(
+    sheet: Sheet, *, folder: str, root: str, home: str, version: str, board: Board | None = None, linked: bool = True
+) -> Iterator[File]:
+    """A page of sections, its pictures, and the still pictures of its charts beside it."""
+    yield from ((f"pictures/{picture.name}", picture.content) for section in sheet.sections for picture in section.pictures)
     sections, charted = [], False
     stem = sheet.path.removesuffix(".html")
     for section in sheet.sections:
@@ -240,7 +254,7 @@ def _sheet(sheet: Sheet, *, folder: str, root: str, home: str, version: str, boa
                 charted = True
                 drawn.append((chart, drawing.caption))
                 yield f"{folder}{stem}-{drawing.name}.svg", still
-        sections.append(_section(section, drawn))
+        sections.append(_section(section, drawn, linked=linked))
     yield (
         f"{folder}{sheet.path}",
         _page(
@@ -259,8 +273,8 @@ def _sheet(sheet: Sheet, *, folder: str, root: str, home: str, version: str, boa
     )
 
 
-def _section(section: Section, drawn: Sequence[tuple[Chart, str]]) -> dict[str, Any]:
-    rows = [[_entry(entry) for entry in row] for row in section.rows]
+def _section(section: Section, drawn: Sequence[tuple[Chart, str]], *, linked: bool) -> dict[str, Any]:
+    rows = [[_entry(entry, linked=linked) for entry in row] for row in section.rows]
     return {
         "heading": section.heading,
         "note": section.note,
@@ -268,15 +282,16 @@ def _section(section: Section, drawn: Sequence[tuple[Chart, str]]) -> dict[str, 
         "columns": list(section.columns),
         "rows": rows,
         "charts": list(drawn),
+        "pictures": list(section.pictures),
         "shaded": section.shaded,
     }
 
 
-def _entry(entry: Any) -> dict[str, Any]:
+def _entry(entry: Any, *, linked: bool) -> dict[str, Any]:
     """An entry of a table for the template; links are taken from the page's own folder. Shades go from 0 to 10."""
     sort = getattr(entry, "sort", None)
     shade = max(0, min(10, round(10 * sort))) if isinstance(sort, float | int) else None
-    return {"text": entry.text, "below": entry.below, "page": getattr(entry, "page", ""), "shade": shade}
+    return {"text": entry.text, "below": entry.below, "page": getattr(entry, "page", "") if linked else "", "shade": shade}
 
 
 def _rate(rate: Opening) -> dict[str, str]:

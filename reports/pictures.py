@@ -44,14 +44,14 @@ def amplified_difference(clean: bytes, adversarial: bytes, factor: int) -> bytes
 
     None where either is not a readable PNG or their sizes differ.
     """
-    pair = _pixels(clean), _pixels(adversarial)
+    pair = pixels(clean), pixels(adversarial)
     if pair[0] is None or pair[1] is None or pair[0].shape != pair[1].shape:
         return None
     difference = pair[1].astype(np.int32) - pair[0].astype(np.int32)
     return encode(np.clip(128 + factor * difference, 0, 255).astype(np.uint8))
 
 
-def _pixels(data: bytes) -> np.ndarray | None:
+def pixels(data: bytes) -> np.ndarray | None:
     if not is_png(data):
         return None
     try:
@@ -81,7 +81,7 @@ def normalised_error(pairs: Sequence[tuple[bytes, bytes]]) -> float | None:
     """
     errors = []
     for clean, adversarial in pairs:
-        before, after = _pixels(clean), _pixels(adversarial)
+        before, after = pixels(clean), pixels(adversarial)
         if before is None or after is None or before.shape != after.shape:
             continue
         std = np.array(CIFAR10_STD if before.shape[1] <= 64 else IMAGENET_STD)

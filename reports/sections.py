@@ -22,6 +22,18 @@ Entry = Field | Link
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture of a page: its file in the site's folder of pictures (named by content), PNG bytes, words, and its size on the page."""
+
+    name: str
+    content: bytes
+    alt: str
+    caption: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class Drawing:
     """A chart to be drawn: a name that is unique on the page, what it shows for those who cannot see it, and its document."""
 
@@ -38,7 +50,7 @@ class Section:
     Attributes:
         heading, note: its title and what to know.
         columns: (head, whether numeric); rows: one entry a column.
-        drawings: charts above the table. points: short statements below the note.
+        drawings, pictures: charts and pictures above the table. points: short statements below the note.
         shaded: rows of a matrix are shaded by the sort value of each entry, 0 to 1.
     """
 
@@ -47,6 +59,7 @@ class Section:
     columns: Sequence[tuple[str, bool]] = ()
     rows: Sequence[Sequence[Entry]] = ()
     drawings: Sequence[Drawing] = ()
+    pictures: Sequence[Picture] = ()
     points: Sequence[str] = field(default_factory=tuple)
     shaded: bool = False
 

@@ -5,6 +5,7 @@ from gated_toys import LINF8, PSNR35, ConvGates, Exits, Halting, begin, frozen, 
 from attacks.autoenergy import AutoEnergy, AutoEnergySplit, ensemble
 from attacks.ilfo import ILFO
 from bench import registry
+from bench.errors import PlanError
 from bench.image import difference, inside, to_grid
 from bench.params import resolve_params
 
@@ -51,5 +52,5 @@ def test_split_spends_one_budget_and_beats_none_of_its_own_candidates(threat):
 
 def test_the_whole_never_runs_by_itself():
     view, job = begin(frozen(ConvGates()), pictures(1), 10)
-    with pytest.raises(NotImplementedError, match="combined"):
+    with pytest.raises(PlanError, match="combined"):
         AutoEnergy().perturb(view, pictures(1), torch.zeros(1, dtype=torch.int64), job)

@@ -11,7 +11,7 @@ from bench.stats import Estimate
 
 
 def front(*points):
-    return Front("t", "", "a", "150", False, tuple(Point(psnr, recovery, None, None, "k", "b") for psnr, recovery in sorted(points)))
+    return Front("t", "", "a", "150", False, 4, tuple(Point(psnr, recovery, None, None, "k", "b") for psnr, recovery in sorted(points)))
 
 
 def test_area_by_hand():

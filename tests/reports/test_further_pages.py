@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 import tomllib
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from synthetic import full_board, png
@@ -25,6 +27,8 @@ from reports.fronts_page import fronts_sheet
 from reports.leaderboard import Leaderboard
 from reports.paper_page import paper_sheet, published
 from reports.pictures import normalised_error
+from reports.publication import Publication
+from reports.rounding_page import rounding_sheet
 from reports.sections import Sheet
 from reports.transfer_page import transfer_sheet
 
@@ -266,3 +270,46 @@ def test_the_site_has_every_page_and_links_to_it(tmp_path: Path) -> None:
 def test_pictures_of_the_synthetic_boards_are_pictures() -> None:
     row = small().cells[0].rows()[0]
     assert Image.open(io.BytesIO(row.image)).size == (32, 32)
+
+
+def test_rounding_pairs_the_same_attack() -> None:
+    assert rounding_sheet([small()]) is None
+    ok = next(cell for cell in small().cells if cell.status == "ok" and not cell.control)
+    after = attacked(ok, "gradauto", "", "gradauto", K=1, rounding="after")
+    inside = replace(
+        attacked(ok, "gradauto", "", "rounded", K=1, rounding="inside"),
+        rows=lambda: [replace(row, adversarial_macs=row.adversarial_macs + 1000) for row in ok.rows()],
+    )
+    other = attacked(ok, "gradauto", "", "other", K=2, rounding="inside")
+    board = replace(small(), cells=(after, inside, other), protocol={**small().protocol, "threat": {"norm": "psnr", "floor": "35"}})
+    sheet = rounding_sheet([board])
+    assert sheet is not None
+    ((row,),) = [section.rows for section in sheet.sections]
+    assert "PSNR 35 dB" in sheet.sections[0].heading
+    reserve = sum((ok.ceiling or 0) - one.clean_macs for one in ok.rows())
+    assert row[-1].sort == pytest.approx(4 * 1000 / reserve)
+
+
+def test_a_publication_has_every_row_and_eight_pictures_a_cell_and_no_dead_link(tmp_path: Path) -> None:
+    board = full_board(n=10)
+    Publication().render(board, tmp_path / "site")
+    finished = [cell for cell in board.cells if cell.status == "ok"]
+    rows = pq.read_table(tmp_path / "site" / "rows.parquet")
+    assert rows.num_rows == 10 * len(finished)
+    assert not {"image", "adversarial"} & set(rows.column_names)
+    first = rows.to_pylist()[0]
+    assert np.unpackbits(np.frombuffer(first["clean_decisions"], dtype=np.uint8))[: len(finished[0].units)].astype(bool).tolist() == list(
+        finished[0].rows()[0].clean_decisions
+    )
+    page = (tmp_path / "site" / "pictures.html").read_text()
+    strips = [Image.open(path) for path in (tmp_path / "site" / "pictures").glob("*.png")]
+    assert strips
+    assert {strip.size for strip in strips} == {(8 * 34 - 2, 32)}
+    for cell in finished:
+        if any(row.squared for row in cell.rows()[:8]):
+            assert f"<figcaption>{cell.attack}" in page
+    pages = {path.name: path for path in (tmp_path / "site").glob("*.html")}
+    assert not (tmp_path / "site" / "cells").exists()
+    for path in pages.values():
+        for link in re.findall(r'(?:href|src)="([^"#]+)"', path.read_text()):
+            assert link.startswith("http") or (path.parent / link).exists(), (path.name, link)

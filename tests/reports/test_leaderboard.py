@@ -236,7 +236,7 @@ def test_an_empty_board_is_a_page() -> None:
     assert "This board has no cells." in files["index.html"]
 
 
-FURTHER = ("sheet.path", "front.path", "home", "entry.page", "member.page")
+FURTHER = ("sheet.path", "home", "entry.page", "member.page")
 """Links that our own code makes: paths of pages that it names, and pages of cells by the letters and digits of their key."""
 
 

@@ -1,0 +1,108 @@
+"""A report small enough to be committed: boards without cell pages, eight pictures a cell, and all rows without pictures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.board import Board, BoardCell
+from reports.board_page import target_name
+from reports.leaderboard import Leaderboard
+from reports.pictures import encode, file_name, pixels
+from reports.sections import Picture, Section, Sheet
+from reports.site import File
+
+GAP = 2
+"""White pixels between pictures of a strip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication(Leaderboard):
+    """The pages of every board with eight saved images a cell side by side, and rows.parquet: every image's row without its pictures.
+
+    Attributes:
+        shown: images a cell, the first of the data.
+    """
+
+    shown: int = 8
+    cells: bool = False
+
+    def further(self, board: Board) -> Sequence[Sheet]:
+        """The page of pictures."""
+        sheet = pictures_sheet(board, self.shown)
+        return () if sheet is None else (sheet,)
+
+    def files(self, boards: Sequence[Board], *, version: str) -> Iterator[File]:
+        """As the leaderboard's, and the rows of all boards."""
+        yield from super().files(boards, version=version)
+        yield "rows.parquet", rows_bytes(boards)
+
+
+def pictures_sheet(board: Board, shown: int) -> Sheet | None:
+    """Strips of saved images, a section a target: the clean images, then those of every attack; None where nothing has finished."""
+    groups: dict[str, list[BoardCell]] = {}
+    for cell in board.cells:
+        if cell.status == "ok":
+            groups.setdefault(target_name(cell.target, cell.defense), []).append(cell)
+    sections = [Section(name, pictures=list(_strips(cells, shown))) for name, cells in groups.items()]
+    if not sections:
+        return None
+    return Sheet(
+        path="pictures.html",
+        title="Pictures",
+        lead=f"The first {shown} images as they were saved: clean, then under every attack on each target. "
+        "The files hold the pixels themselves; only this page scales them up.",
+        sections=sections,
+        teaser=f"{shown} saved images of every cell",
+    )
+
+
+def _strips(cells: Sequence[BoardCell], shown: int) -> Iterator[Picture]:
+    unchanged = []
+    for number, cell in enumerate(cells):
+        rows = list(cell.rows())[:shown]
+        if number == 0:
+            yield from _strip([row.image for row in rows], "clean")
+        if any(row.squared for row in rows):
+            yield from _strip([row.adversarial for row in rows], f"{cell.attack}{' (control)' if cell.control else ''}")
+        else:
+            unchanged.append(cell.attack)
+    if unchanged and cells:
+        yield from _strip([row.image for row in list(cells[0].rows())[:shown]], f"unchanged: {', '.join(unchanged)}")
+
+
+def _strip(pictures: Sequence[bytes], said: str) -> Iterator[Picture]:
+    found = [one for data in pictures if (one := pixels(data)) is not None]
+    if not found or len({one.shape for one in found}) > 1:
+        return
+    height, width, _ = found[0].shape
+    strip = np.full((height, len(found) * (width + GAP) - GAP, 3), 255, dtype=np.uint8)
+    for i, one in enumerate(found):
+        strip[:, i * (width + GAP) : i * (width + GAP) + width] = one
+    content, scale = encode(strip), max(1, 64 // width)
+    yield Picture(file_name(content), content, f"saved images: {said}", said, scale * strip.shape[1], scale * height)
+
+
+def rows_bytes(boards: Sequence[Board]) -> bytes:
+    """Every image of every finished cell as a parquet table: where it belongs, then its row without pictures; decisions as packed bits."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = []
+    for board in boards:
+        for cell in board.cells:
+            if cell.status != "ok":
+                continue
+            head = {"board": board.name, "target": cell.target, "defense": cell.defense, "attack": cell.attack, "key": cell.key}
+            for row in cell.rows():
+                values = {name: value for name, value in vars(row).items() if name not in ("image", "adversarial", "trace")}
+                for name in ("clean_decisions", "adversarial_decisions"):
+                    values[name] = np.packbits(np.array(values[name], dtype=bool)).tobytes()
+                trace = [{"evaluations": used, "macs": macs, "squared": near} for used, macs, near in row.trace]
+                found.append({**head, **values, "trace": trace})
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(found), out, compression="zstd", compression_level=19, write_statistics=False)
+    return out.getvalue()

@@ -1,0 +1,76 @@
+"""Rounding inside the loop beside rounding afterwards: the same attack twice, on every target of every board that has both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench import stats
+from bench.board import Board, BoardCell
+from reports import numbers
+from reports.board_page import Field, estimate_field, target_name
+from reports.sections import Entry, Section, Sheet
+from reports.vocabulary import threat_words
+
+
+def rounding_sheet(boards: Sequence[Board]) -> Sheet | None:
+    """The page of several boards; None where no attack was run both ways."""
+    sections = [section for board in boards if (section := _section(board)) is not None]
+    if not sections:
+        return None
+    return Sheet(
+        path="rounding.html",
+        title="Rounding inside the loop",
+        lead="The same attack at the same budget, with its iterates rounded to 8 bits inside the loop (and the gradient passed straight "
+        "through), "
+        "and with the image rounded once it was found. Both are scored on the saved image.",
+        sections=sections,
+        teaser="the same attacks with every iterate rounded, and rounded once at the end",
+    )
+
+
+def _section(board: Board) -> Section | None:
+    cells = {_identity(cell): cell for cell in board.cells if cell.status == "ok" and cell.recovery.value is not None}
+    rows: list[list[Entry]] = []
+    for who, inside in cells.items():
+        after = cells.get((*who[:-1], "after"))
+        if who[-1] == "inside" and after is not None:
+            rows.append(
+                [
+                    Field(target_name(inside.target, inside.defense), below=after.attack),
+                    estimate_field(after.recovery),
+                    estimate_field(after.float_recovery),
+                    estimate_field(inside.recovery),
+                    _gain(after, inside),
+                ]
+            )
+    if not rows:
+        return None
+    columns = (("Target", False), ("After", True), ("After, before saving", True), ("Inside", True), ("Inside − after", True))
+    note = f"{threat_words(board.protocol['threat'])}; {board.intervals}"
+    return Section(f"{board.dataset}, {board.protocol['images']} images, {_short(board)}", note, columns, rows)
+
+
+def _short(board: Board) -> str:
+    threat: Any = board.protocol["threat"]
+    return f"PSNR {threat['floor']} dB" if isinstance(threat, Mapping) and "floor" in threat else threat_words(threat)
+
+
+def _identity(cell: BoardCell) -> tuple[str, ...]:
+    """Whose cell it is and what of, all parameters but the rounding; the rounding last."""
+    attack = cell.inputs["attack"]
+    params = dict(attack.get("params", {}))
+    rounding = str(params.pop("rounding", ""))
+    return cell.target, cell.defense, str(attack.get("name", cell.attack)), repr(sorted(params.items())), rounding
+
+
+def _gain(after: BoardCell, inside: BoardCell) -> Field:
+    """The paired difference in points of recovery, with its interval."""
+    first, second = ([row.adversarial_macs for row in cell.rows()] for cell in (after, inside))
+    reserve = np.array([(after.ceiling or 0) - row.clean_macs for row in after.rows()], dtype=np.float64)
+    found = stats.ratio_estimate(np.array(second, dtype=np.float64) - np.array(first), reserve, stats.resamples(len(reserve)))
+    if found.value is None:
+        return Field(numbers.DASH)
+    return Field(f"{100 * found.value:+.1f} points".replace("-", "−"), numbers.interval(found), found.value)
