@@ -302,7 +302,7 @@ def test_a_publication_has_every_row_and_eight_pictures_a_cell_and_no_dead_link(
         finished[0].rows()[0].clean_decisions
     )
     page = (tmp_path / "site" / "pictures.html").read_text()
-    strips = [Image.open(path) for path in (tmp_path / "site" / "pictures").glob("*.png")]
+    strips = [Image.open(io.BytesIO(path.read_bytes())) for path in (tmp_path / "site" / "pictures").glob("*.png")]
     assert strips
     assert {strip.size for strip in strips} == {(8 * 34 - 2, 32)}
     for cell in finished:
