@@ -317,10 +317,17 @@ def pages(board: Board) -> dict[str, str]:
 
 
 def own_plan(board: Board) -> Mapping[str, Any]:
-    """The resolved plan as far as it is about this board."""
+    """The resolved plan as far as it is about this board; members of ensembles, which stand there as cells, by their labels."""
     boards = board.plan.get("boards", ())
-    own = [one for one in boards if isinstance(one, Mapping) and one.get("protocol") == board.protocol]
+    own = [_shortened(one) for one in boards if isinstance(one, Mapping) and one.get("protocol") == board.protocol]
     return {**board.plan, "boards": own} if own else board.plan
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        members = {key: [one.get("label") for one in part] for key, part in value.items() if key == "members" and isinstance(part, list)}
+        return {key: _shortened(part) for key, part in value.items()} | members
+    return [_shortened(part) for part in value] if isinstance(value, list) else value
 
 
 def board_view(board: Board, *, linked: bool = True) -> dict[str, Any]:
@@ -346,6 +353,6 @@ def board_view(board: Board, *, linked: bool = True) -> dict[str, Any]:
         "unchanged": unchanged,
         "intervals": sentence(board.intervals),
         "facts": protocol_facts(board),
-        "plan": document(own_plan(board)),
+        "plan": document(own_plan(board), indent=1),
         "credits": [split_links(line) for line in board.credits],
     }

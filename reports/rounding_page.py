@@ -60,8 +60,10 @@ def _short(board: Board) -> str:
 
 def _identity(cell: BoardCell) -> tuple[str, ...]:
     """Whose cell it is and what of, all parameters but the rounding; the rounding last."""
-    attack = cell.inputs["attack"]
-    params = dict(attack.get("params", {}))
+    attack = cell.inputs.get("attack", {})
+    if not isinstance(attack, Mapping) or not isinstance(attack.get("params"), Mapping):
+        return cell.target, cell.defense, cell.attack, "", ""
+    params = dict(attack["params"])
     rounding = str(params.pop("rounding", ""))
     return cell.target, cell.defense, str(attack.get("name", cell.attack)), repr(sorted(params.items())), rounding
 
