@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from math import ceil
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from attacks.box import Clamp, Place, reach, with_rounding
+from attacks.box import Clamp, Place, ball_of, reach, with_rounding
 from attacks.descent import Climb, Descent, Direction
 from attacks.incumbent import Incumbent
 from attacks.objective import MarginLoss
@@ -68,7 +67,7 @@ class APGDMargin(Attack):
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         view = view.using(self.mask_grad)
-        ball = job.threat if job.threat.bounded else Threat("psnr", Fraction(self.psnr))
+        ball = ball_of(job.threat, self.psnr)
         incumbent = Incumbent(view, images, job.threat, "best", verify=True)
         random = job.draw((self.restarts - 1, *images.shape[1:])).to(images) if self.restarts > 1 else None
         for run in range(self.restarts):

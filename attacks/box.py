@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -197,6 +198,11 @@ def ilfo_box(name: BoxName, image_shape: tuple[int, int, int], statistics: Stati
         return gradauto_box(name, image_shape)
     mean, std = statistics_of(statistics, image_shape)
     return Tanh(ILFO_LOW, ILFO_HIGH, mean=mean, std=std)
+
+
+def ball_of(threat: Threat, psnr: float) -> Threat:
+    """The threat itself; under "none", the ball of a PSNR floor of `psnr` dB, for attacks whose steps are shares of a ball."""
+    return threat if threat.bounded else Threat("psnr", Fraction(psnr))
 
 
 def reach(threat: Threat, values: int, psnr: float) -> float:

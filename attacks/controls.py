@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.box import gradauto_box, ilfo_box
+from attacks.box import ball_of, gradauto_box, ilfo_box
 from bench.api import Attack, BudgetSpent, Job, View
 from bench.image import project, settle, squared_sum, to_float, to_grid
 from bench.threat import Threat
@@ -64,7 +64,7 @@ class Noise(Attack):
     psnr: float = 40.0
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
-        threat = job.threat if job.threat.bounded else Threat("psnr", Fraction(self.psnr))
+        threat = ball_of(job.threat, self.psnr)
         shape, clean = images.shape[1:], to_grid(images).to(torch.int64)
         bound = threat.bound(images[0].numel())
         assert bound is not None

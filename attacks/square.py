@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from attacks.box import ball_of
 from bench.api import Attack, BudgetSpent, Job, View
 from bench.image import settle, squared_sum, to_float, to_grid
 from bench.threat import Threat
@@ -51,7 +51,7 @@ class Square(Attack):
     psnr: float = 30.0
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
-        ball = job.threat if job.threat.bounded else Threat("psnr", Fraction(self.psnr))
+        ball = ball_of(job.threat, self.psnr)
         total = job.budget - 2 if self.steps == "budget" else min(self.steps, job.budget - 2)
         channels, height, width = images.shape[1:]
         search = Search(view, images, ball)

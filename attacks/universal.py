@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from attacks.box import reach
+from attacks.box import ball_of, reach
 from attacks.deepsloth import slowdown_loss
 from attacks.objective import MarginLoss
 from bench.api import Attack, BudgetSpent, Job, Losses, Skip, Target, View
@@ -90,7 +89,7 @@ class Universal(Attack):
         return None
 
     def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:
-        view, ball = view.using(self.mask_grad), self._ball(job)
+        view, ball = view.using(self.mask_grad), ball_of(job.threat, self.psnr)
         far = reach(ball, images[0].numel(), self.psnr)
         lr = self.lr * far if self.lr_per == "reach" else self.lr
         batch = self.batch or len(images)
@@ -125,9 +124,6 @@ class Universal(Attack):
         if ball.norm == "linf":
             return delta.clamp(-bound / 255, bound / 255)
         return delta * min(1.0, bound**0.5 / 255 / max(float(delta.norm()), 1e-30))
-
-    def _ball(self, job: Job) -> Threat:
-        return job.threat if job.threat.bounded else Threat("psnr", Fraction(self.psnr))
 
 
 def shaped(gradient: Tensor, ball: Threat) -> Tensor:
