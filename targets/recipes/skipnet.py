@@ -1,4 +1,4 @@
-"""How our SkipNets are trained: a static network, gates by supervision, gates under a budget, gates by policy gradient."""
+"""How our SkipNets are trained: a static network, gates by supervision, under a budget, by policy gradient, against attacks."""
 
 from __future__ import annotations
 
@@ -174,11 +174,80 @@ class HybridStage(_Stage):
         return (by_draw - others).view_as(returns)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdversarialStage(BudgetStage):
+    """adversarial: energy-adversarial training, a defence; the network learns on images that were made to open its gates.
+
+    Every image is attacked first, `steps` normalised gradient steps on the hinge of closed gates inside a PSNR ball (the
+    inner problem of adversarial training, with the energy loss for classification's). Then, on both halves,
+
+        loss = CE(clean) + CE(attacked) + w(t) (mean open(clean) - target_open)^2
+               + hold mean_images relu(open(attacked) - open(clean)),
+
+    where open is a share of gates with straight-through gradients and the last term holds nothing against an attack
+    that closes gates. After the adversarial training of DeepSloth (Hong et al., ICLR 2021, section 5), which mixes the attack's
+    loss into PGD training for multi-exit networks; that paper found it to help a little. Attacked images are made in
+    evaluation mode.
+
+    Attributes:
+        psnr: dB, the floor of the training ball. steps: of the inner attack, each twice the radius divided by steps.
+        hold: weight of the gates that an attack opens.
+    """
+
+    epochs: int = 8
+    lr: float = 1e-3
+    psnr: float = 35.0
+    steps: int = 3
+    hold: float = 8.0
+
+    start: ClassVar[str] = "budget"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1:
+            raise PlanError(f"steps = {self.steps}: at least 1")
+
+    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+        """Cross-entropy on both halves, the ramped penalty on the clean one, and what the attack opened."""
+        attacked = self.attack(target, images, moment)
+        count = len(images)
+        output = target(torch.cat([images, attacked]))
+        values = output.margins + target.units.threshold.to(output.margins)
+        opened = (values + (output.decisions.to(values.dtype) - values).detach()).mean(1)
+        error = F.cross_entropy(output.logits.float(), labels.repeat(2))
+        ramp = min(1.0, 2 * moment.done)
+        kept = (opened[:count].mean() - self.target_open).square()
+        lost = torch.relu(opened[count:] - opened[:count]).mean()
+        shown = {
+            "accuracy": accuracy(output.logits[:count], labels),
+            "open": opened[:count].detach().mean(),
+            "attacked": opened[count:].detach().mean(),
+        }
+        return 2 * error + ramp * self.penalty * kept + self.hold * lost, shown
+
+    def attack(self, target: Target, images: Tensor, moment: Moment) -> Tensor:
+        """(N, C, H, W) the images after the inner attack; the target is left in training mode, its weights untouched."""
+        radius = (images[0].numel() * 10 ** (-self.psnr / 10)) ** 0.5
+        noise = torch.randn(images.shape, generator=moment.generator).to(images)
+        moved = noise * (radius * 0.5 / noise.flatten(1).norm(dim=1).clamp(min=1e-12))[:, None, None, None]
+        target.eval()
+        for _ in range(self.steps):
+            inputs = (images + moved).clamp(0, 1).detach().requires_grad_()
+            closed = torch.relu(0.03 - target(inputs).logit_margins.float()).sum()
+            (grad,) = torch.autograd.grad(closed, inputs)
+            size = grad.flatten(1).norm(dim=1).clamp(min=1e-12)
+            moved = inputs.detach() - images - grad * (2 * radius / self.steps / size)[:, None, None, None]
+            far = moved.flatten(1).norm(dim=1).clamp(min=radius)
+            moved = moved * (radius / far)[:, None, None, None]
+        target.train()
+        return (images + moved).clamp(0, 1).detach()
+
+
 class SkipNetRecipe:
     """SkipNet in stages: static (plain ResNet), sp (supervised), budget (SP with a penalty), hrl (policy gradient).
 
-    `sp` and `budget` start from random weights; `hrl` starts from `budget`, or from the weights named by --from. Each
-    stage takes five to ten minutes on a core for digits-m at depth 20.
+    `sp` and `budget` start from random weights; `hrl` and `adversarial` start from `budget`, or from the weights named by --from.
+    Each stage takes five to ten minutes on a core for digits-m at depth 20, `adversarial` (energy-adversarial training) three times that.
     """
 
     stages: ClassVar[Mapping[str, type[TrainingStage]]] = {
@@ -186,4 +255,5 @@ class SkipNetRecipe:
         "sp": SupervisedStage,
         "budget": BudgetStage,
         "hrl": HybridStage,
+        "adversarial": AdversarialStage,
     }
