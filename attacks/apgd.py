@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -22,10 +22,11 @@ from torch import Tensor
 from attacks.box import Clamp, Place, ball_of, reach, with_rounding
 from attacks.descent import Climb, Descent, Direction
 from attacks.incumbent import Incumbent
+from attacks.knowledge import Informed
 from attacks.objective import MarginLoss
 from attacks.optimiser import Sgd
 from attacks.rules import norms
-from bench.api import Attack, Job, Output, View
+from bench.api import Job, Output, Skip, Target, View
 from bench.image import project
 from bench.threat import Threat
 
@@ -35,7 +36,7 @@ PAYING = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGDMargin(Attack):
+class APGDMargin(Informed):
     """Step-halving projected descent on the margin hinge, with restarts; nothing to tune (after APGD, ICML 2020).
 
     Costs per step: 1 forward, and 1 backward while a gate is missing.
@@ -46,7 +47,7 @@ class APGDMargin(Attack):
         norm: of a step: "linf" signs, "l2" normalised gradients; "auto" is the threat's own ("linf" under a patch).
         restarts: runs in all, among which the budget is shared.
         psnr: under threat "none" the attack stays above this floor, dB: a step that is a share of a ball needs one.
-        weighting, space, offset, mask_grad, rounding: as in GradAuto.
+        weighting, space, offset, mask_grad, knows, surrogate, draws, alarm, rounding: as in GradAuto.
     """
 
     version: ClassVar[int] = 1
@@ -62,11 +63,14 @@ class APGDMargin(Attack):
     weighting: Literal["cost", "uniform"] = "cost"
     space: Literal["gate", "logit"] = "logit"
     offset: float = 0.03
-    mask_grad: Literal["target", "ste", "none"] = "target"
     rounding: Literal["after", "inside"] = "after"
 
+    def supports(self, target: Target, threat: Threat) -> Skip | None:
+        """Unless its knowledge means nothing there."""
+        return self.not_informed(target)
+
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
-        view = view.using(self.mask_grad)
+        view = self.seen_by(view)
         ball = ball_of(job.threat, self.psnr)
         incumbent = Incumbent(view, images, job.threat, "best", verify=True)
         random = job.draw((self.restarts - 1, *images.shape[1:])).to(images) if self.restarts > 1 else None
@@ -85,8 +89,16 @@ class APGDMargin(Attack):
     def climb(self, view: View, images: Tensor, ball: Threat, steps: int) -> HalvingClimb:
         """One run's part of the loop."""
         norm = self.norm if self.norm != "auto" else ("linf" if ball.norm in ("linf", "patch") else "l2")
-        loss = MarginLoss.over(view.units, self.weighting, self.space, self.offset, images.device)
+        loss = MarginLoss.over(view.units, self.weighting, self.space, self.offset, images.device, alarm=self.alarm)
         return HalvingClimb(view, images, ball, loss, norm, reach(ball, images[0].numel(), self.psnr), steps)
+
+
+class HingeLoss(Protocol):
+    """A loss that is 0 where nothing is left to do."""
+
+    def missing(self, output: Output) -> Tensor:
+        """(M,) at least 0."""
+        ...
 
 
 class HalvingClimb(Climb):
@@ -96,7 +108,7 @@ class HalvingClimb(Climb):
         ball: projected onto. loss: descended. norm: of a step. far: the ball's reach, root mean square. steps: of the run.
     """
 
-    def __init__(self, view: View, clean: Tensor, ball: Threat, loss: MarginLoss, norm: str, far: float, steps: int) -> None:
+    def __init__(self, view: View, clean: Tensor, ball: Threat, loss: HingeLoss, norm: str, far: float, steps: int) -> None:
         self.view, self.clean, self.ball, self.loss, self.norm, self.far = view, clean, ball, loss, norm, far
         self.checkpoints = checkpoints(steps)
         count = len(clean)
@@ -116,10 +128,10 @@ class HalvingClimb(Climb):
 
         def one(output: Output) -> list[Tensor]:
             values.append(self.loss.missing(output))
-            return values
+            return values[-1:]
 
         output, (gradient,) = self.view.gradients(one, place.image, rows)
-        self.gradient, value = torch.nan_to_num(gradient, 0.0, 0.0, 0.0), values[0].detach()
+        self.gradient, value = torch.nan_to_num(gradient, 0.0, 0.0, 0.0), torch.stack(values).mean(0).detach()
         self.paid[rows] += value < self.previous[rows]
         self.previous[rows] = value
         better = value < self.lowest[rows]

@@ -21,6 +21,7 @@ from attacks.apgd import APGDMargin
 from attacks.deepsloth import DeepSloth
 from attacks.gradauto import GradAuto
 from attacks.ilfo import ILFO, halts
+from attacks.knowledge import Informed
 from attacks.square import Square
 from bench.api import Attack, BudgetSpent, Job, View
 from bench.errors import PlanError
@@ -41,6 +42,10 @@ class AutoEnergy(Attack):
 
     Never runs itself: a plan that names it runs its members as cells, and combines what they sealed. Its budget is the sum of
     theirs, and printed. Members that do not support a target are left out there.
+
+    On a defended target every member attacks the defended pipeline: end to end, through surrogates where a stage has no gradient,
+    over draws where it is random, with a monitor's fallback as a unit to be opened. The last member is the transfer attack that a
+    valid evaluation needs beside them: it knows the network without its defence (on a target without one it is left out).
     """
 
     members: ClassVar[tuple[tuple[str, Mapping[str, Any]], ...]] = (
@@ -51,9 +56,10 @@ class AutoEnergy(Attack):
         ("deepsloth", {}),
         ("ilfo:ponder", {}),
         ("square", {}),
+        ("apgd-margin:l2", {"knows": "network"}),
     )
     """(attack and preset, parameters) of each member, as a plan would name them; ties are won by the earlier."""
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     randomised: ClassVar[bool] = True
     follows: ClassVar[str] = "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
     step_cost: ClassVar[str] = "its members'"
@@ -80,7 +86,7 @@ class AutoEnergySplit(Attack):
         kept, most = images.clone(), torch.full_like(rows, -1)
         nearest = torch.full_like(rows, torch.iinfo(torch.int64).max)
         members = ensemble(view)
-        part = job.budget // len(members)
+        part = int(view.left.max()) // len(members)
         for number, member in enumerate(members):
             part_view = view.within(part)
             share = Job(job.threat, max(part - 1, 0), job.ids, job.seed, job.fitted, _part_of(job, number, len(members)))
@@ -102,7 +108,12 @@ def ensemble(view: View) -> list[Attack]:
         name, _, preset = use.partition(":")
         kind = _CLASSES[name]
         made.append(kind(**{**kind.presets.get(preset, {}), **params}))
-    return [member for member in made if not (isinstance(member, ILFO) and not halts(view.units))]
+    return [member for member in made if not (isinstance(member, ILFO) and not halts(view.units)) and not _looks_past(member)]
+
+
+def _looks_past(member: Attack) -> bool:
+    """Whether it ignores the defence; a part of one budget is too dear for that."""
+    return isinstance(member, Informed) and member.knows == "network"
 
 
 def _part_of(job: Job, number: int, count: int) -> Any:

@@ -21,17 +21,18 @@ from torch import Tensor
 from attacks.box import Box, Clamp, Place, reach, with_rounding
 from attacks.descent import Climb, Descent, Direction
 from attacks.incumbent import Incumbent
+from attacks.knowledge import Informed, no_joint_loss
 from attacks.objective import opening, uniform_exits
 from attacks.optimiser import OPTIMISERS
 from attacks.rules import norms
-from bench.api import Attack, Job, Output, Skip, Target, Units, View
+from bench.api import Job, Output, Skip, Target, Units, View
 from bench.threat import Threat
 
 LossName = Literal["auto", "exits", "margins"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepSloth(Attack):
+class DeepSloth(Informed):
     """Makes every exit unsure of its class, and every other unit's decision certain to run (DeepSloth, ICLR 2021).
 
     Costs per step: 1 forward, 1 backward; the loss is never 0, so an image leaves only when its kept image executes everything.
@@ -52,7 +53,7 @@ class DeepSloth(Attack):
         ball, radius: an own ball ("linf" or "l2") inside the threat, of this radius in [0,1] pixels; "none" for the threat alone.
         shrink, shrink_every: the radius is multiplied by `shrink` after every so many steps.
         psnr: under threat "none" without an own ball, the floor whose reach sets the steps.
-        iterate, verify, mask_grad, rounding: as in GradAuto.
+        iterate, verify, mask_grad, knows, surrogate, draws, rounding: as in GradAuto.
     """
 
     version: ClassVar[int] = 1
@@ -116,17 +117,16 @@ class DeepSloth(Attack):
     psnr: float = 35.0
     iterate: Literal["best", "first", "last", "loss"] = "best"
     verify: bool = True
-    mask_grad: Literal["target", "ste", "none"] = "target"
     rounding: Literal["after", "inside"] = "after"
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """The published loss needs exits."""
         if self.loss == "exits" and not has_exits(target.units):
             return Skip('its loss is about exits, and this target has none; loss = "margins" carries the idea to other units')
-        return None
+        return self.not_informed(target) or no_joint_loss(self)
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
-        view = view.using(self.mask_grad)
+        view = self.seen_by(view)
         incumbent = Incumbent(view, images, job.threat, self.iterate, verify=self.verify)
         far = reach(job.threat, images[0].numel(), self.psnr)
         lr = self.lr * far if self.lr_per == "reach" else self.lr
@@ -169,10 +169,10 @@ class Slowdown(Climb):
 
         def one(output: Output) -> list[Tensor]:
             values.append(self.loss(output))
-            return values
+            return values[-1:]
 
         output, (gradient,) = self.view.gradients(one, place.image, rows)
-        return Direction(output, values[0].detach(), place.pull(torch.nan_to_num(gradient, 0.0, 0.0, 0.0)))
+        return Direction(output, torch.stack(values).mean(0).detach(), place.pull(torch.nan_to_num(gradient, 0.0, 0.0, 0.0)))
 
 
 class OwnBall(Box):

@@ -23,17 +23,18 @@ from torch import Tensor
 from attacks.box import Place, gradauto_box, published_only, statistics_of, with_rounding
 from attacks.descent import Climb, Descent, Direction
 from attacks.incumbent import Incumbent
+from attacks.knowledge import Informed
 from attacks.objective import MarginLoss, SquaredDistance, logit_shift
 from attacks.optimiser import OPTIMISERS
 from attacks.rules import Incidents, Rectification, direction
-from bench.api import Attack, Job, Output, Skip, Target, View
+from bench.api import Job, Output, Skip, Target, View
 from bench.threat import Threat
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradAuto(Attack):
+class GradAuto(Informed):
     """Opens closed gates along gradients rectified in magnitude and direction (GradAuto, ECCV 2022).
 
     Costs per step: 1 forward; 1 backward for L_C while a gate is missing; 1 more for L_F where RD applies; 1 more where
@@ -58,7 +59,7 @@ class GradAuto(Attack):
         order: "rd-rm" projects, then normalises (code); "rm-rd" the other way round (paper).
         weighting: lambda by compute share ("cost", paper) or 1 ("uniform", code).
         space, offset: where and how far past the threshold gates are pushed; see `attacks.objective.MarginLoss.over`.
-        mask_grad: gradient of hard masks; "target" leaves the network's own.
+        mask_grad, knows, surrogate, draws, alarm: see `attacks.knowledge.Informed`.
         box, bounds, statistics: the free variable; see `attacks.box.gradauto_box`.
         distance: unit of the distance term, "none" drops it.
         keep_logits: weight of the accuracy-keeping term sum (logits - clean logits)^2 (1e5 in the released option, which adds
@@ -146,7 +147,6 @@ class GradAuto(Attack):
     weighting: Literal["cost", "uniform"] = "cost"
     space: Literal["gate", "logit"] = "logit"
     offset: float = 0.03
-    mask_grad: Literal["target", "ste", "none"] = "target"
     box: Literal["clamp", "tanh", "stretch", "literal"] = "clamp"
     bounds: Literal["exact", "released"] = "exact"
     statistics: Literal["auto", "imagenet", "cifar10"] = "auto"
@@ -159,11 +159,12 @@ class GradAuto(Attack):
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """The published maps run under threat "none" only."""
-        return published_only(gradauto_box(self.box, target.image_shape, self.statistics, self.bounds), threat)
+        refusal = self.not_informed(target)
+        return refusal or published_only(gradauto_box(self.box, target.image_shape, self.statistics, self.bounds), threat)
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         incidents = Incidents()
-        view = view.using(self.mask_grad)
+        view = self.seen_by(view)
         incumbent = Incumbent(view, images, job.threat, self.iterate, verify=self.verify)
         descent = Descent(
             view=view,
@@ -192,7 +193,7 @@ class GradAuto(Attack):
             attack=self,
             view=view,
             clean=images,
-            loss=MarginLoss.over(view.units, self.weighting, self.space, self.offset, images.device),
+            loss=MarginLoss.over(view.units, self.weighting, self.space, self.offset, images.device, alarm=self.alarm),
             apart=SquaredDistance.measured_in(self.distance, std, images.device),
             rectify=Rectification(
                 length, self.rm, self.rd and self.rd_on == "gradient", self.rm_mode, self.order == "rd-rm", incidents=incidents
@@ -220,16 +221,16 @@ class RectifiedClimb(Climb):
 
         def losses(output: Output) -> list[Tensor]:
             missing.append(self.loss.missing(output))
-            asked = [missing[0]]
+            asked = [missing[-1]]
             if self.attack.rd:
-                asked.append(self.loss.finished(output, (missing[0].detach() > 0) & late))
+                asked.append(self.loss.finished(output, (missing[-1].detach() > 0) & late))
             if self.clean_logits is not None:
                 asked.append(self.attack.keep_logits * logit_shift(output, self.clean_logits[rows]))
             return asked
 
         output, gradients = self.view.gradients(losses, place.image, rows)
         clean = self.clean[rows]
-        short = missing[0].detach()
+        short = torch.stack(missing).mean(0).detach()
         self.finished = place.pull(gradients[1]) if self.attack.rd else None
         complexity = self.rectify(place.pull(gradients[0]), self.finished, short)
         still = self.apart.gradient(place.image, clean)

@@ -27,10 +27,11 @@ from torch import Tensor
 from attacks.box import Place, gradauto_box, published_only, statistics_of, with_rounding
 from attacks.descent import Climb, Descent, Direction
 from attacks.incumbent import Incumbent
+from attacks.knowledge import Informed, no_joint_loss
 from attacks.objective import SquaredDistance
 from attacks.optimiser import OPTIMISERS
 from attacks.rules import magnitude
-from bench.api import Attack, ForkEdit, Job, Output, Skip, Target, Units, View
+from bench.api import ForkEdit, Job, Output, Skip, Target, Units, View
 from bench.threat import Threat
 
 LEAST_GAP = 1e-6
@@ -38,7 +39,7 @@ LEAST_GAP = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradMDM(Attack):
+class GradMDM(Informed):
     """Power losses on gates, with gradients rectified at every gate inside the network (GradMDM, TPAMI 2023).
 
     Costs per step: 1 forward, 2 backwards; 1 backward while no gate is open yet or rectification has not begun; 1 forward alone once
@@ -60,7 +61,8 @@ class GradMDM(Attack):
             released code does; "own" the other way round, as its description has it.
         scale: s; "values" normalises grad L_neg to root mean square 1, as GradAuto's rectified magnitude with K = 1 does.
         gamma: weight of the squared distance; larger keeps the image nearer.
-        optimiser, lr, schedule, mask_grad, box, bounds, statistics, distance, iterate, verify, stop_at_ceiling, rounding: as in GradAuto.
+        optimiser, lr, schedule, mask_grad, knows, surrogate, draws: see `attacks.knowledge.Informed`.
+        box, bounds, statistics, distance, iterate, verify, stop_at_ceiling, rounding: as in GradAuto.
     """
 
     version: ClassVar[int] = 1
@@ -119,7 +121,6 @@ class GradMDM(Attack):
     optimiser: Literal["adam", "sgd", "normalised", "sign"] = "normalised"
     lr: float = 0.01
     schedule: Literal["constant", "cosine"] = "cosine"
-    mask_grad: Literal["target", "ste", "none"] = "target"
     box: Literal["clamp", "tanh", "stretch", "literal"] = "clamp"
     bounds: Literal["exact", "released"] = "exact"
     statistics: Literal["auto", "imagenet", "cifar10"] = "auto"
@@ -133,10 +134,11 @@ class GradMDM(Attack):
         """It needs forks; the published maps run under threat "none" only."""
         if not target.forks and len(target.units):
             return Skip("it rectifies gradients where gates read their features, and this target's gates do not read theirs through a fork")
-        return published_only(gradauto_box(self.box, target.image_shape, self.statistics, self.bounds), threat)
+        refusal = self.not_informed(target) or no_joint_loss(self)
+        return refusal or published_only(gradauto_box(self.box, target.image_shape, self.statistics, self.bounds), threat)
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
-        view = view.using(self.mask_grad)
+        view = self.seen_by(view)
         incumbent = Incumbent(view, images, job.threat, self.iterate, verify=self.verify)
         box = with_rounding(gradauto_box(self.box, view.image_shape, self.statistics, self.bounds), self.rounding)
         descent = Descent(
@@ -192,7 +194,7 @@ class PowerClimb(Climb):
             complexity = magnitude(complexity, complexity[0].numel() ** 0.5)
         clean = self.clean[rows]
         gradient = factor * complexity + attack.gamma * place.pull(self.apart.gradient(place.image, clean))
-        return Direction(output, attack.gamma * self.apart.value(place.image, clean) + factor * losses[0], gradient)
+        return Direction(output, attack.gamma * self.apart.value(place.image, clean) + factor * torch.stack(losses).mean(0), gradient)
 
 
 class ForkRectifier:

@@ -18,14 +18,15 @@ from torch import Tensor
 from attacks.box import Place, ilfo_box, published_only, statistics_of, with_rounding
 from attacks.descent import Climb, Descent, Direction
 from attacks.incumbent import Incumbent
+from attacks.knowledge import Informed, no_joint_loss
 from attacks.objective import MarginLoss, SquaredDistance, missing_ponder
 from attacks.optimiser import Adam
-from bench.api import Attack, Job, Skip, Target, Units, View
+from bench.api import Job, Skip, Target, Units, View
 from bench.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)
-class ILFO(Attack):
+class ILFO(Informed):
     """Trades distance against a hinge on closed gates, its constant searched per image (ILFO, CVPR 2020).
 
     Costs per step: 1 forward, and 1 backward while a gate is missing.
@@ -44,7 +45,8 @@ class ILFO(Attack):
         broadcast: multiply c by the number of units; the released code subtracts (U, 1) from (U,) and so sums each hinge U times.
         loss: "hinge" f above; "ponder" for halting networks: f = sum over blocks of the mean over positions of
             max(0, rho_max - rho), rho = N + R the ponder cost, whose gradient passes through the remainder R alone.
-        weighting, space, offset, box, statistics, distance, mask_grad, iterate, verify, rounding, lr: as in GradAuto.
+        weighting, space, offset, box, statistics, distance, iterate, verify, rounding, lr: as in GradAuto.
+        mask_grad, knows, surrogate, draws, alarm: see `attacks.knowledge.Informed`.
     """
 
     version: ClassVar[int] = 2
@@ -89,7 +91,6 @@ class ILFO(Attack):
     weighting: Literal["cost", "uniform"] = "uniform"
     space: Literal["gate", "logit"] = "gate"
     offset: float = 1e-3
-    mask_grad: Literal["target", "ste", "none"] = "target"
     box: Literal["clamp", "tanh", "stretch", "literal"] = "tanh"
     statistics: Literal["auto", "imagenet", "cifar10"] = "auto"
     distance: Literal["pixels", "normalised", "none"] = "pixels"
@@ -105,10 +106,11 @@ class ILFO(Attack):
             return Skip(
                 "the ponder loss is about halting: units that run one after the other until a score stops them, and this target has none"
             )
-        return published_only(ilfo_box(self.box, target.image_shape, self.statistics), threat)
+        refusal = self.not_informed(target) or (no_joint_loss(self) if self.loss == "ponder" else None)
+        return refusal or published_only(ilfo_box(self.box, target.image_shape, self.statistics), threat)
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
-        view = view.using(self.mask_grad)
+        view = self.seen_by(view)
         box = with_rounding(ilfo_box(self.box, view.image_shape, self.statistics), self.rounding)
         incumbent = Incumbent(view, images, job.threat, self.iterate, verify=self.verify)
         penalty = self.penalty(view, images)

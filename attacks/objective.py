@@ -40,14 +40,18 @@ class MarginLoss:
         weight: (U,) lambda.
         offset: (U,) the hinge target o, in units of the margin that `space` names.
         space: "gate" reads `Output.margins`, "logit" `Output.logit_margins`: the same zero set without the saturation.
+        sign: (U,) 1 for units to be opened, -1 for the alarm of a monitor that is to stay silent: the joint loss.
     """
 
     weight: Tensor
     offset: Tensor
     space: Space
+    sign: Tensor | None = None
 
     @classmethod
-    def over(cls, units: Units, weighting: Weighting, space: Space, offset: float, device: torch.device) -> MarginLoss:
+    def over(
+        cls, units: Units, weighting: Weighting, space: Space, offset: float, device: torch.device, *, alarm: str = "raise"
+    ) -> MarginLoss:
         """The losses over `units`.
 
         Args:
@@ -55,6 +59,7 @@ class MarginLoss:
             space: see above.
             offset: how far past its threshold a unit is pushed: in gate space a share of the gate's range (of 1 where that is
                 infinite), in logit space in logits. 0 is the literature's; a little more keeps rounding from closing a gate.
+            alarm: "raise" opens a monitor's unit like any other; "avoid" keeps it closed, at a weight of 1.
         """
         weight = torch.ones(len(units))
         if weighting == "cost":
@@ -64,15 +69,26 @@ class MarginLoss:
         reach = torch.where(reach.isfinite(), reach, torch.ones_like(reach)) if space == "gate" else torch.ones_like(reach)
         target = (offset * reach).to(torch.float32)
         target = torch.where(units.strict.to(target.device), target.clamp(min=_STRICT_OFFSET[space]), target)
-        return cls(weight.to(device), target.to(device), space)
+        if alarm == "raise":
+            return cls(weight.to(device), target.to(device), space)
+        watched = torch.tensor([kind == "monitor" for kind in units.kind])
+        if weighting == "cost":  # the fallback is none of the work that is wanted
+            own = units.cost.to(torch.float64).masked_fill(watched, 0)
+            weight = (own / own.sum().clamp(min=1)).to(torch.float32)
+        sign = torch.where(watched, -1.0, 1.0)
+        return cls(weight.masked_fill(watched, 1.0).to(device), target.to(device), space, sign.to(device))
 
     def to(self, device: torch.device) -> MarginLoss:
         """The same losses on another device."""
-        return self if self.weight.device == device else MarginLoss(self.weight.to(device), self.offset.to(device), self.space)
+        if self.weight.device == device:
+            return self
+        sign = None if self.sign is None else self.sign.to(device)
+        return MarginLoss(self.weight.to(device), self.offset.to(device), self.space, sign)
 
     def margins(self, output: Output) -> Tensor:
-        """(M, U) margins in this loss's space."""
-        return output.margins if self.space == "gate" else output.logit_margins
+        """(M, U) margins in this loss's space, those of a monitor that is to stay silent with their sign turned."""
+        found = output.margins if self.space == "gate" else output.logit_margins
+        return found if self.sign is None else found * self.sign.to(found.dtype)
 
     def missing(self, output: Output) -> Tensor:
         """(M,) L_C >= 0; 0 with a zero gradient where every unit is past its target (relu: clamp's slope at 0 differs between releases)."""

@@ -15,14 +15,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from attacks.knowledge import Informed, no_joint_loss
 from attacks.universal import fit_losses
-from bench.api import Attack, BudgetSpent, Job, Skip, Target, View
+from bench.api import BudgetSpent, Job, Skip, Target, View
 from bench.image import to_float, to_grid
 from bench.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patch(Attack):
+class Patch(Informed):
     """One square pasted into every image, fitted on other images of the data set (SlowFormer, CVPR 2024).
 
     Costs: the fit 3 forward-equivalents an image and pass; an attacked image nothing.
@@ -37,7 +38,7 @@ class Patch(Attack):
         loss: as in `universal`.
         passes: over the fit images at most, or "budget". batch: fit images a step; 0 takes all.
         lr: of AdamW.
-        offset, mask_grad: as in GradAuto.
+        offset, mask_grad, knows, surrogate, draws, alarm: as in GradAuto.
     """
 
     fits: ClassVar[bool] = True
@@ -62,7 +63,6 @@ class Patch(Attack):
     batch: int = 32
     lr: float = 0.2
     offset: float = 0.03
-    mask_grad: Literal["target", "ste", "none"] = "target"
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """A square of any colours fits no ball."""
@@ -70,17 +70,18 @@ class Patch(Attack):
             return Skip('a patch fits no ball; run it under threat = { patch = SIDE } or "none"')
         if self.loss == "exits" and "exit" not in target.units.kind:
             return Skip("its loss is about exits, and this target has none")
-        return None
+        return self.not_informed(target) or (no_joint_loss(self) if self.loss != "hinge" else None)
 
     def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:
-        view = view.using(self.mask_grad)
+        view = self.seen_by(view)
         top, left, tall, wide = self.square(images, job.threat)
         value = torch.full((1, images.shape[1], tall, wide), 0.5, device=images.device, requires_grad=True)
         optimiser = torch.optim.AdamW([value], lr=self.lr)
         batch = self.batch or len(images)
         parts = torch.arange(len(images), device=images.device).split(batch)
-        passes = job.budget // 3 if self.passes == "budget" else min(self.passes, job.budget // 3)
-        losses, steps = fit_losses(self.loss, view, self.offset), passes * len(parts)
+        affordable = int(view.left.min()) // 3
+        passes = affordable if self.passes == "budget" else min(self.passes, affordable)
+        losses, steps = fit_losses(self, view), passes * len(parts)
         try:
             for step in range(steps):
                 rows = parts[step % len(parts)]

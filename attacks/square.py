@@ -52,7 +52,8 @@ class Square(Attack):
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         ball = ball_of(job.threat, self.psnr)
-        total = job.budget - 2 if self.steps == "budget" else min(self.steps, job.budget - 2)
+        most = int(view.left.max()) - 2
+        total = most if self.steps == "budget" else min(self.steps, most)
         channels, height, width = images.shape[1:]
         search = Search(view, images, ball)
         try:

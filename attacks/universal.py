@@ -10,21 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from attacks.box import ball_of, reach
 from attacks.deepsloth import slowdown_loss
+from attacks.knowledge import Informed, no_joint_loss
 from attacks.objective import MarginLoss
-from bench.api import Attack, BudgetSpent, Job, Losses, Skip, Target, View
+from bench.api import BudgetSpent, Job, Losses, Skip, Target, View
 from bench.image import project
 from bench.threat import Threat
 
 
+class Fitting(Protocol):
+    """An attack that fits: what its loss is made from."""
+
+    @property
+    def loss(self) -> Literal["hinge", "auto", "exits", "margins"]: ...
+    @property
+    def offset(self) -> float: ...
+    @property
+    def alarm(self) -> Literal["raise", "avoid"]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class Universal(Attack):
+class Universal(Informed):
     """One perturbation for all images, fitted on other images of the data set.
 
     Costs: the fit 3 forward-equivalents an image and pass; an attacked image nothing.
@@ -40,7 +52,7 @@ class Universal(Attack):
         schedule: of lr.
         radius: of an L_inf ball of its own, in [0,1] pixels; 0 for the threat alone.
         psnr: under threat "none" the perturbation stays above this floor, dB.
-        offset, mask_grad: as in GradAuto.
+        offset, mask_grad, knows, surrogate, draws, alarm: as in GradAuto.
     """
 
     fits: ClassVar[bool] = True
@@ -78,7 +90,6 @@ class Universal(Attack):
     radius: float = 0.0
     psnr: float = 30.0
     offset: float = 0.03
-    mask_grad: Literal["target", "ste", "none"] = "target"
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """A patch is another attack; the loss over exits needs exits."""
@@ -86,17 +97,18 @@ class Universal(Attack):
             return Skip("it changes the whole image; under a patch use the attack `patch`")
         if self.loss == "exits" and "exit" not in target.units.kind:
             return Skip("its loss is about exits, and this target has none")
-        return None
+        return self.not_informed(target) or (no_joint_loss(self) if self.loss != "hinge" else None)
 
     def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:
-        view, ball = view.using(self.mask_grad), ball_of(job.threat, self.psnr)
+        view, ball = self.seen_by(view), ball_of(job.threat, self.psnr)
         far = reach(ball, images[0].numel(), self.psnr)
         lr = self.lr * far if self.lr_per == "reach" else self.lr
         batch = self.batch or len(images)
-        passes = job.budget // 3 if self.passes == "budget" else min(self.passes, job.budget // 3)
+        affordable = int(view.left.min()) // 3
+        passes = affordable if self.passes == "budget" else min(self.passes, affordable)
         parts = torch.arange(len(images), device=images.device).split(batch)
         delta, steps = torch.zeros_like(images[:1]), max(passes * len(parts), 1)
-        losses = fit_losses(self.loss, view, self.offset)
+        losses = fit_losses(self, view)
         try:
             for step in range(passes * len(parts)):
                 rows = parts[step % len(parts)]
@@ -133,10 +145,10 @@ def shaped(gradient: Tensor, ball: Threat) -> Tensor:
     return gradient * (gradient.numel() ** 0.5 / gradient.norm().clamp(min=1e-30))
 
 
-def fit_losses(name: Literal["hinge", "auto", "exits", "margins"], view: View, offset: float) -> Losses:
+def fit_losses(attack: Fitting, view: View) -> Losses:
     """The loss of a fit as `View.gradients` takes it: the hinge on missing units, or one of DeepSloth's."""
-    if name == "hinge":
-        hinge = MarginLoss.over(view.units, "cost", "logit", offset, torch.device("cpu"))
+    if attack.loss == "hinge":
+        hinge = MarginLoss.over(view.units, "cost", "logit", attack.offset, torch.device("cpu"), alarm=attack.alarm)
         return lambda output: [hinge.to(output.margins.device).missing(output)]
-    found = slowdown_loss(name, view.units)
+    found = slowdown_loss(attack.loss, view.units)
     return lambda output: [found(output)]

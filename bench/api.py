@@ -24,6 +24,7 @@ __all__ = [
     "BudgetSpent",
     "Defense",
     "ForkEdit",
+    "Governor",
     "Job",
     "Losses",
     "MaskGrad",
@@ -78,6 +79,9 @@ class Output:
         )
 
 
+Governor = Callable[[int, Tensor, Tensor], Tensor]
+"""(first unit, (N, k) margins, (N, k) bool wanted) -> (N, k) bool, which of the k units from `first` on really run."""
+
 ForkEdit = Callable[[int, int, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(loss index, unit, gradient of the main path, gradient of the gate path) -> the two gradients to use instead."""
 
@@ -86,7 +90,7 @@ class Target(nn.Module, ABC):
     """A dynamic network with its weights.
 
     Required: `forward`, `execute`, `macs`; and, set in `__init__`, the attributes `units`, `image_shape` and `classes`.
-    Optional: `extremes` (where not every combination of decisions is admissible) and calls of `fork`.
+    Optional: `extremes` (where not every combination of decisions is admissible), calls of `fork` and of `admit`.
 
     Attributes:
         units: the U pieces of work that can be left out.
@@ -94,6 +98,11 @@ class Target(nn.Module, ABC):
         classes: K.
         mask_grad: what this network's original does with the gradient of a hard mask; an attack may choose otherwise.
             Straight-through masks never change a forward value.
+        surrogate: whether a stage that has no gradient (JPEG, rounding) passes that of its surrogate on (BPDA); an attack may switch
+            it off.
+        draws: over how many draws a random target is scored; 1 for all that decide alike every time.
+        seeds: (N,) int64, one a row, from which a random target draws in its next evaluation; None is seed 0 for every row. Equal seeds
+            give equal results: everything random comes from them.
     """
 
     version: ClassVar[int] = 1
@@ -106,12 +115,18 @@ class Target(nn.Module, ABC):
     """What `execute` physically leaves out, for people."""
     forks: ClassVar[bool] = False
     """Whether gates read their features through `fork`, so that an attack can edit the gradients that meet there."""
+    admits: ClassVar[bool] = False
+    """Whether every decision passes through `admit`, so that a budget cap can hold units back while the network runs."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     units: Units
     image_shape: tuple[int, int, int]
     classes: int
     mask_grad: MaskGrad = "none"
+    surrogate: bool = True
+    draws: int = 1
+    seeds: Tensor | None = None
+    governor: Governor | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,6 +171,25 @@ class Target(nn.Module, ABC):
     def ceiling(self) -> int:
         """MACs of the dearest decisions that the target's own rule admits."""
         return int(self.macs(self.extremes()[1]))
+
+    @property
+    def bound(self) -> int:
+        """MACs that no execution exceeds: the ceiling, unless a rule admits less than it (a cap) or dearer mixtures than it."""
+        return self.ceiling
+
+    @property
+    def undefended(self) -> Target:
+        """The network without the defences around it; itself where there are none."""
+        return self
+
+    def admit(self, first: int, margins: Tensor, wanted: Tensor) -> Tensor:
+        """The rule's decisions on a group of units, on their way to being carried out: `wanted`, unless a governor holds some back.
+
+        Args:
+            first: the first unit of the group; it is consecutive, and groups come in the order in which they run.
+            margins: (N, k). wanted: (N, k) bool.
+        """
+        return wanted if self.governor is None else self.governor(first, margins.detach(), wanted)
 
     def fork(self, x: Tensor, unit: int) -> tuple[Tensor, Tensor]:
         """The identity through which the gate of `unit` reads its features: (main path, gate path).
@@ -208,11 +242,28 @@ class View(Protocol):
     def ceiling(self) -> int: ...
     @property
     def left(self) -> Tensor:
-        """(N,) int64, forward-equivalents left to each image of the batch."""
+        """(N,) int64, forward-equivalents left to each image of the batch; where each costs several draws, how many of those are left."""
         ...
 
-    def using(self, mask_grad: Literal["target", "ste", "none"]) -> View:
-        """The same view (and the same budget) with another gradient of hard masks."""
+    def using(
+        self,
+        mask_grad: Literal["target", "ste", "none"] = "target",
+        *,
+        knows: Literal["defense", "network"] = "defense",
+        surrogate: bool = True,
+        draws: int | Literal["auto"] = "auto",
+        alarm: Literal["raise", "avoid"] = "raise",
+    ) -> View:
+        """The same view (and the same budget), seen otherwise.
+
+        Args:
+            mask_grad: gradient of hard masks; "target" leaves the target's own.
+            knows: "defense" is the whole defended pipeline; "network" the network inside, as seen by who knows of no defence.
+            surrogate: whether stages without a gradient pass their surrogate's on (BPDA).
+            draws: of a random target, over which outputs, gradients and MACs are averaged (EOT), each paid for; "auto" is as many of the
+                target's own as leave 25 steps of 3.
+            alarm: "avoid" prices decisions that set off a monitor at 0, for attacks that want to stay unseen.
+        """
         ...
 
     def within(self, budget: int) -> View:
@@ -338,14 +389,37 @@ class Attack(ABC):
 
 
 class Defense(ABC):
-    """Something put around a target. A wrapped target is a target: audited, counted, attackable."""
+    """Something put around a target. A wrapped target is a target: audited, counted, attackable.
 
+    Parameters are the keyword-only arguments of `__init__`, or the fields of a dataclass. `targets.defenses.wrapped.Wrapped` is a
+    target that hands everything on to the one inside; most defences start from it.
+
+    Attributes:
+        fits: whether `fit` is overridden, so that a plan asks for the images it needs.
+        follows: the paper, for people. version, presets, ranges: as for attacks.
+    """
+
+    fits: ClassVar[bool] = False
     version: ClassVar[int] = 1
+    follows: ClassVar[str] = ""
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
+    def fit(self, target: Target, images: Tensor) -> dict[str, Tensor]:
+        """What the defence learns from clean images that are never scored (the plan's fit split), handed to `wrap`.
+
+        Args:
+            target: frozen, in eval mode. images: (N, C, H, W).
+        """
+        return {}
+
     @abstractmethod
-    def wrap(self, target: Target) -> Target:
-        """The defended target."""
+    def wrap(self, target: Target, learnt: Mapping[str, Tensor] = {}) -> Target:
+        """The defended target.
+
+        Args:
+            target: with its weights. learnt: what `fit` returned; a defence that does not fit may leave this argument out.
+        """
 
 
 class Report(ABC):

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from bench import codec, cost, judge, registry, suspicion, weights
-from bench.api import Attack, Job, Output, Skip, Target, image_generator
+from bench.api import Attack, Defense, Job, Output, Skip, Target, image_generator
 from bench.data import Dataset, open_dataset, subset
+from bench.draws import seeded, seeds_of
 from bench.errors import BudgetSpent, ContractBroken, GatebenchError, PlanError, PluginError
 from bench.fitting import fitted
 from bench.image import difference, psnr, squared_sum, ssim, to_float
 from bench.plan import Fit
 from bench.provenance import record
+from bench.scoring import Scored, score
 from bench.store import CellFolder, write_json
 from bench.threat import parse_threat
 from bench.view import TargetView
@@ -85,6 +87,33 @@ def build_target(document: Mapping[str, Any]) -> Target:
     return made
 
 
+def build_defended(document: Mapping[str, Any], root: str | None) -> Target:
+    """The target of a resolved cell with its weights, and its defence around it.
+
+    A defence that learns does so here, from the images of the plan's fit split; the same images give the same defence.
+    """
+    target = build_target(document["target"])
+    if not document["defense"]:
+        return target
+    defense: Defense = build("defense", document["defense"])
+    name = document["defense"]["label"]
+    if not isinstance(defense, Defense):
+        raise PluginError(f"defense {name!r} is no bench.api.Defense")
+    if not defense.fits:
+        wrapped = defense.wrap(target)
+    else:
+        protocol = document["protocol"]
+        dataset = opened_dataset(f"{protocol['dataset'].partition(':')[0]}:{protocol['fit']['split']}", root)
+        images = to_float(dataset.images(subset(dataset, protocol["fit"]["images"])))
+        state = judge.freeze(target)
+        learnt = defense.fit(target, images)
+        judge.unchanged(target, state, f"the fit of {name}")
+        wrapped = defense.wrap(target, learnt)
+    if not isinstance(wrapped, Target):
+        raise PluginError(f"defense {name!r} returned {type(wrapped).__name__} from wrap, no bench.api.Target")
+    return wrapped
+
+
 @lru_cache(maxsize=2)
 def opened_dataset(name: str, root: str | None) -> Dataset:
     """The data set, opened once a process; that of the fit beside it."""
@@ -105,9 +134,7 @@ def open_cell(document: Mapping[str, Any], device: torch.device, root: str | Non
     values = int(np.prod(dataset.image_shape))
     if not threat.admits_change(values):
         raise PlanError(f"protocol.threat: {threat} admits no change of an image of {values} values")
-    target = build_target(document["target"])
-    if document["defense"]:
-        target = build("defense", document["defense"]).wrap(target)
+    target = build_defended(document, root)
     if tuple(target.image_shape) != tuple(dataset.image_shape):
         raise PlanError(
             f"{document['target']['label']} takes images of {tuple(target.image_shape)}, {dataset} has {tuple(dataset.image_shape)}"
@@ -135,6 +162,9 @@ def open_cell(document: Mapping[str, Any], device: torch.device, root: str | Non
         "schema": 1,
         "floor": floor,
         "ceiling": ceiling,
+        "reference": target.undefended.ceiling,
+        "bound": target.bound,
+        "draws": target.draws,
         "noise": {"logits": noise.logits, "margins": noise.margins},
         "classes": list(dataset.classes),
         "dataset": {"name": str(dataset), "note": dataset.note, "credits": list(dataset.credits)},
@@ -205,10 +235,14 @@ def run_batch(
     clean8, places = _batch(cell.dataset, cell.indices, first, protocol["batch"])
     clean = to_float(clean8).to(cell.device)
     ids = tuple(cell.dataset.ids[cell.indices[place]] for place in places)
-    before = _forward(cell, clean)
-    view = TargetView.of(target, clean, protocol["budget"], cell.attack.access)
+
+    def scored(images: Tensor, what: str) -> Scored:
+        return score(target, images.to(cell.device), ids, protocol["seed"], what)
+
+    before = scored(clean, "clean")
+    view = TargetView.of(target, clean, protocol["budget"], cell.attack.access, seeds_of(ids, protocol["seed"], "attack"))
     job = Job(threat, protocol["budget"], ids, protocol["seed"], learnt or {}, lambda done, total: progress(done / max(total, 1)))
-    handed, labels = clean.clone(), before.logits.argmax(1)
+    handed, labels = clean.clone(), before.output.logits.argmax(1)
     name = cell.document["attack"]["label"]
     torch.manual_seed(image_generator(protocol["seed"], ids[0]).initial_seed())  # who draws from the global stream is repeatable too
     try:
@@ -219,28 +253,27 @@ def run_batch(
         raise ContractBroken(f"{name} edited the clean images in place")
     judge.unchanged(target, cell.state, name)
     ruled = judge.verdict(adversarial, clean8, threat)
-    unrounded = _forward(cell, ruled.projected.to(cell.device))
-    after = _forward(cell, to_float(ruled.saved).to(cell.device))
-    reloaded = _forward(cell, to_float(codec.through_jpeg(ruled.saved)).to(cell.device))
+    unrounded = scored(ruled.projected, "float")
+    after = scored(to_float(ruled.saved), "adversarial")
+    reloaded = scored(to_float(codec.through_jpeg(ruled.saved)), "jpeg")
     rows = _rows(cell, places, ids, clean8, ruled, before, unrounded, after, reloaded, view)
     every = max(len(cell.indices) // protocol["audit"], 1)
     kept = rows[: len(dict.fromkeys(places))]
     for i, row in enumerate(kept):
         place = places[i]
         if place % every == 0 and place // every < protocol["audit"]:
-            _audit(cell, row, "clean", clean8[i : i + 1], before.rows(torch.tensor([i], device=cell.device)))
-            _audit(cell, row, "adversarial", ruled.saved[i : i + 1], after.rows(torch.tensor([i], device=cell.device)))
+            _audit(cell, row, "clean", clean8[i : i + 1], before.output.rows(torch.tensor([i], device=cell.device)))
+            _audit(cell, row, "adversarial", ruled.saved[i : i + 1], after.output.rows(torch.tensor([i], device=cell.device)))
     return kept
 
 
-def _forward(cell: Opened, images: Tensor) -> Output:
-    with torch.no_grad():
-        return judge.checked(cell.target(images), cell.target, len(images))
-
-
 def _audit(cell: Opened, row: dict[str, Any], which: str, image: Tensor, seen: Output) -> None:
-    """Execute one image, count it, hold it against `forward`, and let the row say what was executed."""
-    result = cost.audit(cell.target, to_float(image).to(cell.device))
+    """Execute one image, count it, hold it against `forward`, and let the row say what was executed.
+
+    Of a random target that is its first draw; its MACs in the row are a mean over draws and stay.
+    """
+    with seeded(cell.target, seeds_of([row["id"]], cell.document["protocol"]["seed"], which)):
+        result = cost.audit(cell.target, to_float(image).to(cell.device))
     ran = judge.checked(result.output, cell.target, 1)
     differ = (ran.decisions != seen.decisions)[0]
     close = judge.near(cell.target, seen.margins[0], cell.noise)
@@ -251,7 +284,8 @@ def _audit(cell: Opened, row: dict[str, Any], which: str, image: Tensor, seen: O
         apart = float((ran.logits - seen.logits).abs().max())
         if apart > judge.COMPANY_TOLERANCE * max(1.0, float(seen.logits.abs().max())):
             raise ContractBroken(f"on the {which} image {row['id']} the logits of execute and forward differ by {apart:.3g}")
-    row[f"{which}_macs"] = result.macs
+    if cell.target.draws == 1:
+        row[f"{which}_macs"] = result.macs
     row[f"{which}_decisions"] = _packed(ran.decisions)[0]
     row[f"{which}_prediction"] = int(ran.logits.argmax())
 
@@ -262,28 +296,29 @@ def _rows(
     ids: Sequence[str],
     clean8: Tensor,
     ruled: judge.Verdict,
-    before: Output,
-    unrounded: Output,
-    after: Output,
-    reloaded: Output,
+    before: Scored,
+    unrounded: Scored,
+    after: Scored,
+    reloaded: Scored,
     view: TargetView,
 ) -> list[dict[str, Any]]:
     d = difference(ruled.saved, clean8)
     total = squared_sum(d)
     values = d[0].numel()
-    close = judge.near(cell.target, before.margins, cell.noise).sum(1) + judge.near(cell.target, after.margins, cell.noise).sum(1)
+    looked = torch.cat([before.output.margins, after.output.margins], 1)
+    close = judge.near(cell.target, looked, cell.noise).sum(1)
     labels = cell.dataset.labels
     columns: dict[str, list[Any]] = {
         "id": list(ids),
         "label": [int(labels[cell.indices[place]]) for place in places],
-        "clean_prediction": before.logits.argmax(1).tolist(),
-        "adversarial_prediction": after.logits.argmax(1).tolist(),
-        "clean_macs": judge.priced(cell.target, before.decisions).tolist(),
-        "adversarial_macs": judge.priced(cell.target, after.decisions).tolist(),
-        "float_macs": judge.priced(cell.target, unrounded.decisions).tolist(),
-        "jpeg_macs": judge.priced(cell.target, reloaded.decisions).tolist(),
-        "clean_decisions": _packed(before.decisions),
-        "adversarial_decisions": _packed(after.decisions),
+        "clean_prediction": before.output.logits.argmax(1).tolist(),
+        "adversarial_prediction": after.output.logits.argmax(1).tolist(),
+        "clean_macs": before.macs.tolist(),
+        "adversarial_macs": after.macs.tolist(),
+        "float_macs": unrounded.macs.tolist(),
+        "jpeg_macs": reloaded.macs.tolist(),
+        "clean_decisions": _packed(before.output.decisions),
+        "adversarial_decisions": _packed(after.output.decisions),
         "linf": d.flatten(1).abs().amax(1).tolist(),
         "squared": total.tolist(),
         "l2": (total.to(torch.float64).sqrt() / 255).tolist(),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.api import Output, Target
+from bench.draws import seeded
 from bench.errors import ContractBroken
 from bench.image import overshoot, project, settle, to_float
 from bench.threat import Threat
@@ -88,7 +89,7 @@ def checked(output: Output, target: Target, count: int) -> Output:
 
 
 def priced(target: Target, decisions: Tensor) -> Tensor:
-    """(N,) int64 MACs on the CPU, within [floor, ceiling].
+    """(N,) int64 MACs on the CPU, within [floor, bound].
 
     Raises:
         ContractBroken: `macs` is of the wrong type or shape, or out of bounds.
@@ -100,10 +101,9 @@ def priced(target: Target, decisions: Tensor) -> Tensor:
         raise ContractBroken(
             f"macs(decisions) returns {macs.dtype} of shape {tuple(macs.shape)}, expected torch.int64 of ({len(decisions)},)"
         )
-    if len(macs) and (int(macs.min()) < target.floor or int(macs.max()) > target.ceiling):
-        raise ContractBroken(
-            f"macs(decisions) is between {int(macs.min())} and {int(macs.max())}, outside [{target.floor}, {target.ceiling}]"
-        )
+    if len(macs) and (int(macs.min()) < target.floor or int(macs.max()) > target.bound):
+        least, most = int(macs.min()), int(macs.max())
+        raise ContractBroken(f"macs(decisions) is between {least} and {most}, outside [{target.floor}, {target.bound}]")
     return macs.cpu()
 
 
@@ -119,15 +119,19 @@ def probe(target: Target, images: Tensor) -> Noise:
     Raises:
         ContractBroken: two equal calls differ, an image's result depends on its company, or `execute` disagrees.
     """
-    with torch.no_grad():
+    seeds = torch.arange(len(images))
+    with torch.no_grad(), seeded(target, seeds):
         batch = checked(target(images), target, len(images))
         again = target(images)
     consistent(batch, target)
     if not torch.equal(batch.logits, again.logits) or not torch.equal(batch.decisions, again.decisions):
-        raise ContractBroken("two forward passes of the same images differ; a target is deterministic")
+        what = "with the same seeds" if target.draws > 1 else "of the same images"
+        raise ContractBroken(
+            f"two forward passes {what} differ", hint="a target is deterministic, or says draws > 1 and draws from its seeds alone"
+        )
     singles: list[tuple[int, str, Output]] = []
-    with torch.no_grad():
-        for i in range(min(4, len(images))):
+    for i in range(min(4, len(images))):
+        with torch.no_grad(), seeded(target, seeds[i : i + 1]):
             singles.append((i, "alone", checked(target(images[i : i + 1]), target, 1)))
             singles.append((i, "by execute", checked(target.execute(images[i : i + 1]), target, 1)))
     scale = float(batch.logits.abs().max().clamp(min=1))

@@ -24,7 +24,7 @@ class Component:
         preset: the named set of parameters it started from, "" for none.
         weights: of a target: the name in a manifest, or "random:SEED". digest: of the weights file, "" for random ones.
         control: whether it is a control, ranked with nobody.
-        fits: whether it learns something once a cell on the fit split.
+        fits: whether it learns something on the fit split: an attack once a cell, a defence before it is put around the target.
         series: the label without what a sweep put into it: cells of one series differ in the swept parameters alone.
         members: of an ensemble that is combined from other cells: those other attacks.
     """
@@ -119,17 +119,22 @@ class Cell:
             subset: digest of the image subset. cost_model: names the way of counting. fit_subset: digest of the images of the fit.
         """
         return digest(
-            ({"fit_subset": fit_subset} if self.attack.fits else {})
+            ({"fit_subset": fit_subset} if self.fits else {})
             | {
                 "schema": SCHEMA,
                 "cost": cost_model,
                 "subset": subset,
-                "protocol": self.protocol.identity(fits=self.attack.fits),
+                "protocol": self.protocol.identity(fits=self.fits),
                 "target": self.target.identity(),
                 "defense": self.defense.identity() if self.defense else None,
                 "attack": self.attack.identity(),
             }
         )
+
+    @property
+    def fits(self) -> bool:
+        """Whether anything of it learns from the fit split."""
+        return self.attack.fits or (self.defense is not None and self.defense.fits)
 
     @property
     def label(self) -> str:

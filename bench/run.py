@@ -115,8 +115,8 @@ def _pinned(plan: Plan, data_root: str | None) -> tuple[str, str]:
 
 
 def _fit_pinned(plan: Plan, data_root: str | None) -> str:
-    """The digest of the images that attacks are fitted on; "" where none fits."""
-    if not any(cell.attack.fits for cell in plan.cells):
+    """The digest of the images that attacks and defences are fitted on; "" where none fits."""
+    if not any(cell.fits for cell in plan.cells):
         return ""
     protocol = plan.cells[0].protocol
     dataset = open_dataset(f"{protocol.dataset.partition(':')[0]}:{protocol.fit.split}", Path(data_root) if data_root else None)

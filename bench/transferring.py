@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 import torch
 
 from bench import judge
+from bench.api import Target
 from bench.atomic import write_atomic
-from bench.cell import build, build_target
+from bench.cell import build_defended
 from bench.codec import decoded
 from bench.errors import PlanError, RunFolderError, did_you_mean
 from bench.image import to_float
 from bench.keys import canonical
+from bench.scoring import score
 from bench.store import CellFolder, RunFolder
 from bench.transfer import FILE, SCHEMA, sealed_digest, target_label
 
@@ -38,12 +40,19 @@ class Source:
     key: str
 
 
-def transfer(folder: RunFolder, *, attack: str | None = None, device: str = "cpu", tell: Callable[[str], None] = lambda line: None) -> Path:
+def transfer(
+    folder: RunFolder,
+    *,
+    attack: str | None = None,
+    device: str = "cpu",
+    data_root: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Path:
     """Score every source's pictures on every target of its board.
 
     Args:
         attack: label of the attack whose pictures are taken; by default, on each source, the one that made it dearest.
-        device: where to evaluate. tell: hears of each pair.
+        device: where to evaluate. data_root: of the data set, for defences that learn. tell: hears of each pair.
 
     Returns:
         The file written.
@@ -59,15 +68,13 @@ def transfer(folder: RunFolder, *, attack: str | None = None, device: str = "cpu
         victims = {target_label(entry): entry for entry in board["cells"]}
         digests |= {source.key: sealed_digest(source.folder) for source in sources}
         for name, victim in victims.items():
-            target = build_target(victim["target"])
-            if victim["defense"]:
-                target = build("defense", victim["defense"]).wrap(target)
+            target = build_defended({**victim, "protocol": board["protocol"]}, data_root)
             target.to(torch.device(device))
             judge.freeze(target)
             for source in sources:
                 tell(f"{target_label(source.entry)} / {source.entry['attack']['label']} on {name}")
                 table = source.folder.table(["id", "adversarial"]).to_pylist()
-                macs = _macs(target, [row["adversarial"]["bytes"] for row in table], board["protocol"]["batch"], device)
+                macs = _macs(target, table, board["protocol"], device)
                 head = {"board": number, "source": target_label(source.entry), "attack": source.entry["attack"]["label"], "victim": name}
                 rows += [{**head, "id": row["id"], "macs": cost} for row, cost in zip(table, macs, strict=True)]
     if not rows:
@@ -101,13 +108,14 @@ def _total(folder: CellFolder) -> int:
     return int(sealed["aggregates"]["adversarial_macs"]) if sealed else -1
 
 
-def _macs(target: Any, pictures: Sequence[bytes], batch: int, device: str) -> list[int]:
-    """Executed MACs of each picture, evaluated in the batches that a run would put them in."""
+def _macs(target: Target, rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any], device: str) -> list[int]:
+    """Executed MACs of each saved picture, evaluated in the batches that a run would put them in."""
     found: list[int] = []
-    for start in range(0, len(pictures), batch):
-        part = list(pictures[start : start + batch])
+    batch = protocol["batch"]
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
         padded = [part[i % len(part)] for i in range(batch)]
-        with torch.no_grad():
-            output = judge.checked(target(to_float(decoded(padded)).to(device)), target, batch)
-        found += judge.priced(target, output.decisions).tolist()[: len(part)]
+        images = to_float(decoded([row["adversarial"]["bytes"] for row in padded])).to(device)
+        macs = score(target, images, [row["id"] for row in padded], protocol["seed"], "adversarial").macs
+        found += macs.tolist()[: len(part)]
     return found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from bench.api import ForkEdit, Losses, Output, Target, Units
+from bench.draws import typical, varied
 from bench.errors import BudgetSpent, ContractBroken
 
 FORWARD = 1
@@ -23,15 +24,19 @@ class Ledger:
         used, forwards, backwards: (N,) int64.
         budget: forward-equivalents for each image.
         held, flipped: (N,) int64, how many units stood open at an evaluation, and how many of those were closed at the next one.
+        seeds: (N,) int64, from which random targets draw while they are attacked; never those that they are scored with.
+        looks: how many evaluations there were; each of them draws anew.
     """
 
-    def __init__(self, clean: Tensor, budget: int) -> None:
+    def __init__(self, clean: Tensor, budget: int, seeds: Tensor | None = None) -> None:
         self.clean = clean
         self.budget = budget
+        self.seeds = torch.arange(len(clean)) if seeds is None else seeds
+        self.looks = 0
         zeros = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         self.used, self.forwards, self.backwards = zeros.clone(), zeros.clone(), zeros.clone()
         self.held, self.flipped = zeros.clone(), zeros.clone()
-        self._decisions: Tensor | None = None
+        self._decisions: dict[int, Tensor] = {}
         self._best_macs = zeros - 1
         self._best_distance = torch.full((len(clean),), torch.inf, dtype=torch.float64, device=clean.device)
         self._points: list[list[tuple[int, int, float]]] = [[] for _ in range(len(clean))]
@@ -70,12 +75,13 @@ class Ledger:
         """Count the open units that the next evaluation of the same image finds closed; calls that name an image twice are left out."""
         if len(rows) != len(rows.unique()):
             return
-        if self._decisions is None:
-            self._decisions = torch.zeros((len(self.clean), decisions.shape[1]), dtype=torch.bool, device=decisions.device)
-        before = self._decisions[rows]
+        units = decisions.shape[1]  # who knows of no defence sees fewer units than who does
+        if units not in self._decisions:
+            self._decisions[units] = torch.zeros((len(self.clean), units), dtype=torch.bool, device=decisions.device)
+        before = self._decisions[units][rows]
         self.held[rows] += before.sum(1)
         self.flipped[rows] += (before & ~decisions).sum(1)
-        self._decisions[rows] = decisions
+        self._decisions[units][rows] = decisions
 
     def trace(self, row: int) -> list[tuple[int, int, float]]:
         """(forward-equivalents, macs, sum of D^2) of the best image so far, at most `TRACE_POINTS` points."""
@@ -99,28 +105,45 @@ def _even(items: list[int], most: int) -> list[int]:
     return [items[i * (len(items) - 1) // max(most - 1, 1)] for i in range(most)]
 
 
+Knows = Literal["defense", "network"]
+ENOUGH = 75
+"""Forward-equivalents that "auto" leaves to each draw: 25 steps of a forward and a backward."""
+
+
 @dataclass(frozen=True)
 class TargetView:
     """The concrete `bench.api.View`.
 
     Args:
-        target: in eval mode, its weights frozen.
+        whole: the target, defended or not, in eval mode, its weights frozen.
         ledger: of the batch; views made by `using` share it.
         access: "gates" or "macs".
-        mask_grad: of hard masks while gradients are taken; "target" leaves the target's own.
+        mask_grad, knows, surrogate, alarm: see `bench.api.View.using`.
+        each: draws of a random target in every evaluation, all paid for.
         allowed: (N,) how much each image may have used in all, where `within` said less than the budget.
     """
 
-    target: Target
+    whole: Target
     ledger: Ledger
     access: Literal["gates", "macs"] = "gates"
     mask_grad: Literal["target", "ste", "none"] = "target"
+    knows: Knows = "defense"
+    surrogate: bool = True
+    alarm: Literal["raise", "avoid"] = "raise"
+    each: int = 1
     allowed: Tensor | None = None
 
     @classmethod
-    def of(cls, target: Target, clean: Tensor, budget: int, access: Literal["gates", "macs"] = "gates") -> TargetView:
-        """A view for a batch of clean images (N, C, H, W), each with its own budget."""
-        return cls(target, Ledger(clean, budget), access)
+    def of(
+        cls, target: Target, clean: Tensor, budget: int, access: Literal["gates", "macs"] = "gates", seeds: Tensor | None = None
+    ) -> TargetView:
+        """A view for a batch of clean images (N, C, H, W), each with its own budget; `seeds` are for random targets."""
+        return cls(target, Ledger(clean, budget, seeds), access).using()
+
+    @property
+    def target(self) -> Target:
+        """What is evaluated: the defended target, or the network inside."""
+        return self.whole if self.knows == "defense" else self.whole.undefended
 
     @property
     def units(self) -> Units:
@@ -144,44 +167,72 @@ class TargetView:
 
     @property
     def left(self) -> Tensor:
-        return (self.ledger.budget if self.allowed is None else self.allowed) - self.ledger.used
+        return ((self.ledger.budget if self.allowed is None else self.allowed) - self.ledger.used) // self.each
 
-    def using(self, mask_grad: Literal["target", "ste", "none"]) -> TargetView:
-        return replace(self, mask_grad=mask_grad)
+    def using(
+        self,
+        mask_grad: Literal["target", "ste", "none"] = "target",
+        *,
+        knows: Knows = "defense",
+        surrogate: bool = True,
+        draws: int | Literal["auto"] = "auto",
+        alarm: Literal["raise", "avoid"] = "raise",
+    ) -> TargetView:
+        own = (self.whole if knows == "defense" else self.whole.undefended).draws
+        each = 1
+        if own > 1:
+            each = max(1, min(own, self.ledger.budget // ENOUGH)) if draws == "auto" else max(1, draws)
+        return replace(self, mask_grad=mask_grad, knows=knows, surrogate=surrogate, alarm=alarm, each=each)
 
     def within(self, budget: int) -> TargetView:
-        allowed = (self.ledger.used + budget).clamp(max=self.ledger.budget)
+        allowed = (self.ledger.used + budget * self.each).clamp(max=self.ledger.budget)
         return replace(self, allowed=allowed if self.allowed is None else torch.minimum(allowed, self.allowed))
 
     def __call__(self, images: Tensor, rows: Tensor) -> Output:
         self._need_gates("outputs")
         with torch.no_grad():
-            return self._forward(images, rows)
+            return self._noted(self._draws(images, rows), images, rows)
 
     def macs(self, images: Tensor, rows: Tensor) -> Tensor:
         with torch.no_grad():
-            return self._macs(self._forward(images, rows).decisions)
+            draws = self._draws(images, rows)
+            self._noted(draws, images, rows)
+            return torch.stack([self._macs(draw.decisions) for draw in draws]).sum(0) // len(draws)
 
     def price(self, decisions: Tensor) -> Tensor:
         self._need_gates("decisions")
-        return self._macs(decisions)
+        macs = self._macs(decisions)
+        if self.alarm == "raise":
+            return macs
+        watched = [unit for unit, kind in enumerate(self.units.kind) if kind == "monitor"]
+        return macs.masked_fill(decisions[:, watched].any(1), 0)
 
     def gradients(self, losses: Losses, images: Tensor, rows: Tensor, at_fork: ForkEdit | None = None) -> tuple[Output, tuple[Tensor, ...]]:
         self._need_gates("gradients")
         inputs = images.detach().requires_grad_()
-        kept = self.target.mask_grad
+        kept = self.whole.mask_grad, self.whole.surrogate
         if self.mask_grad != "target":
-            self.target.mask_grad = self.mask_grad
-        self.target._fork_edit = at_fork
+            self.whole.mask_grad = self.mask_grad
+        self.whole.surrogate = self.surrogate
+        self.whole._fork_edit = at_fork
+        sums: list[Any] = []
+        outputs = []
         try:
-            with torch.enable_grad():
-                output = self._forward(inputs, rows)
-                values = list(losses(output))
-            grads = [self._backward(i, values, inputs, rows) for i in range(len(values))]
+            for _ in range(self.each):
+                with torch.enable_grad():
+                    (output,) = self._draws(inputs, rows, once=True)
+                    outputs.append(output.detach())
+                    if len(outputs) == self.each:
+                        seen = self._noted(outputs, images, rows)
+                    values = list(losses(output))
+                grads = [self._backward(i, values, inputs, rows) for i in range(len(values))]
+                sums = grads if not sums else [total + grad for total, grad in zip(sums, grads, strict=True)]
         finally:
-            self.target.mask_grad = kept
-            self.target._fork_edit = None
-        return output.detach(), tuple(grads)
+            self.whole.mask_grad, self.whole.surrogate = kept
+            self.whole._fork_edit = None
+        if self.each > 1:
+            sums = [total / self.each for total in sums]
+        return seen, tuple(sums)
 
     def _backward(self, index: int, values: list[Tensor], inputs: Tensor, rows: Tensor) -> Tensor:
         loss = values[index]
@@ -197,13 +248,25 @@ class TargetView:
         (grad,) = torch.autograd.grad(paid.sum(), inputs, retain_graph=more, allow_unused=True)
         return torch.zeros_like(inputs) if grad is None else grad
 
-    def _forward(self, images: Tensor, rows: Tensor) -> Output:
+    def _draws(self, images: Tensor, rows: Tensor, *, once: bool = False) -> list[Output]:
+        """The target's output for each draw; one draw of a target that is not random."""
         self._check_rows(images, rows)
-        self.ledger.charge(rows, FORWARD, self.ledger.forwards, self.allowed)
-        output = self.target(images)
-        self.ledger.watch(rows, output.decisions)
-        self.ledger.record(rows, images, self._macs(output.decisions))
-        return output
+        found = []
+        for _ in range(1 if once else self.each):
+            self.ledger.charge(rows, FORWARD, self.ledger.forwards, self.allowed)
+            self.ledger.looks += 1
+            if self.target.draws > 1:
+                self.whole.seeds = varied(self.ledger.seeds[rows.cpu()], self.ledger.looks)
+            found.append(self.target(images))
+        return found
+
+    def _noted(self, draws: list[Output], images: Tensor, rows: Tensor) -> Output:
+        """What the attack gets to see of these draws, noted in the ledger; a look past the defence says nothing of what it is scored on."""
+        seen = draws[0] if len(draws) == 1 else typical(draws, [self._macs(draw.decisions) for draw in draws])
+        self.ledger.watch(rows, seen.decisions)
+        if self.target is self.whole:
+            self.ledger.record(rows, images, self._macs(seen.decisions))
+        return seen
 
     def _check_rows(self, images: Tensor, rows: Tensor) -> None:
         """Whoever pays must be named: one row an image, each a place in the batch."""

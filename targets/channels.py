@@ -67,6 +67,7 @@ class ChannelGated(Backbone):
     """A residual network of basic blocks whose convolutions leave out channels; what is kept is up to the subclass."""
 
     forks: ClassVar[bool] = True
+    admits: ClassVar[bool] = True
 
     def __init__(self, layout: Literal["cifar", "imagenet"], depth: int, num_classes: int | Literal["auto"]) -> None:
         super().__init__(layout, depth, num_classes)
@@ -186,7 +187,7 @@ class ChannelGated(Backbone):
 
     def _rule(self, decisions: Tensor | None) -> Keep:
         if decisions is None:
-            return self.keep
+            return lambda index, value: self.admit(self.convolutions[index].first, value, self.keep(index, value))
         forced = decisions
         return lambda index, value: forced[:, self.convolutions[index].units].to(value.device)
 

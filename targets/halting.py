@@ -108,6 +108,8 @@ Residual = Callable[[Unit, Tensor, Tensor], Tensor]
 """(unit, state, (N, h, w) where it is active) -> the new state, unchanged elsewhere."""
 Score = Callable[[HaltingScore, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(score, state, (N, h, w) where it is wanted) -> (the state, (N, h, w) scores; anything elsewhere)."""
+Admit = Callable[[int, Tensor, Tensor], Tensor]
+"""(gated unit, (N, h, w) margins, (N, h, w) bool where it is wanted) -> (N, h, w) bool where it runs."""
 
 
 def halt(
@@ -118,6 +120,7 @@ def halt(
     limit: float,
     residual: Residual,
     score: Score,
+    admit: Admit = lambda place, margins, wanted: wanted,
 ) -> tuple[Tensor, Run]:
     """Run one block.
 
@@ -127,6 +130,7 @@ def halt(
         forced: of each gated unit, (N, h, w) bool, instead of the rule.
         limit: a position stops when its scores add up to this.
         residual, score: how a unit and a score are evaluated.
+        admit: has the last word on where a gated unit runs.
 
     Returns:
         (N, C', H', W') the weighted mean of the states, and how it came about.
@@ -143,7 +147,11 @@ def halt(
     for place, unit in enumerate(units[1:]):
         if bool(active.any()):
             x, found = score(scores[place], x, active)
-            onward = active & ((total + found).detach() < limit if forced is None else forced[place].to(x.device))
+            if forced is None:
+                margin = limit - (total + found).detach()
+                onward = admit(place, margin, active & (margin > 0))
+            else:
+                onward = active & forced[place].to(x.device)
             left = torch.where(active & ~onward, 1 - total, 0)
             mean = mean + (torch.where(onward, found, 0) + left)[:, None] * x
             remainder = remainder + left

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.api import Output, Target, Units
 from bench.errors import PlanError
-from targets.halting import HaltingScore, Run, Score, halt
+from targets.halting import Admit, HaltingScore, Run, Score, halt
 from targets.positions import Positions, dilate
 from targets.preact import Stem, Unit, build_blocks, form_for
 from targets.resnet import macs_of, require_one
@@ -71,6 +71,7 @@ class SACT(Target):
         "halted positions: the last convolutions at them, the first one where no position in reach is active, whole units where none is"
     )
     forks: ClassVar[bool] = True
+    admits: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "32": {"depth": 32},
         "110": {"depth": 110},
@@ -129,7 +130,8 @@ class SACT(Target):
         x, runs = self.stem(image), []
         for number in range(len(self.blocks)):
             units, scores = self._block(number)
-            x, run = halt(units, scores, x, self._forced(decisions, number), 1 - EPSILON, self._residual_at, self._score_at)
+            forced, admit = self._forced(decisions, number), self._admitting(number)
+            x, run = halt(units, scores, x, forced, 1 - EPSILON, self._residual_at, self._score_at, admit)
             runs.append(run)
         return self._output(self._head(x), runs)
 
@@ -151,7 +153,8 @@ class SACT(Target):
         x, runs = self.stem(images), []
         for number in range(len(self.blocks)):
             units, scores = self._block(number)
-            x, run = halt(units, scores, x, self._forced(decisions, number), 1 - EPSILON, _residual_whole, self._score_whole(number))
+            forced, admit = self._forced(decisions, number), self._admitting(number)
+            x, run = halt(units, scores, x, forced, 1 - EPSILON, _residual_whole, self._score_whole(number), admit)
             runs.append(run)
         return self._head(x), runs
 
@@ -171,6 +174,15 @@ class SACT(Target):
             return None
         gates = [gate for gate in self.gates if gate.block == number]
         return [decisions[:, gate.rows].view(len(decisions), max(1, gate.size), max(1, gate.size)) for gate in gates]
+
+    def _admitting(self, number: int) -> Admit:
+        """`admit` for the gated units of a block."""
+        gates = [gate for gate in self.gates if gate.block == number]
+
+        def admit(place: int, margins: Tensor, wanted: Tensor) -> Tensor:
+            return self.admit(gates[place].first, margins.flatten(1), wanted.flatten(1)).view_as(wanted)
+
+        return admit
 
     def _score_whole(self, number: int) -> Score:
         """Scores everywhere, read through the fork of the unit that they decide."""

@@ -47,6 +47,7 @@ class SDN(Target):
     follows = "Kaya et al., Shallow-Deep Networks, ICML 2019, and Hong et al., A Panda? No, It's a Sloth (DeepSloth), ICLR 2021"
     unit = "what lies behind an exit, up to and with the next one"
     skipped = "everything behind the exit that is taken, later exits included"
+    admits = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "resnet-56": {"backbone": "resnet-56"},
         "resnet-56-all": {"backbone": "resnet-56", "exits": "all"},
@@ -98,8 +99,7 @@ class SDN(Target):
         found = self.all_exits(images)
         on_the_way = found[:, :-1]
         margins = self._margins(on_the_way)
-        asked = margins.detach() > 0 if decisions is None else decisions.to(margins.device)
-        runs = asked.cumprod(1) > 0
+        runs = self._runs(margins) if decisions is None else decisions.to(margins.device).cumprod(1) > 0
         logits = found[torch.arange(len(found), device=found.device), first_sure(~runs)]
         if self.otherwise == "confident":
             logits = torch.where(runs.all(1, keepdim=True), self._surest(found), logits)
@@ -115,8 +115,10 @@ class SDN(Target):
                 return False
             at = len(found)
             found.append(self.heads[at](features))
-            runs = self._margins(found[-1]) > 0 if decisions is None else decisions[:, at]
-            return not bool(runs)
+            if decisions is not None:
+                return not bool(decisions[:, at])
+            margin = self._margins(found[-1])[:, None]
+            return not bool(self.admit(at, margin, margin > 0))
 
         last = self.backbone(image, visit)
         return self._left(found, last)
@@ -137,6 +139,14 @@ class SDN(Target):
 
         last = self.backbone(images, visit)
         return torch.stack([*found, last], 1).float() if images.dtype != torch.float64 else torch.stack([*found, last], 1)
+
+    def _runs(self, margins: Tensor) -> Tensor:
+        """(N, U) bool, what runs by the network's own rule: each stage if the one before it ran and its exit was not sure."""
+        runs, before = [], torch.ones(len(margins), 1, dtype=torch.bool, device=margins.device)
+        for at, margin in enumerate(margins.detach().split(1, 1)):
+            before = self.admit(at, margin, before & (margin > 0))
+            runs.append(before)
+        return torch.cat(runs, 1) if runs else before[:, :0]
 
     def _left(self, found: list[Tensor], last: Tensor | None) -> Output:
         """The output of one image, from the exits it reached and the last logits if it got there."""

@@ -46,6 +46,7 @@ class SkipNet(Backbone):
     unit = "a residual block behind the first one, for the whole image"
     skipped = "the convolutions of closed blocks; gates and the projections of shortcuts always run"
     forks: ClassVar[bool] = True
+    admits: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "38": {"depth": 38},
         "74": {"depth": 74},
@@ -135,7 +136,7 @@ class SkipNet(Backbone):
 
     def _rule(self, decisions: Tensor | None) -> Choose:
         if decisions is None:
-            return lambda unit, value: value.detach() > 0.5
+            return lambda unit, value: self.admit(unit, value[:, None] - 0.5, value.detach()[:, None] > 0.5)[:, 0]
         forced = decisions
         return lambda unit, value: forced[:, unit].to(value.device)
 

@@ -1,0 +1,47 @@
+"""How images are scored: one evaluation, or of a random target the mean over fresh draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench import judge
+from bench.api import Output, Target
+from bench.draws import seeded, seeds_of
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the judge saw of N images.
+
+    Attributes:
+        output: of the first draw, whose predictions and decisions stand in the rows.
+        macs: (N,) int64 on the CPU: executed MACs, of a random target the mean over its draws, rounded to the nearest.
+    """
+
+    output: Output
+    macs: Tensor
+
+
+def score(target: Target, images: Tensor, ids: Sequence[str], seed: int, what: str) -> Scored:
+    """Evaluate images as the judge does.
+
+    Args:
+        images: (N, C, H, W) in [0,1]. ids: of the images. seed: of the protocol.
+        what: names this look at the images ("clean", "adversarial" …); random targets draw anew for each.
+
+    Raises:
+        ContractBroken: an output is not as promised.
+    """
+    first, costs = None, []
+    for draw in range(target.draws):
+        with torch.no_grad(), seeded(target, seeds_of(ids, seed, what, draw)):
+            output = judge.checked(target(images), target, len(images))
+        costs.append(judge.priced(target, output.decisions))
+        first = output if draw == 0 else first
+    total = torch.stack(costs).sum(0)
+    assert first is not None
+    return Scored(first, (2 * total + target.draws) // (2 * target.draws))

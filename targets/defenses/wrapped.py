@@ -1,0 +1,103 @@
+"""What all defences share: a target around another one, which hands everything on that it does not change."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.api import ForkEdit, Governor, MaskGrad, Output, Target, Units
+
+
+class Wrapped(Target):
+    """A target that does what the one inside does.
+
+    Args:
+        inner: the network, or another defence.
+
+    Subclasses change images on their way in (`before`), decisions, units or cost. How gradients are taken, forks, seeds and a
+    governor reach the network inside; `undefended` is the network without any defence.
+    """
+
+    forks: ClassVar[bool] = False
+
+    def __init__(self, inner: Target) -> None:
+        super().__init__()
+        self.inner = inner
+        self.image_shape, self.classes = inner.image_shape, inner.classes
+        self.units: Units = inner.units
+        self.forks = inner.forks  # type: ignore[misc]
+        self.admits = inner.admits  # type: ignore[misc]
+        self.draws = inner.draws
+        self.overhead = 0
+
+    def before(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) what the network inside gets to see."""
+        return images
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        """Evaluate N images (N, C, H, W) in [0,1]."""
+        return self.inner(self.before(images), decisions)  # type: ignore[no-any-return]
+
+    def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
+        """Evaluate one image (1, C, H, W) and leave the work out."""
+        return self.inner.execute(self.before(image), decisions)
+
+    def macs(self, decisions: Tensor) -> Tensor:
+        """(N,) int64: of the network inside, and what the defence itself multiplies."""
+        return self.inner.macs(decisions) + self.overhead
+
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """Those of the network inside."""
+        return self.inner.extremes()
+
+    @property
+    def bound(self) -> int:
+        """That of the network inside, and what the defence itself multiplies."""
+        return self.inner.bound + self.overhead
+
+    @property
+    def undefended(self) -> Target:
+        """The network without any defence."""
+        return self.inner.undefended
+
+    def fork(self, x: Tensor, unit: int) -> tuple[Tensor, Tensor]:
+        """That of the network inside."""
+        return self.inner.fork(x, unit)
+
+
+def _handed_on(name: str, kind: Any) -> Any:
+    """A property that lives in the network inside (and, until there is one, nowhere)."""
+
+    def read(self: Wrapped) -> Any:
+        return getattr(self.inner, name)
+
+    def write(self: Wrapped, value: Any) -> None:
+        if "inner" in self._modules:
+            setattr(self.inner, name, value)
+
+    return property(read, write, doc=f"{kind}: of the network inside.")
+
+
+for _name, _kind in {
+    "mask_grad": MaskGrad,
+    "surrogate": bool,
+    "seeds": Tensor,
+    "governor": Governor,
+    "_fork_edit": ForkEdit,
+    "_fork_loss": int,
+}.items():
+    setattr(Wrapped, _name, _handed_on(_name, _kind))
+
+
+class StraightThrough(torch.autograd.Function):
+    """`value` in the forward pass; in the backward pass the gradient of `like`, or none (BPDA, Athalye et al., ICML 2018)."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, like: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        return None, grads[0]
