@@ -6,168 +6,26 @@ The board is the only thing that a report sees. Nothing here imports torch.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import __version__, stats
+from bench.doubts import doubted, shrinking
 from bench.errors import RunFolderError
 from bench.plan import entry_label
 from bench.ranking import Contender, rank
 from bench.rows import ImageRow, Rows, UnitRow, read_units, unpacked
-from bench.stats import UNDEFINED, Estimate
+from bench.stats import UNDEFINED
 from bench.store import CellFolder, RunFolder, read_json
+from bench.table import Board, BoardCell, TargetStanding, Transferred
 from bench.threat import parse_threat
 from bench.transfer import read_transfer
 
-
-@dataclass(frozen=True)
-class BoardCell:
-    """One (target, defence, attack) of the board.
-
-    Attributes:
-        key: sha256 of the resolved inputs, hex.
-        target, defense, attack: labels as shown (`defense` is "" for none).
-        inputs: the resolved document: protocol, target, defense, attack with all parameters, weights digest, versions.
-        status: ok, skipped, invalid, failed, timeout, oom or missing; reason: why, where it is not ok.
-        control: whether the attack is a control (identity, noise, contrast …), which is ranked with nobody.
-        flags: short words such as "left-threat", "near-threshold", "few-images".
-        n: images.
-        classes: class names, where the data set has them.
-        floor, ceiling: MACs; clean_macs, adversarial_macs, float_macs: means.
-        recovery: (adversarial - clean) / (ceiling - clean), ratio of means; float_recovery: of the float images.
-        clean_efficacy, adversarial_efficacy: area under the curve of images finished by cost (`bench.stats.efficacy`).
-        mean_recovery: mean of per-image ratios; block_recovery: the block-count ratio of the original code.
-        clean_saving, surviving_saving: 1 - macs / ceiling.
-        clean_accuracy, adversarial_accuracy, agreement: shares.
-        psnr (mean dB), pooled_psnr (dB of the mean squared error), ssim, l2, linf: of the saved images.
-        jpeg_recovery: of the saved image after a JPEG round trip of quality 90.
-        flip_rate: share of the units open at one evaluation of the attack that were closed at the next.
-        evaluations: mean forward-equivalents used.
-        combination: of an ensemble: "budget" in all, "members" with label, key, wins and evaluations, "left_out" with reasons. fit: of an
-            attack that learnt something first: "images" and "evaluations" of that.
-        series: the attack's label without what a sweep put into it.
-        attack_rank: rank of the attack on this target, 1 is strongest; rows not significantly different share one; None if unranked.
-        units: the target's units. environment: versions, device class, threads. command: what reproduces the cell.
-        rows: loads the images (lazy).
-    """
-
-    key: str
-    target: str
-    defense: str
-    attack: str
-    inputs: Mapping[str, Any]
-    status: str
-    reason: str = ""
-    control: bool = False
-    flags: tuple[str, ...] = ()
-    n: int = 0
-    classes: tuple[str, ...] = ()
-    floor: int | None = None
-    ceiling: int | None = None
-    clean_macs: float | None = None
-    adversarial_macs: float | None = None
-    float_macs: float | None = None
-    recovery: Estimate = UNDEFINED
-    float_recovery: Estimate = UNDEFINED
-    jpeg_recovery: Estimate = UNDEFINED
-    mean_recovery: Estimate = UNDEFINED
-    block_recovery: float | None = None
-    clean_saving: Estimate = UNDEFINED
-    surviving_saving: Estimate = UNDEFINED
-    clean_efficacy: Estimate = UNDEFINED
-    adversarial_efficacy: Estimate = UNDEFINED
-    clean_accuracy: Estimate = UNDEFINED
-    adversarial_accuracy: Estimate = UNDEFINED
-    agreement: Estimate = UNDEFINED
-    psnr: float | None = None
-    pooled_psnr: float | None = None
-    ssim: float | None = None
-    l2: float | None = None
-    linf: int | None = None
-    flip_rate: float | None = None
-    evaluations: float | None = None
-    attack_rank: int | None = None
-    series: str = ""
-    combination: Mapping[str, Any] = field(default_factory=dict)
-    fit: Mapping[str, Any] = field(default_factory=dict)
-    units: tuple[UnitRow, ...] = ()
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    command: str = ""
-    rows: Callable[[], Sequence[ImageRow]] = field(default=lambda: (), repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class TargetStanding:
-    """A (target, defence) of the board, ranked by the saving that survives the strongest attack on it.
-
-    Attributes:
-        rank: 1 is most robust; shared where the paired difference is not significant; None if unranked.
-        strongest: label of the strongest attack, None where no attack ran.
-        surviving_saving: 1 - adversarial / ceiling under that attack.
-        clean_saving, clean_accuracy, adversarial_accuracy, recovery, psnr: as in the strongest attack's cell.
-    """
-
-    target: str
-    defense: str
-    rank: int | None
-    strongest: str | None
-    surviving_saving: Estimate
-    clean_saving: Estimate
-    clean_accuracy: Estimate
-    adversarial_accuracy: Estimate
-    recovery: Estimate
-    psnr: float | None
-
-
-@dataclass(frozen=True)
-class Transferred:
-    """The saved images of one target, evaluated on another.
-
-    Attributes:
-        source, attack: whose images, and what made them. victim: who evaluated them.
-        recovery: of the victim's own saving; macs: mean executed.
-    """
-
-    source: str
-    attack: str
-    victim: str
-    recovery: Estimate
-    macs: float
-
-
-@dataclass(frozen=True)
-class Board:
-    """All cells of one protocol.
-
-    Attributes:
-        name: of the run; protocol: the resolved protocol (dataset, images, batch, threat, budget, seed …).
-        plan: the resolved plan document. command: what reproduces the run.
-        dataset: name as shown; dataset_note: "for trying, not for claims" and such, may be empty; credits: lines to show with the pictures.
-        preliminary: fewer than 100 images.
-        ranked: whether attacks are ranked (only under a ball).
-        intervals: one sentence naming level, method and n. version: of gatebench.
-        cells: in plan order. standings: best first. transfers: of every pair of targets, where `gatebench transfer` was run.
-    """
-
-    name: str
-    protocol: Mapping[str, Any]
-    plan: Mapping[str, Any]
-    command: str
-    dataset: str
-    dataset_note: str
-    credits: tuple[str, ...]
-    preliminary: bool
-    ranked: bool
-    intervals: str
-    version: str
-    cells: tuple[BoardCell, ...]
-    standings: tuple[TargetStanding, ...]
-    transfers: tuple[Transferred, ...] = ()
-
+__all__ = ["Board", "BoardCell", "ImageRow", "TargetStanding", "Transferred", "UnitRow", "load_boards"]
 
 UNDEFINED_BELOW = 0.01
 """Recovery is undefined where the reserve, ceiling - clean, is under this share of the ceiling."""
@@ -191,7 +49,7 @@ def load_boards(run: str | Path) -> list[Board]:
     """
     folder = RunFolder(Path(run))
     plan = folder.plan()
-    return [_board(folder, plan, number) for number in range(len(plan["boards"]))]
+    return shrinking([_board(folder, plan, number) for number in range(len(plan["boards"]))])
 
 
 def _board(folder: RunFolder, plan: Mapping[str, Any], number: int) -> Board:
@@ -199,7 +57,8 @@ def _board(folder: RunFolder, plan: Mapping[str, Any], number: int) -> Board:
     protocol = document["protocol"]
     loaded = [_cell(folder, plan, protocol, entry) for entry in document["cells"]]
     ranked = protocol["threat"] != "none"
-    cells, standings = _ranked([cell for cell, _ in loaded], [scores for _, scores in loaded], ranked)
+    flagged = doubted([cell for cell, _ in loaded])
+    cells, standings = _ranked(flagged, [scores for _, scores in loaded], ranked)
     described = next((found for entry in document["cells"] if (found := _description(folder.cell(entry["key"])))), {})
     dataset = described.get("dataset", {"name": protocol["dataset"], "note": "", "credits": []})
     n = max((cell.n for cell in cells), default=0)
@@ -227,10 +86,10 @@ def _transfers(
     """What `gatebench transfer` wrote, against each victim's own clean images."""
     known: dict[str, tuple[int, dict[str, float]]] = {}
     for cell, scores in zip(cells, columns, strict=True):
-        if scores is not None and cell.ceiling is not None:
+        if scores is not None and cell.reference is not None:
             name = f"{cell.target} + {cell.defense}" if cell.defense else cell.target
             known.setdefault(
-                name, (cell.ceiling, dict(zip(scores["id"].tolist(), scores["clean_macs"].astype(float).tolist(), strict=True)))
+                name, (cell.reference, dict(zip(scores["id"].tolist(), scores["clean_macs"].astype(float).tolist(), strict=True)))
             )
     found = []
     for pair in read_transfer(folder, number):
@@ -288,6 +147,7 @@ def _cell(
         environment=sealed["environment"],
         combination=sealed.get("combination", {}),
         fit=sealed.get("fit", {}),
+        sees=_sees(entry, sealed),
     )
     if sealed["status"] != "ok":
         return cell, None
@@ -305,15 +165,23 @@ def _cell(
     return replace(cell, rows=Rows(store, len(units))), columns
 
 
+def _sees(entry: Mapping[str, Any], sealed: Mapping[str, Any]) -> str:
+    """What an attack knew; one that never took a gradient saw executed MACs at most."""
+    if entry["attack"]["params"].get("knows") == "network":
+        return "network"
+    return "gates" if sealed["aggregates"].get("backwards", 0) or entry["attack"]["control"] else "macs"
+
+
 def _measured(cell: BoardCell, described: Mapping[str, Any], columns: Mapping[str, stats.Array], units: tuple[UnitRow, ...]) -> BoardCell:
     n = len(columns["label"])
     weights = stats.resamples(n)
     floor, ceiling = int(described["floor"]), int(described["ceiling"])
+    reference = int(described.get("reference", ceiling))
     clean, adversarial, unrounded, reloaded, held, flipped = (
         columns[name].astype(np.float64) for name in ("clean_macs", "adversarial_macs", "float_macs", "jpeg_macs", "held", "flipped")
     )
-    reserve = ceiling - clean
-    defined = reserve.mean() >= UNDEFINED_BELOW * ceiling
+    reserve = reference - clean
+    defined = reserve.mean() >= UNDEFINED_BELOW * reference
     some = reserve > 0
     blocks = len(units) - columns["clean_decisions"].mean()
     return replace(
@@ -322,6 +190,7 @@ def _measured(cell: BoardCell, described: Mapping[str, Any], columns: Mapping[st
         classes=tuple(described["classes"]),
         floor=floor,
         ceiling=ceiling,
+        reference=reference,
         clean_macs=float(clean.mean()),
         adversarial_macs=float(adversarial.mean()),
         float_macs=float(unrounded.mean()),
@@ -333,8 +202,8 @@ def _measured(cell: BoardCell, described: Mapping[str, Any], columns: Mapping[st
             stats.mean_estimate((adversarial - clean)[some] / reserve[some], stats.resamples(int(some.sum()))) if defined else UNDEFINED
         ),
         block_recovery=float((columns["adversarial_decisions"] - columns["clean_decisions"]).mean() / blocks) if blocks > 0 else None,
-        clean_saving=stats.mean_estimate(1 - clean / ceiling, weights),
-        surviving_saving=stats.mean_estimate(1 - adversarial / ceiling, weights),
+        clean_saving=stats.mean_estimate(1 - clean / reference, weights),
+        surviving_saving=stats.mean_estimate(1 - adversarial / reference, weights),
         clean_efficacy=stats.mean_estimate(stats.efficacy(clean, floor, ceiling), weights) if floor < ceiling else UNDEFINED,
         adversarial_efficacy=stats.mean_estimate(stats.efficacy(adversarial, floor, ceiling), weights) if floor < ceiling else UNDEFINED,
         clean_accuracy=stats.share_estimate(columns["clean_prediction"] == columns["label"], weights),
@@ -367,7 +236,7 @@ def _ranked(
         Contender(
             target=(cell.target, cell.defense),
             macs=None if found is None else found["adversarial_macs"],
-            ceiling=cell.ceiling or 1,
+            ceiling=cell.reference or 1,
             apart=cell.control or bool(cell.combination) or cell.recovery.value is None,
         )
         for cell, found in zip(cells, columns, strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import codec, cost, judge, registry, suspicion, weights
+from bench import codec, cost, judge, masking, registry, weights
 from bench.api import Attack, Defense, Job, Output, Skip, Target, image_generator
 from bench.data import Dataset, open_dataset, subset
 from bench.draws import seeded, seeds_of
@@ -21,7 +21,7 @@ from bench.fitting import fitted
 from bench.image import difference, psnr, squared_sum, ssim, to_float
 from bench.plan import Fit
 from bench.provenance import record
-from bench.scoring import Scored, score
+from bench.scoring import SCORING, Scored, score
 from bench.store import CellFolder, write_json
 from bench.threat import parse_threat
 from bench.view import TargetView
@@ -165,14 +165,20 @@ def open_cell(document: Mapping[str, Any], device: torch.device, root: str | Non
         "reference": target.undefended.ceiling,
         "bound": target.bound,
         "draws": target.draws,
+        "hard_masks": _hard_masks(document, target),
         "noise": {"logits": noise.logits, "margins": noise.margins},
         "classes": list(dataset.classes),
         "dataset": {"name": str(dataset), "note": dataset.note, "credits": list(dataset.credits)},
         "control": not bool(target.units.cost.numel()) or floor == ceiling,
         "units": _units_document(target),
-        "gradients": suspicion.gradients(target, images[:16]),
+        "gradients": masking.gradients(target, images[:16]),
     }
     return Opened(document, target, state, noise, attack, dataset, indices, device, description, root)
+
+
+def _hard_masks(document: Mapping[str, Any], target: Target) -> bool:
+    """Whether the defence switched off the straight-through masks that the network itself has."""
+    return bool(document["defense"]) and target.mask_grad == "none" and build_target(document["target"]).mask_grad == "ste"
 
 
 def _units_document(target: Target) -> dict[str, Any]:
@@ -236,10 +242,10 @@ def run_batch(
     clean = to_float(clean8).to(cell.device)
     ids = tuple(cell.dataset.ids[cell.indices[place]] for place in places)
 
-    def scored(images: Tensor, what: str) -> Scored:
-        return score(target, images.to(cell.device), ids, protocol["seed"], what)
+    def scored(images: Tensor) -> Scored:
+        return score(target, images.to(cell.device), ids, protocol["seed"])
 
-    before = scored(clean, "clean")
+    before = scored(clean)
     view = TargetView.of(target, clean, protocol["budget"], cell.attack.access, seeds_of(ids, protocol["seed"], "attack"))
     job = Job(threat, protocol["budget"], ids, protocol["seed"], learnt or {}, lambda done, total: progress(done / max(total, 1)))
     handed, labels = clean.clone(), before.output.logits.argmax(1)
@@ -253,9 +259,9 @@ def run_batch(
         raise ContractBroken(f"{name} edited the clean images in place")
     judge.unchanged(target, cell.state, name)
     ruled = judge.verdict(adversarial, clean8, threat)
-    unrounded = scored(ruled.projected, "float")
-    after = scored(to_float(ruled.saved), "adversarial")
-    reloaded = scored(to_float(codec.through_jpeg(ruled.saved)), "jpeg")
+    unrounded = scored(ruled.projected)
+    after = scored(to_float(ruled.saved))
+    reloaded = scored(to_float(codec.through_jpeg(ruled.saved)))
     rows = _rows(cell, places, ids, clean8, ruled, before, unrounded, after, reloaded, view)
     every = max(len(cell.indices) // protocol["audit"], 1)
     kept = rows[: len(dict.fromkeys(places))]
@@ -272,7 +278,7 @@ def _audit(cell: Opened, row: dict[str, Any], which: str, image: Tensor, seen: O
 
     Of a random target that is its first draw; its MACs in the row are a mean over draws and stay.
     """
-    with seeded(cell.target, seeds_of([row["id"]], cell.document["protocol"]["seed"], which)):
+    with seeded(cell.target, seeds_of([row["id"]], cell.document["protocol"]["seed"], SCORING)):
         result = cost.audit(cell.target, to_float(image).to(cell.device))
     ran = judge.checked(result.output, cell.target, 1)
     differ = (ran.decisions != seen.decisions)[0]

@@ -76,7 +76,7 @@ def combine(run: RunFolder, key: str, entry: Entry, entries: Mapping[str, Entry]
     folder.write_shard(0, len(rows) - 1, rows, {**record, "sources": sources(entry)})
     wins = [winners.count(place) for place in range(len(members))]
     means = {member.key: _mean(table, "adversarial_macs") for member, table in zip(members, tables, strict=True)}
-    reserve = int(description["ceiling"]) - _mean(rows, "clean_macs")
+    reserve = int(description.get("reference", description["ceiling"])) - _mean(rows, "clean_macs")
     leads = suspicion.black_box_leads(means, [member.key for member in members if member.black_box], reserve)
     combination = {
         "budget": len(members) * int(entry["protocol"]["budget"]),
@@ -85,6 +85,7 @@ def combine(run: RunFolder, key: str, entry: Entry, entries: Mapping[str, Entry]
             for member, won, table in zip(members, wins, tables, strict=True)
         ],
         "left_out": left_out,
+        "adaptive": _adaptive(entry, description),
         "winner": list(winners),
     }
     flags = sorted({flag for member in members for flag in member.sealed["flags"] if flag == "not-converged"})
@@ -138,6 +139,20 @@ def _one_after_the_other(candidates: Sequence[Mapping[str, Any]]) -> list[dict[s
         before += candidate["evaluations"]
     rises = [point for i, point in enumerate(points) if i == 0 or point["macs"] > points[i - 1]["macs"]]
     return points if len(points) <= _TRACE_POINTS else [*rises[: _TRACE_POINTS - 1], points[-1]]
+
+
+def _adaptive(entry: Entry, description: Mapping[str, Any]) -> list[str]:
+    """What the members did about the defence, in words; nothing where there is none."""
+    if not entry["defense"]:
+        return []
+    found = ["gradients are taken end to end, through the defence"]
+    if description.get("gradients", {}).get("without_surrogates", 0) > description.get("gradients", {}).get("zero", 0):
+        found.append("a stage without a gradient passes its surrogate's on (BPDA)")
+    if description.get("draws", 1) > 1:
+        found.append("looks and gradients are averaged over draws of their own (EOT), scores over fresh ones")
+    if "monitor" in description["units"]["kind"]:
+        found.append("the monitor's fallback counts as a unit to be opened, its score as the margin (joint loss)")
+    return found
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:

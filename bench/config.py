@@ -51,6 +51,7 @@ class _Resolver:
         self.place = place
         self.lines = lines
         self.problems: list[str] = []
+        self.implied: set[str] = set()
 
     def plan(self, source: str) -> Plan:
         document = self._document()
@@ -81,11 +82,16 @@ class _Resolver:
                 for target in targets
                 for defense in [None, *defenses]
                 for attack in attacks
+                if defense is not None or not self._about_defenses(attack, defenses)
             )
             for protocol in protocols
         )
         pages = {name: value for name, value in (("paper", document.paper), ("audits", document.audits)) if value}
         return Plan(source, boards, options, pages)
+
+    def _about_defenses(self, attack: Component, defenses: Sequence[Component]) -> bool:
+        """Whether an attack that ignores defences has no row of its own on a bare network: its twin that ignores none is the same."""
+        return attack.params.get("knows") == "network" and (bool(defenses) or attack.label in self.implied)
 
     def _problem(self, path: str, message: str) -> None:
         problem = f"{self.place}{self.lines.of(path)}: {message if message.startswith(path) else f'{path}: {message}'}"
@@ -286,6 +292,7 @@ class _Resolver:
                 if repr(made.identity()) not in known:
                     known[repr(made.identity())] = made
                     found.append((where, made))
+                    self.implied.add(made.label)
                 members.append(known[repr(made.identity())])
             found.append((where, replace(component, members=tuple(members)) if members else component))
         return found

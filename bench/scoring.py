@@ -12,6 +12,9 @@ from bench import judge
 from bench.api import Output, Target
 from bench.draws import seeded, seeds_of
 
+SCORING = "score"
+"""What the judge's seeds are for; attacks draw from others."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -26,19 +29,20 @@ class Scored:
     macs: Tensor
 
 
-def score(target: Target, images: Tensor, ids: Sequence[str], seed: int, what: str) -> Scored:
+def score(target: Target, images: Tensor, ids: Sequence[str], seed: int) -> Scored:
     """Evaluate images as the judge does.
 
     Args:
         images: (N, C, H, W) in [0,1]. ids: of the images. seed: of the protocol.
-        what: names this look at the images ("clean", "adversarial" …); random targets draw anew for each.
+
+    A random target draws the same for an image before and after an attack: the difference is the attack's, and none of it luck.
 
     Raises:
         ContractBroken: an output is not as promised.
     """
     first, costs = None, []
     for draw in range(target.draws):
-        with torch.no_grad(), seeded(target, seeds_of(ids, seed, what, draw)):
+        with torch.no_grad(), seeded(target, seeds_of(ids, seed, SCORING, draw)):
             output = judge.checked(target(images), target, len(images))
         costs.append(judge.priced(target, output.decisions))
         first = output if draw == 0 else first

@@ -80,9 +80,11 @@ def _flags(folder: CellFolder, aggregates: Mapping[str, Any], budget: int, *, co
     if aggregates["near_threshold"]:
         flags.append("near-threshold")
     description = read_json(folder.path / "target.json") if (folder.path / "target.json").is_file() else {}
-    flags += suspicion.of_target(description.get("gradients", {}))
+    flags += suspicion.of_target(description)
     if not combined and "ceiling" in description and aggregates["backwards"]:
         table = folder.table(["trace", "clean_macs"])
-        if suspicion.still_rising(table["trace"].to_pylist(), table["clean_macs"].to_pylist(), budget, int(description["ceiling"])):
+        if suspicion.still_rising(
+            table["trace"].to_pylist(), table["clean_macs"].to_pylist(), budget, int(description.get("reference", description["ceiling"]))
+        ):
             flags.append("not-converged")
     return flags

@@ -7,12 +7,8 @@ flagged but invalid (`bench.judge.probe`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-import torch
-from torch import Tensor
-
-from bench.api import Target
 
 SATURATED_BEYOND = 20.0
 """|logit margin| from which a sigmoid has no gradient left in single precision."""
@@ -22,28 +18,54 @@ AHEAD_BY = 0.002
 """Recovery by which a black box may lead the white boxes."""
 
 
-def gradients(target: Target, images: Tensor) -> dict[str, int]:
-    """Look at the gradient of missing units' margins, on a few clean images.
+def of_target(described: Mapping[str, Any]) -> list[str]:
+    """Flags from what a cell's target.json says: what `bench.masking` found, whether it draws, whether its defence hid its masks."""
+    found = described.get("gradients", {})
+    flags = [flag for name, flag in (("zero", "zero-gradient"), ("saturated", "saturated-gates")) if found.get(name)]
+    flags += ["randomised"] if described.get("draws", 1) > 1 else []
+    return flags + (["hard-masks"] if described.get("hard_masks") else [])
 
-    Returns:
-        "images" looked at that miss a unit, and how many of them have "zero" gradient and how many mostly "saturated" gates.
+
+@dataclass(frozen=True)
+class Seen:
+    """A cell as these checks see it.
+
+    Attributes:
+        macs: mean adversarial MACs. reserve: mean of the ceiling less clean MACs. blind: saw executed MACs alone. past: knew the
+            network, not its defence.
     """
-    inputs = images.detach().requires_grad_()
-    with torch.enable_grad():
-        output = target(inputs)
-        missing = torch.relu(-output.logit_margins).sum(1)
-        (grad,) = torch.autograd.grad(missing.sum(), inputs) if missing.requires_grad else (torch.zeros_like(inputs),)
-    asked = missing.detach() > 0
-    dead = asked & (grad.flatten(1).abs().amax(1) == 0)
-    bounded = target.units.low.isfinite() & target.units.high.isfinite()
-    logits = output.logit_margins.detach()[:, bounded.to(images.device)]
-    far = (logits.abs() > SATURATED_BEYOND).float().mean(1) > 0.5 if logits.shape[1] else torch.zeros_like(asked)
-    return {"images": int(asked.sum()), "zero": int(dead.sum()), "saturated": int((asked & far).sum())}
+
+    macs: float
+    reserve: float
+    blind: bool
+    past: bool
 
 
-def of_target(found: Mapping[str, int]) -> list[str]:
-    """Flags from what `gradients` found."""
-    return [flag for name, flag in (("zero", "zero-gradient"), ("saturated", "saturated-gates")) if found.get(name)]
+def of_group(cells: Sequence[Seen]) -> list[list[str]]:
+    """Flags of each of the attacks on one (target, defence): what those without gradients, or without knowledge of the defence, won
+    more than all the others."""
+    reserve = max((cell.reserve for cell in cells), default=0.0)
+    aware = [cell.macs for cell in cells if not cell.blind and not cell.past]
+    flags: list[list[str]] = [[] for _ in cells]
+    if not aware or reserve <= 0:
+        return flags
+    for flag, rivals in (
+        ("black-box-leads", [cell.macs for cell in cells if cell.blind]),
+        ("transfer-leads", [cell.macs for cell in cells if cell.past]),
+    ):
+        if rivals and (max(rivals) - max(aware)) / reserve > AHEAD_BY:
+            for cell, found in zip(cells, flags, strict=True):
+                if not cell.blind and not cell.past:
+                    found.append(flag)
+    return flags
+
+
+def shrinks(recoveries: Sequence[tuple[float, float]]) -> list[bool]:
+    """Of (radius, recovery) pairs, in the order given: whether a smaller radius recovered more, by more than a point.
+
+    A ball holds every smaller one, so a number that falls as it grows is the attack's failure, not the target's strength.
+    """
+    return [any(r < radius and won - recovery > RISING_BY for r, won in recoveries) for radius, recovery in recoveries]
 
 
 def still_rising(traces: Sequence[Sequence[Mapping[str, Any]]], clean: Sequence[int], budget: int, ceiling: int) -> bool:

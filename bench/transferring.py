@@ -116,6 +116,6 @@ def _macs(target: Target, rows: Sequence[Mapping[str, Any]], protocol: Mapping[s
         part = rows[start : start + batch]
         padded = [part[i % len(part)] for i in range(batch)]
         images = to_float(decoded([row["adversarial"]["bytes"] for row in padded])).to(device)
-        macs = score(target, images, [row["id"] for row in padded], protocol["seed"], "adversarial").macs
+        macs = score(target, images, [row["id"] for row in padded], protocol["seed"]).macs
         found += macs.tolist()[: len(part)]
     return found

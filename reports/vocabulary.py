@@ -38,6 +38,13 @@ _FLAGS = {
     "higher.",
     "black-box-leads": "The random search, which sees executed MACs alone, won more than every attack that sees gradients: a sign that "
     "gradients mislead here.",
+    "transfer-leads": "An attack that knows the network but not its defence won more than every attack that knows both: the defence "
+    "hides its gradient rather than its gates.",
+    "randomised": "The target draws at random. MACs are means over fresh draws; predictions and decisions are those of the first.",
+    "hard-masks": "The defence switched off the straight-through masks that the network has; an attack that takes masks as they are "
+    "given follows less of the gradient.",
+    "shrinks-with-radius": "The same attack recovered more inside a smaller ball. A larger ball holds the smaller one, so this number is "
+    "too low.",
     "non-finite": "The attack returned values that are no numbers; those images count as unchanged.",
 }
 
@@ -84,7 +91,11 @@ COLUMNS = (
     Column("rank", "Rank", "of the attack on this target, 1 is strongest; attacks that cannot be told apart share a rank"),
     Column("target", "Target", "the dynamic network, with its defence", numeric=False),
     Column("attack", "Attack", "with its label; controls are marked and ranked with nobody", numeric=False),
-    Column("recovery", "Recovery", "(adversarial − clean) / (ceiling − clean) in executed MACs, ratio of means over images"),
+    Column(
+        "recovery",
+        "Recovery",
+        "(adversarial − clean) / (ceiling − clean) in executed MACs, ratio of means over images; the ceiling is the undefended network's",
+    ),
     Column("float_recovery", "Float", "recovery of the float image that the attack returned, before it was saved with 8 bits"),
     Column("jpeg_recovery", "JPEG-90", "recovery of the saved image after one more save as JPEG of quality 90 and reload"),
     Column("adversarial_macs", "Adversarial MACs", "executed on the saved adversarial image, mean; multiply-accumulates, not FLOPs"),
@@ -114,6 +125,7 @@ READING = (
     (
         "Saving left",
         "What remains of the point of a dynamic network under attack: one minus adversarial MACs over the MACs of everything switched on. "
+        "Under a defence that is still the undefended network's: what a defence costs itself counts against it. "
         "Targets are ranked by it, under the strongest attack on each.",
     ),
     (

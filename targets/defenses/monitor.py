@@ -8,7 +8,8 @@ held-out clean images,
 one multiplication a unit. Above a threshold (a quantile of the held-out scores) the dynamic result is thrown away and everything is
 executed, so that an attacker cannot spoil the answer by the choice of units. What the first pass and the monitor cost is counted too.
 
-The pattern is hard, so its surrogate gradient is that of sigmoids of the logit margins. Running everything is work that can be left out,
+The pattern is hard, so its surrogate gradient is that of the logit margins, of those units alone that have not yet decided the way
+the loss wants them to. Running everything is work that can be left out,
 so it is a unit like any other, with a margin of score less threshold: an attack on margins attacks the monitor with the gates.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from bench.api import Defense, Output, Target, Units
 from bench.errors import PlanError
-from targets.defenses.wrapped import StraightThrough, Wrapped
+from targets.defenses.wrapped import Wrapped
 
 KIND = "monitor"
 """The kind of the unit that stands for running everything."""
@@ -38,7 +39,8 @@ class Monitored(Wrapped):
     Args:
         inner: with at least one unit. weight: (U,) and bias: () so that score = weight . decisions + bias. limit: () of the score.
 
-    The last unit is running everything; its margin is (score - limit) / scale, with the largest |weight| for scale.
+    The last unit is running everything; its margin is (score - limit) / sum |weight|, so that a loss on margins sees the monitor and all
+    gates together at one scale.
     """
 
     weight: Tensor
@@ -48,7 +50,7 @@ class Monitored(Wrapped):
         if not len(inner.units):
             raise PlanError("a monitor watches units, and this target has none")
         super().__init__(inner)
-        scale = float(weight.abs().max().clamp(min=1e-6))
+        scale = float(weight.abs().sum().clamp(min=1e-6))
         self.register_buffer("weight", (weight / scale).to(torch.float32)[None].clone())
         self.register_buffer("bias", torch.tensor([(bias - limit) / scale], dtype=torch.float32))
         self.overhead = len(inner.units) + 1
@@ -104,12 +106,28 @@ class Monitored(Wrapped):
         """The output with the monitor's unit added, and (N,) bool whether everything is run again."""
         pattern = seen.decisions.to(self.weight.dtype)
         if seen.logit_margins.requires_grad and self.surrogate:
-            pattern = StraightThrough.apply(pattern, seen.logit_margins.sigmoid().to(pattern.dtype))  # type: ignore[no-untyped-call]
+            pattern = _Pattern.apply(pattern, seen.logit_margins.to(pattern.dtype))  # type: ignore[no-untyped-call]
         margin = F.linear(pattern, self.weight, self.bias).to(seen.margins.dtype)
         again = margin.detach() > 0 if decisions is None else decisions[:, -1:].to(margin.device)
         margins, logits = (torch.cat([part, margin], 1) for part in (seen.margins, seen.logit_margins))
         output = Output(seen.logits, margins, logits, torch.cat([seen.decisions, again], 1), seen.exits)
         return output, again[:, 0]
+
+
+class _Pattern(torch.autograd.Function):
+    """Decisions, with the gradient of the logit margins where a decision is not yet what the loss would have it be."""
+
+    @staticmethod
+    def forward(ctx: Any, pattern: Tensor, logit_margins: Tensor) -> Tensor:
+        ctx.save_for_backward(pattern)
+        return pattern.view_as(pattern)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        (pattern,) = ctx.saved_tensors
+        (grad,) = grads
+        wants_open = grad < 0
+        return None, torch.where(wants_open == (pattern > 0), torch.zeros_like(grad), grad)
 
 
 def _with_fallback(units: Units, cost: int) -> Units:
