@@ -18,6 +18,9 @@ EXIT_CODES = {
     5: "the run folder is not there, is in use, or holds results of another plan or environment",
     6: "the disk refused a write; everything sealed before is intact",
     7: "a plugin does not keep its contract",
+    8: "`check` found that something got worse",
+    9: "`check`, `compare` or `baseline` refused: what is there cannot be compared",
+    10: "`verify` found results that do not hold",
     130: "stopped by Ctrl-C; the same command goes on where it stopped",
 }
 
@@ -83,6 +86,12 @@ class RunFolderError(GatebenchError):
     """The run folder is busy, or what lies in it does not belong to this plan or environment."""
 
     exit_code = 5
+
+
+class NotComparable(GatebenchError):
+    """Two results that were not measured alike, or one that is not whole."""
+
+    exit_code = 9
 
 
 class DiskError(GatebenchError):

@@ -122,27 +122,30 @@ def _normal_quantile(p: float) -> float:
     return NormalDist().inv_cdf(p)
 
 
-def sign_flip_p(differences: Array, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
-    """Two-sided p of a paired randomisation test: could the signs of the per-image differences as well be random?
+def sign_flip_p(differences: Array, permutations: int = PERMUTATIONS, seed: int = 0, *, one_sided: bool = False) -> float:
+    """p of a paired randomisation test: could the signs of the per-image differences as well be random?
 
-    Exact for at most 13 images that differ, otherwise Monte Carlo with the add-one rule (Phipson and Smyth 2010).
+    Exact for at most 13 images that differ, otherwise Monte Carlo with the add-one rule (Phipson and Smyth 2010), so never below
+    1 / (permutations + 1).
 
     Args:
-        differences: (n,) one number an image.
+        differences: (n,) one number an image. one_sided: against a positive mean only, instead of one of either sign.
     """
     d = differences[differences != 0].astype(np.float64)
     n = len(d)
     if n == 0:
         return 1.0
-    observed = abs(d.sum()) * (1 - 1e-12)
+    size = (lambda sums: sums) if one_sided else np.abs
+    total = float(size(d.sum()))
+    observed = total - 1e-12 * abs(total)
     if n <= 13:
         signs: Array = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float((np.abs(signs @ d) >= observed).mean())
+        return float((size(signs @ d) >= observed).mean())
     generator = np.random.Generator(np.random.PCG64([n, seed]))
     hits = 0
     for _ in range(0, permutations, 1000):
         signs = 1.0 - 2.0 * generator.integers(0, 2, size=(1000, n))
-        hits += int((np.abs(signs @ d) >= observed).sum())
+        hits += int((size(signs @ d) >= observed).sum())
     return (hits + 1) / (permutations + 1)
 
 

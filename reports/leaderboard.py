@@ -85,13 +85,11 @@ class Leaderboard:
 
     def files(self, boards: Sequence[Board], *, version: str) -> Iterator[File]:
         """Every file of the report, one after the other: (path inside the report, content)."""
-        template_folder = files("reports").joinpath("templates")
-        for asset in _ASSETS:
-            yield f"assets/{asset}", template_folder.joinpath(asset).read_bytes()
+        yield from assets()
         yield "assets/vega.js", vega_bundle()
         over_all = [sheet for sheet in (fronts_sheet(boards), rounding_sheet(boards)) if sheet is not None]
         for sheet in over_all:
-            yield from _sheet(sheet, folder="", root="", home=boards[0].name if len(boards) == 1 else "All boards", version=version)
+            yield from sheet_files(sheet, folder="", root="", home=boards[0].name if len(boards) == 1 else "All boards", version=version)
         if len(boards) == 1:
             yield from self._board(boards[0], folder="", more=over_all)
             return
@@ -121,7 +119,7 @@ class Leaderboard:
         for sheet in sheets:
             home = "All boards" if folder else board.name
             place = {"folder": folder, "root": "../" if folder else "", "home": home}
-            yield from _sheet(sheet, **place, version=board.version, board=board, linked=self.cells)
+            yield from sheet_files(sheet, **place, version=board.version, board=board, linked=self.cells)
         front, still = _chart("front", "front.svg", "Recovery against PSNR for every cell", charts.front(front_points(board.cells)))
         if still:
             yield f"{folder}front.svg", still
@@ -237,7 +235,14 @@ def _clean_values(value: Any) -> Any:
     return value
 
 
-def _sheet(
+def assets() -> Iterator[File]:
+    """What every page needs beside it."""
+    template_folder = files("reports").joinpath("templates")
+    for asset in _ASSETS:
+        yield f"assets/{asset}", template_folder.joinpath(asset).read_bytes()
+
+
+def sheet_files(
     sheet: Sheet, *, folder: str, root: str, home: str, version: str, board: Board | None = None, linked: bool = True
 ) -> Iterator[File]:
     """A page of sections, its pictures, and the still pictures of its charts beside it."""

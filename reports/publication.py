@@ -65,16 +65,17 @@ def _strips(cells: Sequence[BoardCell], shown: int) -> Iterator[Picture]:
     for number, cell in enumerate(cells):
         rows = list(cell.rows())[:shown]
         if number == 0:
-            yield from _strip([row.image for row in rows], "clean")
+            yield from strip([row.image for row in rows], "clean")
         if any(row.squared for row in rows):
-            yield from _strip([row.adversarial for row in rows], f"{cell.attack}{' (control)' if cell.control else ''}")
+            yield from strip([row.adversarial for row in rows], f"{cell.attack}{' (control)' if cell.control else ''}")
         else:
             unchanged.append(cell.attack)
     if unchanged and cells:
-        yield from _strip([row.image for row in list(cells[0].rows())[:shown]], f"unchanged: {', '.join(unchanged)}")
+        yield from strip([row.image for row in list(cells[0].rows())[:shown]], f"unchanged: {', '.join(unchanged)}")
 
 
-def _strip(pictures: Sequence[bytes], said: str) -> Iterator[Picture]:
+def strip(pictures: Sequence[bytes], said: str) -> Iterator[Picture]:
+    """PNG pictures of one size side by side as one; nothing where they cannot be read."""
     found = [one for data in pictures if (one := pixels(data)) is not None]
     if not found or len({one.shape for one in found}) > 1:
         return

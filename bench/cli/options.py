@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +33,27 @@ def plan_options(command: Command) -> Command:
     return command
 
 
+def run_options(command: Command) -> Command:
+    """The options of whatever runs a plan: PLAN's own, where the run lies, and how to go on."""
+    for add in (
+        click.option("--in-process", is_flag=True, help="No workers: everything in this process, for debuggers; deadlines do not hold."),
+        click.option("--keep", is_flag=True, help="Go on although finished shards were made in another environment."),
+        click.option("--fresh", is_flag=True, help="Throw away what is there and compute everything again."),
+        click.option("--data-root", type=click.Path(path_type=Path), help="Where the data set lies; enters no key and no result."),
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path, file_okay=False),
+            default=Path("runs"),
+            show_default=True,
+            help="Folder of all runs.",
+        ),
+        click.option("--name", metavar="NAME", help="Of the run; default: the protocol's plus six digits of the plan's hash."),
+        plan_options,
+    ):
+        command = add(command)
+    return command
+
+
 def read_plan(plan_source: str, only: Sequence[str], images: int | None, device: str | None, overrides: Sequence[str]) -> Plan:
     """The plan that the arguments of `plan_options` name."""
     from bench.config import load_plan
@@ -51,3 +73,23 @@ def command_line(plan_source: str, images: int | None, overrides: Sequence[str])
         if not override.startswith("run."):
             words += ["--set", override]
     return shlex.join(words)
+
+
+def emit(place: str | None, content: str | bytes) -> None:
+    """Write a document to a file, whole or not at all; "-" is the terminal."""
+    from bench.atomic import write_atomic
+
+    if place is None:
+        return
+    data = content.encode() if isinstance(content, str) else content
+    if place == "-":
+        click.echo(data.decode(), nl=False)
+    else:
+        write_atomic(Path(place), data)
+
+
+def as_json(document: Any) -> str:
+    """A document as the files of a run are written."""
+    import json
+
+    return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -9,22 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import command_line, plan_options, read_plan
+from bench.cli.options import command_line, read_plan, run_options
 
 if TYPE_CHECKING:
     from bench.run import Laid, Outcome
 
 
 @click.command()
-@plan_options
-@click.option("--name", metavar="NAME", help="Of the run; default: the protocol's plus six digits of the plan's hash.")
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True, help="Folder of all runs."
-)
-@click.option("--data-root", type=click.Path(path_type=Path), help="Where the data set lies; enters no key and no result.")
-@click.option("--fresh", is_flag=True, help="Throw away what is there and compute everything again.")
-@click.option("--keep", is_flag=True, help="Go on although finished shards were made in another environment.")
-@click.option("--in-process", is_flag=True, help="No workers: everything in this process, for debuggers; deadlines do not hold.")
+@run_options
 @click.option("--no-report", is_flag=True, help="Leave out the HTML pages.")
 def run(
     plan_source: str,
@@ -45,6 +37,27 @@ def run(
     What is there already is kept: a run that was stopped, killed or partly failed goes on with the same command. It ends with
     the table and the path of the page.
     """
+    done = carried_out(plan_source, only, images, device, overrides, name, out, data_root, fresh, keep, in_process)
+    if done is None:
+        return 130
+    _finish(*done, pages=not no_report)
+    return 0 if done[1].clean else 4
+
+
+def carried_out(
+    plan_source: str,
+    only: Sequence[str],
+    images: int | None,
+    device: str | None,
+    overrides: Sequence[str],
+    name: str | None,
+    out: Path,
+    data_root: Path | None,
+    fresh: bool,
+    keep: bool,
+    in_process: bool,
+) -> tuple[Laid, Outcome] | None:
+    """Run a plan to its end, with progress on the way; None if Ctrl-C stopped it, which was said."""
     from bench.cli.progress import make_display
     from bench.errors import PlanError
     from bench.run import Run, lay_out
@@ -59,12 +72,10 @@ def run(
     display = make_display(laid)
     try:
         with display:
-            outcome = work(display.prepared, display.listen)
+            return laid, work(display.prepared, display.listen)
     except KeyboardInterrupt:
         click.echo(f"\nstopped; everything finished is kept in {laid.folder.path}. The same command goes on from there.", err=True)
-        return 130
-    _finish(laid, outcome, pages=not no_report)
-    return 0 if outcome.clean else 4
+        return None
 
 
 def _checked(name: str) -> str:
@@ -93,6 +104,11 @@ def _finish(laid: Laid, outcome: Outcome, *, pages: bool) -> None:
         terminal.render(board, None)
     if page is not None:
         click.echo(f"page: {page}")
+    report_problems(laid, outcome)
+
+
+def report_problems(laid: Laid, outcome: Outcome) -> None:
+    """Say which cells have no numbers, and why."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for key, status in outcome.statuses.items():
         if status not in ("ok", "skipped"):

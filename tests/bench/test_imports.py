@@ -22,7 +22,8 @@ FLOORS = [
     {"params", "plan", "plan_file", "plan_schema", "judge", "view", "suspicion", "masking", "scoring", "seal"},
     {"fitting", "combine", "config", "cell", "ranking", "rows", "table", "doubts", "cards", "transfer"},
     {"transferring", "board", "run", "executors.local", "executors.worker"},
-    {"fronts", "testing", "training", "measuring"},
+    {"fronts", "testing", "training", "measuring", "baseline"},
+    {"regression", "comparing"},
     {"cli", "__main__"},
 ]
 """Modules of bench from the ground up; a module may import from its own floor and from those below."""
@@ -94,6 +95,8 @@ ALLOWED = {
         "bench.ranking",
         "bench.atomic",
         "bench.api",
+        "bench.regression",
+        "bench.comparing",
     },
 }
 

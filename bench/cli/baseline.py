@@ -1,0 +1,27 @@
+"""`gatebench baseline`: what a run measured, in one small file to be committed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("baseline.json"), show_default=True, help="File to write."
+)
+def baseline(run: str, out: Path) -> None:
+    """Write what RUN measured, image by image, as a baseline for `gatebench check`.
+
+    The file holds executed MACs and right answers of every image of every finished cell, what was run, and the environment; no pictures,
+    no time, no paths. The same run gives the same bytes. Commit it, and write it anew when a change is meant.
+    """
+    from bench.baseline import Baseline
+    from bench.run import find_run
+
+    found = Baseline.of_run(find_run(run))
+    found.write(out)
+    cells = sum(len(part.cells) for part in found.parts)
+    click.echo(f"{out}: {cells} cells, {sum(len(part.ids) for part in found.parts)} images, {out.stat().st_size / 1000:.0f} kB")

@@ -1,0 +1,54 @@
+"""`gatebench compare`: two runs side by side, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.cli.options import as_json, emit
+
+if TYPE_CHECKING:
+    from bench.comparing import Change
+
+
+@click.command()
+@click.argument("before", metavar="RUN")
+@click.argument("now", metavar="RUN")
+@click.option("--json", "json_file", metavar="FILE", help='Write everything as JSON; "-" is the terminal.')
+@click.option("--markdown", metavar="FILE", help='Write a table for a pull request; "-" is the terminal.')
+@click.option("--html", type=click.Path(path_type=Path, file_okay=False), help="Folder for a page with the images that changed most.")
+@click.option("--images", default=6, show_default=True, type=click.IntRange(1), help="Images of each cell on that page.")
+def compare(before: str, now: str, json_file: str | None, markdown: str | None, html: Path | None, images: int) -> None:
+    """Compare two runs image by image: which got dearer or cheaper under attack, and by how much.
+
+    Cells are matched by the labels of target, defence and attack; give a target the same `label` in both plans to compare other
+    weights. What has no counterpart, and what was measured otherwise, is named. Nothing is judged: that is `gatebench check`.
+    """
+    from bench.baseline import Baseline
+    from bench.comparing import compare as paired
+    from bench.comparing import saved_images
+    from bench.run import find_run
+    from reports import changes
+    from reports.comparison_page import comparison_files
+    from reports.site import write_site
+
+    folders = find_run(before), find_run(now)
+    names = (folders[0].name, folders[1].name)
+    if names[0] == names[1]:
+        names = (f"{names[0]} (first)", f"{names[1]} (second)")
+    found = paired(*(Baseline.of_run(folder, whole=False) for folder in folders))
+    rows, title = changes.change_rows(found), f"{names[1]} against {names[0]}"
+    if "-" not in (json_file, markdown):
+        changes.print_table(title, changes.CHANGES, rows, found.notes)
+    emit(json_file, as_json(found.document()))
+    if markdown:
+        emit(markdown, changes.markdown(title, changes.CHANGES, rows, found.notes))
+    if html:
+        write_site(
+            comparison_files(found, names, lambda change, ids: [saved_images(folder, change, ids) for folder in folders], shown=images),
+            html,
+        )
+        click.echo(f"page: {html / 'index.html'}", err="-" in (json_file, markdown))
