@@ -7,10 +7,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from bench.comparing import Comparison
 from bench.regression import Comparison as Held
@@ -57,21 +55,31 @@ def held_rows(verdict: Verdict) -> list[list[str]]:
     ]
 
 
-def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
-    """To the terminal."""
-    console = Console(highlight=False)
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
-    words = {"", "Cell", "Measure"}
-    for head in heads:
-        text = head in words
-        table.add_column(
-            head, justify="left" if text else "right", overflow="fold", no_wrap=not text, min_width=18 if head == "Cell" else None
+def change_lines(comparison: Comparison) -> list[str]:
+    """Two lines a cell, for the terminal."""
+    lines = []
+    for label, images, dearer, cheaper, cost, p, clean, accuracy in change_rows(comparison):
+        lines.append(label)
+        lines.append(
+            f"  {images} images, {dearer} dearer, {cheaper} cheaper; MACs {cost} points, p {p}; clean {clean}; accuracy {accuracy}"
         )
-    for row in rows:
-        table.add_row(*(escape(_plain(text).replace(" [", "\n[")) for text in row), style="bold red" if row[0] == "worse" else None)
-    console.print(table)
+    return lines
+
+
+def held_lines(verdict: Verdict) -> list[str]:
+    """One line a comparison, what got worse first."""
+    ordered = sorted(verdict.comparisons, key=lambda one: not one.failed)
+    return [f"{'WORSE' if one.failed else 'ok   '} {one.words}" for one in ordered]
+
+
+def tell(title: str, lines: Sequence[str], notes: Sequence[str]) -> None:
+    """To the terminal, long lines folded at words."""
+    console = Console(highlight=False)
+    console.print(escape(_plain(title)), style="bold")
+    for line in lines:
+        console.print(escape(_plain(line)), style="bold red" if line.startswith("WORSE") else None)
     for note in notes:
-        console.print(escape(_plain(note)))
+        console.print(escape(_plain(note)), style="yellow")
 
 
 def markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:

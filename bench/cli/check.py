@@ -96,9 +96,7 @@ def _show(verdict: Any, junit: str | None, json_file: str | None, markdown: str 
     from reports import changes
 
     if "-" not in (json_file, markdown):
-        shown = changes.held_rows(verdict)
-        worse = [row for row in shown if row[0] == "worse"]
-        changes.print_table("What got worse" if worse else "What was compared", changes.HELD, worse or shown, verdict.notes)
+        changes.tell("Held against the baseline", changes.held_lines(verdict), verdict.notes)
     emit(junit, changes.junit(verdict))
     emit(json_file, as_json(changes.verdict_document(verdict)))
     if markdown:

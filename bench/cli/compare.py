@@ -42,13 +42,14 @@ def compare(before: str, now: str, json_file: str | None, markdown: str | None, 
     found = paired(*(Baseline.of_run(folder, whole=False) for folder in folders))
     rows, title = changes.change_rows(found), f"{names[1]} against {names[0]}"
     if "-" not in (json_file, markdown):
-        changes.print_table(title, changes.CHANGES, rows, found.notes)
+        changes.tell(title, changes.change_lines(found), found.notes)
     emit(json_file, as_json(found.document()))
     if markdown:
         emit(markdown, changes.markdown(title, changes.CHANGES, rows, found.notes))
     if html:
-        write_site(
-            comparison_files(found, names, lambda change, ids: [saved_images(folder, change, ids) for folder in folders], shown=images),
-            html,
-        )
+
+        def pictures(change: Change, ids: Sequence[str]) -> list[dict[str, tuple[bytes, bytes]]]:
+            return [saved_images(folder, change, ids) for folder in folders]
+
+        write_site(comparison_files(found, names, pictures, shown=images), html)
         click.echo(f"page: {html / 'index.html'}", err="-" in (json_file, markdown))
