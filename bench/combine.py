@@ -69,7 +69,7 @@ def combine(run: RunFolder, key: str, entry: Entry, entries: Mapping[str, Entry]
         seal(folder, inputs, "skipped", "none of its members supports this target under this threat")
         return "skipped", "none of its members supports this target under this threat"
     tables = [member.folder.table().to_pylist() for member in members]
-    rows, winners = zip(*(_strongest(candidates) for candidates in zip(*tables, strict=True)), strict=True)
+    rows, winners = zip(*(strongest(candidates) for candidates in zip(*tables, strict=True)), strict=True)
     description = read_json(members[0].folder.path / "target.json")
     write_json(folder.path / "target.json", description)
     record = {name: value for name, value in members[0].folder.shards()[0].record.items() if name not in ("key", "schema")}
@@ -119,7 +119,7 @@ def _members(
     return found, left_out, missing
 
 
-def _strongest(candidates: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], int]:
+def strongest(candidates: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], int]:
     """(the row of the ensemble, the place of the member that won) for one image."""
     best = max(range(len(candidates)), key=lambda i: (candidates[i]["adversarial_macs"], -candidates[i]["squared"], -i))
     row = dict(candidates[best])

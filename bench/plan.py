@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.keys import digest
-from bench.threat import Threat
+from bench.threat import Threat, parse_threat
 
 SCHEMA = 1
 """Version of plans and of what enters a cell's key."""
@@ -144,6 +144,24 @@ class Cell:
 def cell_label(target: str, defense: str, attack: str) -> str:
     """How a cell is called everywhere: `TARGET + DEFENCE / ATTACK`."""
     return f"{target} + {defense} / {attack}" if defense else f"{target} / {attack}"
+
+
+def component_of(document: Mapping[str, Any]) -> Component:
+    """A component from what `Component.document` stored."""
+    return Component(**{**document, "members": tuple(component_of(member) for member in document["members"])})
+
+
+def cell_of(entry: Mapping[str, Any]) -> Cell:
+    """A cell from its entry in plan.json, with its protocol."""
+    protocol = entry["protocol"]
+    terms = {**protocol, "threat": parse_threat(protocol["threat"]), "fit": Fit(**protocol["fit"])}
+    return Cell(
+        Protocol(**terms),
+        component_of(entry["target"]),
+        component_of(entry["attack"]),
+        component_of(entry["defense"]) if entry["defense"] else None,
+        entry["excluded"],
+    )
 
 
 def entry_label(entry: Mapping[str, Any]) -> str:

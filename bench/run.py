@@ -69,7 +69,7 @@ def lay_out(plan: Plan, out: Path, name: str | None, command: str, data_root: st
     document = plan.document()
     entries: dict[str, Mapping[str, Any]] = {}
     for board, cells in zip(document["boards"], plan.boards, strict=True):
-        board["subset"], board["dataset"] = subset_hash, dataset
+        board["subset"], board["dataset"], board["fit_subset"] = subset_hash, dataset, fit_hash
         for entry, cell in zip(board["cells"], cells, strict=True):
             entry["key"] = cell.key(f"{dataset} {subset_hash}", COST_MODEL, fit_hash)
             entries[entry["key"]] = {**entry, "protocol": board["protocol"]}

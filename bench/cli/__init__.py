@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": "Compare two runs image by image.",
     "baseline": "Write what a run measured as a baseline to commit.",
     "check": "Run a plan and hold it against a baseline; fails when something got worse.",
+    "verify": "Hold the results of a run against themselves; execute part of them again.",
     "train": "Train weights from a recipe.",
     "weights": "List, verify and import weights.",
     "plugin": "Test somebody's target or attack against its contract.",

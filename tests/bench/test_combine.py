@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from bench.board import load_boards
-from bench.combine import _one_after_the_other, _strongest, member_keys
+from bench.combine import _one_after_the_other, strongest, member_keys
 from bench.config import load_plan
 from bench.run import Run, lay_out
 from bench.seal import seal
@@ -76,7 +76,7 @@ def test_members_become_cells_and_what_the_plan_has_is_not_run_twice(finished):
     assert members == ["apgd-margin:sign", "apgd-margin:l2", "mine", "gradauto mask_grad=none", "deepsloth", "ilfo:ponder", "square"]
 
 
-def test_as_strong_as_the_strongest_member_image_by_image(finished):
+def test_as_strong_as_thestrongest_member_image_by_image(finished):
     _, laid = finished
     key, _ = cell_of(laid, "skipnet-20-budget", "autoenergy")
     whole = laid.folder.cell(key).table().to_pylist()
@@ -151,7 +151,7 @@ def test_most_macs_then_nearest_then_earliest():
         ([candidate(7, 9), candidate(7, 8), candidate(7, 8)], 1),
         ([candidate(7, 8), candidate(7, 8)], 0),
     ):
-        row, place = _strongest(found)
+        row, place = strongest(found)
         assert place == winner
         assert (row["evaluations"], row["held"], row["flipped"]) == (10 * len(found), 3 * len(found), len(found))
 

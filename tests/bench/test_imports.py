@@ -22,6 +22,7 @@ FLOORS = [
     {"params", "plan", "plan_file", "plan_schema", "judge", "view", "suspicion", "masking", "scoring", "seal"},
     {"fitting", "combine", "config", "cell", "ranking", "rows", "table", "doubts", "cards", "transfer"},
     {"transferring", "board", "run", "executors.local", "executors.worker"},
+    {"verifying", "latency"},
     {"fronts", "testing", "training", "measuring", "baseline"},
     {"regression", "comparing"},
     {"cli", "__main__"},

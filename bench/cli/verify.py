@@ -1,0 +1,75 @@
+"""`gatebench verify`: can a run folder be believed?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from bench.cli.options import as_json, emit
+
+
+@click.command()
+@click.argument("run")
+@click.option("--images", default=8, show_default=True, type=click.IntRange(1), help="Executed anew in each cell, chosen at random.")
+@click.option("--all", "everything", is_flag=True, help="Execute every image of every cell anew.")
+@click.option("--seed", type=int, help="Which images; default: from the digest of the plan, so that whoever made the run could not choose.")
+@click.option("--only", multiple=True, metavar="TEXT", help="Execute only cells with TEXT in their label; everything is read all the same.")
+@click.option("--data-root", type=click.Path(), help="Where the data set lies; clean images are held against it.")
+@click.option("--device", default="cpu", show_default=True, help="Where to execute: cpu, cuda, mps.")
+@click.option("--json", "json_file", metavar="FILE", help='Write what was found as JSON; "-" is the terminal.')
+def verify(
+    run: str,
+    images: int,
+    everything: bool,
+    seed: int | None,
+    only: Sequence[str],
+    data_root: str | None,
+    device: str,
+    json_file: str | None,
+) -> int:
+    """Hold the results in RUN against themselves, and execute a random part of them again.
+
+    \b
+    Of every cell: the key is made anew from the plan, digests and sums from the shards, distances from the pictures, ensembles from
+    their members; clean pictures are held against the data set. Then some images are evaluated again from the stored pictures:
+    predictions, decisions and MACs must be the same, as integers, and ptflops must count the same executions.
+
+    Exit code 10 when something does not hold. A difference where a margin lies within float noise (another device, another version of
+    torch) is a remark. What an attack did to find its images is not repeated.
+    """
+    from bench.provenance import deterministic, resolve_devices
+    from bench.run import find_run
+    from bench.store import RunFolder
+    from bench.verifying import verify as examine
+
+    folder = find_run(run)
+    deterministic(threads=1)
+    quiet = json_file == "-"
+    found = examine(
+        RunFolder(folder),
+        images=None if everything else images,
+        seed=seed,
+        only=only,
+        data_root=data_root,
+        device=str(resolve_devices(device)[0]),
+        tell=_progress(quiet),
+    )
+    for remark in found.remarks:
+        click.echo(f"remark: {remark}", err=quiet)
+    for problem in found.problems:
+        click.echo(f"WRONG: {problem}", err=quiet)
+    emit(json_file, as_json(found.document()))
+    looked = f"{found.cells} cells, {found.images} rows read, {found.executed} images executed anew, {found.counted} counted"
+    click.echo(f"verify: {looked}: {'everything holds' if found.holds else f'{len(found.problems)} things do not hold'}", err=quiet)
+    return 0 if found.holds else 10
+
+
+def _progress(quiet: bool):  # type: ignore[no-untyped-def]
+    """A status line on a terminal; nothing elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        return lambda line: None
+    return lambda line: console.print(line, end="\r", overflow="ellipsis", no_wrap=True, markup=False, highlight=False)
