@@ -38,6 +38,7 @@ class ToyTarget(Target):
     follows = "no paper; a toy for tests"
 
     forks = True
+    admits = True
 
     def __init__(self, *, seed: int = 0) -> None:
         super().__init__()
@@ -62,7 +63,7 @@ class ToyTarget(Target):
         for i, (block, gate) in enumerate(zip(self.blocks, self.gates, strict=True)):
             x, seen = self.fork(x, i)
             logit = gate(seen.mean((2, 3)) - 0.1)[:, 0]
-            on = logit > 0 if decisions is None else decisions[:, i]
+            on = self.admit(i, logit[:, None], logit[:, None] > 0)[:, 0] if decisions is None else decisions[:, i]
             mask = on.to(x.dtype)
             if self.mask_grad == "ste":
                 soft = torch.sigmoid(logit)
@@ -77,7 +78,7 @@ class ToyTarget(Target):
         logits, taken = [], []
         for i, (block, gate) in enumerate(zip(self.blocks, self.gates, strict=True)):
             logit = gate(x.mean((2, 3)) - 0.1)[:, 0]
-            on = logit > 0 if decisions is None else decisions[:, i]
+            on = self.admit(i, logit[:, None], logit[:, None] > 0)[:, 0] if decisions is None else decisions[:, i]
             if bool(on):
                 x = x + torch.relu(block(x))
             logits.append(logit)
@@ -127,6 +128,10 @@ def check_target(target: Target, images: Tensor | None = None) -> list[Finding]:
         (
             "a target that says it forks does: an edit sees every backward pass, and one that edits nothing changes nothing",
             lambda: _forked(target, pictures),
+        ),
+        (
+            "a target that says it admits does: a governor has the last word on every unit, in forward and in execute",
+            lambda: _governed(target, pictures),
         ),
         ("straight-through masks change no forward value", lambda: _mask_values(target, pictures)),
         ("evaluating changes no weight and no mode", lambda: judge.unchanged(target, state, "evaluating")),
@@ -286,6 +291,30 @@ def _forked(target: Target, images: Tensor) -> None:
     apart = float((plain - edited).abs().max())
     if apart > 1e-4 * max(1.0, float(plain.abs().max())):
         raise _NotKept(f"an edit that changes nothing changes the gradient by {apart:.3g}")
+
+
+def _governed(target: Target, images: Tensor) -> None:
+    """Admitting is how a budget cap holds units back while the network runs; a target that does not says so, and cannot be capped."""
+    if len(target.units) == 0 or not target.admits or target.floor == target.ceiling:
+        return
+    asked: list[int] = []
+
+    def refusing(first: int, margins: Tensor, wanted: Tensor) -> Tensor:
+        asked.append(first)
+        return torch.zeros_like(wanted)
+
+    with torch.no_grad():
+        wants = bool(target(images).decisions.any())
+        target.governor = refusing
+        try:
+            outputs = [target(images), target.execute(images[:1])]
+        finally:
+            target.governor = None
+    if wants and not asked:
+        raise _NotKept("it says that it admits, but no decision passes through admit")
+    for output in outputs:
+        if bool(output.decisions.any()):
+            raise _NotKept(f"{target.units.name[int(output.decisions.nonzero()[0, 1])]} ran though the governor held everything back")
 
 
 def _mask_values(target: Target, images: Tensor) -> None:

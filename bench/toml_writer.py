@@ -53,3 +53,21 @@ def dump_value(value: object) -> str:
 def _text(value: str) -> str:
     """A basic string: JSON's escapes are TOML's, but for DEL, which JSON leaves bare."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def dump_document(document: Mapping[str, object]) -> str:
+    """A document of plain keys, tables and lists of tables, such as a plan; what is deeper inside a table stands inline."""
+    plain, tables, lists = [], [], []
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            tables += ["", f"[{dump_key(key)}]", *_pairs(value)]
+        elif isinstance(value, Sequence) and value and all(isinstance(item, Mapping) for item in value):
+            for item in value:
+                lists += ["", f"[[{dump_key(key)}]]", *_pairs(item)]
+        else:
+            plain.append(f"{dump_key(key)} = {dump_value(value)}")
+    return "\n".join([*plain, *tables, *lists]) + "\n"
+
+
+def _pairs(table: Mapping[str, object]) -> list[str]:
+    return [f"{dump_key(key)} = {dump_value(value)}" for key, value in table.items() if value is not None]

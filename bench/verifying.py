@@ -87,7 +87,8 @@ def verify(
 
     Args:
         images: executed anew in each cell, clean and adversarial; None is all of them.
-        seed: which ones; by default from the plan's digest. only: parts of the labels of the cells to execute; the rest is read all the same.
+        seed: which ones; by default from the plan's digest.
+        only: parts of the labels of the cells to execute; the rest is read all the same.
         data_root: where the data set lies. device: where to execute. tell: hears of each cell.
     """
     plan = run.plan()
@@ -214,9 +215,8 @@ def _combined(cell: _Cell, entries: Mapping[str, Mapping[str, Any]], cells: Mapp
         best = strongest(candidates)[0]
         differ = [name for name in best if best[name] != row[name]]
         if differ:
-            found.problems.append(
-                f"{cell.label}: image {row['id']}: {differ[0]} is {_short(row[differ[0]])}, its strongest member has {_short(best[differ[0]])}"
-            )
+            values = f"{_short(row[differ[0]])}, its strongest member has {_short(best[differ[0]])}"
+            found.problems.append(f"{cell.label}: image {row['id']}: {differ[0]} is {values}")
             return
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "baseline": "Write what a run measured as a baseline to commit.",
     "check": "Run a plan and hold it against a baseline; fails when something got worse.",
     "verify": "Hold the results of a run against themselves; execute part of them again.",
+    "latency": "Time targets and their defences, side by side.",
     "train": "Train weights from a recipe.",
     "weights": "List, verify and import weights.",
     "plugin": "Test somebody's target or attack against its contract.",

@@ -148,13 +148,18 @@ class _Installed:
     """A governor in a target for the length of one evaluation."""
 
     def __init__(self, target: Target, governor: CapGovernor) -> None:
-        self.target, self.governor = target, governor
+        self.target, self.governor, self.before = target, governor, target.governor
 
     def __enter__(self) -> None:
-        self.target.governor = self.governor
+        self.target.governor = self.governor if self.before is None else self._both
 
     def __exit__(self, *_: object) -> None:
-        self.target.governor = None
+        self.target.governor = self.before
+
+    def _both(self, first: int, margins: Tensor, wanted: Tensor) -> Tensor:
+        """A governor that was there already is asked first."""
+        assert self.before is not None
+        return self.governor(first, margins, self.before(first, margins, wanted))
 
 
 def groups(units: Units) -> Iterator[slice]:

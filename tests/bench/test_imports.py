@@ -25,7 +25,7 @@ FLOORS = [
     {"verifying", "latency"},
     {"fronts", "testing", "training", "measuring", "baseline"},
     {"regression", "comparing"},
-    {"cli", "__main__"},
+    {"cli", "__main__", "pytest_plugin"},
 ]
 """Modules of bench from the ground up; a module may import from its own floor and from those below."""
 

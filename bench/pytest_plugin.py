@@ -1,0 +1,292 @@
+"""pytest plugin: attack a target from inside a test, and fail when its saving does not survive or gets worse.
+
+    def test_the_cap_holds(gatebench):
+        result = gatebench.run(target="skipnet-20-budget@digits-m", defense="cap", attack="gradauto", images=64, budget=60)
+        assert_saving_survives(result, at_least=0.30)
+        assert_no_regression(result, "baselines/cap.json")
+
+`gatebench.run` makes a plan of its arguments and runs it as `gatebench run` does, in this process; `gatebench.plan(FILE)` runs a
+plan of your own. Results are kept in pytest's cache: what was computed before, by the same plan and the same code, is not computed again,
+and under xdist workers that want the same run wait for each other. Nothing of torch is imported until a test asks for a run.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from bench.board import Board, BoardCell
+    from bench.stats import Estimate
+
+__all__ = ["Gatebench", "Result", "assert_no_regression", "assert_saving_survives", "gatebench"]
+
+WAIT = 1800
+"""Seconds that a worker waits for another one on the same run."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("gatebench", "energy attacks on dynamic neural networks")
+    group.addoption("--gatebench-images", type=int, metavar="N", help="Images of every run, whatever the test says; for a quick look.")
+    group.addoption("--gatebench-device", metavar="DEVICE", help='Where to compute: "cpu", "cuda" …; default: auto.')
+    group.addoption("--gatebench-data-root", metavar="FOLDER", help="Where data sets lie that do not come along.")
+    group.addoption("--gatebench-cache", metavar="FOLDER", help="Where runs are kept; default: in pytest's cache.")
+    group.addoption("--gatebench-update-baselines", action="store_true", help="Write baselines anew instead of comparing with them.")
+    parser.addini("gatebench_device", "Where to compute, where the command line says nothing.", default="auto")
+    parser.addini("gatebench_data_root", "Where data sets lie, where the command line says nothing.", default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gatebench: attacks a network; takes seconds to minutes (deselect with -m 'not gatebench')")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that use the fixture carry the marker."""
+    for item in items:
+        if "gatebench" in getattr(item, "fixturenames", ()):
+            item.add_marker("gatebench")
+
+
+@pytest.fixture(scope="session")
+def gatebench(request: pytest.FixtureRequest) -> Gatebench:
+    """Runs targets against attacks; see `Gatebench.run` and `Gatebench.plan`."""
+    config = request.config
+    chosen = config.getoption("--gatebench-cache")
+    folder = Path(chosen) if chosen else Path(config.cache.mkdir("gatebench"))
+    return Gatebench(
+        folder=folder,
+        images=config.getoption("--gatebench-images"),
+        device=config.getoption("--gatebench-device") or config.getini("gatebench_device"),
+        data_root=config.getoption("--gatebench-data-root") or config.getini("gatebench_data_root") or None,
+        update=bool(config.getoption("--gatebench-update-baselines")),
+    )
+
+
+@dataclass(frozen=True)
+class Gatebench:
+    """What the fixture hands to a test.
+
+    Attributes:
+        folder: where runs are kept. images: overrides every test's own number. device, data_root: as in `gatebench run`.
+        update: baselines are written instead of compared with.
+    """
+
+    folder: Path
+    images: int | None = None
+    device: str = "auto"
+    data_root: str | None = None
+    update: bool = False
+
+    def run(
+        self,
+        *,
+        target: str | Mapping[str, Any],
+        attack: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = "gradauto",
+        defense: str | Mapping[str, Any] | None = None,
+        dataset: str = "digits-m:test",
+        images: int = 100,
+        threat: str | Mapping[str, Any] | None = None,
+        budget: int = 60,
+        batch: int = 32,
+        seed: int = 0,
+    ) -> Result:
+        """Run one target, with its defence if there is one, against one or several attacks.
+
+        Args:
+            target: the name of weights ("skipnet-20-budget@digits-m"), or a table as in a plan ({"use": …, "weights": …, "params": …}).
+            attack, defense: a name ("gradauto", "jpeg"), with a preset ("gradmdm:clean"), or a table ({"use": …, "params": …}).
+            threat: as in a plan; {"norm": "psnr", "floor": 35} unless given.
+            dataset, images, budget, batch, seed: the protocol.
+
+        Raises:
+            PlanError: with all mistakes at once. DataError, WeightsError: something is missing.
+        """
+        from bench.toml_writer import dump_document
+
+        attacks = [attack] if isinstance(attack, str | Mapping) else list(attack)
+        protocol = {
+            "dataset": dataset,
+            "images": self.images or images,
+            "batch": batch,
+            "threat": {"norm": "psnr", "floor": 35} if threat is None else threat,
+            "budget": budget,
+            "seeds": [seed],
+            "audit": min(4, self.images or images),
+        }
+        document: dict[str, Any] = {
+            "schema": 1,
+            "protocol": protocol,
+            "target": [_target(target)],
+            "attack": [_table(one) for one in attacks],
+        }
+        if defense is not None:
+            document["defense"] = [_table(defense)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        from bench.keys import digest
+
+        path = self.folder / f"plan-{digest(json.loads(json.dumps(document)))[:16]}.toml"
+        from bench.atomic import write_atomic
+
+        write_atomic(path, dump_document(document).encode())
+        return self._carried_out(str(path), [], defended_only=defense is not None)
+
+    def plan(self, source: str | Path, *, overrides: Sequence[str] = ()) -> Result:
+        """Run a plan: a suite's name or a TOML file.
+
+        Args:
+            overrides: "protocol.budget=60" and the like.
+        """
+        images = [f"protocol.images={self.images}"] if self.images else []
+        return self._carried_out(str(source), [*overrides, *images], defended_only=False)
+
+    def _carried_out(self, source: str, overrides: Sequence[str], *, defended_only: bool) -> Result:
+        from dataclasses import replace
+
+        from bench.board import load_boards
+        from bench.config import load_plan
+        from bench.errors import GatebenchError, RunFolderError
+        from bench.provenance import deterministic
+        from bench.run import Run, lay_out
+
+        deterministic(threads=1)
+        plan = load_plan(source, overrides=[*overrides, f'run.device="{self.device}"'])
+        if defended_only:
+            boards = tuple(tuple(cell for cell in board if cell.defense is not None) for board in plan.boards)
+            plan = replace(plan, boards=boards)
+        name = f"run-{plan.digest[:16]}"
+        began = time.monotonic()
+        while True:
+            laid = lay_out(plan, self.folder, name, f"gatebench run {Path(source).name}", self.data_root)
+            try:
+                outcome = Run(laid, data_root=self.data_root, in_process=True)(lambda tasks, there: None, lambda event: None)
+                break
+            except RunFolderError as error:
+                if "in use" in error.message and time.monotonic() - began < WAIT:
+                    time.sleep(0.5)
+                elif "made otherwise" in error.message:
+                    Run(laid, data_root=self.data_root, in_process=True, fresh=True)(lambda tasks, there: None, lambda event: None)
+                else:
+                    raise
+        if not outcome.clean:
+            wrong = [
+                f"{laid.entries[key]['target']['label']}: {status}, {(laid.folder.cell(key).sealed() or {}).get('reason', '')}"
+                for key, status in outcome.statuses.items()
+                if status not in ("ok", "skipped")
+            ]
+            raise GatebenchError(f"the run has cells without numbers: {'; '.join(wrong[:4])}")
+        return Result(outcome.folder, tuple(load_boards(outcome.folder)), self.update)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        folder: of the run, for `gatebench show`, `report`, `compare` and `verify`. boards: as reports see them.
+        update: baselines are written instead of compared with.
+    """
+
+    folder: Path
+    boards: tuple[Board, ...]
+    update: bool = False
+
+    @property
+    def cells(self) -> tuple[BoardCell, ...]:
+        """Every cell that has numbers."""
+        return tuple(cell for board in self.boards for cell in board.cells if cell.status == "ok")
+
+    @property
+    def strongest(self) -> BoardCell:
+        """The cell with the smallest surviving saving."""
+        if not self.cells:
+            raise ValueError("no cell of this run has numbers: every attack skipped this target")
+        return min(self.cells, key=lambda cell: cell.surviving_saving.value if cell.surviving_saving.value is not None else 1.0)
+
+    @property
+    def surviving_saving(self) -> Estimate:
+        """1 - MACs / undefended ceiling under the strongest attack, with its interval."""
+        return self.strongest.surviving_saving
+
+    @property
+    def clean_saving(self) -> Estimate:
+        """The same on clean images."""
+        return self.strongest.clean_saving
+
+    @property
+    def recovery(self) -> Estimate:
+        """Share of the clean saving that the strongest attack won back."""
+        return self.strongest.recovery
+
+    @property
+    def clean_accuracy(self) -> Estimate:
+        """Share of clean images classified rightly."""
+        return self.strongest.clean_accuracy
+
+
+def assert_saving_survives(result: Result, at_least: float, *, confidently: bool = False) -> None:
+    """Fail unless at least this share of the undefended ceiling is still saved under the strongest attack.
+
+    Args:
+        at_least: share, 0.2 is 20 %. confidently: the lower end of the interval must reach it, not the mean alone.
+    """
+    __tracebackhide__ = True
+    cell = result.strongest
+    saving = cell.surviving_saving
+    reached = saving.low if confidently else saving.value
+    if reached is None or reached < at_least:
+        name = f"{cell.target} + {cell.defense}" if cell.defense else cell.target
+        what = "the lower end of the interval of the surviving saving" if confidently else "the surviving saving"
+        pytest.fail(
+            f"{what} of {name} is {_percent(reached)}, below the {_percent(at_least)} asked for\n"
+            f"  under {cell.attack}: {_percent(saving.value)} [{_percent(saving.low)}, {_percent(saving.high)}] of {cell.n} images' MACs\n"
+            f"  on clean images: saving {_percent(cell.clean_saving.value)}, accuracy {_percent(cell.clean_accuracy.value)}\n"
+            f"  {cell.attack} won back {_percent(cell.recovery.value)} at {cell.psnr:.1f} dB\n"
+            f"  run: {result.folder}",
+            pytrace=False,
+        )
+
+
+def assert_no_regression(result: Result, baseline: str | Path, *, effects: Mapping[str, float] | None = None, alpha: float = 0.05) -> None:
+    """Fail when something got worse than the committed baseline, as `gatebench check` judges it.
+
+    Args:
+        baseline: the file; with --gatebench-update-baselines it is written instead. effects, alpha: as in `bench.regression.check`.
+
+    Raises:
+        NotComparable: the baseline was not measured like this run.
+    """
+    __tracebackhide__ = True
+    from bench.baseline import Baseline
+    from bench.regression import check
+
+    now = Baseline.of_run(result.folder)
+    if result.update:
+        Path(baseline).parent.mkdir(parents=True, exist_ok=True)
+        now.write(Path(baseline))
+        return
+    verdict = check(Baseline.read(Path(baseline)), now, effects=effects, alpha=alpha)
+    if not verdict.passed:
+        lines = [verdict.summary(), *(f"  {one.words}" for one in verdict.failures), *(f"  note: {note}" for note in verdict.notes)]
+        pytest.fail("\n".join([*lines, f"  run: {result.folder}"]), pytrace=False)
+
+
+def _percent(value: float | None) -> str:
+    return "undefined" if value is None else f"{100 * value:.1f} %"
+
+
+def _table(entry: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {"use": entry} if isinstance(entry, str) else dict(entry)
+
+
+def _target(entry: str | Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(entry, str):
+        return dict(entry)
+    from bench import weights
+
+    return {"use": weights.find(entry).target, "weights": entry}
