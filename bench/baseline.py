@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,58 +19,10 @@ from bench import __version__
 from bench.atomic import write_atomic
 from bench.errors import NotComparable
 from bench.keys import canonical, digest
-from bench.plan import entry_label
-from bench.stats import Array
+from bench.measured import Cell, Part, part_of_plan, part_of_run
 from bench.store import RunFolder, read_json
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One sealed cell; columns are (n,), in the order of the board's ids.
-
-    Attributes:
-        target, defense, attack: labels. inputs: resolved target, defence and attack. control: ranked with nobody.
-        reference: MACs of the undefended network with everything on. ceiling: of the target itself.
-        clean_macs, adversarial_macs: int64. clean_correct, adversarial_correct: bool.
-    """
-
-    target: str
-    defense: str
-    attack: str
-    inputs: Mapping[str, Any]
-    control: bool
-    reference: int
-    ceiling: int
-    clean_macs: Array
-    adversarial_macs: Array
-    clean_correct: Array
-    adversarial_correct: Array
-
-    @property
-    def who(self) -> tuple[str, str]:
-        """The target and its defence."""
-        return self.target, self.defense
-
-    @property
-    def label(self) -> str:
-        """How it is called in messages."""
-        return f"{self.defended} / {self.attack}"
-
-    @property
-    def defended(self) -> str:
-        """The target with its defence, in words."""
-        return f"{self.target} + {self.defense}" if self.defense else self.target
-
-
-@dataclass(frozen=True)
-class Part:
-    """The cells of one board. `protocol` holds data set, subset, threat, budget, batch, seed and fit; `ids` the images."""
-
-    protocol: Mapping[str, Any]
-    ids: tuple[str, ...]
-    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -98,35 +50,22 @@ class Baseline:
         """
         run = RunFolder(folder)
         plan = run.plan()
-        environment: Mapping[str, Any] = {}
-        problems: list[str] = []
-        parts = []
-        for board in plan["boards"]:
-            cells: list[Cell] = []
-            ids: tuple[str, ...] = ()
-            for entry in board["cells"]:
-                store = run.cell(entry["key"])
-                sealed = store.sealed()
-                status = "not finished" if sealed is None else sealed["status"]
-                if entry["excluded"] or status == "skipped":
-                    continue
-                if sealed is None or status != "ok":
-                    problems.append(f"{entry_label(entry)} is {status}")
-                    continue
-                if wrong := store.altered(sealed["shards"]):
-                    problems.append(f"{entry_label(entry)}: {wrong[0]} was changed after it was sealed")
-                    continue
-                table = store.table(["id", "label", "clean_prediction", "adversarial_prediction", "clean_macs", "adversarial_macs"])
-                found = {name: table[name].to_pylist() for name in table.column_names}
-                ids = ids or tuple(found["id"])
-                cells.append(_cell(entry, read_json(store.path / "target.json"), found))
-                environment = environment or {k: sealed["environment"].get(k) for k in ("device", "threads", "versions", "gatebench")}
-            protocol = {**board["protocol"], "dataset": board.get("dataset", board["protocol"]["dataset"]), "subset": board["subset"]}
-            parts.append(Part(protocol, ids, tuple(cells)))
-        if problems and whole:
-            raise NotComparable(f"{folder} is not whole: {'; '.join(problems[:4])}", hint="the command that made it finishes it")
+        parts = tuple(part_of_run(run, board) for board in plan["boards"])
+        if whole:
+            wrong = [f"{label} is {why}" for part in parts for label, why in part.left_out.items() if not why.startswith("skipped")]
+            if wrong:
+                shown = "; ".join(wrong[:4]) + (f"; and {len(wrong) - 4} more" if len(wrong) > 4 else "")
+                raise NotComparable(f"{folder} is not whole: {shown}", hint="the command that made it finishes it")
+        first = next((cell.key for part in parts for cell in part.cells), None)
+        made = (run.cell(first).sealed() or {}).get("environment", {}) if first else {}
+        environment = {name: made.get(name) for name in ("device", "threads", "versions", "gatebench")} if made else {}
         latency = folder / "latency.json"
-        return cls(plan["digest"], tuple(parts), environment, read_json(latency) if latency.is_file() else {})
+        return cls(plan["digest"], parts, environment, read_json(latency) if latency.is_file() else {})
+
+    @classmethod
+    def of_plan(cls, document: Mapping[str, Any]) -> Baseline:
+        """What a run will measure, from its plan.json: terms and cells, no numbers yet."""
+        return cls(document["digest"], tuple(part_of_plan(board) for board in document["boards"]))
 
     @classmethod
     def read(cls, path: Path) -> Baseline:
@@ -140,22 +79,24 @@ class Baseline:
         except FileNotFoundError as error:
             raise NotComparable(f"there is no baseline {path}", hint=f"'gatebench baseline RUN --out {path}' writes one") from error
         except (OSError, ValueError) as error:
-            raise NotComparable(f"{path} is no baseline: {error}") from error
+            raise NotComparable(
+                f"{path} is no baseline, or a damaged one: {error}", hint="take the committed one back, or write it anew"
+            ) from error
         if not isinstance(document, dict) or "sha256" not in document or "schema" not in document:
             raise NotComparable(f"{path} is no baseline of gatebench", hint="'gatebench baseline RUN' writes one")
-        if document["schema"] > SCHEMA:
+        if not isinstance(document["schema"], int) or document["schema"] > SCHEMA:
             raise NotComparable(
                 f"{path} has schema {document['schema']}, this gatebench reads up to {SCHEMA}", hint="upgrade gatebench to read it"
             )
         stated = document.pop("sha256")
-        if digest(document) != stated:
+        if _digest(document) != stated:
             raise NotComparable(
                 f"{path} was altered after it was written: its content does not have the digest it states",
                 hint="write it anew with 'gatebench baseline RUN', or take the committed one back",
             )
         try:
             return cls(document["plan"], tuple(_part(part) for part in document["boards"]), document["environment"], document["latency"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise NotComparable(f"{path} is no baseline of gatebench: {type(error).__name__} {error}") from error
 
     def write(self, path: Path) -> None:
@@ -181,34 +122,17 @@ _LIST = re.compile(r"\[\n([^\[\]{}]*)\]")
 """A list of plain values, which is written on one line."""
 
 
-def _cell(entry: Mapping[str, Any], described: Mapping[str, Any], found: Mapping[str, Sequence[Any]]) -> Cell:
-    label = np.array(found["label"])
-    return Cell(
-        target=entry["target"]["label"],
-        defense=entry["defense"]["label"] if entry["defense"] else "",
-        attack=entry["attack"]["label"],
-        inputs={kind: _inputs(entry[kind]) for kind in ("target", "defense", "attack")},
-        control=bool(entry["attack"]["control"]),
-        reference=int(described.get("reference", described["ceiling"])),
-        ceiling=int(described["ceiling"]),
-        clean_macs=np.array(found["clean_macs"], dtype=np.int64),
-        adversarial_macs=np.array(found["adversarial_macs"], dtype=np.int64),
-        clean_correct=np.array(found["clean_prediction"]) == label,
-        adversarial_correct=np.array(found["adversarial_prediction"]) == label,
-    )
-
-
-def _inputs(component: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a component is, as far as numbers go."""
-    if component is None:
-        return None
-    found = {"name": f"{component['distribution']}/{component['name']}", "params": component["params"], "version": component["version"]}
-    return found | ({"weights": component["digest"] or component["weights"]} if component["weights"] else {})
+def _digest(document: Any) -> str:
+    """ "" for what no file of ours can hold, such as half a surrogate pair."""
+    try:
+        return digest(document)
+    except ValueError:
+        return ""
 
 
 _COLUMNS = ("clean_macs", "adversarial_macs")
 _BITS = ("clean_correct", "adversarial_correct")
-_PLAIN = ("target", "defense", "attack", "inputs", "control", "reference", "ceiling")
+_PLAIN = ("target", "defense", "attack", "key", "inputs", "control", "reference", "floor", "ceiling")
 
 
 def _part_document(part: Part) -> dict[str, Any]:
@@ -231,8 +155,10 @@ def _part(document: Mapping[str, Any]) -> Part:
     for found in document["cells"]:
         name = f"{found['target']} + {found['defense']}" if found["defense"] else found["target"]
         columns = {**document["clean"][name], **found}
-        arguments: dict[str, Any] = {key: found[key] for key in _PLAIN}
+        arguments: dict[str, Any] = {key: found[key] for key in _PLAIN if key in found}
         arguments |= {key: np.array(columns[key], dtype=np.int64) for key in _COLUMNS}
         arguments |= {key: np.array([bit == "1" for bit in columns[key]], dtype=bool) for key in _BITS}
+        if any(len(arguments[key]) != len(document["ids"]) for key in _COLUMNS + _BITS):
+            raise ValueError(f"{name} / {found['attack']} has not one entry for each image")
         cells.append(Cell(**arguments))
     return Part(document["protocol"], tuple(document["ids"]), tuple(cells))

@@ -3,28 +3,31 @@
 Something fails when it got worse by more than a stated effect **and** a paired one-sided randomisation test says that this is no accident,
 corrected (Holm) over everything that is compared: at most `alpha` of the checks of an unchanged project raise a false alarm. Compared are
 
-- clean saving and clean accuracy, once for each (target, defence);
+- clean saving and clean accuracy, once for each (target, defence), whatever the number of attacks and boards;
 - surviving saving, 1 - adversarial MACs / undefended ceiling, and adversarial accuracy, for each attack on it;
 - attack strength, where the target itself is unchanged: MACs that an attack used to win and no longer does.
 
 Where a target changed, a higher surviving saving is an improvement and says nothing about the attack. MACs are integers that any machine
 counts alike; time is only ever remarked upon.
+
+How fine the test is: with m comparisons the smallest p must reach alpha / m. The exact test on k images that differ reaches 2^-k, and
+the simulated one 1 / (20 m / alpha + 1), a twentieth of what is asked for; so what limits a check is the number of its images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import ceil
-from typing import Any
+from math import ceil, log2
 
 import numpy as np
 
 from bench import stats
-from bench.baseline import Baseline, Cell, Part
+from bench.baseline import Baseline
 from bench.errors import NotComparable, PlanError, did_you_mean
+from bench.matching import changed_inputs, counterparts, pairs, unmatched, which
+from bench.measured import Cell
 from bench.stats import Array
-from bench.threat import parse_threat
 
 EFFECTS: Mapping[str, float] = {
     "surviving-saving": 0.01,
@@ -47,7 +50,8 @@ class Comparison:
         target, defense, attack: labels; attack is "" for what an attack does not change.
         measure: a key of `EFFECTS`. before, now: means, as shares. effect: how much worse it may get.
         worse: by how much the mean got worse (negative: better). low, high: its interval, paired bootstrap.
-        p: one-sided, Holm-adjusted. failed: both conditions hold. images: n.
+        p: one-sided, Holm-adjusted; 1 where it got worse by no more than its effect, which is not tested. failed: both conditions
+        hold. images: n. board: terms of its board, "" where there is only one.
     """
 
     target: str
@@ -63,21 +67,25 @@ class Comparison:
     p: float
     failed: bool
     images: int
+    board: str = ""
 
     @property
     def label(self) -> str:
-        """The cell, in words."""
-        return " / ".join(part for part in (f"{self.target} + {self.defense}" if self.defense else self.target, self.attack) if part)
+        """The cell, in words, with its board where there are several."""
+        name = " / ".join(part for part in (f"{self.target} + {self.defense}" if self.defense else self.target, self.attack) if part)
+        return f"{name} ({self.board})" if self.board else name
 
     @property
     def words(self) -> str:
         """What happened, in one line."""
         name = self.measure.replace("-", " ")
-        change = f"{100 * self.before:.1f} % -> {100 * self.now:.1f} %"
+        if self.worse == self.low == self.high == 0:
+            return f"{self.label}: {name} {100 * self.now:.1f} %, unchanged"
+        low, high = (f"{0 - 100 * end:+.1f}" for end in (self.high, self.low))
+        tested = f", p = {self.p:.2g}" if self.worse > self.effect else ""
         return (
-            f"{self.label}: {name} {change} (worse by {100 * self.worse:.1f} points, "
-            f"{stats.LEVEL:.0%} interval {100 * self.low:.1f} to {100 * self.high:.1f}, p = {self.p:.2g}; "
-            f"{100 * self.effect:g} allowed)"
+            f"{self.label}: {name} {100 * self.before:.1f} % -> {100 * self.now:.1f} % ({0 - 100 * self.worse:+.1f} points, "
+            f"{100 * stats.LEVEL:g} % interval {low} to {high}{tested}; may lose {100 * self.effect:g})"
         )
 
 
@@ -128,16 +136,23 @@ def check(baseline: Baseline, now: Baseline, *, effects: Mapping[str, float] | N
     if not 0 < alpha < 1:
         raise PlanError(f"alpha = {alpha}: between 0 and 1")
     notes = [*_environment_notes(baseline, now), *_latency_notes(baseline, now)]
-    found: list[tuple[Comparison, Array]] = []
-    for before, after in _matched(baseline, now):
-        notes += _extra(before, after)
-        for old, new in _cells(before, after):
-            notes += [note for note in _component_notes(old, new) if note not in notes]
-        for comparison, worse in _comparisons(list(_cells(before, after)), before.ids, allowed):
-            found.append((comparison, worse))
+    found: dict[tuple[object, ...], tuple[Comparison, Array]] = {}
+    several = len(baseline.parts) > 1
+    for before, after in counterparts(baseline, now):
+        if extra := [cell.label for cell in unmatched(before, after)]:
+            notes.append(f"NOT IN THE BASELINE, held against nothing: {', '.join(extra[:5])}{', …' if len(extra) > 5 else ''}")
+        for old, new in pairs(before, after):
+            notes += [note for note in changed_inputs(old, new) if note not in notes]
+            for comparison, values in _comparisons(old, new, allowed):
+                # the clean numbers of a target are the same in all its cells, and often on all boards: they are compared once
+                once = (comparison, *(column.tobytes() for column in values))
+                found.setdefault(once, (replace(comparison, board=before.terms if several else ""), values[0] - values[1]))
     if not found:
         raise NotComparable("the baseline has no cell to hold anything against")
-    return Verdict(tuple(_tested(found, alpha)), tuple(notes), alpha)
+    tested = tuple(_tested(list(found.values()), alpha))
+    notes += _strength_notes(tested)
+    notes += _resolution_notes(tested, alpha)
+    return Verdict(tested, tuple(notes), alpha)
 
 
 def _effects(given: Mapping[str, float]) -> dict[str, float]:
@@ -149,119 +164,37 @@ def _effects(given: Mapping[str, float]) -> dict[str, float]:
     return {**EFFECTS, **given}
 
 
-def _matched(baseline: Baseline, now: Baseline) -> Iterator[tuple[Part, Part]]:
-    """Boards measured under the same terms, and with the same images."""
-    for before in baseline.parts:
-        differences = [_difference(before, after) for after in now.parts]
-        if "" not in differences:
-            near = min(differences, key=lambda text: text.count(";"), default="the run has no board")
-            raise NotComparable(f"this is not what the baseline measured: {near}", hint=_RENEW)
-        after = now.parts[differences.index("")]
-        missing = sorted(set(before.ids) - set(after.ids))
-        if missing or before.ids != after.ids:
-            what = f"{len(missing)} images are missing, {missing[0]} first" if missing else "the images stand in another order"
-            raise NotComparable(f"this is not what the baseline measured: {what}", hint=_RENEW)
-        yield before, after
+def _comparisons(old: Cell, new: Cell, effects: Mapping[str, float]) -> Iterator[tuple[Comparison, tuple[Array, Array]]]:
+    """What is compared of a cell, not tested yet, each with what every image had before and has now: (n,) float64, more is better."""
+
+    def one(attack: str, measure: str, before: Array, now: Array) -> tuple[Comparison, tuple[Array, Array]]:
+        values = before.astype(np.float64), now.astype(np.float64)
+        means = float(values[0].mean()), float(values[1].mean())
+        worse = float((values[0] - values[1]).mean())
+        return Comparison(*old.who, attack, measure, *means, effects[measure], worse, 0.0, 0.0, 1.0, False, len(before)), values
+
+    yield one("", "clean-saving", *(1 - cell.clean_macs / cell.reference for cell in (old, new)))
+    yield one("", "clean-accuracy", old.clean_correct, new.clean_correct)
+    if old.control and _untouched(old) and _untouched(new):  # the identity: its numbers are the clean ones
+        return
+    yield one(old.attack, "adversarial-accuracy", old.adversarial_correct, new.adversarial_correct)
+    if old.control:
+        return
+    yield one(old.attack, "surviving-saving", *(1 - cell.adversarial_macs / cell.reference for cell in (old, new)))
+    if _same_target(old, new):
+        yield one(old.attack, "attack-strength", *((cell.adversarial_macs - cell.clean_macs) / cell.reference for cell in (old, new)))
 
 
-_RENEW = "if the change is meant, write a new baseline with 'gatebench baseline RUN'"
-
-
-def _difference(before: Part, after: Part) -> str:
-    """In what two protocols differ, in words; "" where they agree."""
-    told: list[str] = []
-    for name in ("dataset", "images", "threat", "budget", "batch", "seed", "fit", "subset"):
-        then, new = before.protocol.get(name), after.protocol.get(name)
-        if then != new and not (name == "subset" and told):
-            show = (lambda value: str(parse_threat(value))) if name == "threat" else repr
-            told.append("the image subset is another one" if name == "subset" else f"{name} was {show(then)}, is {show(new)}")
-    return "; ".join(told)
-
-
-def _cells(before: Part, after: Part) -> Iterator[tuple[Cell, Cell]]:
-    """Each cell of the baseline with its counterpart.
-
-    Raises:
-        NotComparable: there is none, or its attack has other parameters.
-    """
-    present = {(*cell.who, cell.attack): cell for cell in after.cells}
-    for old in before.cells:
-        new = present.get((*old.who, old.attack))
-        if new is None:
-            raise NotComparable(f"the run has no cell {old.label!r}{did_you_mean(old.label, [c.label for c in after.cells])}", hint=_RENEW)
-        if len(new.clean_macs) != len(old.clean_macs):
-            raise NotComparable(f"{old.label} has {len(new.clean_macs)} images, the baseline {len(old.clean_macs)}", hint=_RENEW)
-        then, params = old.inputs["attack"]["params"], new.inputs["attack"]["params"]
-        changed = next((name for name in sorted({*then, *params}) if then.get(name) != params.get(name)), None)
-        if old.inputs["attack"]["name"] != new.inputs["attack"]["name"]:
-            raise NotComparable(
-                f"{old.label}: the attack was {old.inputs['attack']['name']}, is {new.inputs['attack']['name']}", hint=_RENEW
-            )
-        if changed is not None:
-            raise NotComparable(f"{old.label}: {changed} was {then.get(changed)!r}, is {params.get(changed)!r}", hint=_RENEW)
-        yield old, new
-
-
-def _extra(before: Part, after: Part) -> list[str]:
-    known = {(*cell.who, cell.attack) for cell in before.cells}
-    extra = [cell.label for cell in after.cells if (*cell.who, cell.attack) not in known]
-    shown = ", ".join(extra[:5]) + (", …" if len(extra) > 5 else "")
-    return [f"NOT IN THE BASELINE, held against nothing: {shown}"] if extra else []
-
-
-def _component_notes(old: Cell, new: Cell) -> Iterator[str]:
-    for kind, name in (("target", old.target), ("defense", old.defense), ("attack", old.attack)):
-        then, now = old.inputs[kind], new.inputs[kind]
-        for part in ("name", "weights", "params", "version"):
-            if then and now and then.get(part) != now.get(part):
-                yield f"{name}: {part} changed since the baseline{_which(then.get(part), now.get(part))}"
-    if old.ceiling != new.ceiling or old.reference != new.reference:
-        yield f"{old.defended}: its ceiling was {old.ceiling:,} MACs, is {new.ceiling:,}; savings are compared as shares"
-
-
-def _which(then: Any, now: Any) -> str:
-    if isinstance(then, Mapping) and isinstance(now, Mapping):
-        name = next(name for name in sorted({*then, *now}) if then.get(name) != now.get(name))
-        return f" ({name} was {then.get(name)!r}, is {now.get(name)!r})"
-    return f" (was {then}, is {now})" if isinstance(then, int) else ""
-
-
-def _comparisons(pairs: list[tuple[Cell, Cell]], ids: tuple[str, ...], effects: Mapping[str, float]) -> Iterator[tuple[Comparison, Array]]:
-    """Each comparison, not tested yet, with (n,) by how much every image got worse."""
-    seen: set[tuple[str, str]] = set()
-    for old, new in pairs:
-        if old.who not in seen:
-            seen.add(old.who)
-            saved = (1 - old.clean_macs / old.reference, 1 - new.clean_macs / new.reference)
-            yield _one(old, "", "clean-saving", *saved, effects)
-            yield _one(old, "", "clean-accuracy", old.clean_correct, new.clean_correct, effects)
-        untouched = np.array_equal(old.clean_macs, old.adversarial_macs) and np.array_equal(old.clean_correct, old.adversarial_correct)
-        if old.control and untouched:  # the identity: its numbers are the clean ones
-            continue
-        yield _one(old, old.attack, "adversarial-accuracy", old.adversarial_correct, new.adversarial_correct, effects)
-        if old.control:
-            continue
-        saved = (1 - old.adversarial_macs / old.reference, 1 - new.adversarial_macs / new.reference)
-        yield _one(old, old.attack, "surviving-saving", *saved, effects)
-        if _same_target(old, new):
-            won = ((old.adversarial_macs - old.clean_macs) / old.reference, (new.adversarial_macs - new.clean_macs) / new.reference)
-            yield _one(old, old.attack, "attack-strength", *won, effects)
+def _untouched(cell: Cell) -> bool:
+    return np.array_equal(cell.clean_macs, cell.adversarial_macs) and np.array_equal(cell.clean_correct, cell.adversarial_correct)
 
 
 def _same_target(old: Cell, new: Cell) -> bool:
     """Whether the target and its defence are what they were, to the last integer of their clean results."""
     same = all(old.inputs[kind] == new.inputs[kind] for kind in ("target", "defense"))
-    return same and old.ceiling == new.ceiling and np.array_equal(old.clean_macs, new.clean_macs)
-
-
-def _one(cell: Cell, attack: str, measure: str, before: Array, now: Array, effects: Mapping[str, float]) -> tuple[Comparison, Array]:
-    worse = before.astype(np.float64) - now.astype(np.float64)
-    n = len(worse)
-    means = float(np.mean(before)), float(np.mean(now))
-    comparison = Comparison(
-        cell.target, cell.defense, attack, measure, *means, effects[measure], float(worse.mean()), 0.0, 0.0, 1.0, False, n
-    )
-    return comparison, worse
+    sizes = (old.floor, old.ceiling, old.reference) == (new.floor, new.ceiling, new.reference)
+    clean = np.array_equal(old.clean_macs, new.clean_macs) and np.array_equal(old.clean_correct, new.clean_correct)
+    return same and sizes and clean
 
 
 def _tested(found: list[tuple[Comparison, Array]], alpha: float) -> Iterator[Comparison]:
@@ -270,22 +203,40 @@ def _tested(found: list[tuple[Comparison, Array]], alpha: float) -> Iterator[Com
     Only what got worse by more than its effect can fail, so only that is tested, with enough permutations for Holm's smallest
     step; the correction counts everything that was compared.
     """
-    count = len(found)
-    permutations = max(stats.PERMUTATIONS, ceil(20 * count / alpha))
-    raw = [stats.sign_flip_p(worse, permutations, one_sided=True) if one.worse > one.effect else 1.0 for one, worse in found]
+    permutations = max(stats.PERMUTATIONS, ceil(20 * len(found) / alpha))
+    raw = [
+        stats.sign_flip_p(worse, permutations, one_sided=True, enough=_ENOUGH) if one.worse > one.effect else 1.0 for one, worse in found
+    ]
+    draws = {len(worse): stats.resamples(len(worse)) for _, worse in found if np.any(worse)}
     for (one, worse), p in zip(found, stats.holm(raw), strict=True):
-        if np.any(worse):
-            low, high = stats.interval(stats.resamples(len(worse)) @ worse / len(worse))
-        else:
-            low = high = 0.0
+        low, high = stats.interval(draws[len(worse)] @ worse / len(worse)) if np.any(worse) else (0.0, 0.0)
         yield replace(one, low=low, high=high, p=p, failed=one.worse > one.effect and p <= alpha)
+
+
+_ENOUGH = 100
+"""Draws as extreme as what was seen, after which a simulated test is as exact as it needs to be: to a tenth of its p."""
+
+
+def _strength_notes(tested: tuple[Comparison, ...]) -> Iterator[str]:
+    """A loss of saving on a target that is itself unchanged is the attack's doing."""
+    unchanged = {(one.label, one.board) for one in tested if one.measure == "attack-strength"}
+    for one in tested:
+        if one.failed and one.measure == "surviving-saving" and (one.label, one.board) in unchanged:
+            yield f"{one.label}: the target itself is unchanged, so it is the attack that became stronger"
+
+
+def _resolution_notes(tested: tuple[Comparison, ...], alpha: float) -> Iterator[str]:
+    """A gate that cannot fire says so."""
+    images, needed = max(one.images for one in tested), ceil(log2(len(tested) / alpha))
+    if images < needed:
+        yield f"TOO FEW IMAGES: {images}, where {len(tested)} comparisons need at least {needed}; this check cannot fail"
 
 
 def _environment_notes(baseline: Baseline, now: Baseline) -> Iterator[str]:
     for name in ("device", "threads", "gatebench", "versions"):
         then, new = baseline.environment.get(name), now.environment.get(name)
         if then != new and then is not None:
-            yield f"made otherwise than the baseline: {name}{_which(then, new) or f' was {then}, is {new}'}"
+            yield f"made otherwise than the baseline: {name}{which(then, new) or f' was {then}, is {new}'}"
     if baseline.plan != now.plan:
         yield "the plan is not the one that the baseline was made with"
 

@@ -122,7 +122,9 @@ def _normal_quantile(p: float) -> float:
     return NormalDist().inv_cdf(p)
 
 
-def sign_flip_p(differences: Array, permutations: int = PERMUTATIONS, seed: int = 0, *, one_sided: bool = False) -> float:
+def sign_flip_p(
+    differences: Array, permutations: int = PERMUTATIONS, seed: int = 0, *, one_sided: bool = False, enough: int | None = None
+) -> float:
     """p of a paired randomisation test: could the signs of the per-image differences as well be random?
 
     Exact for at most 13 images that differ, otherwise Monte Carlo with the add-one rule (Phipson and Smyth 2010), so never below
@@ -130,6 +132,8 @@ def sign_flip_p(differences: Array, permutations: int = PERMUTATIONS, seed: int 
 
     Args:
         differences: (n,) one number an image. one_sided: against a positive mean only, instead of one of either sign.
+        enough: stop once so many draws were as extreme as what was seen; p is then their share of the draws so far, which is as valid
+            (Besag and Clifford, Biometrika 1991). What is far from significant needs few draws, so there may be many for what is not.
     """
     d = differences[differences != 0].astype(np.float64)
     n = len(d)
@@ -143,9 +147,13 @@ def sign_flip_p(differences: Array, permutations: int = PERMUTATIONS, seed: int 
         return float((size(signs @ d) >= observed).mean())
     generator = np.random.Generator(np.random.PCG64([n, seed]))
     hits = 0
-    for _ in range(0, permutations, 1000):
-        signs = 1.0 - 2.0 * generator.integers(0, 2, size=(1000, n))
-        hits += int((size(signs @ d) >= observed).sum())
+    for start in range(0, permutations, 1000):
+        signs = 1.0 - 2.0 * generator.integers(0, 2, size=(min(1000, permutations - start), n))
+        extreme = size(signs @ d) >= observed
+        if enough is not None and hits + extreme.sum() >= enough:
+            place = int(np.flatnonzero(extreme)[enough - hits - 1])
+            return enough / (start + place + 1)
+        hits += int(extreme.sum())
     return (hits + 1) / (permutations + 1)
 
 

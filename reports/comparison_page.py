@@ -1,14 +1,14 @@
-"""Two runs side by side as a page: the table, and for each cell the images that changed most."""
+"""Two runs side by side as a page: what changed in every cell, and the images that changed most."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 
-from bench import __version__
 from bench.comparing import Change, Comparison
 from reports import numbers
 from reports.board_page import Field
-from reports.changes import CHANGES, change_rows
+from reports.differences import LEGEND, attacked, clean_images, counts, signed, target_name
 from reports.leaderboard import assets, sheet_files
 from reports.publication import strip
 from reports.sections import Picture, Section, Sheet
@@ -17,34 +17,37 @@ from reports.site import File
 Pictures = Callable[[Change, Sequence[str]], Sequence[Mapping[str, tuple[bytes, bytes]]]]
 """(cell, ids) -> for the first and the second run, id -> (clean, adversarial) as PNG bytes."""
 
-_NUMBERS = 1
-"""Columns from here on hold numbers."""
+_CHANGED = (("MACs", True), ("Points of the ceiling", True), ("p", True), ("Accuracy, points", True), ("p", True))
 
 
-def comparison_files(comparison: Comparison, names: tuple[str, str], pictures: Pictures, *, shown: int = 6) -> Iterator[File]:
+def comparison_files(
+    comparison: Comparison, names: tuple[str, str], pictures: Pictures, *, shown: int = 6, version: str = ""
+) -> Iterator[File]:
     """Every file of the page.
 
     Args:
-        names: of the two runs. pictures: gives the saved images. shown: images a cell, those that changed most.
+        names: of the two runs. pictures: gives the saved images. shown: images a cell, those that changed most. version: of gatebench.
     """
     yield from assets()
-    title = f"{names[0]} and {names[1]}"
-    sheet = Sheet("index.html", title, _lead(names), [_table(comparison), *_largest(comparison, names, pictures, shown)], "")
-    yield from sheet_files(sheet, folder="", root="", home="Comparison", version=__version__)
+    sections = [*_tables(comparison), *_largest(comparison, names, pictures, shown)]
+    sheet = Sheet("index.html", f"{names[1]} against {names[0]}", LEGEND, sections, "")
+    yield from sheet_files(sheet, folder="", root="", home="Comparison", version=version)
 
 
-def _lead(names: tuple[str, str]) -> str:
-    return (
-        f"Every image of the cells that both runs have, paired: what it executes under attack in {names[1]}, less what it executed in "
-        f"{names[0]}. Positive is dearer. Intervals are paired bootstraps at 95 %, p is two-sided, corrected (Holm) over the table."
+def _tables(comparison: Comparison) -> Iterator[Section]:
+    yield Section(
+        "Attacked images",
+        "Each cell that both runs have.",
+        (("Cell", False), ("Images", True), ("Dearer", True), ("Cheaper", True), *_CHANGED),
+        [[Field(text) for text in (change.label, *counts(change), *attacked(change))] for change in comparison.changes],
+        points=comparison.notes,
     )
-
-
-def _table(comparison: Comparison) -> Section:
-    columns = [(head, place >= _NUMBERS) for place, head in enumerate(CHANGES)]
-    rows = [[Field(text) for text in row] for row in change_rows(comparison)]
-    return Section(
-        "All cells", "Changes are in points: shares of the undefended ceiling, and of images.", columns, rows, points=comparison.notes
+    firsts = [(name, next(changes)) for name, changes in groupby(comparison.changes, key=target_name)]
+    yield Section(
+        "Clean images",
+        "What all attacks on a target share.",
+        (("Target", False), ("Images", True), *_CHANGED),
+        [[Field(text) for text in (name, str(len(change.ids)), *clean_images(change))] for name, change in firsts],
     )
 
 
@@ -55,27 +58,24 @@ def _largest(comparison: Comparison, names: tuple[str, str], pictures: Pictures,
             continue
         ids = [change.ids[i] for i in places]
         before, now = pictures(change, ids)
+        there = [name for name in ids if name in before and name in now]
         found: list[Picture] = []
         for data, said in (
-            ([now[name][0] for name in ids if name in now], "clean"),
-            ([before[name][1] for name in ids if name in before], f"in {names[0]}"),
-            ([now[name][1] for name in ids if name in now], f"in {names[1]}"),
+            ([now[name][0] for name in there], "clean"),
+            ([before[name][1] for name in there], f"adversarial, {names[0]}"),
+            ([now[name][1] for name in there], f"adversarial, {names[1]}"),
         ):
             found += strip(data, said)
-        rows = [
-            [
-                Field(change.ids[i]),
-                Field(numbers.macs(float(change.clean_now[i]))),
-                Field(numbers.macs(float(change.before[i]))),
-                Field(numbers.macs(float(change.now[i]))),
-                Field(f"{100 * (int(change.now[i]) - int(change.before[i])) / change.reference:+.1f}"),
-            ]
-            for i in places
-        ]
         yield Section(
             change.label,
-            f"{change.dearer} of {len(change.ids)} images are dearer, {change.cheaper} cheaper; the largest changes:",
+            f"{change.dearer} of {len(change.ids)} images are dearer, {change.cheaper} cheaper. The largest changes, from left to right as "
+            "in the table from top to bottom:",
             (("Image", False), ("Clean", True), (names[0], True), (names[1], True), ("Points of the ceiling", True)),
-            rows,
+            [[Field(text) for text in _row(change, i)] for i in places],
             pictures=found,
         )
+
+
+def _row(change: Change, i: int) -> list[str]:
+    points = signed(100 * (int(change.now[i]) - int(change.before[i])) / change.reference)
+    return [change.ids[i], *(numbers.macs(float(column[i])) for column in (change.clean_now, change.before, change.now)), points]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import as_json, emit, run_options
+from bench.cli.options import emit, run_options
+
+if TYPE_CHECKING:
+    from bench.baseline import Baseline
 
 
 @click.command()
@@ -49,27 +52,51 @@ def check(
       gatebench check quickstart --baseline baseline.json --junit check.xml
     """
     from bench.baseline import Baseline
+    from bench.errors import NotComparable
     from bench.regression import check as held
 
-    committed = Baseline.read(baseline_file)
+    files = junit, json_file, markdown
     allowed = _effects(effects)
-    folder = _folder(run_name, plan)
-    if isinstance(folder, int):
-        return folder
-    verdict = held(committed, Baseline.of_run(folder), effects=allowed, alpha=alpha)
-    _show(verdict, junit, json_file, markdown)
+    try:
+        committed = Baseline.read(baseline_file)
+        folder = _folder(run_name, committed, plan)
+        if isinstance(folder, int):
+            return folder
+        verdict = held(committed, Baseline.of_run(folder), effects=allowed, alpha=alpha)
+    except NotComparable as error:
+        _write(files, _reporter().refused(str(error)))
+        raise
+    report = _reporter()
+    _write(files, (report.junit(verdict), report.json(verdict), report.markdown(verdict)))
+    if "-" in files:
+        click.echo(verdict.summary(), err=True)
+    else:
+        report.terminal(verdict)
     return 0 if verdict.passed else 8
 
 
-def _folder(run_name: str | None, plan: dict[str, Any]) -> Path | int:
+def _reporter() -> Any:
+    from bench import registry
+
+    return registry.load("report", "verdicts")()
+
+
+def _write(files: Sequence[str | None], contents: Sequence[str | bytes]) -> None:
+    for file, content in zip(files, contents, strict=True):
+        emit(file, content)
+
+
+def _folder(run_name: str | None, committed: Baseline, plan: dict[str, Any]) -> Path | int:
     """The run to look at, made first unless it is named; an exit code where it did not come about."""
+    from bench.baseline import Baseline
+    from bench.matching import refuse_plan
     from bench.run import find_run
 
     if run_name is not None:
-        return find_run(run_name)
+        return find_run(run_name, plan["out"])
     from bench.cli.run import carried_out, report_problems
 
-    done = carried_out(**plan)
+    done = carried_out(**plan, laid_out=lambda laid: refuse_plan(committed, Baseline.of_plan(laid.folder.plan())))
     if done is None:
         return 130
     laid, outcome = done
@@ -90,16 +117,3 @@ def _effects(given: Sequence[str]) -> dict[str, float]:
         except ValueError as error:
             raise PlanError(f"--effect {text}: expected MEASURE=SHARE, such as surviving-saving=0.005") from error
     return found
-
-
-def _show(verdict: Any, junit: str | None, json_file: str | None, markdown: str | None) -> None:
-    from reports import changes
-
-    if "-" not in (json_file, markdown):
-        changes.tell("Held against the baseline", changes.held_lines(verdict), verdict.notes)
-    emit(junit, changes.junit(verdict))
-    emit(json_file, as_json(changes.verdict_document(verdict)))
-    if markdown:
-        title = "gatebench check: nothing got worse" if verdict.passed else "gatebench check: something got worse"
-        emit(markdown, changes.markdown(title, changes.HELD, changes.held_rows(verdict), [verdict.summary(), *verdict.notes]))
-    click.echo(verdict.summary(), err="-" in (json_file, markdown))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import as_json, emit
+from bench.cli.options import emit
 
 if TYPE_CHECKING:
     from bench.comparing import Change
@@ -27,29 +27,27 @@ def compare(before: str, now: str, json_file: str | None, markdown: str | None, 
     Cells are matched by the labels of target, defence and attack; give a target the same `label` in both plans to compare other
     weights. What has no counterpart, and what was measured otherwise, is named. Nothing is judged: that is `gatebench check`.
     """
+    from bench import __version__, registry
     from bench.baseline import Baseline
     from bench.comparing import compare as paired
     from bench.comparing import saved_images
     from bench.run import find_run
-    from reports import changes
-    from reports.comparison_page import comparison_files
-    from reports.site import write_site
 
     folders = find_run(before), find_run(now)
     names = (folders[0].name, folders[1].name)
     if names[0] == names[1]:
         names = (f"{names[0]} (first)", f"{names[1]} (second)")
     found = paired(*(Baseline.of_run(folder, whole=False) for folder in folders))
-    rows, title = changes.change_rows(found), f"{names[1]} against {names[0]}"
-    if "-" not in (json_file, markdown):
-        changes.tell(title, changes.change_lines(found), found.notes)
-    emit(json_file, as_json(found.document()))
-    if markdown:
-        emit(markdown, changes.markdown(title, changes.CHANGES, rows, found.notes))
+    report = registry.load("report", "changes")()
+    emit(json_file, report.json(found))
+    emit(markdown, report.markdown(found, names))
     if html:
 
         def pictures(change: Change, ids: Sequence[str]) -> list[dict[str, tuple[bytes, bytes]]]:
-            return [saved_images(folder, change, ids) for folder in folders]
+            return [saved_images(folder, board, change, ids) for folder, board in zip(folders, change.boards, strict=True)]
 
-        write_site(comparison_files(found, names, pictures, shown=images), html)
+        report.render(found, names, pictures, html, shown=images, version=__version__)
+    if "-" not in (json_file, markdown):
+        report.terminal(found, names)
+    if html:
         click.echo(f"page: {html / 'index.html'}", err="-" in (json_file, markdown))

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+_OTHERS = {"changes": "'gatebench compare RUN RUN' uses it", "verdicts": "'gatebench check' uses it"}
+"""Reports of something else than boards."""
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
@@ -46,6 +49,8 @@ def write_report(folders: list[Path], out: Path, *, name: str = "leaderboard", b
         chosen = make() if browse is None else make(browse=browse)
     except TypeError as error:
         raise PlanError(f"report {name!r} does not take these options: {error}") from error
+    if name in _OTHERS:
+        raise PlanError(f"report {name!r} shows no boards", hint=_OTHERS[name])
     if len(boards) == 1:
         chosen.render(boards[0], out)
     elif hasattr(chosen, "render_all"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,8 +56,13 @@ def carried_out(
     fresh: bool,
     keep: bool,
     in_process: bool,
+    laid_out: Callable[[Laid], None] = lambda laid: None,
 ) -> tuple[Laid, Outcome] | None:
-    """Run a plan to its end, with progress on the way; None if Ctrl-C stopped it, which was said."""
+    """Run a plan to its end, with progress on the way; None if Ctrl-C stopped it, which was said.
+
+    Args:
+        laid_out: hears of the plan before anything is computed, and may refuse it.
+    """
     from bench.cli.progress import make_display
     from bench.errors import PlanError
     from bench.run import Run, lay_out
@@ -67,6 +72,7 @@ def carried_out(
     plan = read_plan(plan_source, only, images, device, overrides)
     command = " ".join([command_line(plan_source, images, overrides), *(f"--only {part!r}" for part in only)])
     laid = lay_out(plan, out, None if name is None else _checked(name), command, str(data_root) if data_root else None, fresh=fresh)
+    laid_out(laid)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     work = Run(laid, data_root=str(data_root) if data_root else None, fresh=fresh, keep=keep, in_process=in_process)
     display = make_display(laid)

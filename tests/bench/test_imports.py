@@ -23,7 +23,9 @@ FLOORS = [
     {"fitting", "combine", "config", "cell", "ranking", "rows", "table", "doubts", "cards", "transfer"},
     {"transferring", "board", "run", "executors.local", "executors.worker"},
     {"verifying", "latency"},
-    {"fronts", "testing", "training", "measuring", "baseline"},
+    {"fronts", "testing", "training", "measuring", "measured"},
+    {"baseline"},
+    {"matching"},
     {"regression", "comparing"},
     {"cli", "__main__", "pytest_plugin"},
 ]
@@ -84,8 +86,7 @@ def test_imports_inside_bench_run_one_way():
 
 ALLOWED = {
     "attacks": {"bench.api", "bench.threat", "bench.image", "bench.errors"},
-    "targets": {
-        "bench.codec","bench.api", "bench.threat", "bench.image", "bench.errors"},
+    "targets": {"bench.codec", "bench.api", "bench.threat", "bench.image", "bench.errors"},
     "reports": {
         "bench.board",
         "bench.fronts",

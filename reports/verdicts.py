@@ -1,0 +1,110 @@
+"""The verdict of a check as people and machines read it: a table in the terminal, Markdown, JSON, JUnit XML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from bench.regression import Comparison, Verdict
+from reports import junit
+from reports.differences import signed
+from reports.encode import clean
+from reports.markdown import markdown
+from reports.tables import console
+
+COLUMNS = (
+    ("Verdict", False),
+    ("Cell", False),
+    ("Measure", False),
+    ("Before", True),
+    ("Now", True),
+    ("Change, points", True),
+    ("May lose", True),
+    ("p", True),
+)
+
+
+class Verdicts:
+    """What `gatebench check` found, in every form. Pure: the same verdict gives the same text."""
+
+    def terminal(self, verdict: Verdict) -> None:
+        """Print a table a target, what changed beside the numbers, and last the summary."""
+        out = console()
+        for name, comparisons in groupby(verdict.comparisons, key=_target):
+            out.print(Text(clean(name), style="bold"))
+            out.print(_table(list(comparisons)))
+        for note in verdict.notes:
+            out.print(Text(f"note: {clean(note)}", style="yellow"))
+        out.print(Text(clean(verdict.summary()), style="bold green" if verdict.passed else "bold red"), soft_wrap=True)
+
+    def markdown(self, verdict: Verdict) -> str:
+        """A comment on a pull request, what got worse first."""
+        ordered = sorted(verdict.comparisons, key=lambda one: not one.failed)
+        rows = [[*_head(one), *_numbers(one)] for one in ordered]
+        title = "gatebench check: pass" if verdict.passed else "gatebench check: something got worse"
+        return markdown(title, verdict.summary(), COLUMNS, rows, verdict.notes)
+
+    def junit(self, verdict: Verdict) -> bytes:
+        """JUnit XML; see `reports.junit`."""
+        return junit.junit(verdict)
+
+    def json(self, verdict: Verdict) -> str:
+        """Everything, in the order of the plan."""
+        document = {
+            "schema": 1,
+            "passed": verdict.passed,
+            "summary": verdict.summary(),
+            "alpha": verdict.alpha,
+            "notes": list(verdict.notes),
+            "comparisons": [vars(one) for one in verdict.comparisons],
+        }
+        return _json(document)
+
+    def refused(self, message: str) -> tuple[bytes, str, str]:
+        """(JUnit, JSON, Markdown) of a check that did not come about."""
+        document = {"schema": 1, "passed": False, "refused": message}
+        return junit.refused(message), _json(document), markdown("gatebench check: refused", message, (), (), ())
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _target(one: Comparison) -> str:
+    name = f"{one.target} + {one.defense}" if one.defense else one.target
+    return f"{name} ({one.board})" if one.board else name
+
+
+def _head(one: Comparison) -> list[str]:
+    return ["worse" if one.failed else "ok", one.label, one.measure.replace("-", " ")]
+
+
+def _numbers(one: Comparison) -> list[str]:
+    """Before, now, change with interval, what may be lost, p."""
+    same = one.worse == one.low == one.high == 0
+    change, low, high = (signed(-100 * end) for end in (one.worse, one.high, one.low))
+    tested = f"{one.p:.2g}" if one.worse > one.effect else ""
+    return [
+        f"{100 * one.before:.1f} %",
+        f"{100 * one.now:.1f} %",
+        "unchanged" if same else f"{change} [{low}, {high}]",
+        f"{100 * one.effect:g}",
+        tested,
+    ]
+
+
+def _table(comparisons: Sequence[Comparison]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for head, numeric in (("", False), ("attack", False), ("measure", False), *((name.lower(), True) for name, _ in COLUMNS[3:])):
+        table.add_column(head, justify="right" if numeric else "left", no_wrap=head not in ("attack", "measure"), overflow="fold")
+    for one in comparisons:
+        mark = "WORSE" if one.failed else "ok"
+        cells = [mark, one.attack or "-", one.measure.replace("-", " "), *_numbers(one)]
+        table.add_row(*(Text(clean(text)) for text in cells), style="bold red" if one.failed else None)
+    return table
