@@ -20,10 +20,10 @@ _LARGEST = (1 << 63) - 1
 
 
 @contextlib.contextmanager
-def seeded(target: Target, seeds: Tensor) -> Iterator[None]:
-    """Let a random target draw from these (N,) seeds; nothing to any other."""
+def seeded(target: Target, seeds: Tensor, step: int = 0) -> Iterator[None]:
+    """Let a random target draw from these (N,) seeds, varied by `step`; nothing to any other."""
     if target.draws > 1:
-        target.seeds = seeds
+        target.seeds = varied(seeds, step) if step else seeds
     try:
         yield
     finally:

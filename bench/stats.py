@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,15 +33,19 @@ UNDEFINED = Estimate(None)
 """What there is no number for."""
 
 
+@lru_cache(maxsize=4)
 def resamples(images: int, draws: int | None = None, seed: int = 0) -> Array:
     """(draws, images) float64: how often each image is drawn in each bootstrap resample. Fixed by the seed.
 
-    By default `DRAWS`, and fewer (at least 1000) from 2000 images on, to bound the memory.
+    By default `DRAWS`, and fewer (at least 1000) from 2000 images on, to bound the memory. Kept for the next caller, so not to be
+    written to.
     """
     if draws is None:
         draws = min(DRAWS, max(1000, 20_000_000 // max(images, 1)))
     generator = np.random.Generator(np.random.PCG64([images, seed]))
-    return generator.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
+    found = generator.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
+    found.setflags(write=False)
+    return found
 
 
 def interval(values: Array, level: float = LEVEL) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.api import ForkEdit, Losses, Output, Target, Units
-from bench.draws import typical, varied
+from bench.draws import seeded, typical
 from bench.errors import BudgetSpent, ContractBroken
 
 FORWARD = 1
@@ -255,9 +255,8 @@ class TargetView:
         for _ in range(1 if once else self.each):
             self.ledger.charge(rows, FORWARD, self.ledger.forwards, self.allowed)
             self.ledger.looks += 1
-            if self.target.draws > 1:
-                self.whole.seeds = varied(self.ledger.seeds[rows.cpu()], self.ledger.looks)
-            found.append(self.target(images))
+            with seeded(self.whole, self.ledger.seeds[rows.cpu()], self.ledger.looks):
+                found.append(self.target(images))
         return found
 
     def _noted(self, draws: list[Output], images: Tensor, rows: Tensor) -> Output:

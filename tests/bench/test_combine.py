@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from bench.board import load_boards
-from bench.combine import _one_after_the_other, strongest, member_keys
+from bench.combine import _one_after_the_other, member_keys, strongest
 from bench.config import load_plan
 from bench.run import Run, lay_out
 from bench.seal import seal
