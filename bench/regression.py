@@ -207,10 +207,20 @@ def _tested(found: list[tuple[Comparison, Array]], alpha: float) -> Iterator[Com
     raw = [
         stats.sign_flip_p(worse, permutations, one_sided=True, enough=_ENOUGH) if one.worse > one.effect else 1.0 for one, worse in found
     ]
-    draws = {len(worse): stats.resamples(len(worse)) for _, worse in found if np.any(worse)}
-    for (one, worse), p in zip(found, stats.holm(raw), strict=True):
-        low, high = stats.interval(draws[len(worse)] @ worse / len(worse)) if np.any(worse) else (0.0, 0.0)
+    intervals = _intervals([worse for _, worse in found])
+    for (one, _), p, (low, high) in zip(found, stats.holm(raw), intervals, strict=True):
         yield replace(one, low=low, high=high, p=p, failed=one.worse > one.effect and p <= alpha)
+
+
+def _intervals(columns: list[Array]) -> list[tuple[float, float]]:
+    """The interval of each mean, all of one length resampled together; (0, 0) where every image is as it was."""
+    found = [(0.0, 0.0)] * len(columns)
+    for n in {len(column) for column in columns}:
+        places = [i for i, column in enumerate(columns) if len(column) == n and column.any()]
+        means = stats.resamples(n) @ np.array([columns[i] for i in places]).T / n if places else np.zeros((0, 0))
+        for i, draws in zip(places, means.T, strict=True):
+            found[i] = stats.interval(draws)
+    return found
 
 
 _ENOUGH = 100

@@ -70,7 +70,7 @@ def _largest(comparison: Comparison, names: tuple[str, str], pictures: Pictures,
             change.label,
             f"{change.dearer} of {len(change.ids)} images are dearer, {change.cheaper} cheaper. The largest changes, from left to right as "
             "in the table from top to bottom:",
-            (("Image", False), ("Clean", True), (names[0], True), (names[1], True), ("Points of the ceiling", True)),
+            (("Image", False), (f"Clean, {names[1]}", True), (names[0], True), (names[1], True), ("Points of the ceiling", True)),
             [[Field(text) for text in _row(change, i)] for i in places],
             pictures=found,
         )
