@@ -213,6 +213,7 @@ def ensemble_view(cell: BoardCell) -> dict[str, Any] | None:
             for member in found["members"]
         ],
         "left_out": [(entry["label"], entry["reason"]) for entry in found["left_out"]],
+        "adaptive": list(found.get("adaptive", ())),
     }
 
 

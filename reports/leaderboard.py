@@ -20,6 +20,7 @@ from reports.audits_page import audits_sheet
 from reports.board_page import answers, board_view, front_points, pages, sentence, summary, target_name
 from reports.cell_page import Gallery, Limits, cell_view, mean_trace
 from reports.curves_page import curves_sheet
+from reports.defences_page import defences_sheet
 from reports.encode import clean, json_block, split_links
 from reports.fronts_page import fronts_sheet
 from reports.gates import Opening, openings, overview, owners
@@ -114,7 +115,7 @@ class Leaderboard:
             yield from self._board(board, folder=f"{folder}/")
 
     def _board(self, board: Board, *, folder: str, more: Sequence[Sheet] = ()) -> Iterator[File]:
-        made = (paper_sheet(board), audits_sheet(board), curves_sheet(board), transfer_sheet(board))
+        made = (defences_sheet(board), paper_sheet(board), audits_sheet(board), curves_sheet(board), transfer_sheet(board))
         sheets = [*(sheet for sheet in made if sheet is not None), *self.further(board)]
         for sheet in sheets:
             home = "All boards" if folder else board.name

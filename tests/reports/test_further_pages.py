@@ -23,6 +23,7 @@ from reports.audits_page import audits_sheet
 from reports.board_page import leaderboard_row
 from reports.cell_page import Gallery, Limits, cell_view
 from reports.curves_page import curves_sheet
+from reports.defences_page import defences_sheet
 from reports.fronts_page import fronts_sheet
 from reports.leaderboard import Leaderboard
 from reports.paper_page import paper_sheet, published
@@ -313,3 +314,39 @@ def test_a_publication_has_every_row_and_eight_pictures_a_cell_and_no_dead_link(
     for path in pages.values():
         for link in re.findall(r'(?:href|src)="([^"#]+)"', path.read_text()):
             assert link.startswith("http") or (path.parent / link).exists(), (path.name, link)
+
+
+def defended(defense: str, attack: str, saved: tuple[float, float, float], sees: str = "gates", **others: object) -> BoardCell:
+    return replace(
+        next(cell for cell in full_board().cells if cell.status == "ok" and not cell.control),
+        target="net",
+        defense=defense,
+        attack=attack,
+        sees=sees,
+        surviving_saving=Estimate(*saved),
+        flags=(),
+        **others,  # type: ignore[arg-type]
+    )
+
+
+def test_a_defence_is_judged_by_who_knows_it() -> None:
+    cells = (
+        defended("", "strong", (0.20, 0.18, 0.22)),
+        defended("jpeg", "unaware", (0.35, 0.33, 0.37), "network"),
+        defended("jpeg", "strong", (0.21, 0.19, 0.23)),
+        defended("cap", "unaware", (0.40, 0.38, 0.42), "network"),
+        defended("cap", "strong", (0.30, 0.28, 0.32)),
+        defended("monitor", "strong", (0.01, -0.10, 0.10)),
+        defended("median", "unaware", (0.21, 0.19, 0.23), "network"),
+        defended("median", "strong", (0.20, 0.18, 0.22)),
+    )
+    sheet = defences_sheet(replace(full_board(), cells=cells, ranked=True))
+    assert sheet is not None
+    (section,) = sheet.sections
+    said = {point.partition(":")[0]: point for point in section.points}
+    assert "falls to an attacker who knows it (21.0 % saved from one who knows it, 35.0 % from one who does not" in said["jpeg"]
+    assert "holds" in said["cap"]
+    assert "does harm" in said["monitor"]
+    assert "changes nothing that these images could show" in said["median"]
+    assert [row[0].text for row in section.rows] == ["none", "jpeg", "cap", "monitor", "median"]
+    assert defences_sheet(replace(full_board(), cells=cells[:1])) is None
