@@ -10,8 +10,10 @@ corrected (Holm) over everything that is compared: at most `alpha` of the checks
 Where a target changed, a higher surviving saving is an improvement and says nothing about the attack. MACs are integers that any machine
 counts alike; time is only ever remarked upon.
 
-How fine the test is: with m comparisons the smallest p must reach alpha / m. The exact test on k images that differ reaches 2^-k, and
-the simulated one 1 / (20 m / alpha + 1), a twentieth of what is asked for; so what limits a check is the number of its images.
+How fine the test is: the exact test on k images that differ reaches 2^-k, so a comparison in which few images differ, or in which they
+differ by too little for its effect, can never fail; it is left out of the correction (Tarone, Biometrics 1990), which costs nothing, since
+the test takes the sizes of the differences as given. With m comparisons left the smallest p must reach alpha / m, and the simulated test
+reaches a twentieth of that; so what limits a check is the number of its images.
 """
 
 from __future__ import annotations
@@ -201,15 +203,31 @@ def _tested(found: list[tuple[Comparison, Array]], alpha: float) -> Iterator[Com
     """The comparisons with p and interval.
 
     Only what got worse by more than its effect can fail, so only that is tested, with enough permutations for Holm's smallest
-    step; the correction counts everything that was compared.
+    step; the correction counts everything that could have failed.
     """
-    permutations = max(stats.PERMUTATIONS, ceil(20 * len(found) / alpha))
-    raw = [
-        stats.sign_flip_p(worse, permutations, one_sided=True, enough=_ENOUGH) if one.worse > one.effect else 1.0 for one, worse in found
-    ]
+    able = _able_to_fail(found, alpha)
+    permutations = max(stats.PERMUTATIONS, ceil(20 * max(len(able), 1) / alpha))
+
+    def p_of(one: Comparison, worse: Array) -> float:
+        return stats.sign_flip_p(worse, permutations, one_sided=True, enough=_ENOUGH) if one.worse > one.effect else 1.0
+
+    adjusted = dict(zip(able, stats.holm([p_of(*found[i]) for i in able]), strict=True))
     intervals = _intervals([worse for _, worse in found])
-    for (one, _), p, (low, high) in zip(found, stats.holm(raw), intervals, strict=True):
+    for i, ((one, _), (low, high)) in enumerate(zip(found, intervals, strict=True)):
+        p = adjusted.get(i, 1.0)
         yield replace(one, low=low, high=high, p=p, failed=one.worse > one.effect and p <= alpha)
+
+
+def _able_to_fail(found: list[tuple[Comparison, Array]], alpha: float) -> list[int]:
+    """The comparisons that some signs of their differences would make fail; that depends on the sizes of the differences alone."""
+    finest = {
+        i: 0.5 ** np.count_nonzero(worse) for i, (one, worse) in enumerate(found) if np.abs(worse).mean() > one.effect and worse.any()
+    }
+    for count in range(1, len(finest) + 1):
+        able = [i for i, p in finest.items() if p <= alpha / count]
+        if len(able) <= count:
+            return able
+    return []
 
 
 def _intervals(columns: list[Array]) -> list[tuple[float, float]]:
@@ -237,9 +255,11 @@ def _strength_notes(tested: tuple[Comparison, ...]) -> Iterator[str]:
 
 def _resolution_notes(tested: tuple[Comparison, ...], alpha: float) -> Iterator[str]:
     """A gate that cannot fire says so."""
-    images, needed = max(one.images for one in tested), ceil(log2(len(tested) / alpha))
-    if images < needed:
-        yield f"TOO FEW IMAGES: {images}, where {len(tested)} comparisons need at least {needed}; this check cannot fail"
+    images, least, needed = max(one.images for one in tested), ceil(log2(1 / alpha)), ceil(log2(len(tested) / alpha))
+    if images < least:
+        yield f"TOO FEW IMAGES: {images}, where at least {least} must differ; this check cannot fail"
+    elif images < needed:
+        yield f"FEW IMAGES: {images}; what makes all of {len(tested)} comparisons differ is only found from {needed} on"
 
 
 def _environment_notes(baseline: Baseline, now: Baseline) -> Iterator[str]:

@@ -70,16 +70,20 @@ def with_cells(found, change):
 
 
 def redrawn(found, generator, share=0.3):
-    """The same run with other luck: of some attacked images the attack opened one block more or less."""
+    """The same project with other luck: of some attacked images the attack opened one block more or less.
+
+    An unchanged project is two of these, never a base and one of these: what stands at the ceiling can only go down, so a re-draw
+    is a little weaker than what it was drawn from, and that is a difference which a test has every right to find.
+    """
 
     def change(one):
         moved = generator.random(len(one.adversarial_macs)) < share
         step = generator.choice([-100, 100], size=len(one.adversarial_macs)) * moved
-        flips = generator.random(len(moved)) < 0.03
+        flips = generator.random(len(moved)) < 0.015
         return replace(
             one,
             adversarial_macs=np.clip(one.adversarial_macs + step, 0, CEILING),
-            adversarial_correct=one.adversarial_correct ^ (flips & (generator.random(len(moved)) < 0.5)),
+            adversarial_correct=one.adversarial_correct ^ flips,
         )
 
     return with_cells(found, change)
