@@ -52,6 +52,7 @@ class _Resolver:
         self.lines = lines
         self.problems: list[str] = []
         self.implied: set[str] = set()
+        self.behind: dict[str, list[str]] = {}
 
     def plan(self, source: str) -> Plan:
         document = self._document()
@@ -74,6 +75,7 @@ class _Resolver:
             self._distinct(found)
         if not self.problems:  # else a label may be missing because its component is wrong
             self._excludes(document.exclude, targets, defenses, attacks)
+            self._behind(document.attack, defenses)
         if self.problems:
             raise PlanError(self.problems)
         boards = tuple(
@@ -82,16 +84,23 @@ class _Resolver:
                 for target in targets
                 for defense in [None, *defenses]
                 for attack in attacks
-                if defense is not None or not self._about_defenses(attack, defenses)
+                if self._meets(attack, defense, defenses)
             )
             for protocol in protocols
         )
         pages = {name: value for name, value in (("paper", document.paper), ("audits", document.audits)) if value}
         return Plan(source, boards, options, pages)
 
-    def _about_defenses(self, attack: Component, defenses: Sequence[Component]) -> bool:
-        """Whether an attack that ignores defences has no row of its own on a bare network: its twin that ignores none is the same."""
-        return attack.params.get("knows") == "network" and (bool(defenses) or attack.label in self.implied)
+    def _meets(self, attack: Component, defense: Component | None, defenses: Sequence[Component]) -> bool:
+        """Whether there is a cell of an attack and a defence; None is no defence.
+
+        One that ignores defences has none on a bare network (its twin that ignores none is the same), one made for some
+        defences none without them.
+        """
+        if defense is None and attack.params.get("knows") == "network" and (defenses or attack.label in self.implied):
+            return False
+        chosen = self.behind.get(attack.label)
+        return chosen is None or (defense is not None and defense.label in chosen)
 
     def _problem(self, path: str, message: str) -> None:
         problem = f"{self.place}{self.lines.of(path)}: {message if message.startswith(path) else f'{path}: {message}'}"
@@ -276,6 +285,8 @@ class _Resolver:
                 component = replace(component, label=f"{entry.label or _label(entry.use, entry.params)} {suffix}")
             if component:
                 found.append(component)
+                if entry.behind is not None:
+                    self.behind[component.label] = entry.behind
         return found
 
     def _with_members(self, placed: Sequence[tuple[str, Component]]) -> list[tuple[str, Component]]:
@@ -313,6 +324,15 @@ class _Resolver:
                 labels = [component.label for component in known]
                 if name is not None and name not in labels:
                     self._problem(f"exclude[{i}].{kind}", f"no {kind} is labelled {name!r}{did_you_mean(name, labels)}")
+
+    def _behind(self, entries: Sequence[AttackTable], defenses: Sequence[Component]) -> None:
+        labels = [defense.label for defense in defenses]
+        for i, entry in enumerate(entries):
+            for name in entry.behind or ():
+                if name not in labels:
+                    self._problem(f"attack[{i}].behind", f"no defense is labelled {name!r}{did_you_mean(name, labels)}")
+            if entry.behind == []:
+                self._problem(f"attack[{i}].behind", "an empty list leaves the attack no cell")
 
 
 def _label(use: str, params: Mapping[str, Any]) -> str:

@@ -60,6 +60,7 @@ class AttackTable(_Strict):
     use: str
     params: dict[str, Any] = {}
     sweep: dict[str, list[Any]] = {}
+    behind: list[str] | None = None
     label: str | None = None
 
 

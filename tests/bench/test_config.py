@@ -282,6 +282,21 @@ def test_exclusions(write):
     assert [cell.excluded for cell in plan.cells] == ["", "dull"]
 
 
+def test_an_attack_made_for_some_defences_runs_behind_those_alone(write):
+    defended = GOOD + '[[defense]]\nuse = "jpeg"\n[[defense]]\nuse = "median"\nlabel = "m"\n'
+    plan = load_plan(write(defended + '[[attack]]\nuse = "still"\nbehind = ["m"]\n'))
+    assert [(cell.defense.label if cell.defense else "", cell.attack.name) for cell in plan.cells] == [
+        ("", "wander"),
+        ("jpeg", "wander"),
+        ("m", "wander"),
+        ("m", "still"),
+    ]
+    (problem,) = mistakes(write(defended + '[[attack]]\nuse = "still"\nbehind = ["jpg"]\n'))
+    assert "attack[1].behind: no defense is labelled 'jpg'" in problem
+    assert "jpeg" in problem
+    assert "leaves the attack no cell" in mistakes(write(defended + '[[attack]]\nuse = "still"\nbehind = []\n'))[0]
+
+
 def key(text, write):
     (cell,) = load_plan(write(text)).cells
     return cell.key("subset", "cost")
@@ -360,7 +375,7 @@ SCALARS = st.one_of(
 )
 KEYS = st.sampled_from(
     "schema extends protocol run target defense attack exclude dataset images batch threat budget seeds audit device shard deadline "
-    "workers threads executor use params weights label sweep reason norm eps floor patch step start deed x".split()
+    "workers threads executor use params weights label sweep behind reason norm eps floor patch step start deed x".split()
 ) | st.text(max_size=5)
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12)
 
