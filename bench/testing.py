@@ -264,10 +264,14 @@ def _gradients(target: Target, images: Tensor) -> None:
 def _gradient_company(target: Target, images: Tensor) -> None:
     if len(target.units) == 0:
         return
-    together, alone = _margin_gradient(target, images), _margin_gradient(target, images[:1])
-    apart = float((together[:1] - alone).abs().max())
-    if apart > 1e-4 * max(1.0, float(alone.abs().max())):
-        raise _NotKept(f"the gradient of an image alone and in a batch differ by {apart:.3g}")
+    together = _margin_gradient(target, images)
+    found = []
+    for i in range(min(3, len(images))):
+        alone = _margin_gradient(target, images[i : i + 1])
+        found.append(float((together[i : i + 1] - alone).abs().max()) / max(1.0, float(alone.abs().max())))
+    apart = sorted(found)[len(found) // 2]  # a ReLU within float noise of its kink turns one image, company turns them all
+    if apart > 1e-4:
+        raise _NotKept(f"the gradient of an image alone and in a batch differ by {100 * apart:.2g} % of the largest")
 
 
 def _forked(target: Target, images: Tensor) -> None:

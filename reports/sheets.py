@@ -18,8 +18,8 @@ from bench.errors import DiskError
 from bench.stats import Estimate
 from reports.encode import clean, clean_tree
 
-_TEXT = ("board", "key", "target", "defense", "attack", "series", "status", "reason")
-_WHOLE = ("n", "floor", "ceiling", "linf", "attack_rank")
+_TEXT = ("board", "key", "target", "defense", "attack", "series", "sees", "status", "reason")
+_WHOLE = ("n", "floor", "ceiling", "reference", "linf", "attack_rank")
 _PRICE = ("budget", "fit_evaluations")
 _REAL = tuple("clean_macs adversarial_macs float_macs block_recovery psnr pooled_psnr ssim l2 evaluations flip_rate".split())
 _ESTIMATES = tuple(field.name for field in fields(BoardCell) if isinstance(field.default, Estimate))

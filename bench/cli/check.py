@@ -61,6 +61,7 @@ def check(
         committed = Baseline.read(baseline_file)
         folder = _folder(run_name, committed, plan)
         if isinstance(folder, int):
+            _write(files, _reporter().refused("the run did not come to its end"))
             return folder
         verdict = held(committed, Baseline.of_run(folder), effects=allowed, alpha=alpha)
     except NotComparable as error:

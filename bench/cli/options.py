@@ -76,7 +76,7 @@ def command_line(plan_source: str, images: int | None, overrides: Sequence[str])
 
 
 def emit(place: str | None, content: str | bytes) -> None:
-    """Write a document to a file, whole or not at all; "-" is the terminal."""
+    """Write a document to a file, whole or not at all, in a folder that is made where it is not there; "-" is the terminal."""
     from bench.atomic import write_atomic
 
     if place is None:
@@ -85,6 +85,7 @@ def emit(place: str | None, content: str | bytes) -> None:
     if place == "-":
         click.echo(data.decode(), nl=False)
     else:
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(place), data)
 
 

@@ -11,7 +11,7 @@ from bench.params import resolve_params
 
 
 def test_members_are_attacks_of_the_registry_with_parameters_that_exist():
-    assert len(AutoEnergy.members) == 7
+    assert len(AutoEnergy.members) == 8
     for use, params in AutoEnergy.members:
         name, _, preset = use.partition(":")
         facts = registry.find("attack", name).facts()

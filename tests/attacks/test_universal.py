@@ -131,6 +131,6 @@ def test_the_losses_of_a_fit():
     target = frozen(Exits())
     view, _ = begin(target, pictures(2), 10)
     output = target(pictures(2))
-    hinge, exits = (fit_losses(name, view, 0.0)(output)[0] for name in ("hinge", "auto"))
+    hinge, exits = (fit_losses(Universal(loss=name, offset=0.0), view)(output)[0] for name in ("hinge", "auto"))
     assert hinge.shape == exits.shape == (2,)
     assert not torch.equal(hinge, exits)

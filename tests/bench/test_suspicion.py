@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from bench import suspicion
+from bench.masking import gradients
 from bench.testing import ToyTarget, sample_images
 
 
@@ -11,9 +12,9 @@ def frozen(target):
 
 
 def test_a_healthy_target_raises_no_flag():
-    found = suspicion.gradients(frozen(ToyTarget()), sample_images((3, 8, 8)))
+    found = gradients(frozen(ToyTarget()), sample_images((3, 8, 8)))
     assert found["images"] > 0
-    assert suspicion.of_target(found) == []
+    assert suspicion.of_target({"gradients": found}) == []
 
 
 def test_gates_without_a_gradient_are_flagged():
@@ -21,18 +22,18 @@ def test_gates_without_a_gradient_are_flagged():
         def forward(self, images, decisions=None):
             return super().forward(images.detach(), decisions)
 
-    found = suspicion.gradients(frozen(Detached()), sample_images((3, 8, 8)))
+    found = gradients(frozen(Detached()), sample_images((3, 8, 8)))
     assert found["zero"] == found["images"] > 0
-    assert suspicion.of_target(found) == ["zero-gradient"]
+    assert suspicion.of_target({"gradients": found}) == ["zero-gradient"]
 
 
 def test_saturated_gates_are_flagged():
     target = ToyTarget()
     for gate in target.gates:
         nn.init.constant_(gate.bias, -50.0)
-    found = suspicion.gradients(frozen(target), sample_images((3, 8, 8)))
+    found = gradients(frozen(target), sample_images((3, 8, 8)))
     assert found["saturated"] == found["images"] == 6
-    assert "saturated-gates" in suspicion.of_target(found)
+    assert "saturated-gates" in suspicion.of_target({"gradients": found})
 
 
 def test_a_target_with_nothing_to_skip_is_asked_nothing():
@@ -40,7 +41,7 @@ def test_a_target_with_nothing_to_skip_is_asked_nothing():
     with torch.no_grad():
         for gate in target.gates:
             gate.bias.fill_(50.0)
-    assert suspicion.gradients(target, sample_images((3, 8, 8))) == {"images": 0, "zero": 0, "saturated": 0}
+    assert gradients(target, sample_images((3, 8, 8))) == {"images": 0, "zero": 0, "saturated": 0, "without_surrogates": 0}
 
 
 def trace(*points):

@@ -11,8 +11,9 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image
 
-from bench.board import UNDEFINED, Board, BoardCell, Estimate, TargetStanding
+from bench.board import Board, BoardCell, TargetStanding
 from bench.rows import ImageRow, UnitRow
+from bench.stats import UNDEFINED, Estimate
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIDE = 32

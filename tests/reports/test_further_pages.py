@@ -343,7 +343,7 @@ def test_a_defence_is_judged_by_who_knows_it() -> None:
     sheet = defences_sheet(replace(full_board(), cells=cells, ranked=True))
     assert sheet is not None
     (section,) = sheet.sections
-    said = {point.partition(":")[0]: point for point in section.points}
+    said = {point.partition(":")[0]: point.replace("\N{NO-BREAK SPACE}", " ") for point in section.points}
     assert "falls to an attacker who knows it (21.0 % saved from one who knows it, 35.0 % from one who does not" in said["jpeg"]
     assert "holds" in said["cap"]
     assert "does harm" in said["monitor"]
