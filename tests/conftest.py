@@ -52,3 +52,45 @@ def environment(**extra: str) -> dict[str, str]:
 def child_environment():
     """`environment`, for tests that start processes."""
     return environment
+
+
+TOY_PLAN = """# A plan for tests.
+schema = 1
+[protocol]
+dataset = "toy-pixels:test"
+images = 6
+batch = 3
+threat = { norm = "linf", eps = "8/255" }
+budget = 9
+[run]
+device = "cpu"
+shard = 3
+[[target]]
+use = "toy"
+weights = "random:0"
+[[attack]]
+use = "still"
+[[attack]]
+use = "wander"
+"""
+
+
+@pytest.fixture
+def gatebench(tmp_path, monkeypatch, capfd, plugins):
+    """Run a command in this process, in a folder with a small plan of toys, plan.toml: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    (tmp_path / "plan.toml").write_text(TOY_PLAN)
+    before = signal.getsignal(signal.SIGTERM)
+
+    from bench.cli import main
+
+    def call(*args):
+        with pytest.raises(SystemExit) as end:
+            main(list(args))
+        out, err = capfd.readouterr()
+        return end.value.code, out, err
+
+    yield call
+    signal.signal(signal.SIGTERM, before)

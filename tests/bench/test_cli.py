@@ -7,50 +7,8 @@ import threading
 
 import pytest
 
-from bench.cli import COMMANDS, main
+from bench.cli import COMMANDS
 from bench.errors import EXIT_CODES
-
-PLAN = """# A plan for tests.
-schema = 1
-[protocol]
-dataset = "toy-pixels:test"
-images = 6
-batch = 3
-threat = { norm = "linf", eps = "8/255" }
-budget = 9
-[run]
-device = "cpu"
-shard = 3
-[[target]]
-use = "toy"
-weights = "random:0"
-[[attack]]
-use = "still"
-[[attack]]
-use = "wander"
-"""
-
-pytestmark = pytest.mark.usefixtures("plugins")
-
-
-@pytest.fixture
-def gatebench(tmp_path, monkeypatch, capfd):
-    """Run a command in a folder with plan.toml: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
-    (tmp_path / "plan.toml").write_text(PLAN)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*args):
-        with pytest.raises(SystemExit) as end:
-            main(list(args))
-        out, err = capfd.readouterr()
-        return end.value.code, out, err
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
-
 
 RUN = ("run", "plan.toml", "--name", "r", "--in-process", "--no-report")
 
