@@ -20,7 +20,7 @@ from bench.atomic import write_atomic
 from bench.errors import NotComparable
 from bench.keys import canonical, digest
 from bench.measured import Cell, Part, part_of_plan, part_of_run
-from bench.store import RunFolder, read_json
+from bench.store import RunFolder
 
 SCHEMA = 1
 
@@ -59,8 +59,7 @@ class Baseline:
         first = next((cell.key for part in parts for cell in part.cells), None)
         made = (run.cell(first).sealed() or {}).get("environment", {}) if first else {}
         environment = {name: made.get(name) for name in ("device", "threads", "versions", "gatebench")} if made else {}
-        latency = folder / "latency.json"
-        return cls(plan["digest"], parts, environment, read_json(latency) if latency.is_file() else {})
+        return cls(plan["digest"], parts, environment, run.latency())
 
     @classmethod
     def of_plan(cls, document: Mapping[str, Any]) -> Baseline:

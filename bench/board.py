@@ -77,6 +77,7 @@ def _board(folder: RunFolder, plan: Mapping[str, Any], number: int) -> Board:
         cells=tuple(cells),
         standings=tuple(standings),
         transfers=tuple(_transfers(folder, number, cells, [scores for _, scores in loaded])),
+        latency=folder.latency(),
     )
 
 

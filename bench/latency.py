@@ -23,9 +23,8 @@ from bench.cell import build_defended
 from bench.codec import decoded
 from bench.errors import RunFolderError
 from bench.image import to_float
-from bench.store import RunFolder, write_json
+from bench.store import LATENCY, RunFolder, write_json
 
-FILE = "latency.json"
 SCHEMA = 1
 
 Who = tuple[str, str]
@@ -97,7 +96,7 @@ def measure(
             for who in found
         ],
     }
-    write_json(run.path / FILE, document)
+    write_json(run.path / LATENCY, document)
     return document
 
 

@@ -30,6 +30,8 @@ from bench.keys import canonical
 
 SCHEMA = 1
 """Version of everything written to a run folder; a newer one is refused."""
+LATENCY = "latency.json"
+"""What `gatebench latency` measured of a run, in its folder."""
 
 _PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _POINT = pa.struct([("evaluations", pa.int64()), ("macs", pa.int64()), ("squared", pa.float64())])
@@ -255,6 +257,11 @@ class RunFolder:
         if not document.get("boards") or "digest" not in document:
             raise RunFolderError(f"{self.path / 'plan.json'} is no plan of a run", hint="choose another folder with --name")
         return document
+
+    def latency(self) -> dict[str, Any]:
+        """What `gatebench latency` wrote, {} where it was not run."""
+        path = self.path / LATENCY
+        return read_json(path) if path.is_file() else {}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -141,6 +141,7 @@ class Board:
         ranked: whether attacks are ranked (only under a ball).
         intervals: one sentence naming level, method and n. version: of gatebench.
         cells: in plan order. standings: best first. transfers: of every pair of targets, where `gatebench transfer` was run.
+        latency: what `gatebench latency` wrote, where it was run.
     """
 
     name: str
@@ -157,3 +158,4 @@ class Board:
     cells: tuple[BoardCell, ...]
     standings: tuple[TargetStanding, ...]
     transfers: tuple[Transferred, ...] = ()
+    latency: Mapping[str, Any] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -317,17 +317,19 @@ def pages(board: Board) -> dict[str, str]:
 
 
 def own_plan(board: Board) -> Mapping[str, Any]:
-    """The resolved plan as far as it is about this board; members of ensembles, which stand there as cells, by their labels."""
-    boards = board.plan.get("boards", ())
-    own = [_shortened(one) for one in boards if isinstance(one, Mapping) and one.get("protocol") == board.protocol]
+    """The resolved plan as far as it is about the cells of this board; members of ensembles by their labels."""
+    boards, shown = board.plan.get("boards", ()), {cell.key for cell in board.cells}
+    own = [_shortened(one, shown) for one in boards if isinstance(one, Mapping) and one.get("protocol") == board.protocol]
     return {**board.plan, "boards": own} if own else board.plan
 
 
-def _shortened(value: Any) -> Any:
+def _shortened(value: Any, shown: Collection[str]) -> Any:
     if isinstance(value, Mapping):
+        if isinstance(value.get("cells"), list):
+            value = {**value, "cells": [cell for cell in value["cells"] if not isinstance(cell, Mapping) or cell.get("key") in shown]}
         members = {key: [one.get("label") for one in part] for key, part in value.items() if key == "members" and isinstance(part, list)}
-        return {key: _shortened(part) for key, part in value.items()} | members
-    return [_shortened(part) for part in value] if isinstance(value, list) else value
+        return {key: _shortened(part, shown) for key, part in value.items()} | members
+    return [_shortened(part, shown) for part in value] if isinstance(value, list) else value
 
 
 def board_view(board: Board, *, linked: bool = True) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
             "the same ratio in units instead of MACs, as the original code prints it",
         ),
         ("Clean MACs", numbers.macs(cell.clean_macs), f"floor {numbers.macs(cell.floor)}"),
-        ("Adversarial MACs", numbers.macs(cell.adversarial_macs), f"ceiling {numbers.macs(cell.ceiling)}"),
+        ("Adversarial MACs", numbers.macs(cell.adversarial_macs), _ceilings(cell)),
         ("Clean saving", *_pair(cell.clean_saving)),
         ("Saving left", *_pair(cell.surviving_saving)),
         ("Efficacy, clean", *_pair(cell.clean_efficacy)),
@@ -87,6 +87,12 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
             "of those open at one evaluation, closed at the next",
         ),
     ]
+
+
+def _ceilings(cell: BoardCell) -> str:
+    """The target's own ceiling, and the undefended one where savings are measured against another."""
+    own = f"ceiling {numbers.macs(cell.ceiling)}"
+    return own if cell.reference in (None, cell.ceiling) else f"{own}, undefended {numbers.macs(cell.reference)}"
 
 
 def _pair(estimate: Any) -> tuple[str, str]:
@@ -150,7 +156,7 @@ class Gallery:
     def _make(self, row: ImageRow) -> Exhibit:
         cell = self._cell
         recovered = row.adversarial_macs - row.clean_macs
-        reserve = (cell.ceiling or 0) - row.clean_macs
+        reserve = (cell.reference or 0) - row.clean_macs
         facts = [
             ("MACs", f"{numbers.macs(row.clean_macs)} → {numbers.macs(row.adversarial_macs)}"),
             ("recovered", numbers.percent(recovered / reserve) if reserve > 0 else numbers.DASH),

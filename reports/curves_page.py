@@ -38,7 +38,7 @@ def _section(name: str, cells: Sequence[BoardCell], place: int) -> Section | Non
     for cell in cells:
         images = list(cell.rows())
         trace = mean_trace(images)
-        reserve = (cell.ceiling or 0) - (cell.clean_macs or 0)
+        reserve = (cell.reference or 0) - (cell.clean_macs or 0)
         if not trace or reserve <= 0:
             continue
         points = [(point.evaluations, (point.macs - (cell.clean_macs or 0)) / reserve) for point in trace]

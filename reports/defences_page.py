@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+
+from bench import stats
 from bench.board import Board, BoardCell
 from bench.stats import UNDEFINED, Estimate
 from reports import numbers
@@ -15,10 +19,21 @@ _COLUMNS = (
     ("Clean saving", True),
     ("Saved, not known", True),
     ("Saved, known", True),
+    ("Gain, known", True),
     ("Clean accuracy", True),
     ("Accuracy attacked", True),
     ("Flags", False),
 )
+_TIME = ("Time", True)
+
+_WORDS = {
+    "harm": "does harm: who knows it makes the network dearer than without it",
+    "falls": "falls to an attacker who knows it",
+    "most": "falls for the most part: who knows it takes back more than half of what it keeps from one who does not",
+    "holds": "holds: more is saved than without it, whoever attacks",
+    "nothing": "changes nothing that these images could show",
+}
+_SHORT = {"harm": "does harm", "falls": "falls", "most": "falls for the most part", "holds": "holds", "nothing": "no difference"}
 
 
 def defences_sheet(board: Board) -> Sheet | None:
@@ -27,75 +42,155 @@ def defences_sheet(board: Board) -> Sheet | None:
     targets = list(dict.fromkeys(cell.target for cell in cells if cell.defense))
     if not targets or not board.ranked:
         return None
-    groups = {
-        name: {defense: [cell for cell in cells if (cell.target, cell.defense) == (name, defense)] for defense in _defenses(cells, name)}
-        for name in targets
-    }
+    groups = {name: _defended([cell for cell in cells if cell.target == name]) for name in targets}
+    times = {(str(one["target"]), str(one["defense"])): one["ratio"] for one in board.latency.get("entries", ())}
     return Sheet(
         path="defences.html",
         title="Defences",
         lead="What is saved, of everything that the undefended network could execute: on clean images, under the strongest attack that "
-        "knows the network but not the defence, and under the strongest that knows both. A defence is worth what the last number says. "
-        "Costs of the defence itself are in all of them.",
-        sections=[_section(name, found) for name, found in groups.items()],
+        "knows the network but not the defence, and under the strongest that knows both. A defence is worth what the last number says, "
+        "and its gain is that number less the one without a defence, image by image. Costs of the defence itself are in all of them.",
+        sections=[_glance(groups), *(_section(name, found, times) for name, found in groups.items())],
         teaser="each defence, attacked without and with knowledge of it",
     )
 
 
-def _defenses(cells: Sequence[BoardCell], target: str) -> list[str]:
-    """Labels, "" for none first."""
-    return sorted(dict.fromkeys(cell.defense for cell in cells if cell.target == target), key=bool)
+@dataclass(frozen=True)
+class _Defended:
+    """One target behind one defence ("" for none): all its cells, and the strongest without and with knowledge of the defence.
+
+    Attributes:
+        gain, gain_unknown: surviving saving less the undefended target's, image by image.
+    """
+
+    defense: str
+    cells: Sequence[BoardCell]
+    past: BoardCell | None
+    knowing: BoardCell | None
+    gain: Estimate = UNDEFINED
+    gain_unknown: Estimate = UNDEFINED
+
+    @property
+    def shown(self) -> BoardCell | None:
+        return self.knowing or self.past
+
+    @property
+    def verdict(self) -> str:
+        """A key of `_WORDS`, "" where there is nothing to say; the intervals decide."""
+        known, unknown = self.gain, self.gain_unknown
+        if known.value is None or known.low is None or known.high is None:
+            return ""
+        helped = unknown.low is not None and unknown.low > 0
+        if known.high < 0:
+            return "harm"
+        if known.low <= 0:
+            return "falls" if helped else "nothing"
+        return "most" if helped and known.value < (unknown.value or 0.0) / 2 else "holds"
 
 
-def _section(name: str, found: dict[str, list[BoardCell]]) -> Section:
-    bare = _least(found.get("", []), past=False)
+def _defended(cells: Sequence[BoardCell]) -> list[_Defended]:
+    """A target behind each of its defences, none first."""
+    labels = sorted(dict.fromkeys(cell.defense for cell in cells), key=bool)
+    found = [_strongest(label, [cell for cell in cells if cell.defense == label]) for label in labels]
+    bare = found[0].knowing if found and not found[0].defense else None
+    return [
+        one
+        if not one.defense
+        else _Defended(one.defense, one.cells, one.past, one.knowing, _gain(bare, one.knowing), _gain(bare, one.past))
+        for one in found
+    ]
+
+
+def _strongest(defense: str, cells: Sequence[BoardCell]) -> _Defended:
+    def least(past: bool) -> BoardCell | None:
+        chosen = [
+            cell for cell in cells if (cell.sees == "network") == past and not cell.control and cell.surviving_saving.value is not None
+        ]
+        return min(chosen, key=lambda cell: cell.surviving_saving.value or 0.0, default=None)
+
+    return _Defended(defense, cells, least(True), least(False))
+
+
+def _gain(bare: BoardCell | None, cell: BoardCell | None) -> Estimate:
+    """How much more is saved than without a defence, paired by image."""
+    if bare is None or cell is None or not bare.reference or not cell.reference:
+        return UNDEFINED
+    without = {row.id: row.adversarial_macs / bare.reference for row in bare.rows()}
+    found = [without[row.id] - row.adversarial_macs / cell.reference for row in cell.rows() if row.id in without]
+    return stats.mean_estimate(np.array(found), stats.resamples(len(found)))
+
+
+def _glance(groups: Mapping[str, Sequence[_Defended]]) -> Section:
+    """Defences by targets: what is saved from an attacker who knows, and what that says."""
+    labels = list(dict.fromkeys(one.defense for found in groups.values() for one in found))
     rows: list[list[Entry]] = []
-    points: list[str] = []
-    for defense, cells in found.items():
-        past, knowing = _least(cells, past=True), _least(cells, past=False)
-        shown = knowing or past
-        if shown is None:
+    for label in labels:
+        row: list[Entry] = [Field(label or "none")]
+        for found in groups.values():
+            one = next((one for one in found if one.defense == label), None)
+            saved = one.knowing.surviving_saving if one and one.knowing else UNDEFINED
+            row.append(Field(numbers.percent(saved.value), _SHORT.get(one.verdict, "") if one else "", saved.value))
+        rows.append(row)
+    return Section(
+        "At a glance",
+        "Saved from the strongest attack that knows the defence.",
+        (("Defence", False), *((name, True) for name in groups)),
+        rows,
+    )
+
+
+def _section(name: str, found: Sequence[_Defended], times: Mapping[tuple[str, str], float | None]) -> Section:
+    timed = any(target == name for target, _ in times)
+    rows: list[list[Entry]] = []
+    for one in found:
+        if one.shown is None:
             continue
-        accuracy = min((cell.adversarial_accuracy.value or 0.0 for cell in cells), default=0.0)
-        rows.append(
-            [
-                Field(defense or "none"),
-                estimate_field(shown.clean_saving),
-                _linked(past),
-                _linked(knowing),
-                estimate_field(shown.clean_accuracy),
-                Field(numbers.percent(accuracy), sort=accuracy),
-                Field(", ".join(dict.fromkeys(flag for cell in cells if not cell.control for flag in cell.flags)) or "none"),
-            ]
-        )
-        if defense and knowing is not None and bare is not None:
-            points.append(_said(defense, bare.surviving_saving, past.surviving_saving if past else UNDEFINED, knowing.surviving_saving))
-    return Section(name, "", _COLUMNS, rows, points=points)
+        accuracy = min((cell.adversarial_accuracy.value or 0.0 for cell in one.cells), default=0.0)
+        flags = dict.fromkeys(flag for cell in one.cells if not cell.control for flag in cell.flags)
+        row: list[Entry] = [
+            Field(one.defense or "none"),
+            estimate_field(one.shown.clean_saving),
+            _attacked(one.past),
+            _attacked(one.knowing),
+            _points(one.gain),
+            estimate_field(one.shown.clean_accuracy),
+            Field(numbers.percent(accuracy), sort=accuracy),
+            Field(", ".join(flags) or "none"),
+        ]
+        if timed:
+            ratio = times.get((name, one.defense))
+            row.append(Field(numbers.DASH if ratio is None else f"× {ratio:.2f}", sort=ratio))
+        rows.append(row)
+    note = "Time: of one clean image on one thread, as a multiple of the undefended network's, measured side by side." if timed else ""
+    return Section(name, note, (*_COLUMNS, _TIME) if timed else _COLUMNS, rows, points=list(_said(found)))
 
 
-def _least(cells: Sequence[BoardCell], *, past: bool) -> BoardCell | None:
-    """The cell in which least is saved, of attacks that look past the defence or of all that do not."""
-    chosen = [cell for cell in cells if (cell.sees == "network") == past and not cell.control and cell.surviving_saving.value is not None]
-    return min(chosen, key=lambda cell: cell.surviving_saving.value or 0.0, default=None)
-
-
-def _linked(cell: BoardCell | None) -> Entry:
+def _attacked(cell: BoardCell | None) -> Entry:
     if cell is None:
         return Field(numbers.DASH)
     shown = estimate_field(cell.surviving_saving)
     return Link(shown.text, cell_page(cell), f"{shown.below} {cell.attack}".strip())
 
 
-def _said(defense: str, bare: Estimate, past: Estimate, knowing: Estimate) -> str:
-    """What became of a defence, in one sentence; the intervals decide the words."""
-    saved = numbers.percent(knowing.value)
-    if (knowing.low or 0) > (bare.high or 0):
-        verdict = "holds: more is saved than without it, whoever attacks"
-    elif (knowing.high or 0) < (bare.low or 0):
-        verdict = "does harm: who knows it wins back more than without it"
-    elif past.low is not None and past.low > (bare.high or 0):
-        verdict = "falls to an attacker who knows it"
-    else:
-        verdict = "changes nothing that these images could show"
-    unaware = f", {numbers.percent(past.value)} from one who does not" if past.value is not None else ""
-    return f"{defense}: {verdict} ({saved} saved from one who knows it{unaware}; {numbers.percent(bare.value)} without defence)"
+def _points(gain: Estimate) -> Field:
+    if gain.value is None:
+        return Field(numbers.DASH)
+    value, low, high = (f"{100 * (end or 0.0):+.1f}".replace("-", "−") for end in (gain.value, gain.low, gain.high))
+    return Field(f"{value} points", f"[{low}, {high}]", gain.value)
+
+
+def _said(found: Sequence[_Defended]) -> Iterator[str]:
+    """What became of each defence, in one sentence."""
+    bare = next((one.knowing for one in found if not one.defense), None)
+    for one in found:
+        if not one.verdict or bare is None or one.knowing is None:
+            continue
+        unaware = f", {numbers.percent(one.past.surviving_saving.value)} from one who does not" if one.past else ""
+        text = (
+            f"{one.defense}: {_WORDS[one.verdict]} ({numbers.percent(one.knowing.surviving_saving.value)} saved from one who knows it"
+            f"{unaware}; {numbers.percent(bare.surviving_saving.value)} without defence)"
+        )
+        before, now = bare.clean_accuracy, one.knowing.clean_accuracy
+        if now.high is not None and now.high < (before.value or 0.0):
+            text += f"; clean accuracy falls from {numbers.percent(before.value)} to {numbers.percent(now.value)}"
+        yield text

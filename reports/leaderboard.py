@@ -114,9 +114,9 @@ class Leaderboard:
         for board, folder in zip(boards, folders, strict=True):
             yield from self._board(board, folder=f"{folder}/")
 
-    def _board(self, board: Board, *, folder: str, more: Sequence[Sheet] = ()) -> Iterator[File]:
-        made = (defences_sheet(board), paper_sheet(board), audits_sheet(board), curves_sheet(board), transfer_sheet(board))
-        sheets = [*(sheet for sheet in made if sheet is not None), *self.further(board)]
+    def _board(self, whole: Board, *, folder: str, more: Sequence[Sheet] = ()) -> Iterator[File]:
+        board = self.shown_of(whole)
+        sheets = [*(sheet for sheet in self.sheets(whole) if sheet is not None), *self.further(board)]
         for sheet in sheets:
             home = "All boards" if folder else board.name
             place = {"folder": folder, "root": "../" if folder else "", "home": home}
@@ -154,6 +154,20 @@ class Leaderboard:
                 if name not in written:
                     written.add(name)
                     yield _picture_place(folder, name), content
+
+    def shown_of(self, board: Board) -> Board:
+        """What the index and the tables show of a board; all of it."""
+        return board
+
+    def sheets(self, board: Board) -> Sequence[Sheet | None]:
+        """The further pages of a board, None where it has nothing for one."""
+        return (
+            defences_sheet(board),
+            paper_sheet(board),
+            audits_sheet(board),
+            curves_sheet(board),
+            transfer_sheet(board),
+        )
 
     def further(self, board: Board) -> Sequence[Sheet]:
         """Pages of a board beside those that every report has; none here."""

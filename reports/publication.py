@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,10 +25,24 @@ class Publication(Leaderboard):
 
     Attributes:
         shown: images a cell, the first of the data.
+        members: whether the cells that an ensemble is made of stand beside it. Without them a board of many defences stays small: its
+            page of defences still draws on all of them, its tables, curves, pictures and rows leave them out.
     """
 
     shown: int = 8
+    members: bool = True
     cells: bool = False
+
+    def shown_of(self, board: Board) -> Board:
+        """The board, without members where they are not asked for."""
+        if self.members:
+            return board
+        inside = {member["key"] for cell in board.cells for member in cell.combination.get("members", ())}
+        return replace(board, cells=tuple(cell for cell in board.cells if cell.key not in inside))
+
+    def sheets(self, board: Board) -> Sequence[Sheet | None]:
+        """The further pages; curves compare attacks of one budget, so they need the members."""
+        return [sheet for sheet in super().sheets(board) if sheet is not None and (self.members or sheet.path != "curves.html")]
 
     def further(self, board: Board) -> Sequence[Sheet]:
         """The page of pictures."""
@@ -38,7 +52,7 @@ class Publication(Leaderboard):
     def files(self, boards: Sequence[Board], *, version: str) -> Iterator[File]:
         """As the leaderboard's, and the rows of all boards."""
         yield from super().files(boards, version=version)
-        yield "rows.parquet", rows_bytes(boards)
+        yield "rows.parquet", rows_bytes([self.shown_of(board) for board in boards])
 
 
 def pictures_sheet(board: Board, shown: int) -> Sheet | None:

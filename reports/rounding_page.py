@@ -71,7 +71,7 @@ def _identity(cell: BoardCell) -> tuple[str, ...]:
 def _gain(after: BoardCell, inside: BoardCell) -> Field:
     """The paired difference in points of recovery, with its interval."""
     first, second = ([row.adversarial_macs for row in cell.rows()] for cell in (after, inside))
-    reserve = np.array([(after.ceiling or 0) - row.clean_macs for row in after.rows()], dtype=np.float64)
+    reserve = np.array([(after.reference or 0) - row.clean_macs for row in after.rows()], dtype=np.float64)
     found = stats.ratio_estimate(np.array(second, dtype=np.float64) - np.array(first), reserve, stats.resamples(len(reserve)))
     if found.value is None:
         return Field(numbers.DASH)

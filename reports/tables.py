@@ -105,7 +105,7 @@ def _block(board: Board, target: str, defense: str) -> list[Text | Table]:
     if measured is not None:
         place = f"#{standing.rank} most robust; " if standing is not None and standing.rank is not None else ""
         title.append(
-            f"  {place}clean {numbers.macs(measured.clean_macs)} of {numbers.macs(measured.ceiling)}, "
+            f"  {place}clean {numbers.macs(measured.clean_macs)} of {numbers.macs(measured.reference)}, "
             f"saves {numbers.percent(measured.clean_saving.value)}, accuracy {numbers.percent(measured.clean_accuracy.value)}",
             style="not bold dim",
         )

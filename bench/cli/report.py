@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ _OTHERS = {"changes": "'gatebench compare RUN RUN' uses it", "verdicts": "'gateb
 )
 @click.option("--use", "name", default="leaderboard", show_default=True, help="The report to make.")
 @click.option("--browse", type=click.IntRange(0), help="Images to browse on a cell's page, at most.")
-def report(runs: tuple[str, ...], out: Path | None, name: str, browse: int | None) -> None:
+@click.option("--no-members", is_flag=True, help="Publication: leave out the cells that an ensemble is made of.")
+def report(runs: tuple[str, ...], out: Path | None, name: str, browse: int | None, no_members: bool) -> None:
     """Write the results of RUN... as pages that work from disk.
 
     RUN is a run's folder or its name under ./runs. Several runs, or a run of several protocols, make an index over their boards.
@@ -28,11 +30,12 @@ def report(runs: tuple[str, ...], out: Path | None, name: str, browse: int | Non
 
     folders = [find_run(run) for run in runs]
     place = out or (folders[0] / "report" if len(folders) == 1 else Path("report"))
-    index = write_report(folders, place, name=name, browse=browse)
+    options = ({} if browse is None else {"browse": browse}) | ({"members": False} if no_members else {})
+    index = write_report(folders, place, name=name, options=options)
     click.echo(str(index))
 
 
-def write_report(folders: list[Path], out: Path, *, name: str = "leaderboard", browse: int | None = None) -> Path:
+def write_report(folders: list[Path], out: Path, *, name: str = "leaderboard", options: Mapping[str, Any] = {}) -> Path:
     """Render every board of these runs into `out` and return the page to open.
 
     A report that can (`render_all(boards, out)`) makes one site of all; any other gets a folder for each board.
@@ -46,7 +49,7 @@ def write_report(folders: list[Path], out: Path, *, name: str = "leaderboard", b
         raise RunFolderError(f"no board in {', '.join(map(str, folders))}", hint="'gatebench run' fills a run")
     make: Any = registry.load("report", name)
     try:
-        chosen = make() if browse is None else make(browse=browse)
+        chosen = make(**options)
     except TypeError as error:
         raise PlanError(f"report {name!r} does not take these options: {error}") from error
     if name in _OTHERS:

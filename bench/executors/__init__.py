@@ -36,7 +36,7 @@ class Event:
     Attributes:
         what: "started", "progress", "done", "problem" (the cell is over) or "fatal" (the run is).
         task: which. status, reason, detail: of a problem; `detail` is a traceback or empty. share: of the shard, 0 to 1.
-        sums: of a finished shard, (clean, adversarial, ceiling) MACs over its images.
+        sums: of a finished shard, (clean, adversarial, undefended ceiling) MACs over its images.
         seconds: the shard took.
     """
 

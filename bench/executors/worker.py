@@ -98,7 +98,7 @@ def _compute(task: Task, device: str, progress: Callable[[int, int, float], None
     folder = CellFolder(Path(task.folder))
     run_shard(cell, folder, task.first, task.last, progress)
     table = next(shard for shard in folder.shards() if shard.first == task.first)
-    return _sums(table.path, int(cell.description["ceiling"]))
+    return _sums(table.path, int(cell.description["reference"]))
 
 
 class _Hashable:
@@ -123,12 +123,12 @@ def _opened(key: str, device: str, data_root: str | None, document: _Hashable) -
     return open_cell(document.document, torch.device(device), data_root)
 
 
-def _sums(path: Path, ceiling: int) -> tuple[int, int, int]:
+def _sums(path: Path, reference: int) -> tuple[int, int, int]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, columns=["clean_macs", "adversarial_macs"])
-    return int(pc.sum(table["clean_macs"]).as_py()), int(pc.sum(table["adversarial_macs"]).as_py()), ceiling * table.num_rows
+    return int(pc.sum(table["clean_macs"]).as_py()), int(pc.sum(table["adversarial_macs"]).as_py()), reference * table.num_rows
 
 
 def _forget() -> None:

@@ -131,6 +131,7 @@ def ok_cell(
         classes=CLASSES,
         floor=floor,
         ceiling=ceiling,
+        reference=ceiling,
         clean_macs=clean,
         adversarial_macs=adversarial,
         float_macs=adversarial + 10_000,

@@ -316,37 +316,81 @@ def test_a_publication_has_every_row_and_eight_pictures_a_cell_and_no_dead_link(
             assert link.startswith("http") or (path.parent / link).exists(), (path.name, link)
 
 
-def defended(defense: str, attack: str, saved: tuple[float, float, float], sees: str = "gates", **others: object) -> BoardCell:
+def defended(defense: str, attack: str, saved: float, sees: str = "gates", **others: object) -> BoardCell:
+    """A cell of 40 images, of which every other saves 5 points more and less than `saved`, paired over all cells."""
+    cell = next(cell for cell in full_board().cells if cell.status == "ok" and not cell.control)
+    row = cell.rows()[0]
+    savings = [saved + 0.05 * (-1) ** i + 0.004 * (i % 5 - 2) * bool(defense) for i in range(40)]
+    rows = tuple(replace(row, id=f"i{i}", adversarial_macs=round(1_000_000 * (1 - one))) for i, one in enumerate(savings))
     return replace(
-        next(cell for cell in full_board().cells if cell.status == "ok" and not cell.control),
+        cell,
         target="net",
         defense=defense,
         attack=attack,
         sees=sees,
-        surviving_saving=Estimate(*saved),
+        reference=1_000_000,
+        surviving_saving=Estimate(saved, saved - 0.02, saved + 0.02),
+        clean_accuracy=others.pop("clean_accuracy", Estimate(0.9, 0.85, 0.95)),
         flags=(),
+        rows=lambda: rows,
         **others,  # type: ignore[arg-type]
     )
 
 
 def test_a_defence_is_judged_by_who_knows_it() -> None:
     cells = (
-        defended("", "strong", (0.20, 0.18, 0.22)),
-        defended("jpeg", "unaware", (0.35, 0.33, 0.37), "network"),
-        defended("jpeg", "strong", (0.21, 0.19, 0.23)),
-        defended("cap", "unaware", (0.40, 0.38, 0.42), "network"),
-        defended("cap", "strong", (0.30, 0.28, 0.32)),
-        defended("monitor", "strong", (0.01, -0.10, 0.10)),
-        defended("median", "unaware", (0.21, 0.19, 0.23), "network"),
-        defended("median", "strong", (0.20, 0.18, 0.22)),
+        defended("", "strong", 0.20),
+        defended("jpeg", "unaware", 0.35, "network"),
+        defended("jpeg", "strong", 0.20),
+        defended("bit-depth", "unaware", 0.35, "network"),
+        defended("bit-depth", "strong", 0.23),
+        defended("cap", "unaware", 0.40, "network"),
+        defended("cap", "strong", 0.32),
+        defended("monitor", "strong", 0.01),
+        defended("median", "unaware", 0.20, "network"),
+        defended("median", "strong", 0.20, clean_accuracy=Estimate(0.7, 0.65, 0.75)),
     )
-    sheet = defences_sheet(replace(full_board(), cells=cells, ranked=True))
+    board = replace(full_board(), cells=cells, ranked=True)
+    sheet = defences_sheet(board)
     assert sheet is not None
-    (section,) = sheet.sections
+    glance, section = sheet.sections
     said = {point.partition(":")[0]: point.replace("\N{NO-BREAK SPACE}", " ") for point in section.points}
-    assert "falls to an attacker who knows it (21.0 % saved from one who knows it, 35.0 % from one who does not" in said["jpeg"]
+    assert "falls to an attacker who knows it (20.0 % saved from one who knows it, 35.0 % from one who does not" in said["jpeg"]
+    assert "falls for the most part" in said["bit-depth"], "3 of 15 points are left"
     assert "holds" in said["cap"]
     assert "does harm" in said["monitor"]
     assert "changes nothing that these images could show" in said["median"]
-    assert [row[0].text for row in section.rows] == ["none", "jpeg", "cap", "monitor", "median"]
+    assert "clean accuracy falls from 90.0 % to 70.0 %" in said["median"]
+    assert "accuracy" not in said["cap"]
+    assert [row[0].text for row in section.rows] == ["none", "jpeg", "bit-depth", "cap", "monitor", "median"]
+    assert [row[1].below for row in glance.rows] == ["", "falls", "falls for the most part", "holds", "does harm", "no difference"]
+    gain = section.rows[3][4]
+    assert gain.text == "+12.0\N{NO-BREAK SPACE}points" or gain.text == "+12.0 points"
     assert defences_sheet(replace(full_board(), cells=cells[:1])) is None
+    assert "Time" not in {name for name, _ in section.columns}
+
+
+def test_time_stands_beside_what_multiplies_nothing() -> None:
+    latency = {"entries": [{"target": "net", "defense": "", "ratio": None}, {"target": "net", "defense": "jpeg", "ratio": 1.234}]}
+    board = replace(full_board(), cells=(defended("", "strong", 0.2), defended("jpeg", "strong", 0.2)), ranked=True, latency=latency)
+    sheet = defences_sheet(board)
+    assert sheet is not None
+    _, section = sheet.sections
+    assert section.columns[-1] == ("Time", True)
+    assert [row[-1].text for row in section.rows] == ["–", "× 1.23"]
+
+
+def test_a_publication_without_members_still_judges_by_them() -> None:
+    """The strongest attacks are members here: pages, rows and pictures leave them out, the page of defences does not."""
+    bare, member = defended("", "ensemble", 0.2), defended("jpeg", "member", 0.3, "network", key="b" * 64)
+    inside = [{"label": "member", "key": member.key, "wins": 1, "evaluations": 3}]
+    whole = defended("jpeg", "ensemble", 0.2, key="c" * 64, combination={"budget": 60, "members": inside, "left_out": []})
+    board = replace(full_board(), cells=(bare, member, whole), standings=(), transfers=(), ranked=True)
+    pages = dict(Publication(members=False).files([board], version="1"))
+    assert "30.0" in pages["defences.html"].decode()
+    assert ">member<" not in pages["index.html"].decode()
+    assert "curves.html" not in pages
+    assert set(pq.read_table(io.BytesIO(pages["rows.parquet"]))["attack"].to_pylist()) == {"ensemble"}
+    every = dict(Publication().files([board], version="1"))
+    assert "member" in every["index.html"].decode()
+    assert set(pq.read_table(io.BytesIO(every["rows.parquet"]))["attack"].to_pylist()) == {"ensemble", "member"}

@@ -59,4 +59,4 @@ def test_an_unknown_report_and_options_it_does_not_take(runs: Path) -> None:
     with pytest.raises(PlanError, match="leaderboad"):
         write_report([runs / "first"], Path("out"), name="leaderboad")
     with pytest.raises(PlanError, match="does not take"):
-        write_report([runs / "first"], Path("out"), name="sheets", browse=3)
+        write_report([runs / "first"], Path("out"), name="sheets", options={"browse": 3})
