@@ -209,8 +209,8 @@ class SlowdownLoss:
 
 
 def slowdown_loss(name: LossName, units: Units) -> SlowdownLoss:
-    """The loss by name; "auto" is that over exits where there are any."""
-    if name == "exits" or (name == "auto" and has_exits(units)):
+    """The loss by name; "auto" is that over exits where exits are all there is to open, so that a monitor is not overlooked."""
+    if name == "exits" or (name == "auto" and set(units.kind) == {"exit"}):
         return SlowdownLoss(None)
     cost = units.cost.to(torch.float64)
     return SlowdownLoss((cost / cost.sum().clamp(min=1)).to(torch.float32))

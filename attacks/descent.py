@@ -90,10 +90,9 @@ class Descent:
         clean = self.clean[rows]
         place = self.box.place(end[rows], clean, self.job.threat)
         first = self.view.left
-        ceiling = self.view.ceiling
         taken = 0
         while True:
-            staying = self._may_go_on(rows, taken, ceiling)
+            staying = self._may_go_on(rows)
             if not bool(staying.all()):
                 self._last_look(rows, place, ~staying, taken)
                 index = staying.nonzero().flatten()
@@ -121,7 +120,7 @@ class Descent:
 
     def _last_look(self, rows: Tensor, place: Place, leaving: Tensor, taken: int) -> None:
         """Offer the iterate that the last step of the `leaving` rows led to, where the budget has a forward left for it."""
-        paid = leaving & (self.view.left[rows] >= 1 + self.incumbent.reserve) & (self.incumbent.macs[rows] < self.view.ceiling)
+        paid = leaving & (self.view.left[rows] >= 1 + self.incumbent.reserve) & ~self.incumbent.dearest(rows)
         if taken == 0 or not bool(paid.any()):
             return
         index = paid.nonzero().flatten()
@@ -129,9 +128,9 @@ class Descent:
         unknown = torch.full((len(index),), torch.inf, device=rows.device)
         self.incumbent.offer(rows[index], place.image[index], self.view.price(seen.decisions), unknown)
 
-    def _may_go_on(self, rows: Tensor, taken: int, ceiling: int) -> Tensor:
+    def _may_go_on(self, rows: Tensor) -> Tensor:
         needed = self.cost + self.incumbent.reserve
-        done = self.incumbent.macs[rows] >= ceiling
+        done = self.incumbent.dearest(rows)
         if not self.stop_at_ceiling:
             done &= self.incumbent.distance[rows] == 0  # dearest and unchanged: nothing is left to win at any price
         return (self.view.left[rows] >= needed) & ~done

@@ -4,6 +4,9 @@ Published scripts keep the last iterate, or the one of smallest loss, and score 
 that is saved: an iterate that has only just opened a gate may lose it to rounding. So a candidate can be verified, that is
 settled onto the 8-bit grid inside its threat and evaluated once more, at the price of one forward. Verification waits longer
 after each failure (1, 2, 4 … steps), and one forward is held back for the best candidate still waiting at the end.
+
+Of a random target one look says little: the dearest iterate is the luckiest, and fresh draws score it worse than where the descent
+came to rest. There the last iterate is kept.
 """
 
 from __future__ import annotations
@@ -41,8 +44,9 @@ class Incumbent:
     """
 
     def __init__(self, view: View, clean: Tensor, threat: Threat, rule: Iterate, *, verify: bool) -> None:
-        self.view, self.clean, self.threat, self.rule = view, clean, threat, rule
-        self.verify = verify and rule in ("best", "first")
+        self.view, self.clean, self.threat = view, clean, threat
+        self.rule = "last" if view.draws > 1 and rule in ("best", "first") else rule
+        self.verify = verify and self.rule in ("best", "first")
         self.failures = 0
         count, device = len(clean), clean.device
         self.image = clean.clone()
@@ -59,6 +63,10 @@ class Incumbent:
     def reserve(self) -> int:
         """Forward-equivalents an image to hold back for `finish`."""
         return 1 if self.verify else 0
+
+    def dearest(self, rows: Tensor) -> Tensor:
+        """(M,) bool: the kept images of `rows` execute all that can be executed; of a random target nobody knows."""
+        return (self.macs[rows] >= self.view.ceiling) & (self.view.draws == 1)
 
     def offer(self, rows: Tensor, images: Tensor, macs: Tensor, loss: Tensor) -> None:
         """Consider iterates (M, C, H, W) of distinct images `rows`, with their evaluated `macs` and `loss` (M,)."""

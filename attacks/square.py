@@ -62,7 +62,7 @@ class Square(Attack):
             stripes = torch.where(job.draw((channels, 1, width)).to(images.device) < 0.5, -1.0, 1.0).expand(images.shape)
             search.offer(place_window(stripes, drawn[:, 0], height, width, ball), search.everyone, settled=ball.norm == "patch")
             for step in range(total):
-                rows = (search.macs < view.ceiling).nonzero().flatten()
+                rows = search.everyone if view.draws > 1 else (search.macs < view.ceiling).nonzero().flatten()
                 if len(rows) == 0:
                     break
                 side = max(round((self.area(step / total) * height * width) ** 0.5), 1)
@@ -101,6 +101,8 @@ class Search:
         self.delta[rows[walks]], self.macs[rows[walks]] = delta[walks], macs[walks]
         apart = squared_sum(saved.to(torch.int64) - self.grid[rows].to(torch.int64))
         better = (macs > self._most[rows]) | ((macs == self._most[rows]) & (apart < self._nearest[rows]))
+        if self.view.draws > 1:  # the dearest look was the luckiest; where the walk stands has been met more than once
+            better = walks
         winners = rows[better]
         self.kept[winners] = to_float(saved[better]).to(self.kept)
         self._most[winners], self._nearest[winners] = macs[better], apart[better]

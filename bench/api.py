@@ -241,6 +241,11 @@ class View(Protocol):
     @property
     def ceiling(self) -> int: ...
     @property
+    def draws(self) -> int:
+        """Over how many draws the target that is seen is scored; above 1 it is random, and what one look costs says little."""
+        ...
+
+    @property
     def left(self) -> Tensor:
         """(N,) int64, forward-equivalents left to each image of the batch; where each costs several draws, how many of those are left."""
         ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,12 +15,13 @@ import torch
 from torch import Tensor
 
 from bench import codec, cost, judge, masking, registry, weights
-from bench.api import Attack, Defense, Job, Output, Skip, Target, image_generator
+from bench.api import Attack, Defense, Job, Skip, Target, image_generator
 from bench.data import Dataset, open_dataset, subset
 from bench.draws import seeded, seeds_of
 from bench.errors import BudgetSpent, ContractBroken, GatebenchError, PlanError, PluginError
 from bench.fitting import fitted
 from bench.image import difference, psnr, squared_sum, ssim, to_float
+from bench.keys import canonical
 from bench.plan import Fit
 from bench.provenance import record
 from bench.scoring import SCORING, Scored, score
@@ -36,12 +39,14 @@ class Opened:
 
     Attributes:
         document: the resolved cell (protocol, target, defense, attack), as in plan.json.
-        target: frozen, on `device`. state: a copy of its weights. noise: its float noise.
+        target: frozen, on `device`, for scoring alone. attacked: its copy, which probes and attacks see: what their queries may leave
+            behind in a target changes no score. state: a copy of the weights. noise: float noise.
         attack: the attack. dataset, indices: the images, in order. root: where the data lies.
     """
 
     document: Mapping[str, Any]
     target: Target
+    attacked: Target
     state: dict[str, Tensor]
     noise: judge.Noise
     attack: Attack
@@ -153,32 +158,54 @@ def open_cell(document: Mapping[str, Any], device: torch.device, root: str | Non
     batch = protocol["batch"]
     probe = _batch(dataset, indices, 0, batch)[0]
     images = to_float(probe).to(device)
-    noise = judge.probe(target, images)
-    judge.obeyed(target, images[:1])
+    attacked = _copied(target)
+    noise = judge.probe(attacked, images)
+    judge.obeyed(attacked, images[:1])
     floor, ceiling = cost.audit_extremes(target, images[:1])
     judge.priced(target, torch.cat(target.extremes()).to(device))
-    judge.unchanged(target, state, "evaluating the target")
+    for evaluated in (target, attacked):
+        judge.unchanged(evaluated, state, "evaluating the target")
+    bare = _bare(document, target, device)
     description = {
         "schema": 1,
         "floor": floor,
         "ceiling": ceiling,
-        "reference": target.undefended.ceiling,
+        "reference": bare.ceiling if bare is not None else ceiling,
         "bound": target.bound,
         "draws": target.draws,
-        "hard_masks": _hard_masks(document, target),
         "noise": {"logits": noise.logits, "margins": noise.margins},
         "classes": list(dataset.classes),
         "dataset": {"name": str(dataset), "note": dataset.note, "credits": list(dataset.credits)},
         "control": not bool(target.units.cost.numel()) or floor == ceiling,
         "units": _units_document(target),
-        "gradients": masking.gradients(target, images[:16]),
+        "gradients": masking.gradients(attacked, images[:16], bare),
     }
-    return Opened(document, target, state, noise, attack, dataset, indices, device, description, root)
+    return Opened(document, target, attacked, state, noise, attack, dataset, indices, device, description, root)
 
 
-def _hard_masks(document: Mapping[str, Any], target: Target) -> bool:
-    """Whether the defence switched off the straight-through masks that the network itself has."""
-    return bool(document["defense"]) and target.mask_grad == "none" and build_target(document["target"]).mask_grad == "ste"
+def _bare(document: Mapping[str, Any], target: Target, device: torch.device) -> Target | None:
+    """The network without its defence, made anew so that no defence has a say in what it is measured against; None where there is none.
+
+    Raises:
+        ContractBroken: the defence calls another network its own.
+    """
+    if not document["defense"]:
+        return None
+    bare = build_target(document["target"]).to(device)
+    judge.freeze(bare)
+    if target.undefended.ceiling != bare.ceiling:
+        label, said = document["defense"]["label"], target.undefended.ceiling
+        raise ContractBroken(f"{label}: `undefended` has a ceiling of {said} MACs, the network that it defends one of {bare.ceiling}")
+    return bare
+
+
+def _copied(target: Target) -> Target:
+    try:
+        return copy.deepcopy(target)
+    except Exception as error:
+        raise ContractBroken(
+            f"the target cannot be copied, so that attacks and judge would share one: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _units_document(target: Target) -> dict[str, Any]:
@@ -227,8 +254,8 @@ def _fitted(cell: Opened, folder: CellFolder, progress: Callable[[int, int], Non
     terms = Fit(**protocol["fit"])
     dataset = opened_dataset(f"{protocol['dataset'].partition(':')[0]}:{terms.split}", cell.root)
     threat = parse_threat(protocol["threat"])
-    found = fitted(cell.attack, cell.target, dataset, terms, threat, protocol["seed"], folder, cell.device, progress)
-    judge.unchanged(cell.target, cell.state, f"the fit of {cell.document['attack']['label']}")
+    found = fitted(cell.attack, cell.attacked, dataset, terms, threat, protocol["seed"], folder, cell.device, progress)
+    judge.unchanged(cell.attacked, cell.state, f"the fit of {cell.document['attack']['label']}")
     return found
 
 
@@ -246,7 +273,7 @@ def run_batch(
         return score(target, images.to(cell.device), ids, protocol["seed"])
 
     before = scored(clean)
-    view = TargetView.of(target, clean, protocol["budget"], cell.attack.access, seeds_of(ids, protocol["seed"], "attack"))
+    view = TargetView.of(cell.attacked, clean, protocol["budget"], cell.attack.access, seeds_of(ids, protocol["seed"], "attack"))
     job = Job(threat, protocol["budget"], ids, protocol["seed"], learnt or {}, lambda done, total: progress(done / max(total, 1)))
     handed, labels = clean.clone(), before.output.logits.argmax(1)
     name = cell.document["attack"]["label"]
@@ -257,39 +284,53 @@ def run_batch(
         raise ContractBroken(f"{name} went on when {error.message}; catch BudgetSpent and return what is kept") from error
     if not torch.equal(handed, clean):
         raise ContractBroken(f"{name} edited the clean images in place")
-    judge.unchanged(target, cell.state, name)
+    judge.unchanged(cell.attacked, cell.state, name)
     ruled = judge.verdict(adversarial, clean8, threat)
     unrounded = scored(ruled.projected)
     after = scored(to_float(ruled.saved))
+    judge.forgetful(cell.attacked, to_float(ruled.saved).to(cell.device), after.output, seeds_of(ids, protocol["seed"], SCORING))
     reloaded = scored(to_float(codec.through_jpeg(ruled.saved)))
     rows = _rows(cell, places, ids, clean8, ruled, before, unrounded, after, reloaded, view)
-    every = max(len(cell.indices) // protocol["audit"], 1)
     kept = rows[: len(dict.fromkeys(places))]
+    chosen = audited(cell)
     for i, row in enumerate(kept):
-        place = places[i]
-        if place % every == 0 and place // every < protocol["audit"]:
-            _audit(cell, row, "clean", clean8[i : i + 1], before.output.rows(torch.tensor([i], device=cell.device)))
-            _audit(cell, row, "adversarial", ruled.saved[i : i + 1], after.output.rows(torch.tensor([i], device=cell.device)))
+        if places[i] in chosen:
+            _audit(cell, row, "clean", clean8[i : i + 1], before, i)
+            _audit(cell, row, "adversarial", ruled.saved[i : i + 1], after, i)
     return kept
 
 
-def _audit(cell: Opened, row: dict[str, Any], which: str, image: Tensor, seen: Output) -> None:
-    """Execute one image, count it, hold it against `forward`, and let the row say what was executed.
+def audited(cell: Opened) -> set[int]:
+    """The places whose images are executed and counted: as many as the protocol says, and no target can tell which."""
+    key = canonical({name: cell.document[name] for name in ("target", "defense", "attack")})
+
+    def lot(place: int) -> bytes:
+        return hashlib.sha256(key + cell.dataset.ids[cell.indices[place]].encode()).digest()
+
+    return set(sorted(range(len(cell.indices)), key=lot)[: cell.document["protocol"]["audit"]])
+
+
+def _audit(cell: Opened, row: dict[str, Any], which: str, image: Tensor, scored: Scored, i: int) -> None:
+    """Execute one image, count it, hold it against `forward` and the price it was scored at, and let the row say what was executed.
 
     Of a random target that is its first draw; its MACs in the row are a mean over draws and stay.
     """
     with seeded(cell.target, seeds_of([row["id"]], cell.document["protocol"]["seed"], SCORING)):
         result = cost.audit(cell.target, to_float(image).to(cell.device))
     ran = judge.checked(result.output, cell.target, 1)
-    differ = (ran.decisions != seen.decisions)[0]
-    close = judge.near(cell.target, seen.margins[0], cell.noise)
-    if bool(differ.any()) and not bool(close.any()):
-        unit = cell.target.units.name[int(differ.nonzero()[0])]
-        raise ContractBroken(f"on the {which} image {row['id']} execute decides {unit} otherwise than forward does, beyond float noise")
-    if not bool(differ.any()):
+    seen = scored.output.rows(torch.tensor([i], device=cell.device))
+    unit = judge.disputed(cell.target, ran.decisions[0], seen.decisions[0], seen.margins[0], cell.noise)
+    if unit is not None:
+        where = cell.target.units.name[unit]
+        raise ContractBroken(f"on the {which} image {row['id']} execute decides {where} otherwise than forward does, beyond float noise")
+    if torch.equal(ran.decisions, seen.decisions):
         apart = float((ran.logits - seen.logits).abs().max())
         if apart > judge.COMPANY_TOLERANCE * max(1.0, float(seen.logits.abs().max())):
             raise ContractBroken(f"on the {which} image {row['id']} the logits of execute and forward differ by {apart:.3g}")
+        if int(scored.first[i]) != result.macs:
+            raise ContractBroken(
+                f"on the {which} image {row['id']} macs(decisions) said {int(scored.first[i])} in its batch, ptflops counts {result.macs}"
+            )
     if cell.target.draws == 1:
         row[f"{which}_macs"] = result.macs
     row[f"{which}_decisions"] = _packed(ran.decisions)[0]

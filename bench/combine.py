@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import suspicion
+from bench.eot import affordable_draws
 from bench.plan import entry_label
 from bench.provenance import sources
 from bench.seal import seal
@@ -24,13 +25,14 @@ _TRACE_POINTS = 32
 
 @dataclass(frozen=True)
 class Member:
-    """A cell that takes part: its key, its label, its folder, what was sealed."""
+    """A cell that takes part: its key, its label, its folder, what was sealed; whether it sees MACs alone, or past the defence."""
 
     key: str
     label: str
     folder: CellFolder
     sealed: Mapping[str, Any]
     black_box: bool
+    past: bool
 
 
 def is_combined(entry: Entry) -> bool:
@@ -75,9 +77,12 @@ def combine(run: RunFolder, key: str, entry: Entry, entries: Mapping[str, Entry]
     record = {name: value for name, value in members[0].folder.shards()[0].record.items() if name not in ("key", "schema")}
     folder.write_shard(0, len(rows) - 1, rows, {**record, "sources": sources(entry)})
     wins = [winners.count(place) for place in range(len(members))]
-    means = {member.key: _mean(table, "adversarial_macs") for member, table in zip(members, tables, strict=True)}
     reserve = int(description.get("reference", description["ceiling"])) - _mean(rows, "clean_macs")
-    leads = suspicion.black_box_leads(means, [member.key for member in members if member.black_box], reserve)
+    seen = [
+        suspicion.Seen(_mean(table, "adversarial_macs"), reserve, member.black_box, member.past)
+        for member, table in zip(members, tables, strict=True)
+    ]
+    leads = {flag for flags in suspicion.of_group(seen) for flag in flags}
     combination = {
         "budget": len(members) * int(entry["protocol"]["budget"]),
         "members": [
@@ -88,8 +93,8 @@ def combine(run: RunFolder, key: str, entry: Entry, entries: Mapping[str, Entry]
         "adaptive": _adaptive(entry, description),
         "winner": list(winners),
     }
-    flags = sorted({flag for member in members for flag in member.sealed["flags"] if flag == "not-converged"})
-    seal(folder, inputs, "ok", combination=combination, flags=[*flags, *(["black-box-leads"] if leads else [])])
+    flags = {flag for member in members for flag in member.sealed["flags"] if flag == "not-converged"}
+    seal(folder, inputs, "ok", combination=combination, flags=sorted(flags | leads))
     return "ok", ""
 
 
@@ -115,7 +120,8 @@ def _members(
         elif sealed["status"] != "ok" or folder.altered(sealed["shards"]):
             missing.append(f"{entry_label(other)} is {sealed['status']}")
         else:
-            found.append(Member(key, label, folder, sealed, other["attack"]["name"] in black))
+            past = other["attack"]["params"].get("knows") == "network"
+            found.append(Member(key, label, folder, sealed, other["attack"]["name"] in black, past))
     return found, left_out, missing
 
 
@@ -149,7 +155,9 @@ def _adaptive(entry: Entry, description: Mapping[str, Any]) -> list[str]:
     if description.get("gradients", {}).get("without_surrogates", 0) > description.get("gradients", {}).get("zero", 0):
         found.append("a stage without a gradient passes its surrogate's on (BPDA)")
     if description.get("draws", 1) > 1:
-        found.append("looks and gradients are averaged over draws of their own (EOT), scores over fresh ones")
+        draws = description["draws"]
+        each = affordable_draws(draws, int(entry["protocol"]["budget"]))
+        found.append(f"looks and gradients are over fresh draws of their own, {each} in each (EOT); scores over {draws} others")
     if "monitor" in description["units"]["kind"]:
         found.append("the monitor's fallback counts as a unit to be opened, its score as the margin (joint loss)")
     return found

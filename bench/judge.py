@@ -148,11 +148,82 @@ def probe(target: Target, images: Tensor) -> Noise:
             logits, margins = max(logits, apart), max(margins, moved)
     noise = Noise(max(4 * logits, 1e-6), max(4 * margins, 1e-6))
     for i, how, single in singles:
-        differ = single.decisions[0] != batch.decisions[i]
-        if bool((differ & ~near(target, batch.margins[i], noise)).any()) and not bool(near(target, batch.margins[i], noise).any()):
-            where = target.units.name[int(differ.nonzero()[0])]
+        unit = disputed(target, single.decisions[0], batch.decisions[i], batch.margins[i], noise)
+        if unit is not None:
+            where = target.units.name[unit]
             raise ContractBroken(f"image {i} {how} decides {where} otherwise than in the batch, with a margin beyond float noise")
+    for way in ("alone", "by execute"):
+        differ = [not torch.equal(single.decisions[0], batch.decisions[i]) for i, how, single in singles if how == way]
+        if 2 * sum(differ) > len(differ) > 1:
+            raise ContractBroken(
+                f"{sum(differ)} of {len(differ)} images {way} decide otherwise than in the batch; float noise does not come so often"
+            )
+    _unmoved_by_gradients(target, images, batch, seeds)
+    if target.draws > 1:
+        _really_random(target, images, batch, seeds)
     return noise
+
+
+def forgetful(attacked: Target, images: Tensor, output: Output, seeds: Tensor) -> None:
+    """Hold a target that was attacked against one that was not: a network keeps nothing of what it is asked.
+
+    Args:
+        images: (N, C, H, W) as scored. output: of a fresh copy, on the same images and seeds.
+
+    Raises:
+        ContractBroken: the two say or decide otherwise.
+    """
+    with torch.no_grad(), seeded(attacked, seeds):
+        now = attacked(images)
+    if not torch.equal(now.logits, output.logits) or not torch.equal(now.decisions, output.decisions):
+        raise ContractBroken("the target keeps something of what it was asked: after the attack it is another one than before")
+
+
+def disputed(target: Target, decisions: Tensor, others: Tensor, margins: Tensor, noise: Noise) -> int | None:
+    """The unit that two evaluations of one image decide differently, beyond float noise; None where they agree or noise explains it.
+
+    Args:
+        decisions, others, margins: (U,).
+
+    One flipped gate changes what all later ones see, so noise has to explain the first part of the network in which they differ.
+    """
+    differ = decisions != others
+    if not bool(differ.any()):
+        return None
+    first = int(differ.nonzero()[0])
+    here = torch.tensor([owner == target.units.owner[first] for owner in target.units.owner], device=differ.device)
+    clear = differ & here & ~near(target, margins, noise)
+    return int(clear.nonzero()[0]) if bool(clear.any()) else None
+
+
+def _unmoved_by_gradients(target: Target, images: Tensor, batch: Output, seeds: Tensor) -> None:
+    """Raises `ContractBroken` where asking for gradients, in whatever way, changes what the target says or runs."""
+    kept = target.mask_grad, target.surrogate
+    try:
+        for mask_grad, surrogate in (("ste", True), ("none", False)):
+            target.mask_grad, target.surrogate = mask_grad, surrogate  # type: ignore[assignment]
+            with torch.enable_grad(), seeded(target, seeds):
+                seen = target(images.detach().clone().requires_grad_()).detach()
+            scale = float(batch.logits.abs().max().clamp(min=1))
+            same = bool(torch.equal(seen.decisions, batch.decisions))
+            apart = float((seen.logits - batch.logits).abs().max())
+            moved = float((seen.margins - batch.margins).abs().max()) if len(target.units) else 0.0
+            if not same or apart > COMPANY_TOLERANCE * scale or moved > COMPANY_TOLERANCE:
+                how = f"masks {mask_grad}, surrogates {'on' if surrogate else 'off'}"
+                raise ContractBroken(
+                    f"where gradients are asked for ({how}) the target is another one: "
+                    f"logits differ by {apart:.3g}, margins by {moved:.3g}{'' if same else ', and it decides otherwise'}"
+                )
+    finally:
+        target.mask_grad, target.surrogate = kept
+
+
+def _really_random(target: Target, images: Tensor, batch: Output, seeds: Tensor) -> None:
+    """Raises `ContractBroken` where a target says that it draws, and other seeds change nothing."""
+    with torch.no_grad(), seeded(target, seeds + len(images)):
+        other = target(images)
+    if torch.equal(other.logits, batch.logits) and torch.equal(other.margins, batch.margins):
+        raise ContractBroken(f"the target says draws = {target.draws}, but other seeds give the same logits and margins")
 
 
 def reached(target: Target, decisions: Tensor) -> Tensor:

@@ -23,10 +23,12 @@ class Scored:
     Attributes:
         output: of the first draw, whose predictions and decisions stand in the rows.
         macs: (N,) int64 on the CPU: executed MACs, of a random target the mean over its draws, rounded to the nearest.
+        first: (N,) int64 on the CPU: executed MACs of the first draw.
     """
 
     output: Output
     macs: Tensor
+    first: Tensor
 
 
 def score(target: Target, images: Tensor, ids: Sequence[str], seed: int) -> Scored:
@@ -48,4 +50,4 @@ def score(target: Target, images: Tensor, ids: Sequence[str], seed: int) -> Scor
         first = output if draw == 0 else first
     total = torch.stack(costs).sum(0)
     assert first is not None
-    return Scored(first, (2 * total + target.draws) // (2 * target.draws))
+    return Scored(first, (2 * total + target.draws) // (2 * target.draws), costs[0])

@@ -43,7 +43,7 @@ def seal(
     aggregates = _aggregates(folder) if status == "ok" else {}
     found: list[str] = []
     if status == "ok":
-        found = [*_flags(folder, aggregates, int(inputs.get("protocol", {}).get("budget", 0)), combined=combination is not None), *flags]
+        found = [*_flags(folder, aggregates, combined=combination is not None), *flags]
     document = {
         "schema": SCHEMA,
         "key": folder.key,
@@ -72,7 +72,7 @@ def _aggregates(folder: CellFolder) -> dict[str, Any]:
     return {"images": table.num_rows, **sums}
 
 
-def _flags(folder: CellFolder, aggregates: Mapping[str, Any], budget: int, *, combined: bool) -> list[str]:
+def _flags(folder: CellFolder, aggregates: Mapping[str, Any], *, combined: bool) -> list[str]:
     """What to know before believing the numbers; `bench.suspicion` says what the last three mean."""
     flags = []
     if aggregates["overshoot"]:
@@ -82,9 +82,8 @@ def _flags(folder: CellFolder, aggregates: Mapping[str, Any], budget: int, *, co
     description = read_json(folder.path / "target.json") if (folder.path / "target.json").is_file() else {}
     flags += suspicion.of_target(description)
     if not combined and "ceiling" in description and aggregates["backwards"]:
-        table = folder.table(["trace", "clean_macs"])
-        if suspicion.still_rising(
-            table["trace"].to_pylist(), table["clean_macs"].to_pylist(), budget, int(description.get("reference", description["ceiling"]))
-        ):
+        table = folder.table(["trace", "clean_macs", "evaluations"])
+        traces, clean, spent = (table[name].to_pylist() for name in ("trace", "clean_macs", "evaluations"))
+        if suspicion.still_rising(traces, clean, spent, int(description.get("reference", description["ceiling"]))):
             flags.append("not-converged")
     return flags

@@ -22,8 +22,9 @@ def of_target(described: Mapping[str, Any]) -> list[str]:
     """Flags from what a cell's target.json says: what `bench.masking` found, whether it draws, whether its defence hid its masks."""
     found = described.get("gradients", {})
     flags = [flag for name, flag in (("zero", "zero-gradient"), ("saturated", "saturated-gates")) if found.get(name)]
-    flags += ["randomised"] if described.get("draws", 1) > 1 else []
-    return flags + (["hard-masks"] if described.get("hard_masks") else [])
+    flags += ["misleading-gradient"] if 2 * found.get("misled", 0) > found.get("images", 0) else []
+    flags += ["hard-masks"] if found.get("hard_masks") else []
+    return flags + (["randomised"] if described.get("draws", 1) > 1 else [])
 
 
 @dataclass(frozen=True)
@@ -68,29 +69,19 @@ def shrinks(recoveries: Sequence[tuple[float, float]]) -> list[bool]:
     return [any(r < radius and won - recovery > RISING_BY for r, won in recoveries) for radius, recovery in recoveries]
 
 
-def still_rising(traces: Sequence[Sequence[Mapping[str, Any]]], clean: Sequence[int], budget: int, ceiling: int) -> bool:
-    """Whether the second half of the budget still won a point of recovery or more: doubling the steps paid.
+def still_rising(traces: Sequence[Sequence[Mapping[str, Any]]], clean: Sequence[int], spent: Sequence[int], ceiling: int) -> bool:
+    """Whether the second half of what was spent still won a point of recovery or more: doubling the steps paid.
 
     Args:
-        traces: of each image, points of (evaluations, macs) of its best image so far. clean: MACs of each image.
+        traces: of each image, points of (evaluations, macs) of its best image so far. clean: MACs of each image. spent: its
+            forward-equivalents in all.
     """
     reserve = sum(ceiling - macs for macs in clean)
     if reserve <= 0:
         return False
     late = 0
-    for points, start in zip(traces, clean, strict=True):
-        if points:
-            half = max([point["macs"] for point in points if 2 * point["evaluations"] <= budget], default=start)
+    for points, start, used in zip(traces, clean, spent, strict=True):
+        if points and points[-1]["macs"] < ceiling:  # who has arrived needs no more steps
+            half = max([point["macs"] for point in points if 2 * point["evaluations"] <= used], default=start)
             late += max(points[-1]["macs"] - max(half, start), 0)
     return late / reserve >= RISING_BY
-
-
-def black_box_leads(means: Mapping[str, float], black: Sequence[str], reserve: float) -> bool:
-    """Whether an attack that sees MACs alone wins more than every one that sees gradients.
-
-    Args:
-        means: mean adversarial MACs of each member. black: the names of those that see MACs alone. reserve: mean ceiling - clean.
-    """
-    blind = [value for name, value in means.items() if name in black]
-    seeing = [value for name, value in means.items() if name not in black]
-    return bool(blind and seeing) and reserve > 0 and (max(blind) - max(seeing)) / reserve > AHEAD_BY

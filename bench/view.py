@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench.api import ForkEdit, Losses, Output, Target, Units
 from bench.draws import seeded, typical
+from bench.eot import affordable_draws
 from bench.errors import BudgetSpent, ContractBroken
 
 FORWARD = 1
@@ -106,8 +107,6 @@ def _even(items: list[int], most: int) -> list[int]:
 
 
 Knows = Literal["defense", "network"]
-ENOUGH = 75
-"""Forward-equivalents that "auto" leaves to each draw: 25 steps of a forward and a backward."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +165,10 @@ class TargetView:
         return self.target.ceiling
 
     @property
+    def draws(self) -> int:
+        return self.target.draws
+
+    @property
     def left(self) -> Tensor:
         return ((self.ledger.budget if self.allowed is None else self.allowed) - self.ledger.used) // self.each
 
@@ -181,7 +184,7 @@ class TargetView:
         own = (self.whole if knows == "defense" else self.whole.undefended).draws
         each = 1
         if own > 1:
-            each = max(1, min(own, self.ledger.budget // ENOUGH)) if draws == "auto" else max(1, draws)
+            each = affordable_draws(own, self.ledger.budget) if draws == "auto" else max(1, draws)
         return replace(self, mask_grad=mask_grad, knows=knows, surrogate=surrogate, alarm=alarm, each=each)
 
     def within(self, budget: int) -> TargetView:

@@ -20,6 +20,12 @@ class Toy(ToyTarget):
         super().__init__(seed=seed)
 
 
+class StraightThroughToy(ToyTarget):
+    """The toy target with straight-through masks for its own."""
+
+    mask_grad = "ste"
+
+
 class Liar(ToyTarget):
     """A toy target that lies about one thing.
 
