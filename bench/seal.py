@@ -40,10 +40,10 @@ def seal(
     shards = folder.shards()
     records = [{name: value for name, value in shard.record.items() if name not in ("key", "schema")} for shard in shards]
     same = all(record == records[0] for record in records)
-    aggregates = _aggregates(folder) if status == "ok" else {}
+    sums = aggregates(folder) if status == "ok" else {}
     found: list[str] = []
     if status == "ok":
-        found = [*_flags(folder, aggregates, combined=combination is not None), *flags]
+        found = [*_flags(folder, sums, combined=combination is not None), *flags]
     document = {
         "schema": SCHEMA,
         "key": folder.key,
@@ -52,7 +52,7 @@ def seal(
         "reason": reason,
         "detail": detail,
         "flags": found + ([] if same else ["mixed-environment"]),
-        "aggregates": aggregates,
+        "aggregates": sums,
         "environment": records[0] if records else {},
         "shards": {shard.path.name: hashlib.sha256(shard.path.read_bytes()).hexdigest() for shard in shards} if status == "ok" else {},
     }
@@ -65,23 +65,23 @@ def seal(
     return document
 
 
-def _aggregates(folder: CellFolder) -> dict[str, Any]:
+def aggregates(folder: CellFolder) -> dict[str, Any]:
     """Sums over all images: exact, and enough to check a board against."""
     table = folder.table(_SUMMED)
     sums = {name: int(pc.sum(table[name].cast("int64")).as_py() or 0) for name in table.column_names}
     return {"images": table.num_rows, **sums}
 
 
-def _flags(folder: CellFolder, aggregates: Mapping[str, Any], *, combined: bool) -> list[str]:
+def _flags(folder: CellFolder, sums: Mapping[str, Any], *, combined: bool) -> list[str]:
     """What to know before believing the numbers; `bench.suspicion` says what the last three mean."""
     flags = []
-    if aggregates["overshoot"]:
+    if sums["overshoot"]:
         flags.append("left-threat")
-    if aggregates["near_threshold"]:
+    if sums["near_threshold"]:
         flags.append("near-threshold")
     description = read_json(folder.path / "target.json") if (folder.path / "target.json").is_file() else {}
     flags += suspicion.of_target(description)
-    if not combined and "ceiling" in description and aggregates["backwards"]:
+    if not combined and "ceiling" in description and sums["backwards"]:
         table = folder.table(["trace", "clean_macs", "evaluations"])
         traces, clean, spent = (table[name].to_pylist() for name in ("trace", "clean_macs", "evaluations"))
         if suspicion.still_rising(traces, clean, spent, int(description.get("reference", description["ceiling"]))):

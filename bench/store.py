@@ -193,11 +193,12 @@ class CellFolder:
         return not wrong
 
     def altered(self, digests: Mapping[str, str]) -> list[str]:
-        """The sealed shards that are missing or not what was sealed."""
+        """The shards that are missing, not what was sealed, or taken for sealed ones though nobody sealed them."""
         paths = {name: self.path / name for name in digests}
-        return [
+        wrong = [
             name for name, path in paths.items() if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digests[name]
         ]
+        return wrong + [shard.path.name for shard in self.shards() if shard.path.name not in digests]
 
     def clear(self) -> None:
         """Remove everything of this cell."""

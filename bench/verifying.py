@@ -1,13 +1,16 @@
 """Can a run folder be believed? What was sealed is held against itself, and a random part of it is executed again.
 
-Somebody hands in a folder with images and rows. Whoever looks needs to trust nobody for this: keys are made anew from what the plan says,
-digests and sums from the shards, distances from the pictures; and of every cell some images are evaluated again, in the batch places that
-the run put them in, and must give the same predictions, decisions and MACs, as integers. What an attack did to find its images is not
-repeated: an image counts for what it makes the target execute.
+Somebody hands in a folder with images and rows. Whoever looks needs to trust nobody for this: the plan's digest and keys are made anew,
+images and labels are those of the data set, distances come from the pictures, sums and digests from the shards, costs from the decisions
+and from the target, which is built again; and of every cell some images, that nobody could foresee, are evaluated again, in the batch
+places that the run put them in, and must give the same predictions, decisions and MACs, as integers. What an attack did to find its images
+is not repeated: an image counts for what it makes the target execute.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,18 +20,23 @@ import torch
 from torch import Tensor
 
 from bench import cost, judge
-from bench.api import Target
-from bench.cell import build_defended, opened_dataset
+from bench.api import Output, Skip, Target
+from bench.cell import build, build_defended, build_target, opened_dataset
 from bench.codec import decoded
 from bench.combine import is_combined, member_keys, strongest
+from bench.data import Dataset, subset, subset_digest
 from bench.draws import seeded, seeds_of
 from bench.errors import GatebenchError
-from bench.image import difference, inside, squared_sum, to_float
+from bench.image import difference, inside, psnr, squared_sum, ssim, to_float
+from bench.keys import digest
 from bench.plan import cell_of, entry_label
+from bench.provenance import sources, versions
 from bench.run import COST_MODEL
 from bench.scoring import SCORING, score
+from bench.seal import aggregates
 from bench.store import CellFolder, RunFolder, read_json
 from bench.threat import parse_threat
+from bench.weights import find
 
 COUNTED = 2
 """Images of each cell whose execution is counted by ptflops."""
@@ -41,8 +49,10 @@ class Findings:
     Attributes:
         problems: sentences that name cell, image, column and both values. remarks: what could not be checked, or differs for a reason.
         cells, images, executed, counted: how many cells and rows were looked at, and images executed and counted anew.
+        seed: which images were executed.
     """
 
+    seed: int
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     cells: int = 0
@@ -77,7 +87,7 @@ def verify(
     run: RunFolder,
     *,
     images: int | None = 8,
-    seed: int | None = None,
+    seed: int,
     only: Sequence[str] = (),
     data_root: str | None = None,
     device: str = "cpu",
@@ -87,57 +97,95 @@ def verify(
 
     Args:
         images: executed anew in each cell, clean and adversarial; None is all of them.
-        seed: which ones; by default from the plan's digest.
+        seed: which ones; whoever made the run must not know it.
         only: parts of the labels of the cells to execute; the rest is read all the same.
         data_root: where the data set lies. device: where to execute. tell: hears of each cell.
     """
     plan = run.plan()
-    found = Findings()
-    generator = np.random.Generator(np.random.PCG64(int(plan["digest"][:12], 16) if seed is None else seed))
+    found = Findings(seed)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    if (made := _digest_of(plan)) != plan["digest"]:
+        found.problems.append(f"plan.json states the digest {str(plan['digest'])[:12]}…, its content has {made[:12]}…")
     for board in plan["boards"]:
         entries = {entry["key"]: {**entry, "protocol": board["protocol"]} for entry in board["cells"]}
-        known = _clean_pictures(board, data_root, found)
+        pinned = _Pinned.of(board, data_root, found)
         cells: dict[str, _Cell] = {}
         for key, entry in entries.items():
-            if not entry["excluded"]:
-                tell(entry_label(entry))
-                cell = _read(run, board, key, entry, known, found)
+            tell(entry_label(entry))
+            with _examined(entry_label(entry), found):
+                cell = _read(run, board, key, entry, pinned, found)
                 if cell is not None:
                     cells[key] = cell
         for cell in cells.values():
             if is_combined(cell.entry):
-                _combined(cell, entries, cells, found)
+                with _examined(cell.label, found):
+                    _combined(cell, entries, cells, found)
+        skipped = [entry for key, entry in entries.items() if key not in cells and not entry["excluded"]]
+        _skipped(run, skipped, entries, data_root, found)
         chosen = [cell for cell in cells.values() if not only or any(part in cell.label for part in only)]
         _execute(chosen, images, generator, data_root, device, found, tell)
+    if not found.images:
+        found.problems.append("there are no rows to verify")
+    elif only and not found.executed:
+        found.problems.append(f"no cell has {' or '.join(only)} in its label: nothing was executed")
     return found
 
 
-def _clean_pictures(board: Mapping[str, Any], data_root: str | None, found: Findings) -> dict[str, Tensor] | None:
-    """id -> (C, H, W) uint8 of the data set; None where it cannot be opened here."""
+def _digest_of(plan: Mapping[str, Any]) -> str:
+    """The digest that the plan has by its content; see `bench.plan.Plan.document`."""
+    boards = [
+        {
+            "protocol": board["protocol"],
+            "cells": [{name: entry[name] for name in ("target", "defense", "attack", "excluded")} for entry in board["cells"]],
+        }
+        for board in plan["boards"]
+    ]
+    return digest({"schema": plan["schema"], "pages": plan["pages"], "boards": boards})
+
+
+@contextlib.contextmanager
+def _examined(label: str, found: Findings) -> Iterator[None]:
+    """What breaks while a cell is looked at is that cell's problem, and the others are looked at all the same."""
     try:
-        dataset = opened_dataset(board["protocol"]["dataset"], data_root)
+        yield
     except GatebenchError as error:
-        found.remarks.append(f"clean images were not held against the data set: {error.message}")
-        return None
-    return _Pictures(dataset)
+        found.problems.append(f"{label}: {error.message}")
+    except Exception as error:  # a folder from somebody else may hold anything
+        found.problems.append(f"{label}: cannot be examined: {type(error).__name__}: {error}")
 
 
-class _Pictures(dict[str, Tensor]):
-    """Reads an image of a data set when it is asked for."""
+@dataclass(frozen=True)
+class _Pinned:
+    """The images that a board must be about.
 
-    def __init__(self, dataset: Any) -> None:
-        super().__init__()
-        self.dataset, self.places = dataset, {name: i for i, name in enumerate(dataset.ids)}
+    Attributes:
+        dataset: of the board. ids: of its images, in order. places: id -> place in the data set.
+    """
 
-    def __missing__(self, name: str) -> Tensor:
-        if name not in self.places:
-            raise KeyError(name)
-        found: Tensor = self.dataset.images([self.places[name]])[0]
-        return found
+    dataset: Dataset
+    ids: tuple[str, ...]
+    places: Mapping[str, int]
+
+    @classmethod
+    def of(cls, board: Mapping[str, Any], data_root: str | None, found: Findings) -> _Pinned | None:
+        """From the data set; None where it cannot be opened here, which is said."""
+        protocol = board["protocol"]
+        try:
+            dataset = opened_dataset(protocol["dataset"], data_root)
+            chosen = subset(dataset, protocol["images"])
+            made = {"subset": subset_digest(dataset, chosen)}
+            if board.get("fit_subset"):
+                fit = opened_dataset(f"{protocol['dataset'].partition(':')[0]}:{protocol['fit']['split']}", data_root)
+                made["fit_subset"] = subset_digest(fit, subset(fit, protocol["fit"]["images"]))
+        except GatebenchError as error:
+            found.remarks.append(f"images and labels were not held against the data set: {error.message}")
+            return None
+        found.problems += [f"plan.json: its {name} is not that of the data set" for name, value in made.items() if board[name] != value]
+        return cls(dataset, tuple(dataset.ids[i] for i in chosen), {dataset.ids[i]: i for i in chosen})
 
 
 def _read(
-    run: RunFolder, board: Mapping[str, Any], key: str, entry: Mapping[str, Any], known: dict[str, Tensor] | None, found: Findings
+    run: RunFolder, board: Mapping[str, Any], key: str, entry: Mapping[str, Any], pinned: _Pinned | None, found: Findings
 ) -> _Cell | None:
     """What can be said of a cell without executing anything; None where there are no rows to go on with."""
     label, folder = entry_label(entry), run.cell(key)
@@ -148,11 +196,16 @@ def _read(
     made = cell_of(entry).key(f"{board['dataset']} {board['subset']}", COST_MODEL, board.get("fit_subset", ""))
     if made != key:
         wrong(f"its key is {key[:12]}…, but what the plan says of it makes {made[:12]}…")
+    if entry["target"]["digest"] and entry["target"]["digest"] != find(entry["target"]["weights"]).sha256:
+        wrong(f"its weights {entry['target']['weights']} have another digest than those that are here")
+    if entry["excluded"]:
+        found.remarks.append(f"{label} was excluded: {entry['excluded']}")
+        return None
     sealed = folder.sealed()
     if sealed is None:
         wrong("is not finished")
         return None
-    if sealed["inputs"] != {name: value for name, value in entry.items() if name != "key"}:
+    if sealed["inputs"] != {name: value for name, value in entry.items() if name != "key"} or sealed["key"] != key:
         wrong("cell.json was made with other inputs than plan.json says")
     if sealed["status"] != "ok":
         if sealed["status"] != "skipped":
@@ -161,48 +214,96 @@ def _read(
     for name in folder.altered(sealed["shards"]):
         wrong(f"{name} is missing, or not what was sealed")
     found.cells += 1
-    try:
-        rows = folder.table().to_pylist()
-    except Exception as error:
-        wrong(f"its shards cannot be read: {error}")
-        return None
+    rows = folder.table().to_pylist()
     found.images += len(rows)
+    found.remarks += [remark for remark in _made_elsewhere(entry, sealed) if remark not in found.remarks]
     ids = [row["id"] for row in rows]
     if len(ids) != entry["protocol"]["images"] or len(set(ids)) != len(ids):
         wrong(f"holds {len(set(ids))} images, the protocol says {entry['protocol']['images']}")
-    for name, stated in sealed["aggregates"].items():
-        now = len(rows) if name == "images" else sum(int(row[name] or 0) for row in rows)
-        if now != stated:
-            wrong(f"cell.json says {name} = {stated}, the rows add up to {now}")
-    for problem in _pictures(rows, entry, known):
+    if pinned is not None and tuple(ids) != pinned.ids:
+        wrong("its images are not the first of the data set, in their order")
+    if (sums := aggregates(folder)) != sealed["aggregates"]:
+        name = next(name for name in sums if sums[name] != sealed["aggregates"].get(name))
+        wrong(f"cell.json says {name} = {sealed['aggregates'].get(name)}, the rows add up to {sums[name]}")
+    for problem in _pictures(rows, entry, pinned):
         wrong(problem)
     return _Cell(entry, folder, rows)
 
 
-def _pictures(rows: Sequence[Mapping[str, Any]], entry: Mapping[str, Any], known: dict[str, Tensor] | None) -> Iterator[str]:
-    """What the pictures say against the rows, the threat and the data set; the first of each kind."""
-    threat = parse_threat(entry["protocol"]["threat"])
-    told: set[str] = set()
+def _made_elsewhere(entry: Mapping[str, Any], sealed: Mapping[str, Any]) -> Iterator[str]:
+    """Where a difference in what is executed anew may come from."""
+    made = sealed["environment"]
+    for kind, now in sources(entry).items():
+        if (then := made.get("sources", {}).get(kind)) != now:
+            yield f"{kind} {entry[kind]['label']}: made by other code than is here (sources {then} and {now})"
+    for name, now in versions().items():
+        if (then := made.get("versions", {}).get(name)) != now:
+            yield f"made with {name} {then}, here is {now}"
+
+
+def _pictures(rows: Sequence[Mapping[str, Any]], entry: Mapping[str, Any], pinned: _Pinned | None) -> Iterator[str]:
+    """What the pictures say against the rows, the threat and the data set; the first image of each kind."""
+    protocol = entry["protocol"]
+    threat = parse_threat(protocol["threat"])
+    budget = protocol["budget"] * max(len(entry["attack"].get("members") or ()), 1)
+    read: list[Tensor] = []
     for row in rows:
-        clean, saved = decoded([row["image"]["bytes"]]), decoded([row["adversarial"]["bytes"]])
-        d = difference(saved, clean)
-        checks = {
-            "threat": (bool(inside(d, threat).all()), f"image {row['id']} lies outside {threat}"),
-            "linf": (row["linf"] == int(d.abs().max()), f"image {row['id']}: linf is {row['linf']}, its pictures say {int(d.abs().max())}"),
-            "squared": (
-                row["squared"] == int(squared_sum(d)),
-                f"image {row['id']}: squared is {row['squared']}, its pictures say {int(squared_sum(d))}",
-            ),
-        }
-        if known is not None:
-            try:
-                checks["data"] = (torch.equal(known[row["id"]], clean[0]), f"image {row['id']}: its clean picture is not the data set's")
-            except KeyError:
-                checks["data"] = (False, f"the data set has no image {row['id']}")
-        for name, (holds, text) in checks.items():
-            if not holds and name not in told:
-                told.add(name)
-                yield text
+        try:
+            read.append(torch.cat([decoded([row[name]["bytes"]]) for name in ("image", "adversarial")]))
+        except Exception as error:
+            yield f"image {row['id']}: its pictures cannot be read: {error}"
+            return
+    if len({tuple(pair.shape) for pair in read}) != 1:
+        yield "its pictures are of several sizes"
+        return
+    clean, saved = torch.stack(read).unbind(1)
+    d = difference(saved, clean)
+    total = squared_sum(d)
+    stated = {
+        "linf": d.flatten(1).abs().amax(1).to(torch.float64),
+        "squared": total.to(torch.float64),
+        "l2": total.to(torch.float64).sqrt() / 255,
+        "psnr": psnr(total, d[0].numel()),
+        "ssim": ssim(saved, clean),
+    }
+    checks: dict[str, tuple[Tensor, Callable[[int], str]]] = {"threat": (inside(d, threat), lambda i: f"lies outside {threat}")}
+    for name, values in stated.items():
+        rowed = torch.tensor([float(row[name]) for row in rows], dtype=torch.float64)
+        holds = (rowed - values).abs() <= 1e-5 * values.abs().clamp(min=1)
+        checks[name] = holds, lambda i, name=name, values=values: f"{name} is {rows[i][name]}, its pictures say {values[i]:g}"  # type: ignore[misc]
+    spent = torch.tensor([row["evaluations"] <= budget for row in rows])
+    checks["evaluations"] = spent, lambda i: f"used {rows[i]['evaluations']} of {budget} forward-equivalents"
+    if pinned is not None and all(row["id"] in pinned.places for row in rows):
+        places = [pinned.places[row["id"]] for row in rows]
+        same = (pinned.dataset.images(places) == clean).flatten(1).all(1)
+        labels = pinned.dataset.labels[places].tolist()
+        checks["data"] = same, lambda i: "its clean picture is not the data set's"
+        agree = torch.tensor([row["label"] == label for row, label in zip(rows, labels, strict=True)])
+        checks["label"] = agree, lambda i: f"label is {rows[i]['label']}, the data set says {labels[i]}"
+    for holds, text in checks.values():
+        if not bool(holds.all()):
+            first = int((~holds).nonzero()[0])
+            yield f"image {rows[first]['id']}: {text(first)}"
+
+
+def _skipped(
+    run: RunFolder, skipped: Sequence[Mapping[str, Any]], entries: Mapping[str, Any], data_root: str | None, found: Findings
+) -> None:
+    """Ask again whether attacks that were skipped do not run there; an ensemble is skipped only where all of its members are."""
+    for entry in skipped:
+        label = entry_label(entry)
+        key = next(name for name, other in entries.items() if other is entry)
+        with _examined(label, found):
+            sealed = run.cell(key).sealed()
+            if sealed is None or sealed["status"] != "skipped":
+                continue
+            if is_combined(entry):
+                if any((run.cell(name).sealed() or {}).get("status") == "ok" for name in member_keys(entry, entries)):
+                    found.problems.append(f"{label}: is skipped, though members of it have numbers")
+                continue
+            target = build_defended(entry, data_root)
+            if not isinstance(build("attack", entry["attack"]).supports(target, parse_threat(entry["protocol"]["threat"])), Skip):
+                found.problems.append(f"{label}: is skipped ({sealed['reason']}), but the attack does run there")
 
 
 def _combined(cell: _Cell, entries: Mapping[str, Mapping[str, Any]], cells: Mapping[str, _Cell], found: Findings) -> None:
@@ -240,70 +341,114 @@ def _execute(
         defense = cell.entry["defense"]
         groups.setdefault((cell.entry["target"]["label"], defense["label"] if defense else ""), []).append(cell)
     for members in groups.values():
-        try:
+        with _examined(members[0].label, found):
             target = build_defended(members[0].entry, data_root)
-        except GatebenchError as error:
-            found.problems.append(f"{members[0].label}: its target cannot be made: {error.message}")
-            continue
-        target.to(torch.device(device))
-        judge.freeze(target)
-        for cell in members:
-            tell(f"{cell.label}: executing")
-            batch = cell.entry["protocol"]["batch"]
-            starts = list(range(0, len(cell.rows), batch))
-            if images is not None:
-                count = min(-(-images // batch), len(starts))
-                starts = sorted(int(start) for start in generator.choice(starts, size=count, replace=False))
-            for start in starts:
-                part = list(cell.rows[start : start + batch])
-                places = list(range(len(part)))
-                if images is not None and images < len(places):
-                    places = sorted(int(i) for i in generator.choice(places, size=images, replace=False))
-                _again(target, cell, part, places, device, found)
+            target.to(torch.device(device))
+            judge.freeze(target)
+            noise = _described(target, members, device, found)
+            for cell in members:
+                tell(f"{cell.label}: executing")
+                with _examined(cell.label, found):
+                    _prices(target, cell, found)
+                    for start, places in _drawn(cell, images, generator):
+                        part = list(cell.rows[start : start + cell.entry["protocol"]["batch"]])
+                        _again(target, cell, part, places, device, noise, found)
 
 
-def _again(target: Target, cell: _Cell, part: Sequence[Mapping[str, Any]], places: Sequence[int], device: str, found: Findings) -> None:
+def _drawn(cell: _Cell, images: int | None, generator: np.random.Generator) -> Iterator[tuple[int, list[int]]]:
+    """(first image of a batch, places in it) of a random part of a cell's rows; of all where `images` is None."""
+    batch = cell.entry["protocol"]["batch"]
+    starts = list(range(0, len(cell.rows), batch))
+    if images is not None:
+        count = min(-(-images // batch), len(starts))
+        starts = sorted(int(start) for start in generator.choice(starts, size=count, replace=False))
+    for start in starts:
+        places = list(range(len(cell.rows[start : start + batch])))
+        if images is not None and images < len(places):
+            places = sorted(int(i) for i in generator.choice(places, size=images, replace=False))
+        yield start, places
+
+
+def _described(target: Target, cells: Sequence[_Cell], device: str, found: Findings) -> judge.Noise:
+    """Hold what the cells say of their target against the target, and measure its float noise here."""
+    first = cells[0]
+    reference = build_target(first.entry["target"]).ceiling if first.entry["defense"] else target.ceiling
+    own = {
+        "floor": target.floor,
+        "ceiling": target.ceiling,
+        "reference": reference,
+        "bound": target.bound,
+        "draws": target.draws,
+    }
+    for cell in cells:
+        described = read_json(cell.folder.path / "target.json")
+        for name, value in own.items():
+            if described.get(name) != value:
+                found.problems.append(f"{cell.label}: target.json says {name} = {described.get(name)}, the target has {value}")
+        if described["units"]["name"] != list(target.units.name) or described["units"]["cost"] != target.units.cost.tolist():
+            found.problems.append(f"{cell.label}: target.json names other units than the target has")
+    rows = first.rows[: first.entry["protocol"]["batch"]]
+    return judge.probe(copy.deepcopy(target), to_float(decoded([row["image"]["bytes"] for row in rows])).to(device))
+
+
+def _prices(target: Target, cell: _Cell, found: Findings) -> None:
+    """The MACs of every row are the price of its decisions; of a random target they are a mean over draws."""
+    if target.draws > 1:
+        return
+    for which in ("clean", "adversarial"):
+        packed = np.frombuffer(b"".join(row[f"{which}_decisions"] for row in cell.rows), dtype=np.uint8).reshape(len(cell.rows), -1)
+        decisions = torch.from_numpy(np.unpackbits(packed, axis=1)[:, : len(target.units)].astype(bool))
+        macs = target.macs(decisions.to(next(iter(target.buffers()), decisions).device)).tolist()
+        for row, price in zip(cell.rows, macs, strict=True):
+            if row[f"{which}_macs"] != price:
+                said = row[f"{which}_macs"]
+                found.problems.append(f"{cell.label}: image {row['id']}: {which}_macs is {said}, its decisions cost {price}")
+                break
+
+
+def _again(
+    target: Target, cell: _Cell, part: Sequence[Mapping[str, Any]], places: Sequence[int], device: str, noise: judge.Noise, found: Findings
+) -> None:
     """Evaluate one batch as the run did, and hold some of its rows against it."""
     protocol = cell.entry["protocol"]
     padded = [part[i % len(part)] for i in range(protocol["batch"])]
     ids = [row["id"] for row in padded]
-    noise = _noise(cell.folder)
     for which, picture in (("clean", "image"), ("adversarial", "adversarial")):
         images = to_float(decoded([row[picture]["bytes"] for row in padded])).to(device)
         seen = score(target, images, ids, protocol["seed"])
-        packed = [np.packbits(row).tobytes() for row in seen.output.decisions.cpu().numpy()]
-        predictions = seen.output.logits.argmax(1).tolist()
         for place in places:
-            row = part[place]
-            values = {
+            row, output = part[place], seen.output.rows(torch.tensor([place], device=device))
+            now = {
+                f"{which}_decisions": np.packbits(output.decisions.cpu().numpy(), axis=1)[0].tobytes(),
                 f"{which}_macs": int(seen.macs[place]),
-                f"{which}_prediction": int(predictions[place]),
-                f"{which}_decisions": packed[place],
+                f"{which}_prediction": int(output.logits.argmax()),
             }
             found.executed += 1
-            for name, now in values.items():
-                if row[name] != now:
-                    near = bool((seen.output.margins[place].abs() <= noise).any())
-                    text = f"{cell.label}: image {row['id']}: {name} is {_short(row[name])}, executed anew {_short(now)}"
-                    (found.remarks if near else found.problems).append(text + (" (a margin within float noise)" if near else ""))
-                    break
+            name = next((name for name, value in now.items() if row[name] != value), None)
+            if name is not None:
+                text = f"{cell.label}: image {row['id']}: {name} is {_short(row[name])}, executed anew {_short(now[name])}"
+                excused = _by_noise(target, output, row, which, noise)
+                (found.remarks if excused else found.problems).append(text + (" (within float noise)" if excused else ""))
         for place in list(places)[:COUNTED]:
             _counted(target, cell, part[place], which, images[place : place + 1], noise, found)
 
 
-def _counted(target: Target, cell: _Cell, row: Mapping[str, Any], which: str, image: Tensor, noise: float, found: Findings) -> None:
+def _by_noise(target: Target, output: Output, row: Mapping[str, Any], which: str, noise: judge.Noise) -> bool:
+    """Whether float noise explains a difference: a gate at its threshold, or, with the same gates, a tie of two classes."""
+    bits = np.unpackbits(np.frombuffer(row[f"{which}_decisions"], dtype=np.uint8))[: len(target.units)].astype(bool)
+    stored = torch.from_numpy(bits).to(output.decisions.device)
+    if len(stored) != output.decisions.shape[1]:
+        return False
+    if not torch.equal(stored, output.decisions[0]):
+        return judge.disputed(target, output.decisions[0], stored, output.margins[0], noise) is None
+    first, second = output.logits[0].topk(2).values.tolist()
+    return bool(row[f"{which}_prediction"] != int(output.logits.argmax())) and first - second <= 2 * noise.logits
+
+
+def _counted(target: Target, cell: _Cell, row: Mapping[str, Any], which: str, image: Tensor, noise: judge.Noise, found: Findings) -> None:
     found.counted += 1
-    try:
-        with seeded(target, seeds_of([row["id"]], cell.entry["protocol"]["seed"], SCORING)):
-            counted = cost.audit(target, image)
-    except GatebenchError as error:
-        found.problems.append(f"{cell.label}: image {row['id']}, {which}: {error.message}")
-        return
+    with seeded(target, seeds_of([row["id"]], cell.entry["protocol"]["seed"], SCORING)):
+        counted = cost.audit(target, image)
     if target.draws == 1 and counted.macs != row[f"{which}_macs"]:
-        near = bool((counted.output.margins[0].abs() <= noise).any())
         text = f"{cell.label}: image {row['id']}: {which}_macs is {row[f'{which}_macs']}, ptflops counts {counted.macs}"
-        (found.remarks if near else found.problems).append(text)
-
-
-def _noise(folder: CellFolder) -> float:
-    return float(read_json(folder.path / "target.json")["noise"]["margins"])
+        (found.remarks if _by_noise(target, counted.output, row, which, noise) else found.problems).append(text)

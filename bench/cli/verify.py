@@ -13,7 +13,7 @@ from bench.cli.options import as_json, emit
 @click.argument("run")
 @click.option("--images", default=8, show_default=True, type=click.IntRange(1), help="Executed anew in each cell, chosen at random.")
 @click.option("--all", "everything", is_flag=True, help="Execute every image of every cell anew.")
-@click.option("--seed", type=int, help="Which images; default: from the digest of the plan, so that whoever made the run could not choose.")
+@click.option("--seed", type=click.IntRange(0), help="Which images; drawn anew each time unless given, so that nobody can prepare for it.")
 @click.option("--only", multiple=True, metavar="TEXT", help="Execute only cells with TEXT in their label; everything is read all the same.")
 @click.option("--data-root", type=click.Path(), help="Where the data set lies; clean images are held against it.")
 @click.option("--device", default="cpu", show_default=True, help="Where to execute: cpu, cuda, mps.")
@@ -31,13 +31,16 @@ def verify(
     """Hold the results in RUN against themselves, and execute a random part of them again.
 
     \b
-    Of every cell: the key is made anew from the plan, digests and sums from the shards, distances from the pictures, ensembles from
-    their members; clean pictures are held against the data set. Then some images are evaluated again from the stored pictures:
-    predictions, decisions and MACs must be the same, as integers, and ptflops must count the same executions.
+    Of every cell: the key is made anew from the plan, digests and sums from the shards, distances from the pictures, MACs from the
+    decisions, ensembles from their members; images and labels are held against the data set, what is said of targets against the
+    targets, skipped attacks are asked again. Then some images are evaluated again from the stored pictures: predictions, decisions
+    and MACs must be the same, as integers, and ptflops must count the same executions.
 
     Exit code 10 when something does not hold. A difference where a margin lies within float noise (another device, another version of
     torch) is a remark. What an attack did to find its images is not repeated.
     """
+    import secrets
+
     from bench.provenance import deterministic, resolve_devices
     from bench.run import find_run
     from bench.store import RunFolder
@@ -49,7 +52,7 @@ def verify(
     found = examine(
         RunFolder(folder),
         images=None if everything else images,
-        seed=seed,
+        seed=secrets.randbits(32) if seed is None else seed,
         only=only,
         data_root=data_root,
         device=str(resolve_devices(device)[0]),
@@ -60,7 +63,9 @@ def verify(
     for problem in found.problems:
         click.echo(f"WRONG: {problem}", err=quiet)
     emit(json_file, as_json(found.document()))
-    looked = f"{found.cells} cells, {found.images} rows read, {found.executed} images executed anew, {found.counted} counted"
+    looked = (
+        f"{found.cells} cells, {found.images} rows read, {found.executed} images executed anew, {found.counted} counted, seed {found.seed}"
+    )
     click.echo(f"verify: {looked}: {'everything holds' if found.holds else f'{len(found.problems)} things do not hold'}", err=quiet)
     return 0 if found.holds else 10
 
