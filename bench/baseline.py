@@ -17,10 +17,11 @@ import numpy as np
 
 from bench import __version__
 from bench.atomic import write_atomic
-from bench.errors import NotComparable
+from bench.errors import GatebenchError, NotComparable
 from bench.keys import canonical, digest
 from bench.measured import Cell, Part, part_of_plan, part_of_run
 from bench.store import RunFolder
+from bench.threat import parse_threat
 
 SCHEMA = 1
 
@@ -56,6 +57,8 @@ class Baseline:
             if wrong:
                 shown = "; ".join(wrong[:4]) + (f"; and {len(wrong) - 4} more" if len(wrong) > 4 else "")
                 raise NotComparable(f"{folder} is not whole: {shown}", hint="the command that made it finishes it")
+            if not any(part.cells for part in parts):
+                raise NotComparable(f"{folder} has no cell with numbers: all were skipped")
         first = next((cell.key for part in parts for cell in part.cells), None)
         made = (run.cell(first).sealed() or {}).get("environment", {}) if first else {}
         environment = {name: made.get(name) for name in ("device", "threads", "versions", "gatebench")} if made else {}
@@ -77,13 +80,13 @@ class Baseline:
             document = json.loads(path.read_bytes())
         except FileNotFoundError as error:
             raise NotComparable(f"there is no baseline {path}", hint=f"'gatebench baseline RUN --out {path}' writes one") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise NotComparable(
                 f"{path} is no baseline, or a damaged one: {error}", hint="take the committed one back, or write it anew"
             ) from error
         if not isinstance(document, dict) or "sha256" not in document or "schema" not in document:
             raise NotComparable(f"{path} is no baseline of gatebench", hint="'gatebench baseline RUN' writes one")
-        if not isinstance(document["schema"], int) or document["schema"] > SCHEMA:
+        if type(document["schema"]) is not int or not 1 <= document["schema"] <= SCHEMA:
             raise NotComparable(
                 f"{path} has schema {document['schema']}, this gatebench reads up to {SCHEMA}", hint="upgrade gatebench to read it"
             )
@@ -94,8 +97,9 @@ class Baseline:
                 hint="write it anew with 'gatebench baseline RUN', or take the committed one back",
             )
         try:
-            return cls(document["plan"], tuple(_part(part) for part in document["boards"]), document["environment"], document["latency"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            environment, latency = (_table(document[name]) for name in ("environment", "latency"))
+            return cls(document["plan"], tuple(_part(part) for part in document["boards"]), environment, latency)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, GatebenchError) as error:
             raise NotComparable(f"{path} is no baseline of gatebench: {type(error).__name__} {error}") from error
 
     def write(self, path: Path) -> None:
@@ -149,15 +153,30 @@ def _part_document(part: Part) -> dict[str, Any]:
     return {"protocol": dict(part.protocol), "ids": list(part.ids), "clean": clean, "cells": cells}
 
 
+def _table(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected a table, got {type(value).__name__}")
+    return value
+
+
+def _macs(values: Any) -> Any:
+    if not isinstance(values, list) or any(type(value) is not int for value in values):
+        raise TypeError("MACs are whole numbers")
+    return np.array(values, dtype=np.int64)
+
+
 def _part(document: Mapping[str, Any]) -> Part:
+    parse_threat(document["protocol"]["threat"])
     cells = []
     for found in document["cells"]:
         name = f"{found['target']} + {found['defense']}" if found["defense"] else found["target"]
         columns = {**document["clean"][name], **found}
         arguments: dict[str, Any] = {key: found[key] for key in _PLAIN if key in found}
-        arguments |= {key: np.array(columns[key], dtype=np.int64) for key in _COLUMNS}
+        arguments |= {key: _macs(columns[key]) for key in _COLUMNS}
         arguments |= {key: np.array([bit == "1" for bit in columns[key]], dtype=bool) for key in _BITS}
         if any(len(arguments[key]) != len(document["ids"]) for key in _COLUMNS + _BITS):
             raise ValueError(f"{name} / {found['attack']} has not one entry for each image")
+        if type(found["reference"]) is not int or found["reference"] <= 0 or not {"target", "defense", "attack"} <= set(found["inputs"]):
+            raise ValueError(f"{name} / {found['attack']} does not say what was measured")
         cells.append(Cell(**arguments))
     return Part(document["protocol"], tuple(document["ids"]), tuple(cells))

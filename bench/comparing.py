@@ -16,7 +16,7 @@ import numpy as np
 from bench import stats
 from bench.baseline import Baseline
 from bench.errors import NotComparable
-from bench.matching import OTHER_IMAGES, differing, nearest
+from bench.matching import OTHER_IMAGES, changed_inputs, differing, nearest
 from bench.measured import Cell, Part
 from bench.stats import Array, Estimate
 from bench.store import RunFolder
@@ -124,18 +124,17 @@ def compare(before: Baseline, now: Baseline) -> Comparison:
     """
     notes: list[str] = []
     found: list[Change] = []
-    left = list(now.parts)
     several = len(before.parts) > 1
-    for number, old in enumerate(before.parts):
-        if not left:
+    twins = _twins(before.parts, now.parts)
+    left = [part for part in now.parts if not any(part is twin for twin in twins)]
+    for number, (old, new) in enumerate(zip(before.parts, twins, strict=True)):
+        if new is None:
             notes.append(f"the second run has no board for {old.terms}")
             continue
-        new = nearest(old, left)
-        left.remove(new)
         where = f"{old.terms}: " if several else ""
         for name, then, value in differing(old, new):
             notes.append(f"{where}measured otherwise: {OTHER_IMAGES.get(name, f'{name} {then} and {value}')}")
-        boards = number, now.parts.index(new)
+        boards = number, next(i for i, part in enumerate(now.parts) if part is new)
         found += [replace(change, boards=boards, terms=old.terms if several else "") for change in _paired(old, new, notes)]
     notes += [f"the first run has no board for {part.terms}" for part in left]
     if not found:
@@ -143,6 +142,20 @@ def compare(before: Baseline, now: Baseline) -> Comparison:
             "the runs have no cell in common on common images", hint="cells are matched by the labels of target, defence and attack"
         )
     return Comparison(tuple(_adjusted(found)), tuple(dict.fromkeys(notes)))
+
+
+def _twins(before: Sequence[Part], now: Sequence[Part]) -> list[Part | None]:
+    """The board of the second run that each of the first is held against: one of the same terms, else the nearest that is left."""
+    left = list(now)
+    found: list[Part | None] = [None] * len(before)
+    for alike in (True, False):
+        for i, old in enumerate(before):
+            if found[i] is None and left:
+                new = nearest(old, left)
+                if not alike or not differing(old, new):
+                    found[i] = new
+                    left = [part for part in left if part is not new]
+    return found
 
 
 def _paired(old: Part, new: Part, notes: list[str]) -> Iterator[Change]:
@@ -159,6 +172,7 @@ def _paired(old: Part, new: Part, notes: list[str]) -> Iterator[Change]:
         if twin is None:
             notes.append(f"only in the first: {cell.label}{_why(new, cell)}")
         elif common:
+            notes += changed_inputs(cell, twin)
             yield _change(cell, twin, tuple(common), rows, others, weights)
     notes += [f"only in the second: {cell.label}{_why(old, cell)}" for cell in present.values()]
     both = [label for label in old.left_out if label in new.left_out and not old.left_out[label].startswith("skipped")]

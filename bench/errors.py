@@ -88,6 +88,10 @@ class RunFolderError(GatebenchError):
     exit_code = 5
 
 
+class InUse(RunFolderError):
+    """Another process works on the run; it can be waited for."""
+
+
 class NotComparable(GatebenchError):
     """Two results that were not measured alike, or one that is not whole."""
 

@@ -133,7 +133,7 @@ def changed_inputs(old: Cell, new: Cell) -> Iterator[str]:
         then, now = old.inputs[kind], new.inputs[kind]
         for part in ("name", "weights", "params", "version", "members"):
             if then and now and then.get(part) != now.get(part):
-                yield f"{name}: {part} changed since the baseline{which(then.get(part), now.get(part))}"
+                yield f"{name}: {part} changed{which(then.get(part), now.get(part))}"
     if (old.ceiling, old.reference) != (new.ceiling, new.reference):
         yield f"{old.defended}: its ceiling was {old.ceiling:,} MACs, is {new.ceiling:,}; savings are compared as shares"
 

@@ -12,10 +12,12 @@ and under xdist workers that want the same run wait for each other. Nothing of t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +60,15 @@ def gatebench(request: pytest.FixtureRequest) -> Gatebench:
     """Runs targets against attacks; see `Gatebench.run` and `Gatebench.plan`."""
     config = request.config
     chosen = config.getoption("--gatebench-cache")
-    folder = Path(chosen) if chosen else Path(config.cache.mkdir("gatebench"))
+    if not chosen and getattr(config, "cache", None) is None:
+        raise pytest.UsageError("pytest's cache is off, so there is no place for runs; give one with --gatebench-cache FOLDER")
+    images = config.getoption("--gatebench-images")
+    if images is not None and images < 1:
+        raise pytest.UsageError(f"--gatebench-images {images}: at least 1")
     return Gatebench(
-        folder=folder,
-        images=config.getoption("--gatebench-images"),
+        folder=Path(chosen) if chosen else Path(config.cache.mkdir("gatebench")),
+        root=config.rootpath,
+        images=images,
         device=config.getoption("--gatebench-device") or config.getini("gatebench_device"),
         data_root=config.getoption("--gatebench-data-root") or config.getini("gatebench_data_root") or None,
         update=bool(config.getoption("--gatebench-update-baselines")),
@@ -74,7 +81,7 @@ class Gatebench:
 
     Attributes:
         folder: where runs are kept. images: overrides every test's own number. device, data_root: as in `gatebench run`.
-        update: baselines are written instead of compared with.
+        update: baselines are written instead of compared with. root: of the project; relative paths start from it.
     """
 
     folder: Path
@@ -82,6 +89,7 @@ class Gatebench:
     device: str = "auto"
     data_root: str | None = None
     update: bool = False
+    root: Path = field(default_factory=Path)
 
     def run(
         self,
@@ -143,18 +151,18 @@ class Gatebench:
             overrides: "protocol.budget=60" and the like.
         """
         images = [f"protocol.images={self.images}"] if self.images else []
-        return self._carried_out(str(source), [*overrides, *images], defended_only=False)
+        file = self.root / source
+        return self._carried_out(str(file if file.is_file() else source), [*overrides, *images], defended_only=False)
 
     def _carried_out(self, source: str, overrides: Sequence[str], *, defended_only: bool) -> Result:
         from dataclasses import replace
 
         from bench.board import load_boards
         from bench.config import load_plan
-        from bench.errors import GatebenchError, RunFolderError
+        from bench.errors import GatebenchError, InUse
         from bench.provenance import deterministic
         from bench.run import Run, lay_out
 
-        deterministic(threads=1)
         plan = load_plan(source, overrides=[*overrides, f'run.device="{self.device}"'])
         if defended_only:
             boards = tuple(tuple(cell for cell in board if cell.defense is not None) for board in plan.boards)
@@ -164,15 +172,15 @@ class Gatebench:
         while True:
             laid = lay_out(plan, self.folder, name, f"gatebench run {Path(source).name}", self.data_root)
             try:
-                outcome = Run(laid, data_root=self.data_root, in_process=True)(lambda tasks, there: None, lambda event: None)
+                with _undisturbed():
+                    deterministic(threads=1)
+                    run = Run(laid, data_root=self.data_root, renew=True, in_process=True)
+                    outcome = run(lambda tasks, there: None, lambda event: None)
                 break
-            except RunFolderError as error:
-                if "in use" in error.message and time.monotonic() - began < WAIT:
-                    time.sleep(0.5)
-                elif "made otherwise" in error.message:
-                    Run(laid, data_root=self.data_root, in_process=True, fresh=True)(lambda tasks, there: None, lambda event: None)
-                else:
+            except InUse:
+                if time.monotonic() - began > WAIT:
                     raise
+                time.sleep(0.5)
         if not outcome.clean:
             wrong = [
                 f"{laid.entries[key]['target']['label']}: {status}, {(laid.folder.cell(key).sealed() or {}).get('reason', '')}"
@@ -180,7 +188,45 @@ class Gatebench:
                 if status not in ("ok", "skipped")
             ]
             raise GatebenchError(f"the run has cells without numbers: {'; '.join(wrong[:4])}")
-        return Result(outcome.folder, tuple(load_boards(outcome.folder)), self.update)
+        if skipped := [f"{laid.entries[key]['attack']['label']}: {_reason(laid, key)}" for key in _asked_and_skipped(laid, outcome)]:
+            raise GatebenchError(f"attacks that were asked for do not run here, so nothing of them was measured: {'; '.join(skipped)}")
+        return Result(outcome.folder, tuple(load_boards(outcome.folder)), self.update, self.root)
+
+
+def _asked_and_skipped(laid: Any, outcome: Any) -> list[str]:
+    """Keys of the cells that were skipped, but for members of an ensemble and what the plan itself excludes."""
+    inside = {repr(member) for entry in laid.entries.values() for member in entry["attack"].get("members") or ()}
+    return [
+        key
+        for key, status in outcome.statuses.items()
+        if status == "skipped" and not laid.entries[key]["excluded"] and repr(laid.entries[key]["attack"]) not in inside
+    ]
+
+
+def _reason(laid: Any, key: str) -> str:
+    return str((laid.folder.cell(key).sealed() or {}).get("reason", ""))
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Give torch back as it was: other tests of the same process have their own threads, seeds and settings."""
+    import torch
+
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    kind, grad = torch.get_default_dtype(), torch.is_grad_enabled()
+    strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cuda, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn
+    flags = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(state)
+        torch.set_default_dtype(kind)
+        torch.set_grad_enabled(grad)
+        torch.use_deterministic_algorithms(strict, warn_only=warn)
+        torch.backends.cuda.matmul.allow_tf32 = cuda
+        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = flags
 
 
 @dataclass(frozen=True)
@@ -189,12 +235,13 @@ class Result:
 
     Attributes:
         folder: of the run, for `gatebench show`, `report`, `compare` and `verify`. boards: as reports see them.
-        update: baselines are written instead of compared with.
+        update: baselines are written instead of compared with. root: what relative paths of baselines start from.
     """
 
     folder: Path
     boards: tuple[Board, ...]
     update: bool = False
+    root: Path = field(default_factory=Path)
 
     @property
     def cells(self) -> tuple[BoardCell, ...]:
@@ -203,10 +250,13 @@ class Result:
 
     @property
     def strongest(self) -> BoardCell:
-        """The cell with the smallest surviving saving."""
+        """The cell with the smallest surviving saving; a control only where nothing else was asked for."""
         if not self.cells:
             raise ValueError("no cell of this run has numbers: every attack skipped this target")
-        return min(self.cells, key=lambda cell: cell.surviving_saving.value if cell.surviving_saving.value is not None else 1.0)
+        return min(
+            [cell for cell in self.cells if not cell.control] or self.cells,
+            key=lambda cell: cell.surviving_saving.value if cell.surviving_saving.value is not None else 1.0,
+        )
 
     @property
     def surviving_saving(self) -> Estimate:
@@ -239,14 +289,14 @@ def assert_saving_survives(result: Result, at_least: float, *, confidently: bool
     cell = result.strongest
     saving = cell.surviving_saving
     reached = saving.low if confidently else saving.value
-    if reached is None or reached < at_least:
+    if reached is None or not reached >= at_least:
         name = f"{cell.target} + {cell.defense}" if cell.defense else cell.target
         what = "the lower end of the interval of the surviving saving" if confidently else "the surviving saving"
         pytest.fail(
             f"{what} of {name} is {_percent(reached)}, below the {_percent(at_least)} asked for\n"
             f"  under {cell.attack}: {_percent(saving.value)} [{_percent(saving.low)}, {_percent(saving.high)}] of {cell.n} images' MACs\n"
             f"  on clean images: saving {_percent(cell.clean_saving.value)}, accuracy {_percent(cell.clean_accuracy.value)}\n"
-            f"  {cell.attack} won back {_percent(cell.recovery.value)} at {cell.psnr:.1f} dB\n"
+            f"  {cell.attack} won back {_percent(cell.recovery.value)} at {_decibel(cell)}\n"
             f"  run: {result.folder}",
             pytrace=False,
         )
@@ -256,7 +306,8 @@ def assert_no_regression(result: Result, baseline: str | Path, *, effects: Mappi
     """Fail when something got worse than the committed baseline, as `gatebench check` judges it.
 
     Args:
-        baseline: the file; with --gatebench-update-baselines it is written instead. effects, alpha: as in `bench.regression.check`.
+        baseline: the file, from the root of the project; with --gatebench-update-baselines it is written instead.
+        effects, alpha: as in `bench.regression.check`.
 
     Raises:
         NotComparable: the baseline was not measured like this run.
@@ -265,15 +316,24 @@ def assert_no_regression(result: Result, baseline: str | Path, *, effects: Mappi
     from bench.baseline import Baseline
     from bench.regression import check
 
-    now = Baseline.of_run(result.folder)
+    now, file = Baseline.of_run(result.folder), result.root / baseline
     if result.update:
-        Path(baseline).parent.mkdir(parents=True, exist_ok=True)
-        now.write(Path(baseline))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        now.write(file)
         return
-    verdict = check(Baseline.read(Path(baseline)), now, effects=effects, alpha=alpha)
+    verdict = check(Baseline.read(file), now, effects=effects, alpha=alpha)
     if not verdict.passed:
         lines = [verdict.summary(), *(f"  {one.words}" for one in verdict.failures), *(f"  note: {note}" for note in verdict.notes)]
         pytest.fail("\n".join([*lines, f"  run: {result.folder}"]), pytrace=False)
+    for note in verdict.notes:
+        if note.isupper() or note.split(":")[0].isupper():
+            warnings.warn(f"gatebench: {note}", stacklevel=2)
+
+
+def _decibel(cell: BoardCell) -> str:
+    """PSNR of the mean squared error, as boards show it."""
+    value = cell.psnr if cell.pooled_psnr is None else cell.pooled_psnr
+    return "no distortion" if value is None else f"{value:.1f} dB"
 
 
 def _percent(value: float | None) -> str:

@@ -50,13 +50,25 @@ class Laid:
     order: Sequence[str]
 
 
-def lay_out(plan: Plan, out: Path, name: str | None, command: str, data_root: str | None, *, fresh: bool = False) -> Laid:
+def lay_out(
+    plan: Plan,
+    out: Path,
+    name: str | None,
+    command: str,
+    data_root: str | None,
+    *,
+    fresh: bool = False,
+    renew: bool = False,
+    accept: Callable[[Mapping[str, Any]], None] = lambda document: None,
+) -> Laid:
     """Check that everything the plan names is there, give every cell its key, and compare with what the run's folder holds.
 
     Args:
         out: the folder of all runs. name: of the run; by default that of the data set as it turned out to be, the protocol, and
             six digits of the plan's hash. command: what reproduces it. data_root: where the data set lies.
         fresh: a damaged plan.json is no obstacle, since everything is to be computed again.
+        renew: another plan in the folder is replaced; cells that both have keep their results, as their keys say what they are.
+        accept: hears of the resolved plan before anything is written, and may refuse it.
 
     Raises:
         DataError, WeightsError, PlanError: something is missing or damaged.
@@ -75,8 +87,9 @@ def lay_out(plan: Plan, out: Path, name: str | None, command: str, data_root: st
             entries[entry["key"]] = {**entry, "protocol": board["protocol"]}
     run = RunFolder(out / (name or plan.default_name(dataset)))
     document |= {"name": run.name, "digest": plan.digest, "command": command}
+    accept(document)
     before = _before(run, fresh)
-    if before is not None and (before["digest"] != document["digest"] or before["boards"][0]["subset"] != subset_hash):
+    if before is not None and not renew and (before["digest"] != document["digest"] or before["boards"][0]["subset"] != subset_hash):
         raise RunFolderError(
             f"{run.path} holds another plan: {_difference(before, document)}",
             hint="choose another name with --name, or go back to the plan it was made with",
@@ -146,14 +159,23 @@ class Run:
     """One run of a laid-out plan.
 
     Args:
-        fresh: throw away what is there. keep: go on although shards were made in another environment.
+        fresh: throw away what is there. keep: go on although shards were made in another environment. renew: throw away the cells whose
+            shards were made by other code, libraries or threads, and compute those again.
         in_process: no workers, for debuggers.
     """
 
     def __init__(
-        self, laid: Laid, *, data_root: str | None = None, fresh: bool = False, keep: bool = False, in_process: bool = False
+        self,
+        laid: Laid,
+        *,
+        data_root: str | None = None,
+        fresh: bool = False,
+        keep: bool = False,
+        renew: bool = False,
+        in_process: bool = False,
     ) -> None:
-        self.laid, self.data_root, self.fresh, self.keep, self.in_process = laid, data_root, fresh, keep, in_process
+        self.laid, self.data_root, self.in_process = laid, data_root, in_process
+        self.fresh, self.keep, self.renew = fresh, keep, renew
         self.outcome = Outcome(laid.folder.path)
         self._left: dict[str, int] = {}
         self._speeds: dict[str, list[tuple[float, int]]] = defaultdict(list)
@@ -252,15 +274,18 @@ class Run:
         from bench.provenance import sources, versions
 
         known = {"gatebench": __version__, "versions": versions(), "threads": self.laid.plan.options.threads}
-        self._compare(lambda entry: {**known, "sources": sources(entry)})
+        self._compare(lambda entry: {**known, "sources": sources(entry)}, renew=self.renew)
 
-    def _compare(self, known: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+    def _compare(self, known: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, renew: bool = False) -> None:
         if self.keep:
             return
         for key in self.laid.order:
-            entry = self.laid.entries[key]
-            shards = self.laid.folder.cell(key).shards()
+            entry, folder = self.laid.entries[key], self.laid.folder.cell(key)
+            shards = folder.shards()
             for name, (then, now) in same_record(shards, known(entry) if shards else {}).items():
+                if renew:
+                    folder.clear()
+                    break
                 raise RunFolderError(
                     f"{self.laid.folder.path} holds results of {entry_label(entry)!r} made otherwise: {_told(name, then, now)}",
                     hint="--fresh computes everything again; --keep goes on and flags the cells that mix both",

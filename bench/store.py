@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.atomic import write_atomic
-from bench.errors import DiskError, RunFolderError
+from bench.errors import DiskError, InUse, RunFolderError
 from bench.keys import canonical
 
 SCHEMA = 1
@@ -280,7 +280,7 @@ class RunFolder:
             if not _try_lock(file):
                 file.seek(0)
                 owner = file.read().strip() or "unknown"
-                raise RunFolderError(
+                raise InUse(
                     f"{self.path} is in use by another gatebench (process {owner})",
                     hint="wait for it, end it, or choose another folder with --name",
                 )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from bench.cli.options import emit
+
 
 @click.command()
 @click.argument("run")
@@ -22,6 +24,9 @@ def baseline(run: str, out: Path) -> None:
     from bench.run import find_run
 
     found = Baseline.of_run(find_run(run))
-    found.write(out)
+    emit(str(out), found.bytes())
     cells = sum(len(part.cells) for part in found.parts)
+    for part in found.parts:
+        for label, why in part.left_out.items():
+            click.echo(f"not in it: {label}, {why}", err=True)
     click.echo(f"{out}: {cells} cells, {sum(len(part.ids) for part in found.parts)} images, {out.stat().st_size / 1000:.0f} kB")

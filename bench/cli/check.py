@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,27 +45,33 @@ def check(
       adversarial-accuracy  0.02
       attack-strength       0.01  what an attack wins on a target that has not changed
 
-    Other data, images, threat, budget, batch, seed or attack parameters than the baseline's are refused (exit code 9): such numbers
-    say nothing about each other. MACs are counted alike everywhere; time is only remarked upon.
+    What other code, other libraries or another plan left under this name is computed again. Other data, images, threat, budget, batch,
+    seed or attack parameters than the baseline's are refused (exit code 9): such numbers say nothing about each other. MACs are counted
+    alike everywhere; time is only remarked upon.
 
     \b
       gatebench run quickstart --name q && gatebench baseline q --out baseline.json
       gatebench check quickstart --baseline baseline.json --junit check.xml
     """
     from bench.baseline import Baseline
-    from bench.errors import NotComparable
+    from bench.errors import GatebenchError, PlanError
     from bench.regression import check as held
+    from bench.regression import checked_terms
 
     files = junit, json_file, markdown
-    allowed = _effects(effects)
     try:
+        if files.count("-") > 1:
+            raise PlanError('only one document can go to the terminal: "-" was given twice')
+        if plan["keep"]:
+            raise PlanError("--keep would judge results that other code made; check computes those again")
+        allowed = checked_terms(_effects(effects), alpha)
         committed = Baseline.read(baseline_file)
-        folder = _folder(run_name, committed, plan)
-        if isinstance(folder, int):
-            _write(files, _reporter().refused("the run did not come to its end"))
-            return folder
+        folder = _folder(run_name, committed, plan, aside="-" in files)
+        if isinstance(folder, Unfinished):
+            _write(files, _reporter().refused(folder.reason))
+            return folder.exit_code
         verdict = held(committed, Baseline.of_run(folder), effects=allowed, alpha=alpha)
-    except NotComparable as error:
+    except GatebenchError as error:  # so that no older file is taken for the result of this check
         _write(files, _reporter().refused(str(error)))
         raise
     report = _reporter()
@@ -87,23 +94,31 @@ def _write(files: Sequence[str | None], contents: Sequence[str | bytes]) -> None
         emit(file, content)
 
 
-def _folder(run_name: str | None, committed: Baseline, plan: dict[str, Any]) -> Path | int:
-    """The run to look at, made first unless it is named; an exit code where it did not come about."""
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that did not come about: what the command ends with, and why."""
+
+    exit_code: int
+    reason: str
+
+
+def _folder(run_name: str | None, committed: Baseline, plan: dict[str, Any], *, aside: bool) -> Path | Unfinished:
+    """The run to look at, made first unless it is named."""
     from bench.baseline import Baseline
     from bench.matching import refuse_plan
     from bench.run import find_run
 
     if run_name is not None:
         return find_run(run_name, plan["out"])
-    from bench.cli.run import carried_out, report_problems
+    from bench.cli.run import carried_out, problems_of, report_problems
 
-    done = carried_out(**plan, laid_out=lambda laid: refuse_plan(committed, Baseline.of_plan(laid.folder.plan())))
+    done = carried_out(**plan, renew=True, accept=lambda document: refuse_plan(committed, Baseline.of_plan(document)), aside=aside)
     if done is None:
-        return 130
+        return Unfinished(130, "the run was stopped")
     laid, outcome = done
     if not outcome.clean:
         report_problems(laid, outcome)
-        return 4
+        return Unfinished(4, "\n".join(problems_of(laid, outcome)))
     return outcome.folder
 
 

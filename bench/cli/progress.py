@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from bench.executors import Event, Task
@@ -63,8 +63,9 @@ class Tally:
 class Lines:
     """One line a finished shard, for logs and pipes."""
 
-    def __init__(self, laid: Laid) -> None:
+    def __init__(self, laid: Laid, stream: TextIO | None = None) -> None:
         self.tally = Tally(laid)
+        self.stream = stream or sys.stdout
 
     def __enter__(self) -> Lines:
         return self
@@ -75,14 +76,18 @@ class Lines:
     def prepared(self, tasks: Sequence[Task], there: int) -> None:
         self.tally.prepare(tasks, there)
         cells = len({task.key for task in tasks})
-        print(f"{self.tally.total} images in {cells} cells to do, {there} there already", flush=True)
+        print(f"{self.tally.total} images in {cells} cells to do, {there} there already", file=self.stream, flush=True)
 
     def listen(self, event: Event) -> None:
         self.tally.hear(event)
         if event.what == "done":
-            print(f"{_counts(self.tally)} {event.task.label}{_recovery(self.tally, event.task.key)}{_left(self.tally)}", flush=True)
+            print(
+                f"{_counts(self.tally)} {event.task.label}{_recovery(self.tally, event.task.key)}{_left(self.tally)}",
+                file=self.stream,
+                flush=True,
+            )
         elif event.what == "problem":
-            print(f"{_counts(self.tally)} {event.task.label}: {event.status}, {event.reason}", flush=True)
+            print(f"{_counts(self.tally)} {event.task.label}: {event.status}, {event.reason}", file=self.stream, flush=True)
 
 
 class Live:
@@ -143,12 +148,12 @@ class Live:
         )
 
 
-def make_display(laid: Laid) -> Lines | Live:
-    """A live display if there is a terminal, else plain lines; NO_COLOR is honoured by rich."""
+def make_display(laid: Laid, *, aside: bool = False) -> Lines | Live:
+    """A live display if there is a terminal, else plain lines; NO_COLOR is honoured by rich. `aside` goes to stderr."""
     from rich.console import Console
 
-    console = Console()
-    return Live(laid, console) if sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal else Lines(laid)
+    console, stream = Console(stderr=aside), sys.stderr if aside else sys.stdout
+    return Live(laid, console) if stream.isatty() and console.is_terminal and not console.is_dumb_terminal else Lines(laid, stream)
 
 
 def _counts(tally: Tally) -> str:

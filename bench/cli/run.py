@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,12 +56,16 @@ def carried_out(
     fresh: bool,
     keep: bool,
     in_process: bool,
-    laid_out: Callable[[Laid], None] = lambda laid: None,
+    renew: bool = False,
+    accept: Callable[[Mapping[str, Any]], None] = lambda document: None,
+    aside: bool = False,
 ) -> tuple[Laid, Outcome] | None:
     """Run a plan to its end, with progress on the way; None if Ctrl-C stopped it, which was said.
 
     Args:
-        laid_out: hears of the plan before anything is computed, and may refuse it.
+        renew: what other code or another plan made under this name is computed again instead of being refused.
+        accept: hears of the resolved plan before anything is written, and may refuse it.
+        aside: progress goes to stderr, for commands whose document goes to stdout.
     """
     from bench.cli.progress import make_display
     from bench.errors import PlanError
@@ -71,11 +75,11 @@ def carried_out(
         raise PlanError("--fresh and --keep exclude each other")
     plan = read_plan(plan_source, only, images, device, overrides)
     command = " ".join([command_line(plan_source, images, overrides), *(f"--only {part!r}" for part in only)])
-    laid = lay_out(plan, out, None if name is None else _checked(name), command, str(data_root) if data_root else None, fresh=fresh)
-    laid_out(laid)
+    root = str(data_root) if data_root else None
+    laid = lay_out(plan, out, None if name is None else _checked(name), command, root, fresh=fresh, renew=renew, accept=accept)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    work = Run(laid, data_root=str(data_root) if data_root else None, fresh=fresh, keep=keep, in_process=in_process)
-    display = make_display(laid)
+    work = Run(laid, data_root=root, fresh=fresh, keep=keep, renew=renew, in_process=in_process)
+    display = make_display(laid, aside=aside)
     try:
         with display:
             return laid, work(display.prepared, display.listen)
@@ -113,13 +117,20 @@ def _finish(laid: Laid, outcome: Outcome, *, pages: bool) -> None:
     report_problems(laid, outcome)
 
 
-def report_problems(laid: Laid, outcome: Outcome) -> None:
-    """Say which cells have no numbers, and why."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+def problems_of(laid: Laid, outcome: Outcome) -> list[str]:
+    """Which cells have no numbers, and why; a line a reason."""
+    reasons: dict[tuple[str, str], int] = {}
     for key, status in outcome.statuses.items():
         if status not in ("ok", "skipped"):
-            reasons.setdefault((status, (laid.folder.cell(key).sealed() or {}).get("reason", "")), []).append(key)
-    for (status, reason), keys in reasons.items():
-        click.echo(f"{status}, {len(keys)} of {len(outcome.statuses)} cells: {reason}", err=True)
-    if reasons:
+            reason = (status, (laid.folder.cell(key).sealed() or {}).get("reason", ""))
+            reasons[reason] = reasons.get(reason, 0) + 1
+    return [f"{status}, {count} of {len(outcome.statuses)} cells: {reason}" for (status, reason), count in reasons.items()]
+
+
+def report_problems(laid: Laid, outcome: Outcome) -> None:
+    """Say which cells have no numbers, and where to read on."""
+    lines = problems_of(laid, outcome)
+    for line in lines:
+        click.echo(line, err=True)
+    if lines:
         click.echo(f"details are in {outcome.folder / 'log.txt'}; the same command tries these cells again", err=True)

@@ -9,6 +9,7 @@ from measured import board, cell
 
 from bench.baseline import SCHEMA, Baseline
 from bench.errors import NotComparable
+from bench.keys import digest
 
 
 @pytest.fixture
@@ -79,3 +80,31 @@ def test_cells_whose_clean_rows_differ_are_no_baseline():
     generator = np.random.default_rng(1)
     with pytest.raises(NotComparable, match="clean numbers differ"):
         made([cell(generator, attack="a"), cell(generator, attack="b")]).bytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found["boards"][0]["cells"][0]["adversarial_macs"].__setitem__(0, 10**30),
+        lambda found: found["boards"][0]["cells"][0]["adversarial_macs"].__setitem__(0, 1.5),
+        lambda found: found["boards"][0]["cells"][0].update(reference=0),
+        lambda found: found["boards"][0]["cells"][0].update(inputs={}),
+        lambda found: found["boards"][0]["protocol"].update(threat="x"),
+        lambda found: found.update(environment=[]),
+        lambda found: found.update(schema="1"),
+        lambda found: found.update(schema=0),
+    ],
+)
+def test_content_that_no_run_has_is_refused_though_its_digest_fits(file, change):
+    document = json.loads(file.read_text())
+    del document["sha256"]
+    change(document)
+    file.write_text(json.dumps({**document, "sha256": digest(document)}))
+    with pytest.raises(NotComparable):
+        Baseline.read(file)
+
+
+def test_a_document_without_end_is_refused(file):
+    file.write_text("[" * 100_000)
+    with pytest.raises(NotComparable, match="damaged"):
+        Baseline.read(file)

@@ -101,7 +101,7 @@ def test_another_plan_is_refused_before_it_runs(gatebench, measured, tmp_path):
         code, _, err = gatebench(*arguments, "--set", change, *FILES)
         assert code == 9, (change, err)
         assert said in err, (change, err)
-        assert not list((tmp_path / "runs" / f"n{number}").glob("cells/*/shard-*")), "nothing was computed for nothing"
+        assert not (tmp_path / "runs" / f"n{number}").exists(), "nothing was computed, and the name is still free"
         suite = ET.fromstring(files_of(tmp_path)["check.xml"])[0]
         assert suite.get("errors") == "1"
         assert json.loads(files_of(tmp_path)["check.json"])["refused"]
@@ -140,6 +140,61 @@ def test_a_run_that_fails_is_an_error_and_no_pass(gatebench, measured, tmp_path)
     assert "is not whole" in err
     assert "invalid" in err
     assert not (tmp_path / "bad.json").exists()
+
+
+def test_what_other_code_made_is_computed_again(gatebench, measured, tmp_path, monkeypatch):
+    import bench.provenance
+
+    shard = next((tmp_path / "runs/r").glob("cells/*/shard-*"))
+    before = shard.stat().st_mtime_ns
+    assert gatebench(*CHECK)[0] == 0
+    assert shard.stat().st_mtime_ns == before
+    monkeypatch.setattr(bench.provenance, "sources", lambda entry: {"target": "edited"})
+    code, out, err = gatebench(*CHECK)
+    assert code == 0, err
+    assert "80 images in 2 cells to do" in out
+    assert shard.stat().st_mtime_ns > before
+    code, _, err = gatebench(*CHECK, "--keep")
+    assert code == 2
+    assert "check computes those again" in err
+
+
+def test_a_name_that_another_plan_used_is_taken_over(gatebench, measured, tmp_path):
+    assert gatebench("run", "plan.toml", "--name", "ci", "--in-process", "--no-report", "--set", "protocol.budget=7")[0] == 0
+    arguments = ("check", "plan.toml", "--name", "ci", "--in-process", "--baseline", "base.json")
+    code, out, err = gatebench(*arguments)
+    assert code == 0, err
+    assert "80 images in 2 cells to do" in out
+
+
+def test_no_older_file_is_taken_for_the_result(gatebench, measured, tmp_path):
+    for arguments, code in (
+        (("check", "nowhere.toml", "--baseline", "base.json"), 2),
+        ((*CHECK, "--effect", "nothing=0.1"), 2),
+        ((*CHECK, "--alpha", "0"), 2),
+        (("check", "--run", "nowhere", "--baseline", "base.json"), 5),
+    ):
+        assert gatebench(*CHECK, *FILES)[0] == 0
+        assert gatebench(*arguments, *FILES)[0] == code
+        assert ET.fromstring(files_of(tmp_path)["check.xml"])[0].get("errors") == "1", arguments
+    code, _, err = gatebench(*CHECK, "--json", "-", "--markdown", "-")
+    assert code == 2
+    assert '"-" was given twice' in err
+
+
+def test_json_on_the_terminal_stands_alone(gatebench, measured):
+    code, out, err = gatebench(*CHECK, "--fresh", "--json", "-")
+    assert code == 0
+    assert json.loads(out)["passed"]
+    assert "80 images in 2 cells to do" in err
+
+
+def test_an_empty_baseline_is_none(gatebench, tmp_path):
+    exclude = "--set", 'exclude=[{target="toy random:0",reason="why"}]'
+    assert gatebench(*RUN, *exclude)[0] == 0
+    code, _, err = gatebench("baseline", "r", "--out", "base.json")
+    assert code == 9
+    assert "no cell with numbers" in err
 
 
 def test_mistakes_on_the_command_line(gatebench, measured):

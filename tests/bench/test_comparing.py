@@ -48,3 +48,21 @@ def test_nothing_in_common_is_refused():
     generator = np.random.default_rng(2)
     with pytest.raises(NotComparable, match="no cell in common"):
         compare(baseline([cell(generator)]), baseline([cell(generator, target="other")]))
+
+
+def test_boards_of_the_same_terms_belong_together_whatever_their_order():
+    one = cell(np.random.default_rng(3))
+    first = baseline([one])
+    other = replace(first.parts[0], protocol={**first.parts[0].protocol, "seed": 1})
+    found = compare(replace(first, parts=(other, *first.parts)), first)
+    assert [change.boards for change in found.changes] == [(1, 0)]
+    assert any("no board for" in note and "seed 1" in note for note in found.notes)
+    assert not any("measured otherwise" in note for note in found.notes)
+
+
+def test_what_changed_beside_the_numbers_is_named():
+    one = cell(np.random.default_rng(4))
+    inputs = {**one.inputs, "target": {**one.inputs["target"], "weights": "w2"}}
+    found = compare(baseline([one]), baseline([replace(one, inputs=inputs, reference=2000)]))
+    assert any("weights changed" in note for note in found.notes)
+    assert any("its ceiling was" in note for note in found.notes)

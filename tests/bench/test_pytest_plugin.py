@@ -27,7 +27,9 @@ def result(saving, *, accuracy=0.9, folder=Path("r")):
         defense="cap",
         attack="gradauto",
         n=64,
-        psnr=35.2,
+        control=False,
+        psnr=101.0,
+        pooled_psnr=35.2,
         surviving_saving=saving,
         clean_saving=Estimate(0.4, 0.38, 0.42),
         clean_accuracy=Estimate(accuracy),
@@ -55,6 +57,16 @@ def test_a_saving_that_survives_is_judged_under_the_strongest_attack():
     assert "won back 25.0 % at 35.2 dB" in said
     said = failure(assert_saving_survives, found, at_least=0.30, confidently=True)
     assert "the lower end of the interval of the surviving saving of net + cap is 27.0 %" in said
+
+
+def test_a_control_is_no_attack_and_nothing_passes_by_being_no_number():
+    found = result(Estimate(0.30, 0.27, 0.33))
+    control = SimpleNamespace(**{**vars(found.strongest), "attack": "identity", "control": True, "surviving_saving": Estimate(0.1)})
+    board = SimpleNamespace(cells=(*found.boards[0].cells, control))
+    assert replace(found, boards=(board,)).strongest.attack == "gradauto"
+    alone = SimpleNamespace(cells=(control,))
+    assert replace(found, boards=(alone,)).strongest.attack == "identity"
+    assert "nan" in failure(assert_saving_survives, found, at_least=float("nan"))
 
 
 def test_a_run_in_which_everything_was_skipped_is_no_pass():
@@ -130,6 +142,24 @@ def test_workers_of_xdist_share_one_run(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_attack_that_was_skipped_is_no_pass_and_torch_is_given_back(tmp_path):
+    (tmp_path / "test_skipped.py").write_text(
+        "import pytest, torch\n"
+        "def test_it(gatebench):\n"
+        "    torch.set_num_threads(2)\n"
+        "    torch.manual_seed(7)\n"
+        "    state = torch.get_rng_state()\n"
+        "    with pytest.raises(Exception, match='do not run here, so nothing of them was measured: gradmdm:code'):\n"
+        "        gatebench.run(target='skipnet-20-budget@digits-m', attack=['gradmdm:code', 'identity'], images=8, batch=8, budget=3)\n"
+        "    assert torch.get_num_threads() == 2\n"
+        "    assert torch.equal(torch.get_rng_state(), state)\n"
+        "    assert not torch.are_deterministic_algorithms_enabled()\n"
+    )
+    ended = pytest_in(tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.slow
 def test_mistakes_in_a_test_are_told_at_once(tmp_path):
     (tmp_path / "test_wrong.py").write_text(
         "def test_it(gatebench):\n    gatebench.run(target='skipnet-20-budget@digits-m', attack='gradato', defense='jpg', images=9999)\n"
@@ -138,6 +168,14 @@ def test_mistakes_in_a_test_are_told_at_once(tmp_path):
     assert ended.returncode == 1
     for said in ("did you mean 'gradauto'?", "did you mean 'jpeg'?", "9999 asked for"):
         assert said in ended.stdout
+
+
+def test_a_place_for_runs_is_needed(tmp_path):
+    (tmp_path / "test_none.py").write_text("def test_it(gatebench):\n    pass\n")
+    ended = pytest_in(tmp_path, "-p", "no:cacheprovider")
+    assert "give one with --gatebench-cache FOLDER" in ended.stdout + ended.stderr
+    ended = pytest_in(tmp_path, "--gatebench-images", "0")
+    assert "--gatebench-images 0: at least 1" in ended.stdout + ended.stderr
 
 
 def test_help_documents_the_options():

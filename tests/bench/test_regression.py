@@ -103,6 +103,53 @@ def test_a_weaker_attack_on_an_unchanged_target_is_a_regression_and_on_a_changed
     assert any("weights changed" in note for note in verdict.notes)
 
 
+def test_one_clean_image_at_its_threshold_hides_no_dead_attack():
+    before = board(rng(16), targets=1, attacks=1)
+
+    def dead(one):
+        macs = one.clean_macs.copy()
+        macs[3] += 100
+        return replace(one, clean_macs=macs, adversarial_macs=macs)
+
+    verdict = check(before, with_cells(before, dead))
+    assert [one.measure for one in verdict.failures] == ["attack-strength"]
+
+
+def test_strength_that_is_not_compared_is_said():
+    before = board(rng(17), targets=1, attacks=1)
+    cheaper = with_cells(before, lambda one: replace(one, clean_macs=one.clean_macs - 100, adversarial_macs=one.adversarial_macs - 200))
+    verdict = check(before, cheaper)
+    assert verdict.passed
+    assert any("its target changed, so the strength of the attack is not compared" in note for note in verdict.notes)
+
+
+def test_worse_but_not_beyond_chance_is_said_in_the_summary():
+    before = board(rng(8), n=12, targets=1, attacks=1)
+
+    def three(one):
+        macs = one.adversarial_macs.copy()
+        macs[(macs < 1000).nonzero()[0][:3]] += 100
+        return replace(one, adversarial_macs=macs)
+
+    verdict = check(before, with_cells(before, three))
+    assert verdict.passed
+    assert "1 worse than allowed but not beyond chance (first net0 / attack0: surviving saving" in verdict.summary()
+
+
+def test_a_check_that_could_never_fail_is_refused():
+    few = board(rng(18), n=4, targets=1, attacks=1)
+    with pytest.raises(NotComparable, match="could never fail"):
+        check(few, few)
+
+
+def test_a_board_that_the_baseline_does_not_have_is_said():
+    one = cell(rng(19))
+    before = baseline([one])
+    other = replace(before.parts[0], protocol={**before.parts[0].protocol, "seed": 1})
+    verdict = check(before, replace(before, parts=(*before.parts, other)))
+    assert any(note.startswith("NOT IN THE BASELINE") and "seed 1" in note for note in verdict.notes)
+
+
 def test_each_measure_can_fail_and_improvement_never_does():
     before = board(rng(6), targets=1, attacks=1)
     wrong = np.zeros(256, dtype=bool)
@@ -215,8 +262,9 @@ def test_options_that_make_no_sense():
     one = baseline([cell(rng(15))])
     with pytest.raises(PlanError, match="did you mean 'clean-saving'"):
         check(one, one, effects={"clean-savings": 0.1})
-    with pytest.raises(PlanError, match="alpha = 2"):
-        check(one, one, alpha=2)
+    for alpha in (2, 0, 1e-9, float("nan")):
+        with pytest.raises(PlanError, match=f"alpha = {alpha}"):
+            check(one, one, alpha=alpha)
 
 
 def test_one_sided_p_by_hand():
