@@ -57,9 +57,7 @@ def refuse_foreign(out: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir() or (any(out.iterdir()) and not (out / STAMP).exists()):
-        raise RunFolderError(
-            f"{out} is there and is not a report of gatebench; it was left alone", hint="choose another place with --out FOLDER"
-        )
+        raise RunFolderError(f"{out} is there and is not a report of gatebench; it was left alone", hint="choose another folder")
 
 
 def _inside(name: str) -> PurePosixPath:

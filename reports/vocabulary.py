@@ -19,7 +19,7 @@ STATUSES = {
     "missing": "it has not been run yet",
 }
 
-_FLAGS = {
+FLAGS = {
     "left-threat": "The attack returned images outside the threat. They were pulled back before anything was measured.",
     "overshoot": "The attack returned images outside the threat. They were pulled back before anything was measured.",
     "near-threshold": "Some gates lay so close to their threshold that float noise could decide them; images say how many.",
@@ -33,16 +33,19 @@ _FLAGS = {
     "mixed-environment": "Its shards were computed under different versions, devices or thread counts, which was asked for with --keep.",
     "zero-gradient": "On some clean images the margins of closed units have no gradient at all: attacks that follow gradients are blind "
     "there.",
-    "saturated-gates": "On some clean images more than half of the gates are so sure (logits beyond 20) that a sigmoid has no slope left.",
-    "not-converged": "The second half of the budget still won a point of recovery or more: with twice the steps the number would be "
+    "misleading-gradient": "On most clean images no step along the gradient, from half a grey level to eight, opens anything: it leads "
+    "nowhere.",
+    "saturated-gates": "On some clean images more than half of the gates are so sure (logits beyond 20, or values at an end of their "
+    "range) that no slope is left.",
+    "not-converged": "The second half of what was spent still won a point of recovery or more: with twice the steps the number would be "
     "higher.",
     "black-box-leads": "The random search, which sees executed MACs alone, won more than every attack that sees gradients: a sign that "
     "gradients mislead here.",
     "transfer-leads": "An attack that knows the network but not its defence won more than every attack that knows both: the defence "
     "hides its gradient rather than its gates.",
     "randomised": "The target draws at random. MACs are means over fresh draws; predictions and decisions are those of the first.",
-    "hard-masks": "The defence switched off the straight-through masks that the network has; an attack that takes masks as they are "
-    "given follows less of the gradient.",
+    "hard-masks": "The defence switched off the straight-through masks that the network has, or swallows them: attacks follow less of the "
+    "gradient.",
     "shrinks-with-radius": "The same attack recovered more inside a smaller ball. A larger ball holds the smaller one, so this number is "
     "too low.",
     "non-finite": "The attack returned values that are no numbers; those images count as unchanged.",
@@ -51,7 +54,7 @@ _FLAGS = {
 
 def flag_words(flag: str) -> str:
     """What a flag means; flags of plugins explain themselves by their name only."""
-    return _FLAGS.get(flag, "A remark of the run; this report has no longer word for it.")
+    return FLAGS.get(flag, "A remark of the run; this report has no longer word for it.")
 
 
 def threat_words(document: Any) -> str:

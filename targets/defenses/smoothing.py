@@ -15,10 +15,12 @@ from targets.defenses.wrapped import Wrapped
 class _Smoothed(Wrapped):
     def __init__(self, inner: Target, sigma: float, draws: int) -> None:
         super().__init__(inner)
-        self.sigma, self.draws = sigma, draws
+        self.sigma, self.draws = sigma, max(draws, inner.draws)
+        self.depth = 0 if inner.draws == 1 else 1 + getattr(inner, "depth", 0)
 
     def before(self, images: Tensor) -> Tensor:
         seeds = [0] * len(images) if self.seeds is None else self.seeds.tolist()
+        seeds = [seed ^ self.depth for seed in seeds]  # smoothing around smoothing adds noise of its own
         noise = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return (images + self.sigma * torch.stack(noise).to(images)).clamp(0, 1)
 

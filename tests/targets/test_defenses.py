@@ -1,21 +1,29 @@
 """Defences by hand, against their contract on every family, and the cap as an integer."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attacks.accuracy import Accuracy
+from attacks.apgd import APGDMargin
+from attacks.deepsloth import DeepSloth
+from attacks.gradauto import GradAuto
+from attacks.square import Square
 from bench import judge
-from bench.api import Output
+from bench.api import Job, Output
 from bench.codec import through_jpeg
 from bench.cost import audit
 from bench.data import open_dataset
 from bench.draws import seeded
 from bench.errors import PlanError
-from bench.image import to_float
+from bench.image import to_float, to_grid
 from bench.testing import ToyTarget, check_target, problems, sample_images
+from bench.threat import Threat
+from bench.view import TargetView
 from bench.weights import find, load_into, read_state
 from targets.defenses.cap import Cap, CapGovernor, Capped
 from targets.defenses.monitor import LEAST_RATE, Monitor, Monitored
@@ -170,6 +178,16 @@ def test_smoothing_draws_from_its_seeds_alone(toy):
     assert target.seeds is None
 
 
+def test_smoothing_around_smoothing_adds_noise_of_its_own(toy):
+    images = torch.full((1, 3, 8, 8), 0.5)
+    inside = RandomisedSmoothing(sigma=0.05, draws=9).wrap(toy)
+    outside = RandomisedSmoothing(sigma=0.05, draws=3).wrap(inside)
+    assert outside.draws == 9
+    with seeded(outside, torch.tensor([5])):
+        first, second = outside.before(images) - images, inside.before(images) - images
+    assert not torch.equal(first, second)
+
+
 # The cap
 
 
@@ -245,6 +263,42 @@ def test_the_cap_holds_on_every_family_for_any_image(family, share):
         assert audit(target, images[i : i + 1]).macs <= limit
     assert target.bound <= limit
     assert target.ceiling <= limit
+
+
+ATTACKERS = (
+    GradAuto(offset=0.1),
+    APGDMargin(norm="linf"),
+    DeepSloth(),
+    Square(),
+    Accuracy(),
+    GradAuto(knows="network"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [name for name in FAMILIES if not name.startswith("fbs")])
+def test_no_attack_exceeds_the_cap(family):
+    """Under a ball that hides nothing, forward and execute alike, and exactly as many MACs as ptflops counts."""
+    inner = network(family)
+    images = pictures("test", 4)
+    limit = int(Cap().fit(inner, pictures("train", 48))["limit"])
+    target = JPEG(quality=90).wrap(Capped(inner, limit))
+    judge.freeze(target)
+    threat = Threat("linf", Fraction(48, 255))
+    dearest = 0
+    for attack in ATTACKERS:
+        view = TargetView.of(target, images, 18, attack.access)
+        with torch.no_grad():
+            labels = target(images).logits.argmax(1)
+        job = Job(threat, 18, tuple(f"i{k}" for k in range(len(images))))
+        saved = judge.verdict(attack.perturb(view, images.clone(), labels, job), to_grid(images), threat).saved
+        with torch.no_grad():
+            macs = target.macs(target(to_float(saved)).decisions)
+        assert int(macs.max()) <= limit
+        counted = audit(target, to_float(saved)[:1])
+        assert counted.macs == int(macs[0]) <= limit
+        dearest = max(dearest, int(macs.max()))
+    assert dearest > 0.9 * limit, "the attacks do fill it"
 
 
 def test_a_cap_that_cannot_be(toy):
