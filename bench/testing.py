@@ -1,4 +1,4 @@
-"""Contract tests for targets and attacks, and a toy target whose MACs are computed by hand; shipped for plugin authors.
+"""Contract tests for targets, attacks and defences, and a toy target whose MACs are computed by hand; shipped for plugin authors.
 
 In a plugin's own test suite:
 
@@ -12,6 +12,7 @@ In a plugin's own test suite:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import cost, judge
-from bench.api import Attack, Job, Output, Skip, Target, Units
+from bench.api import Attack, Defense, Job, Output, Skip, Target, Units
 from bench.errors import BudgetSpent, GatebenchError
 from bench.image import difference, inside, to_float
 from bench.threat import Threat
@@ -159,6 +160,35 @@ def check_attack(attack: Attack, target: Target | None = None, budget: int = 40)
         found.append(_checked(f"{threat}: repeats itself exactly", partial(_repeats, *case)))
     if all(attack.supports(victim, threat) is not None for threat in sample_threats()):
         found.append(Finding("runs under some threat", "it refuses every threat on this target"))
+    return found
+
+
+def check_defense(defense: Defense, target: Target | None = None) -> list[Finding]:
+    """Hold a defence against its contract: what it wraps is a target like any other, and it has no say in how it is judged.
+
+    Args:
+        defense: to be tested. target: to put it around; `ToyTarget` when left out.
+    """
+    inner = ToyTarget() if target is None else target
+    state, images = judge.freeze(inner), sample_images(inner.image_shape, 12)
+    made: list[Target] = []
+
+    def wraps() -> None:
+        wrapped = defense.wrap(inner, defense.fit(inner, images)) if defense.fits else defense.wrap(inner)
+        if not isinstance(wrapped, Target):
+            raise _NotKept(f"wrap returned {type(wrapped).__name__}, no bench.api.Target")
+        judge.unchanged(inner, state, "the defence")
+        copy.deepcopy(wrapped)
+        made.append(wrapped)
+
+    def measured() -> None:
+        if made[0].undefended.ceiling != inner.ceiling:
+            raise _NotKept(f"`undefended` has a ceiling of {made[0].undefended.ceiling} MACs, the network one of {inner.ceiling}")
+
+    found = [_checked("fits and wraps without touching the network, and what it makes can be copied", wraps)]
+    if made:
+        found.append(_checked("`undefended` is the network that it was given", measured))
+        found += check_target(made[0], images[:6])
     return found
 
 

@@ -26,7 +26,7 @@ COMMANDS = {
     "latency": "Time targets and their defences, side by side.",
     "train": "Train weights from a recipe.",
     "weights": "List, verify and import weights.",
-    "plugin": "Test somebody's target or attack against its contract.",
+    "plugin": "Test somebody's target, attack or defence against its contract.",
     "doctor": "Check the installation, devices and plugins.",
     "cite": "Print what to cite.",
 }

@@ -1,4 +1,4 @@
-"""`gatebench plugin`: contract tests on somebody's target or attack."""
+"""`gatebench plugin`: contract tests on somebody's target, attack or defence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 @click.group()
 def plugin() -> None:
-    """Test a target or an attack of your own against its contract."""
+    """Test a target, an attack or a defence of your own against its contract."""
 
 
 @plugin.command()
@@ -20,11 +20,15 @@ def plugin() -> None:
     "--weights", "weights_name", default=None, metavar="NAME", help='For a target: weights to load, or "random:SEED" (default random:0).'
 )
 @click.option(
-    "--target", "target_name", default=None, metavar="NAME", help="For an attack: the target to try it on (default: the toy target)."
+    "--target",
+    "target_name",
+    default=None,
+    metavar="NAME",
+    help="For an attack or a defence: the target to try it on (default: the toy target).",
 )
 @click.option("--deadline", type=click.IntRange(min=1), default=300, show_default=True, help="Seconds that all tests may take.")
 def test(plugin_name: str, overrides: Sequence[str], weights_name: str | None, target_name: str | None, deadline: int) -> None:
-    """Run the contract tests on PLUGIN: "MODULE:CLASS", or the name of an installed target or attack.
+    """Run the contract tests on PLUGIN: "MODULE:CLASS", or the name of an installed target, attack or defence.
 
     The tests run in a process of their own, so a plugin that crashes, exits or hangs is told from one that passes.
 
@@ -34,7 +38,7 @@ def test(plugin_name: str, overrides: Sequence[str], weights_name: str | None, t
     """
     import tomllib
 
-    from bench.api import Attack, Target
+    from bench.api import Attack, Defense, Target
     from bench.errors import ContractBroken, PlanError
 
     made = _find(plugin_name)
@@ -51,8 +55,10 @@ def test(plugin_name: str, overrides: Sequence[str], weights_name: str | None, t
         findings = _guarded(deadline, _target, plugin_name, params, weights_name)
     elif isinstance(made, type) and issubclass(made, Attack):
         findings = _guarded(deadline, _attack, plugin_name, params, target_name)
+    elif isinstance(made, type) and issubclass(made, Defense):
+        findings = _guarded(deadline, _defense, plugin_name, params, target_name)
     else:
-        raise ContractBroken(f"{plugin_name} is {made!r}, neither a bench.api.Target nor a bench.api.Attack")
+        raise ContractBroken(f"{plugin_name} is {made!r}, neither a bench.api.Target nor a bench.api.Attack or Defense")
     failed = 0
     for finding in findings:
         failed += bool(finding.problem)
@@ -120,10 +126,11 @@ def _find(name: str) -> Any:
             return getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:
             raise PluginError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
-    for kind in ("target", "attack"):
+    kinds = ("target", "attack", "defense")
+    for kind in kinds:
         if name in registry.names(kind):
             return registry.load(kind, name)
-    raise UnknownName("target or attack", name, [*registry.names("target"), *registry.names("attack")])
+    raise UnknownName("target, attack or defense", name, [name for kind in kinds for name in registry.names(kind)])
 
 
 def _make(made: type, params: dict[str, Any]) -> Any:
@@ -158,12 +165,21 @@ def _target(plugin_name: str, params: dict[str, Any], weights_name: str | None) 
 
 
 def _attack(plugin_name: str, params: dict[str, Any], target_name: str | None) -> Any:
-    import torch
-
     from bench.testing import check_attack
 
-    target = None
-    if target_name:
-        torch.manual_seed(0)
-        target = _make(_find(target_name), {})
-    return check_attack(_make(_find(plugin_name), params), target)
+    return check_attack(_make(_find(plugin_name), params), _tried_on(target_name))
+
+
+def _defense(plugin_name: str, params: dict[str, Any], target_name: str | None) -> Any:
+    from bench.testing import check_defense
+
+    return check_defense(_make(_find(plugin_name), params), _tried_on(target_name))
+
+
+def _tried_on(target_name: str | None) -> Any:
+    import torch
+
+    if not target_name:
+        return None
+    torch.manual_seed(0)
+    return _make(_find(target_name), {})

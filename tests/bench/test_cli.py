@@ -98,7 +98,7 @@ def test_a_data_set_by_its_full_name_has_a_run_of_its_own(gatebench, tmp_path):
         (["plugin", "test", "broken"], 7, "this module leaves"),
         (["plugin", "test", "mischief.nowhere:X"], 7, "cannot be imported"),
         (["plugin", "test", "mischief.broken:Broken"], 7, "this module leaves"),
-        (["plugin", "test", "mischief.attacks:Unmade"], 7, "neither a bench.api.Target nor a bench.api.Attack"),
+        (["plugin", "test", "mischief.attacks:Unmade"], 7, "neither a bench.api.Target nor a bench.api.Attack or Defense"),
         (["plugin", "test", "wander", "--set", "step"], 2, "expected key=value"),
         (["plugin", "test", "wander", "--set", "stp=3"], 7, "cannot be made"),
         (["plugin", "test", "toy", "--weights", "random:x"], 2, "random:x"),
@@ -133,6 +133,11 @@ def test_plugin_test_of_sound_and_lying_plugins(gatebench):
     assert "10 promises kept, 0 broken" in out
     code, out, _ = gatebench("plugin", "test", "toy")
     assert code == 0
+    code, out, _ = gatebench("plugin", "test", "monitor")
+    assert code == 0, out
+    code, out, _ = gatebench("plugin", "test", "trick", "--set", "trick=another-network")
+    assert code == 7
+    assert "FAIL  `undefended` is the network that it was given" in out
     code, out, err = gatebench("plugin", "test", "liar", "--set", "lie=mask")
     assert code == 7
     assert "FAIL  floor and ceiling are what is executed" in out
