@@ -230,7 +230,7 @@ def _tested(found: list[tuple[Comparison, Array]], alpha: float) -> Iterator[Com
     permutations = max(stats.PERMUTATIONS, ceil(20 * max(len(able), 1) / alpha))
 
     def p_of(one: Comparison, worse: Array) -> float:
-        return stats.sign_flip_p(worse, permutations, one_sided=True, enough=_ENOUGH) if one.worse > one.effect else 1.0
+        return stats.sign_flip_p(worse, permutations, one_sided=True, enough=stats.ENOUGH) if one.worse > one.effect else 1.0
 
     adjusted = dict(zip(able, stats.holm([p_of(*found[i]) for i in able]), strict=True))
     intervals = _intervals([worse for _, worse in found])
@@ -260,10 +260,6 @@ def _intervals(columns: list[Array]) -> list[tuple[float, float]]:
         for i, draws in zip(places, means.T, strict=True):
             found[i] = stats.interval(draws)
     return found
-
-
-_ENOUGH = 100
-"""Draws as extreme as what was seen, after which a simulated test is as exact as it needs to be: to a tenth of its p."""
 
 
 def _strength_notes(tested: tuple[Comparison, ...]) -> Iterator[str]:

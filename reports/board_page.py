@@ -149,6 +149,10 @@ def _width(share: float | None) -> int:
     return round(1000 * min(1.0, max(0.0, share or 0.0)))
 
 
+_LISTED = 3
+"""Targets named that share the first place."""
+
+
 def answers(board: Board) -> list[Answer]:
     """Who is most robust, which attack is strongest, at what visible price."""
     return [_most_robust(board), _strongest(board), _price(board)]
@@ -163,7 +167,8 @@ def _most_robust(board: Board) -> Answer:
     if all(standing.rank is None for standing in placed) and len(placed) > 1:
         return Answer(question, "not ranked", "This board ranks nothing; the standings below show each target under its strongest attack.")
     best = first[0]
-    names = ", ".join(target_name(standing.target, standing.defense) for standing in first)
+    listed = [target_name(standing.target, standing.defense) for standing in first]
+    names = ", ".join(listed[:_LISTED]) + (f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else "")
     detail = (
         f"keeps {numbers.share(best.surviving_saving)} of its ceiling saved under {best.strongest or 'attack'}; "
         f"on clean images it saves {numbers.percent(best.clean_saving.value)}"

@@ -26,11 +26,14 @@ _COLUMNS = (
 )
 _TIME = ("Time", True)
 
+SLIGHT = 0.005
+"""Savings that differ by half a point or less count as the same."""
+
 _WORDS = {
     "harm": "does harm: who knows it makes the network dearer than without it",
     "falls": "falls to an attacker who knows it",
     "most": "falls for the most part: who knows it takes back more than half of what it keeps from one who does not",
-    "holds": "holds: more is saved than without it, whoever attacks",
+    "holds": "holds against these attacks: more is saved than without it, known or not",
     "nothing": "changes nothing that these images could show",
 }
 _SHORT = {"harm": "does harm", "falls": "falls", "most": "falls for the most part", "holds": "holds", "nothing": "no difference"}
@@ -49,7 +52,8 @@ def defences_sheet(board: Board) -> Sheet | None:
         title="Defences",
         lead="What is saved, of everything that the undefended network could execute: on clean images, under the strongest attack that "
         "knows the network but not the defence, and under the strongest that knows both. A defence is worth what the last number says, "
-        "and its gain is that number less the one without a defence, image by image. Costs of the defence itself are in all of them.",
+        "and its gain is that number less the one without a defence, image by image; half a point counts as nothing. Costs of the defence "
+        "itself are in all of them.",
         sections=[_glance(groups), *(_section(name, found, times) for name, found in groups.items())],
         teaser="each defence, attacked without and with knowledge of it",
     )
@@ -76,14 +80,14 @@ class _Defended:
 
     @property
     def verdict(self) -> str:
-        """A key of `_WORDS`, "" where there is nothing to say; the intervals decide."""
+        """A key of `_WORDS`, "" where there is nothing to say; the intervals decide, and differences of half a point count."""
         known, unknown = self.gain, self.gain_unknown
         if known.value is None or known.low is None or known.high is None:
             return ""
-        helped = unknown.low is not None and unknown.low > 0
-        if known.high < 0:
+        helped = unknown.low is not None and unknown.low > 0 and (unknown.value or 0.0) > SLIGHT
+        if known.high < 0 and known.value < -SLIGHT:
             return "harm"
-        if known.low <= 0:
+        if known.low <= 0 or known.value <= SLIGHT:
             return "falls" if helped else "nothing"
         return "most" if helped and known.value < (unknown.value or 0.0) / 2 else "holds"
 

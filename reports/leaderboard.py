@@ -129,7 +129,7 @@ class Leaderboard:
             f"{folder}index.html",
             _page(
                 "board.html",
-                **{**board_view(board, linked=self.cells), **common},
+                **{**board_view(board, linked=self.cells), "answers": answers(whole), **common},
                 root="../" if folder else "",
                 charted=front is not None,
                 front=front,

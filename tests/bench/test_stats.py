@@ -99,7 +99,8 @@ def test_the_sign_flip_test_by_hand():
     assert stats.sign_flip_p(np.ones(5)) == pytest.approx(2 / 32)
     assert stats.sign_flip_p(np.ones(13)) == pytest.approx(2 / 2**13)
     assert stats.sign_flip_p(np.array([1.0, -1.0])) == 1
-    assert stats.sign_flip_p(np.ones(100)) == pytest.approx(1 / (stats.PERMUTATIONS + 1)), "never 0 by simulation"
+    assert stats.sign_flip_p(np.ones(100)) == pytest.approx(2 * math.exp(-50)), "never 0: Hoeffding's bound"
+    assert 2 * 0.5**20 <= stats.sign_flip_p(np.ones(20)) < 1 / (stats.PERMUTATIONS + 1), "at least what enumeration says"
 
 
 def test_the_simulated_sign_flip_test_agrees_with_the_normal_limit():
