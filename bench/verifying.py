@@ -9,78 +9,31 @@ is not repeated: an image counts for what it makes the target execute.
 
 from __future__ import annotations
 
-import contextlib
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench import cost, judge
-from bench.api import Output, Skip, Target
-from bench.cell import build, build_defended, build_target, opened_dataset
+from bench.api import Skip
+from bench.cell import build, build_defended, opened_dataset
 from bench.codec import decoded
 from bench.combine import is_combined, member_keys, strongest
 from bench.data import Dataset, subset, subset_digest
-from bench.draws import seeded, seeds_of
 from bench.errors import GatebenchError
-from bench.image import difference, inside, psnr, squared_sum, ssim, to_float
+from bench.findings import Examined, Findings, examined, short
+from bench.image import difference, inside, psnr, squared_sum, ssim
 from bench.keys import digest
 from bench.plan import cell_of, entry_label
 from bench.provenance import sources, versions
+from bench.replay import execute_anew
 from bench.run import COST_MODEL
-from bench.scoring import SCORING, score
 from bench.seal import aggregates
-from bench.store import CellFolder, RunFolder, read_json
+from bench.store import RunFolder
 from bench.threat import parse_threat
 from bench.weights import find
-
-COUNTED = 2
-"""Images of each cell whose execution is counted by ptflops."""
-
-
-@dataclass
-class Findings:
-    """What a verification looked at, and what does not hold.
-
-    Attributes:
-        problems: sentences that name cell, image, column and both values. remarks: what could not be checked, or differs for a reason.
-        cells, images, executed, counted: how many cells and rows were looked at, and images executed and counted anew.
-        seed: which images were executed.
-    """
-
-    seed: int
-    problems: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    cells: int = 0
-    images: int = 0
-    executed: int = 0
-    counted: int = 0
-
-    @property
-    def holds(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
-
-    def document(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"schema": 1, "holds": self.holds, **vars(self)}
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """One cell under examination: its entry of the plan with protocol, its folder, its rows."""
-
-    entry: Mapping[str, Any]
-    folder: CellFolder
-    rows: Sequence[Mapping[str, Any]]
-
-    @property
-    def label(self) -> str:
-        return entry_label(self.entry)
 
 
 def verify(
@@ -109,21 +62,21 @@ def verify(
     for board in plan["boards"]:
         entries = {entry["key"]: {**entry, "protocol": board["protocol"]} for entry in board["cells"]}
         pinned = _Pinned.of(board, data_root, found)
-        cells: dict[str, _Cell] = {}
+        cells: dict[str, Examined] = {}
         for key, entry in entries.items():
             tell(entry_label(entry))
-            with _examined(entry_label(entry), found):
+            with examined(entry_label(entry), found):
                 cell = _read(run, board, key, entry, pinned, found)
                 if cell is not None:
                     cells[key] = cell
         for cell in cells.values():
             if is_combined(cell.entry):
-                with _examined(cell.label, found):
+                with examined(cell.label, found):
                     _combined(cell, entries, cells, found)
         skipped = [entry for key, entry in entries.items() if key not in cells and not entry["excluded"]]
         _skipped(run, skipped, entries, data_root, found)
         chosen = [cell for cell in cells.values() if not only or any(part in cell.label for part in only)]
-        _execute(chosen, images, generator, data_root, device, found, tell)
+        execute_anew(chosen, images, generator, data_root, device, found, tell)
     if not found.images:
         found.problems.append("there are no rows to verify")
     elif only and not found.executed:
@@ -141,17 +94,6 @@ def _digest_of(plan: Mapping[str, Any]) -> str:
         for board in plan["boards"]
     ]
     return digest({"schema": plan["schema"], "pages": plan["pages"], "boards": boards})
-
-
-@contextlib.contextmanager
-def _examined(label: str, found: Findings) -> Iterator[None]:
-    """What breaks while a cell is looked at is that cell's problem, and the others are looked at all the same."""
-    try:
-        yield
-    except GatebenchError as error:
-        found.problems.append(f"{label}: {error.message}")
-    except Exception as error:  # a folder from somebody else may hold anything
-        found.problems.append(f"{label}: cannot be examined: {type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
@@ -186,7 +128,7 @@ class _Pinned:
 
 def _read(
     run: RunFolder, board: Mapping[str, Any], key: str, entry: Mapping[str, Any], pinned: _Pinned | None, found: Findings
-) -> _Cell | None:
+) -> Examined | None:
     """What can be said of a cell without executing anything; None where there are no rows to go on with."""
     label, folder = entry_label(entry), run.cell(key)
 
@@ -227,7 +169,7 @@ def _read(
         wrong(f"cell.json says {name} = {sealed['aggregates'].get(name)}, the rows add up to {sums[name]}")
     for problem in _pictures(rows, entry, pinned):
         wrong(problem)
-    return _Cell(entry, folder, rows)
+    return Examined(entry, folder, rows)
 
 
 def _made_elsewhere(entry: Mapping[str, Any], sealed: Mapping[str, Any]) -> Iterator[str]:
@@ -293,7 +235,7 @@ def _skipped(
     for entry in skipped:
         label = entry_label(entry)
         key = next(name for name, other in entries.items() if other is entry)
-        with _examined(label, found):
+        with examined(label, found):
             sealed = run.cell(key).sealed()
             if sealed is None or sealed["status"] != "skipped":
                 continue
@@ -306,7 +248,7 @@ def _skipped(
                 found.problems.append(f"{label}: is skipped ({sealed['reason']}), but the attack does run there")
 
 
-def _combined(cell: _Cell, entries: Mapping[str, Mapping[str, Any]], cells: Mapping[str, _Cell], found: Findings) -> None:
+def _combined(cell: Examined, entries: Mapping[str, Mapping[str, Any]], cells: Mapping[str, Examined], found: Findings) -> None:
     """An ensemble's rows must be those of its members."""
     members = [cells[key].rows for key in member_keys(cell.entry, entries) if key in cells]
     if not members or any(len(rows) != len(cell.rows) for rows in members):
@@ -316,139 +258,6 @@ def _combined(cell: _Cell, entries: Mapping[str, Mapping[str, Any]], cells: Mapp
         best = strongest(candidates)[0]
         differ = [name for name in best if best[name] != row[name]]
         if differ:
-            values = f"{_short(row[differ[0]])}, its strongest member has {_short(best[differ[0]])}"
+            values = f"{short(row[differ[0]])}, its strongest member has {short(best[differ[0]])}"
             found.problems.append(f"{cell.label}: image {row['id']}: {differ[0]} is {values}")
             return
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _execute(
-    cells: Sequence[_Cell],
-    images: int | None,
-    generator: np.random.Generator,
-    data_root: str | None,
-    device: str,
-    found: Findings,
-    tell: Callable[[str], None],
-) -> None:
-    """Evaluate a random part of each cell again; targets are built once."""
-    groups: dict[tuple[str, str], list[_Cell]] = {}
-    for cell in cells:
-        defense = cell.entry["defense"]
-        groups.setdefault((cell.entry["target"]["label"], defense["label"] if defense else ""), []).append(cell)
-    for members in groups.values():
-        with _examined(members[0].label, found):
-            target = build_defended(members[0].entry, data_root)
-            target.to(torch.device(device))
-            judge.freeze(target)
-            noise = _described(target, members, device, found)
-            for cell in members:
-                tell(f"{cell.label}: executing")
-                with _examined(cell.label, found):
-                    _prices(target, cell, found)
-                    for start, places in _drawn(cell, images, generator):
-                        part = list(cell.rows[start : start + cell.entry["protocol"]["batch"]])
-                        _again(target, cell, part, places, device, noise, found)
-
-
-def _drawn(cell: _Cell, images: int | None, generator: np.random.Generator) -> Iterator[tuple[int, list[int]]]:
-    """(first image of a batch, places in it) of a random part of a cell's rows; of all where `images` is None."""
-    batch = cell.entry["protocol"]["batch"]
-    starts = list(range(0, len(cell.rows), batch))
-    if images is not None:
-        count = min(-(-images // batch), len(starts))
-        starts = sorted(int(start) for start in generator.choice(starts, size=count, replace=False))
-    for start in starts:
-        places = list(range(len(cell.rows[start : start + batch])))
-        if images is not None and images < len(places):
-            places = sorted(int(i) for i in generator.choice(places, size=images, replace=False))
-        yield start, places
-
-
-def _described(target: Target, cells: Sequence[_Cell], device: str, found: Findings) -> judge.Noise:
-    """Hold what the cells say of their target against the target, and measure its float noise here."""
-    first = cells[0]
-    reference = build_target(first.entry["target"]).ceiling if first.entry["defense"] else target.ceiling
-    own = {
-        "floor": target.floor,
-        "ceiling": target.ceiling,
-        "reference": reference,
-        "bound": target.bound,
-        "draws": target.draws,
-    }
-    for cell in cells:
-        described = read_json(cell.folder.path / "target.json")
-        for name, value in own.items():
-            if described.get(name) != value:
-                found.problems.append(f"{cell.label}: target.json says {name} = {described.get(name)}, the target has {value}")
-        if described["units"]["name"] != list(target.units.name) or described["units"]["cost"] != target.units.cost.tolist():
-            found.problems.append(f"{cell.label}: target.json names other units than the target has")
-    rows = first.rows[: first.entry["protocol"]["batch"]]
-    return judge.probe(copy.deepcopy(target), to_float(decoded([row["image"]["bytes"] for row in rows])).to(device))
-
-
-def _prices(target: Target, cell: _Cell, found: Findings) -> None:
-    """The MACs of every row are the price of its decisions; of a random target they are a mean over draws."""
-    if target.draws > 1:
-        return
-    for which in ("clean", "adversarial"):
-        packed = np.frombuffer(b"".join(row[f"{which}_decisions"] for row in cell.rows), dtype=np.uint8).reshape(len(cell.rows), -1)
-        decisions = torch.from_numpy(np.unpackbits(packed, axis=1)[:, : len(target.units)].astype(bool))
-        macs = target.macs(decisions.to(next(iter(target.buffers()), decisions).device)).tolist()
-        for row, price in zip(cell.rows, macs, strict=True):
-            if row[f"{which}_macs"] != price:
-                said = row[f"{which}_macs"]
-                found.problems.append(f"{cell.label}: image {row['id']}: {which}_macs is {said}, its decisions cost {price}")
-                break
-
-
-def _again(
-    target: Target, cell: _Cell, part: Sequence[Mapping[str, Any]], places: Sequence[int], device: str, noise: judge.Noise, found: Findings
-) -> None:
-    """Evaluate one batch as the run did, and hold some of its rows against it."""
-    protocol = cell.entry["protocol"]
-    padded = [part[i % len(part)] for i in range(protocol["batch"])]
-    ids = [row["id"] for row in padded]
-    for which, picture in (("clean", "image"), ("adversarial", "adversarial")):
-        images = to_float(decoded([row[picture]["bytes"] for row in padded])).to(device)
-        seen = score(target, images, ids, protocol["seed"])
-        for place in places:
-            row, output = part[place], seen.output.rows(torch.tensor([place], device=device))
-            now = {
-                f"{which}_decisions": np.packbits(output.decisions.cpu().numpy(), axis=1)[0].tobytes(),
-                f"{which}_macs": int(seen.macs[place]),
-                f"{which}_prediction": int(output.logits.argmax()),
-            }
-            found.executed += 1
-            name = next((name for name, value in now.items() if row[name] != value), None)
-            if name is not None:
-                text = f"{cell.label}: image {row['id']}: {name} is {_short(row[name])}, executed anew {_short(now[name])}"
-                excused = _by_noise(target, output, row, which, noise)
-                (found.remarks if excused else found.problems).append(text + (" (within float noise)" if excused else ""))
-        for place in list(places)[:COUNTED]:
-            _counted(target, cell, part[place], which, images[place : place + 1], noise, found)
-
-
-def _by_noise(target: Target, output: Output, row: Mapping[str, Any], which: str, noise: judge.Noise) -> bool:
-    """Whether float noise explains a difference: a gate at its threshold, or, with the same gates, a tie of two classes."""
-    bits = np.unpackbits(np.frombuffer(row[f"{which}_decisions"], dtype=np.uint8))[: len(target.units)].astype(bool)
-    stored = torch.from_numpy(bits).to(output.decisions.device)
-    if len(stored) != output.decisions.shape[1]:
-        return False
-    if not torch.equal(stored, output.decisions[0]):
-        return judge.disputed(target, output.decisions[0], stored, output.margins[0], noise) is None
-    first, second = output.logits[0].topk(2).values.tolist()
-    return bool(row[f"{which}_prediction"] != int(output.logits.argmax())) and first - second <= 2 * noise.logits
-
-
-def _counted(target: Target, cell: _Cell, row: Mapping[str, Any], which: str, image: Tensor, noise: judge.Noise, found: Findings) -> None:
-    found.counted += 1
-    with seeded(target, seeds_of([row["id"]], cell.entry["protocol"]["seed"], SCORING)):
-        counted = cost.audit(target, image)
-    if target.draws == 1 and counted.macs != row[f"{which}_macs"]:
-        text = f"{cell.label}: image {row['id']}: {which}_macs is {row[f'{which}_macs']}, ptflops counts {counted.macs}"
-        (found.remarks if _by_noise(target, counted.output, row, which, noise) else found.problems).append(text)

@@ -18,26 +18,13 @@ if TYPE_CHECKING:
 @click.command()
 @run_options
 @click.option("--no-report", is_flag=True, help="Leave out the HTML pages.")
-def run(
-    plan_source: str,
-    only: Sequence[str],
-    images: int | None,
-    device: str | None,
-    overrides: Sequence[str],
-    name: str | None,
-    out: Path,
-    data_root: Path | None,
-    fresh: bool,
-    keep: bool,
-    in_process: bool,
-    no_report: bool,
-) -> int:
+def run(no_report: bool, **plan: Any) -> int:
     """Run PLAN (a suite's name or a TOML file; default ./bench.toml).
 
     What is there already is kept: a run that was stopped, killed or partly failed goes on with the same command. It ends with
     the table and the path of the page.
     """
-    done = carried_out(plan_source, only, images, device, overrides, name, out, data_root, fresh, keep, in_process)
+    done = carried_out(**plan)
     if done is None:
         return 130
     _finish(*done, pages=not no_report)

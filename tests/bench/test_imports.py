@@ -14,15 +14,15 @@ PACKAGES = ("bench", "attacks", "targets", "reports")
 
 FLOORS = [
     {"errors", "keys", "home", "memory", "bench"},
-    {"atomic", "threat", "stats", "signature", "toml_writer"},
+    {"atomic", "threat", "stats", "signature", "toml_writer", "eot"},
     {"image", "units", "codec"},
     {"api", "draws"},
     {"registry", "executors"},
     {"data", "datasets", "weights", "checkpoint", "cost", "suites", "speeds", "provenance", "store"},
     {"params", "plan", "plan_file", "plan_schema", "judge", "view", "suspicion", "masking", "scoring", "seal"},
     {"fitting", "combine", "config", "cell", "ranking", "rows", "table", "doubts", "cards", "transfer"},
-    {"transferring", "board", "run", "executors.local", "executors.worker"},
-    {"verifying", "latency"},
+    {"transferring", "board", "run", "executors.local", "executors.worker", "findings"},
+    {"verifying", "replay", "latency"},
     {"fronts", "testing", "training", "measuring", "measured"},
     {"baseline"},
     {"matching"},
