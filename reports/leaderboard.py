@@ -88,7 +88,7 @@ class Leaderboard:
         """Every file of the report, one after the other: (path inside the report, content)."""
         yield from assets()
         yield "assets/vega.js", vega_bundle()
-        over_all = [sheet for sheet in (fronts_sheet(boards), rounding_sheet(boards)) if sheet is not None]
+        over_all = [sheet for sheet in self.over_all(boards) if sheet is not None]
         for sheet in over_all:
             yield from sheet_files(sheet, folder="", root="", home=boards[0].name if len(boards) == 1 else "All boards", version=version)
         if len(boards) == 1:
@@ -154,6 +154,10 @@ class Leaderboard:
                 if name not in written:
                     written.add(name)
                     yield _picture_place(folder, name), content
+
+    def over_all(self, boards: Sequence[Board]) -> Sequence[Sheet | None]:
+        """The pages over all boards, None where they have nothing for one."""
+        return fronts_sheet(boards), rounding_sheet(boards)
 
     def shown_of(self, board: Board) -> Board:
         """What the index and the tables show of a board; all of it."""

@@ -26,7 +26,8 @@ class Publication(Leaderboard):
     Attributes:
         shown: images a cell, the first of the data.
         members: whether the cells that an ensemble is made of stand beside it. Without them a board of many defences stays small: its
-            page of defences still draws on all of them, its tables, curves, pictures and rows leave them out.
+            page of defences still draws on all of them, its tables, pictures and rows leave them out, and curves and fronts, which
+            compare attacks of one budget, are not drawn.
     """
 
     shown: int = 8
@@ -40,8 +41,12 @@ class Publication(Leaderboard):
         inside = {member["key"] for cell in board.cells for member in cell.combination.get("members", ())}
         return replace(board, cells=tuple(cell for cell in board.cells if cell.key not in inside))
 
+    def over_all(self, boards: Sequence[Board]) -> Sequence[Sheet | None]:
+        """Fronts and rounding, with members alone."""
+        return super().over_all(boards) if self.members else ()
+
     def sheets(self, board: Board) -> Sequence[Sheet | None]:
-        """The further pages; curves compare attacks of one budget, so they need the members."""
+        """The further pages; curves with members alone."""
         return [sheet for sheet in super().sheets(board) if sheet is not None and (self.members or sheet.path != "curves.html")]
 
     def further(self, board: Board) -> Sequence[Sheet]:
