@@ -16,7 +16,7 @@ images = 6
 batch = 3
 threat = { norm = "linf", eps = "8/255" }
 budget = 9
-audit = 2
+audit = 6
 [run]
 device = "cpu"
 shard = 3
