@@ -158,7 +158,7 @@ def probe(target: Target, images: Tensor) -> Noise:
             raise ContractBroken(
                 f"{sum(differ)} of {len(differ)} images {way} decide otherwise than in the batch; float noise does not come so often"
             )
-    _unmoved_by_gradients(target, images, batch, seeds)
+    _unmoved_by_gradients(target, images, batch, seeds, noise)
     if target.draws > 1:
         _really_random(target, images, batch, seeds)
     return noise
@@ -196,26 +196,32 @@ def disputed(target: Target, decisions: Tensor, others: Tensor, margins: Tensor,
     return int(clear.nonzero()[0]) if bool(clear.any()) else None
 
 
-def _unmoved_by_gradients(target: Target, images: Tensor, batch: Output, seeds: Tensor) -> None:
-    """Raises `ContractBroken` where asking for gradients, in whatever way, changes what the target says or runs."""
+def _unmoved_by_gradients(target: Target, images: Tensor, batch: Output, seeds: Tensor, noise: Noise) -> None:
+    """Raises `ContractBroken` where asking for gradients, in whatever way, changes what the target says or runs beyond float noise."""
     kept = target.mask_grad, target.surrogate
     try:
         for mask_grad, surrogate in (("ste", True), ("none", False)):
             target.mask_grad, target.surrogate = mask_grad, surrogate  # type: ignore[assignment]
             with torch.enable_grad(), seeded(target, seeds):
                 seen = target(images.detach().clone().requires_grad_()).detach()
-            scale = float(batch.logits.abs().max().clamp(min=1))
-            same = bool(torch.equal(seen.decisions, batch.decisions))
-            apart = float((seen.logits - batch.logits).abs().max())
-            moved = float((seen.margins - batch.margins).abs().max()) if len(target.units) else 0.0
-            if not same or apart > COMPANY_TOLERANCE * scale or moved > COMPANY_TOLERANCE:
-                how = f"masks {mask_grad}, surrogates {'on' if surrogate else 'off'}"
-                raise ContractBroken(
-                    f"where gradients are asked for ({how}) the target is another one: "
-                    f"logits differ by {apart:.3g}, margins by {moved:.3g}{'' if same else ', and it decides otherwise'}"
-                )
+            _held_apart(target, seen, batch, noise, f"masks {mask_grad}, surrogates {'on' if surrogate else 'off'}")
     finally:
         target.mask_grad, target.surrogate = kept
+
+
+def _held_apart(target: Target, seen: Output, batch: Output, noise: Noise, how: str) -> None:
+    """Hold what a target says where gradients are asked for against what it says without."""
+    for i in range(len(batch.logits)):
+        if (unit := disputed(target, seen.decisions[i], batch.decisions[i], batch.margins[i], noise)) is not None:
+            raise ContractBroken(f"where gradients are asked for ({how}) it decides {target.units.name[unit]} otherwise on image {i}")
+    same = (seen.decisions == batch.decisions).all(1)
+    scale = float(batch.logits.abs().max().clamp(min=1))
+    apart = float((seen.logits - batch.logits)[same].abs().amax()) if bool(same.any()) else 0.0
+    moved = float((seen.margins - batch.margins)[same].abs().amax()) if bool(same.any()) and len(target.units) else 0.0
+    if apart > COMPANY_TOLERANCE * scale or moved > COMPANY_TOLERANCE:
+        raise ContractBroken(
+            f"where gradients are asked for ({how}) the target is another one: logits differ by {apart:.3g}, margins by {moved:.3g}"
+        )
 
 
 def _really_random(target: Target, images: Tensor, batch: Output, seeds: Tensor) -> None:
