@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,7 +40,7 @@ class Opened:
 
     Attributes:
         document: the resolved cell (protocol, target, defense, attack), as in plan.json.
-        target: frozen, on `device`, for scoring alone. attacked: its copy, which probes and attacks see: what their queries may leave
+        target: frozen, on `device`, for scoring alone. attacked: another copy, which the attack sees: what its queries may leave
             behind in a target changes no score. state: a copy of the weights. noise: float noise.
         attack: the attack. dataset, indices: the images, in order. root: where the data lies.
     """
@@ -133,6 +134,42 @@ def open_cell(document: Mapping[str, Any], device: torch.device, root: str | Non
         PlanError, ContractBroken, PluginError, WeightsError, DataError.
     """
     protocol = document["protocol"]
+    ready = _ready(canonical({name: document[name] for name in ("target", "defense", "protocol")}), device, root)
+    attack: Attack = build("attack", document["attack"])
+    if not isinstance(attack, Attack):
+        raise PluginError(f"attack {document['attack']['label']!r} is no bench.api.Attack")
+    target, attacked = _copied(ready.target), _copied(ready.target)
+    refusal = attack.supports(attacked, parse_threat(protocol["threat"]))
+    if isinstance(refusal, Skip):
+        raise Unsupported(refusal.reason)
+    if refusal is not None:
+        raise ContractBroken(f"supports() returned {refusal!r}, neither None nor a Skip with its reason")
+    return Opened(
+        document, target, attacked, ready.state, ready.noise, attack, ready.dataset, ready.indices, device, ready.description, root
+    )
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What all attacks on a target share: the target, which nobody but the copying touches, and what was found out about it."""
+
+    target: Target
+    state: dict[str, Tensor]
+    noise: judge.Noise
+    dataset: Dataset
+    indices: Sequence[int]
+    description: Mapping[str, Any]
+
+
+@lru_cache(maxsize=1)
+def _ready(terms: bytes, device: torch.device, root: str | None) -> _Ready:
+    """Build a target with its defence, probe and audit it; once for all its cells in a row.
+
+    Args:
+        terms: canonical target, defence and protocol of a resolved cell.
+    """
+    document = json.loads(terms)
+    protocol = document["protocol"]
     dataset = opened_dataset(protocol["dataset"], root)
     indices = subset(dataset, protocol["images"])
     threat = parse_threat(protocol["threat"])
@@ -140,47 +177,37 @@ def open_cell(document: Mapping[str, Any], device: torch.device, root: str | Non
     if not threat.admits_change(values):
         raise PlanError(f"protocol.threat: {threat} admits no change of an image of {values} values")
     target = build_defended(document, root)
+    if not isinstance(target, Target):
+        raise PluginError(f"target {document['target']['label']!r} is no bench.api.Target")
     if tuple(target.image_shape) != tuple(dataset.image_shape):
         raise PlanError(
             f"{document['target']['label']} takes images of {tuple(target.image_shape)}, {dataset} has {tuple(dataset.image_shape)}"
         )
     target.to(device)
     state = judge.freeze(target)
-    attack: Attack = build("attack", document["attack"])
-    if not isinstance(attack, Attack) or not isinstance(target, Target):
-        culprit, base = ("attack", "Attack") if not isinstance(attack, Attack) else ("target", "Target")
-        raise PluginError(f"{culprit} {document[culprit]['label']!r} is no bench.api.{base}")
-    refusal = attack.supports(target, threat)
-    if isinstance(refusal, Skip):
-        raise Unsupported(refusal.reason)
-    if refusal is not None:
-        raise ContractBroken(f"supports() returned {refusal!r}, neither None nor a Skip with its reason")
-    batch = protocol["batch"]
-    probe = _batch(dataset, indices, 0, batch)[0]
-    images = to_float(probe).to(device)
-    attacked = _copied(target)
-    noise = judge.probe(attacked, images)
-    judge.obeyed(attacked, images[:1])
-    floor, ceiling = cost.audit_extremes(target, images[:1])
-    judge.priced(target, torch.cat(target.extremes()).to(device))
-    for evaluated in (target, attacked):
-        judge.unchanged(evaluated, state, "evaluating the target")
-    bare = _bare(document, target, device)
+    images = to_float(_batch(dataset, indices, 0, protocol["batch"])[0]).to(device)
+    probed = _copied(target)
+    noise = judge.probe(probed, images)
+    judge.obeyed(probed, images[:1])
+    floor, ceiling = cost.audit_extremes(probed, images[:1])
+    judge.priced(probed, torch.cat(probed.extremes()).to(device))
+    judge.unchanged(probed, state, "evaluating the target")
+    bare = _bare(document, probed, device)
     description = {
         "schema": 1,
         "floor": floor,
         "ceiling": ceiling,
         "reference": bare.ceiling if bare is not None else ceiling,
-        "bound": target.bound,
-        "draws": target.draws,
+        "bound": probed.bound,
+        "draws": probed.draws,
         "noise": {"logits": noise.logits, "margins": noise.margins},
         "classes": list(dataset.classes),
         "dataset": {"name": str(dataset), "note": dataset.note, "credits": list(dataset.credits)},
-        "control": not bool(target.units.cost.numel()) or floor == ceiling,
-        "units": _units_document(target),
-        "gradients": masking.gradients(attacked, images[:16], bare),
+        "control": not bool(probed.units.cost.numel()) or floor == ceiling,
+        "units": _units_document(probed),
+        "gradients": masking.gradients(probed, images[:16], bare),
     }
-    return Opened(document, target, attacked, state, noise, attack, dataset, indices, device, description, root)
+    return _Ready(target, state, noise, dataset, indices, description)
 
 
 def _bare(document: Mapping[str, Any], target: Target, device: torch.device) -> Target | None:
