@@ -104,16 +104,18 @@ def test_a_whole_module_is_refused_by_name(path):
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (b"", "is empty"),
-        (b"\n\n<!DOCTYPE HTML><html><title>Sign in</title>", "a web page"),
-        (b"\xef\xbb\xbf<html lang=en>", "a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n", "Git LFS pointer"),
-        (gzip.compress(b"x" * 99), "compressed with gzip"),
-        (b"BZh91AY&SY", "compressed archive"),
-        (b"\x89HDF\r\n\x1a\nxxxx", "HDF5"),
-        (b'{"message": "Not Found"}', "JSON"),
-        (b"weights go here", "is no checkpoint: it begins with b'weights go h'"),
-        (b"\x80\x02 and then noise", "cut short or damaged"),
+        pytest.param(b"", "is empty", id="empty"),
+        pytest.param(b"\n\n<!DOCTYPE HTML><html><title>Sign in</title>", "a web page", id="page"),
+        pytest.param(b"\xef\xbb\xbf<html lang=en>", "a web page", id="page-with-mark"),
+        pytest.param(
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n", "Git LFS pointer", id="lfs"
+        ),
+        pytest.param(gzip.compress(b"x" * 99, mtime=0), "compressed with gzip", id="gzip"),
+        pytest.param(b"BZh91AY&SY", "compressed archive", id="bzip2"),
+        pytest.param(b"\x89HDF\r\n\x1a\nxxxx", "HDF5", id="hdf5"),
+        pytest.param(b'{"message": "Not Found"}', "JSON", id="json"),
+        pytest.param(b"weights go here", "is no checkpoint: it begins with b'weights go h'", id="text"),
+        pytest.param(b"\x80\x02 and then noise", "cut short or damaged", id="pickle-cut"),
     ],
 )
 def test_what_people_save_by_mistake(path, data, match):
