@@ -22,8 +22,7 @@ from attacks.descent import Descent, Direction
 from attacks.incumbent import Incumbent
 from attacks.knowledge import Informed
 from attacks.optimiser import Sgd
-from bench.api import Job, Output, Skip, Target, View
-from bench.threat import Threat
+from bench.api import Job, Output, Skip, Target, Threat, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +40,15 @@ class Accuracy(Informed):
 
     control: ClassVar[bool] = True
     version: ClassVar[int] = 1
-    follows: ClassVar[str] = "Carlini and Wagner, S&P 2017 (loss); Croce and Hein, ICML 2020 (steps)"
+    follows: ClassVar[str] = (
+        "Carlini and Wagner, S&P 2017 (loss); Croce and Hein, ICML 2020 (steps)"
+    )
     needs: ClassVar[str] = "logits"
     step_cost: ClassVar[str] = "3 (forward and one backward); 1 once the prediction has changed"
-    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"confidence": (0, None), "psnr": (1, 120)}
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
+        "confidence": (0, None),
+        "psnr": (1, 120),
+    }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     confidence: float = 0.5
@@ -63,8 +67,19 @@ class Accuracy(Informed):
         incumbent = Incumbent(view, images, job.threat, "loss", verify=False)
         steps = max(int(view.left.max()) // 3, 1)
         norm = "linf" if ball.norm in ("linf", "patch") else "l2"
-        climb = _AwayFromPrediction(view, images, ball, norm, reach(ball, images[0].numel(), self.psnr), steps, labels, self.confidence)
-        Descent(view, job, images, with_rounding(Clamp(), self.rounding), Sgd(1.0), incumbent, steps, 3).run(climb)
+        climb = _AwayFromPrediction(
+            view,
+            images,
+            ball,
+            norm,
+            reach(ball, images[0].numel(), self.psnr),
+            steps,
+            labels,
+            self.confidence,
+        )
+        Descent(
+            view, job, images, with_rounding(Clamp(), self.rounding), Sgd(1.0), incumbent, steps, 3
+        ).run(climb)
         return incumbent.finish().clamp(0, 1)
 
 
@@ -84,7 +99,15 @@ class _Lead:
 
 class _AwayFromPrediction(HalvingClimb):
     def __init__(
-        self, view: View, clean: Tensor, ball: Threat, norm: str, far: float, steps: int, labels: Tensor, confidence: float
+        self,
+        view: View,
+        clean: Tensor,
+        ball: Threat,
+        norm: str,
+        far: float,
+        steps: int,
+        labels: Tensor,
+        confidence: float,
     ) -> None:
         self.lead = _Lead(labels, confidence)
         super().__init__(view, clean, ball, self.lead, norm, far, steps)

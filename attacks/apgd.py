@@ -26,9 +26,8 @@ from attacks.knowledge import Informed
 from attacks.objective import MarginLoss
 from attacks.optimiser import Sgd
 from attacks.rules import norms
-from bench.api import Job, Output, Skip, Target, View
+from bench.api import Job, Output, Skip, Target, Threat, View
 from bench.image import project
-from bench.threat import Threat
 
 MOMENTUM = 0.75
 PAYING = 0.75
@@ -52,10 +51,19 @@ class APGDMargin(Informed):
 
     version: ClassVar[int] = 1
     randomised: ClassVar[bool] = True
-    follows: ClassVar[str] = "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
+    follows: ClassVar[str] = (
+        "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
+    )
     step_cost: ClassVar[str] = "3 (forward and one backward); 1 once nothing is missing"
-    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"restarts": (1, None), "psnr": (1, 120), "offset": (0, None)}
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sign": {"norm": "linf"}, "l2": {"norm": "l2"}}
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
+        "restarts": (1, None),
+        "psnr": (1, 120),
+        "offset": (0, None),
+    }
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "sign": {"norm": "linf"},
+        "l2": {"norm": "l2"},
+    }
 
     norm: Literal["auto", "linf", "l2"] = "auto"
     restarts: int = 1
@@ -73,24 +81,49 @@ class APGDMargin(Informed):
         view = self.seen_by(view)
         ball = ball_of(job.threat, self.psnr)
         incumbent = Incumbent(view, images, job.threat, "best", verify=True)
-        random = job.draw((self.restarts - 1, *images.shape[1:])).to(images) if self.restarts > 1 else None
+        random = (
+            job.draw((self.restarts - 1, *images.shape[1:])).to(images)
+            if self.restarts > 1
+            else None
+        )
         for run in range(self.restarts):
             steps = max(int(view.left.max() - incumbent.reserve) // (3 * (self.restarts - run)), 1)
             climb = self.climb(view, images, ball, steps)
             box = with_rounding(Clamp(), self.rounding)
-            descent = Descent(view, job, images, box, Sgd(1.0), incumbent, steps, 3, stop_at_ceiling=True, part=(run, self.restarts))
+            descent = Descent(
+                view,
+                job,
+                images,
+                box,
+                Sgd(1.0),
+                incumbent,
+                steps,
+                3,
+                stop_at_ceiling=True,
+                part=(run, self.restarts),
+            )
             start = None
             if run > 0 and random is not None:
-                spread = (2 * random[:, run - 1] - 1) * (3**0.5 * climb.far if climb.norm == "l2" else climb.far)
+                spread = (2 * random[:, run - 1] - 1) * (
+                    3**0.5 * climb.far if climb.norm == "l2" else climb.far
+                )
                 start = project(images + spread, images, ball)
             descent.run(climb, start)
         return incumbent.finish().clamp(0, 1)
 
     def climb(self, view: View, images: Tensor, ball: Threat, steps: int) -> HalvingClimb:
         """One run's part of the loop."""
-        norm = self.norm if self.norm != "auto" else ("linf" if ball.norm in ("linf", "patch") else "l2")
-        loss = MarginLoss.over(view.units, self.weighting, self.space, self.offset, images.device, alarm=self.alarm)
-        return HalvingClimb(view, images, ball, loss, norm, reach(ball, images[0].numel(), self.psnr), steps)
+        norm = (
+            self.norm
+            if self.norm != "auto"
+            else ("linf" if ball.norm in ("linf", "patch") else "l2")
+        )
+        loss = MarginLoss.over(
+            view.units, self.weighting, self.space, self.offset, images.device, alarm=self.alarm
+        )
+        return HalvingClimb(
+            view, images, ball, loss, norm, reach(ball, images[0].numel(), self.psnr), steps
+        )
 
 
 class HingeLoss(Protocol):
@@ -108,8 +141,24 @@ class HalvingClimb(Climb):
         ball: projected onto. loss: descended. norm: of a step. far: the ball's reach, root mean square. steps: of the run.
     """
 
-    def __init__(self, view: View, clean: Tensor, ball: Threat, loss: HingeLoss, norm: str, far: float, steps: int) -> None:
-        self.view, self.clean, self.ball, self.loss, self.norm, self.far = view, clean, ball, loss, norm, far
+    def __init__(
+        self,
+        view: View,
+        clean: Tensor,
+        ball: Threat,
+        loss: HingeLoss,
+        norm: str,
+        far: float,
+        steps: int,
+    ) -> None:
+        self.view, self.clean, self.ball, self.loss, self.norm, self.far = (
+            view,
+            clean,
+            ball,
+            loss,
+            norm,
+            far,
+        )
         self.checkpoints = checkpoints(steps)
         count = len(clean)
         self.eta = torch.full((count,), 2 * far, dtype=clean.dtype, device=clean.device)
@@ -131,24 +180,40 @@ class HalvingClimb(Climb):
             return values[-1:]
 
         output, (gradient,) = self.view.gradients(one, place.image, rows)
-        self.gradient, value = torch.nan_to_num(gradient, 0.0, 0.0, 0.0), torch.stack(values).mean(0).detach()
+        self.gradient, value = (
+            torch.nan_to_num(gradient, 0.0, 0.0, 0.0),
+            torch.stack(values).mean(0).detach(),
+        )
         self.paid[rows] += value < self.previous[rows]
         self.previous[rows] = value
         better = value < self.lowest[rows]
         winners = rows[better]
-        self.lowest[winners], self.best[winners], self.best_gradient[winners] = value[better], place.free[better], self.gradient[better]
+        self.lowest[winners], self.best[winners], self.best_gradient[winners] = (
+            value[better],
+            place.free[better],
+            self.gradient[better],
+        )
         return Direction(output, value, self.gradient)
 
     def amend(self, step: Tensor, place: Place, rows: Tensor) -> Tensor:
         x, gradient, clean = place.free, self.gradient, self.clean[rows]
         if self.taken in self.checkpoints:
             halved = self._stalled(rows)[:, None, None, None]
-            x, gradient = torch.where(halved, self.best[rows], x), torch.where(halved, self.best_gradient[rows], gradient)
+            x, gradient = (
+                torch.where(halved, self.best[rows], x),
+                torch.where(halved, self.best_gradient[rows], gradient),
+            )
         first = self.taken == 0
         self.taken += 1
         eta = self.eta[rows][:, None, None, None]
         z = project(x - eta * self._shape(gradient), clean, self.ball)
-        new = z if first else project(x + MOMENTUM * (z - x) + (1 - MOMENTUM) * (x - self.before[rows]), clean, self.ball)
+        new = (
+            z
+            if first
+            else project(
+                x + MOMENTUM * (z - x) + (1 - MOMENTUM) * (x - self.before[rows]), clean, self.ball
+            )
+        )
         self.before[rows] = x
         return place.free - new
 
@@ -161,7 +226,9 @@ class HalvingClimb(Climb):
         """(M,) bool: the images whose step is halved now."""
         interval = self.taken - self.last_checkpoint
         few = self.paid[rows] < PAYING * interval
-        stuck = (self.eta_then[rows] == self.eta[rows]) & (self.lowest_then[rows] <= self.lowest[rows])
+        stuck = (self.eta_then[rows] == self.eta[rows]) & (
+            self.lowest_then[rows] <= self.lowest[rows]
+        )
         halved = few | stuck
         self.eta_then[rows], self.lowest_then[rows] = self.eta[rows], self.lowest[rows]
         self.eta[rows] = torch.where(halved, self.eta[rows] / 2, self.eta[rows])

@@ -5,7 +5,7 @@ DeepSloth's loss (over exits, or over margins), ILFO's ponder loss where somethi
 MACs alone. Of an image's candidates the strongest counts: most executed MACs as saved, then the smallest distortion.
 
 `autoenergy` runs every member at the protocol's full budget, as cells of their own, and combines them once they are sealed
-(`bench.combine`); its budget is their sum. `autoenergy-split` is an attack like any other: every member has an equal part of one budget.
+(`bench.runs.ensemble`); its budget is their sum. `autoenergy-split` is an attack like any other: every member has an equal part of one budget.
 """
 
 from __future__ import annotations
@@ -61,11 +61,15 @@ class AutoEnergy(Attack):
     """(attack and preset, parameters) of each member, as a plan would name them; ties are won by the earlier."""
     version: ClassVar[int] = 2
     randomised: ClassVar[bool] = True
-    follows: ClassVar[str] = "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
+    follows: ClassVar[str] = (
+        "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
+    )
     step_cost: ClassVar[str] = "its members'"
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
-        raise PlanError("autoenergy is combined from the sealed cells of its members; run it in a plan")
+        raise PlanError(
+            "autoenergy is combined from the sealed cells of its members; run it in a plan"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,9 @@ class AutoEnergySplit(Attack):
 
     version: ClassVar[int] = 1
     randomised: ClassVar[bool] = True
-    follows: ClassVar[str] = "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
+    follows: ClassVar[str] = (
+        "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
+    )
     step_cost: ClassVar[str] = "its members'"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
@@ -89,15 +95,30 @@ class AutoEnergySplit(Attack):
         part = int(view.left.max()) // len(members)
         for number, member in enumerate(members):
             part_view = view.within(part)
-            share = Job(job.threat, max(part - 1, 0), job.ids, job.seed, job.fitted, _part_of(job, number, len(members)))
+            share = Job(
+                job.threat,
+                max(part - 1, 0),
+                job.ids,
+                job.seed,
+                job.fitted,
+                _part_of(job, number, len(members)),
+            )
             try:
-                saved = settle(member.perturb(part_view.within(part - 1), images, labels, share), clean, job.threat)
+                saved = settle(
+                    member.perturb(part_view.within(part - 1), images, labels, share),
+                    clean,
+                    job.threat,
+                )
                 macs = view.price(part_view(to_float(saved).to(images), rows).decisions)
             except BudgetSpent:
                 continue
             apart = squared_sum(saved.to(torch.int64) - clean.to(torch.int64))
             better = (macs > most) | ((macs == most) & (apart < nearest))
-            kept[better], most[better], nearest[better] = to_float(saved[better]).to(kept), macs[better], apart[better]
+            kept[better], most[better], nearest[better] = (
+                to_float(saved[better]).to(kept),
+                macs[better],
+                apart[better],
+            )
         return kept
 
 
@@ -108,7 +129,11 @@ def ensemble(view: View) -> list[Attack]:
         name, _, preset = use.partition(":")
         kind = _CLASSES[name]
         made.append(kind(**{**kind.presets.get(preset, {}), **params}))
-    return [member for member in made if not (isinstance(member, ILFO) and not halts(view.units)) and not _looks_past(member)]
+    return [
+        member
+        for member in made
+        if not (isinstance(member, ILFO) and not halts(view.units)) and not _looks_past(member)
+    ]
 
 
 def _looks_past(member: Attack) -> bool:
@@ -117,4 +142,6 @@ def _looks_past(member: Attack) -> bool:
 
 
 def _part_of(job: Job, number: int, count: int) -> Any:
-    return lambda done, total: job.progress(round(1000 * (number + done / max(total, 1))), 1000 * count)
+    return lambda done, total: job.progress(
+        round(1000 * (number + done / max(total, 1))), 1000 * count
+    )

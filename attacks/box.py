@@ -21,9 +21,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.api import Skip
+from bench.api import Skip, Threat
 from bench.image import project, settle, to_float, to_grid
-from bench.threat import Threat
 
 BoxName = Literal["clamp", "tanh", "stretch", "literal"]
 Statistics = Literal["auto", "imagenet", "cifar10"]
@@ -109,7 +108,11 @@ class OnGrid(Box):
 
     def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Place:
         place = self.inner.place(free, clean, threat)
-        return Place(place.free, to_float(settle(place.image, to_grid(clean), threat)).to(place.image), place.slope)
+        return Place(
+            place.free,
+            to_float(settle(place.image, to_grid(clean), threat)).to(place.image),
+            place.slope,
+        )
 
 
 def with_rounding(box: Box, rounding: Rounding) -> Box:
@@ -137,7 +140,9 @@ class Tanh(Box):
         std: tuple[float, ...] | float = 1.0,
         arctanh: bool = False,
     ) -> None:
-        self.low, self.high, self.mean, self.std = (_channels(value) for value in (low, high, mean, std))
+        self.low, self.high, self.mean, self.std = (
+            _channels(value) for value in (low, high, mean, std)
+        )
         self.slope = slope
         self.starts_clean = arctanh
 
@@ -166,7 +171,10 @@ class Tanh(Box):
 
 
 def gradauto_box(
-    name: BoxName, image_shape: tuple[int, int, int], statistics: Statistics = "auto", bounds: Literal["exact", "released"] = "exact"
+    name: BoxName,
+    image_shape: tuple[int, int, int],
+    statistics: Statistics = "auto",
+    bounds: Literal["exact", "released"] = "exact",
 ) -> Box:
     """The box of a GradAuto run.
 
@@ -192,7 +200,9 @@ def gradauto_box(
     return Tanh(low, high, slope=GRADAUTO_SLOPE, mean=mean, std=std)
 
 
-def ilfo_box(name: BoxName, image_shape: tuple[int, int, int], statistics: Statistics = "auto") -> Box:
+def ilfo_box(
+    name: BoxName, image_shape: tuple[int, int, int], statistics: Statistics = "auto"
+) -> Box:
     """The box of an ILFO run: as `gradauto_box`, but "stretch" is ILFO's own map, tanh(x_n + delta) onto [-2.22, 2.5]."""
     if name != "stretch":
         return gradauto_box(name, image_shape)
@@ -223,10 +233,14 @@ def published_only(box: Box, threat: Threat) -> Skip | None:
     """A map that cannot stand at the clean image cannot be held inside a ball around it either."""
     if box.starts_clean or not threat.bounded:
         return None
-    return Skip('its tanh map starts, as published, from a contrast stretch and not from the image; it runs under threat "none" only')
+    return Skip(
+        'its tanh map starts, as published, from a contrast stretch and not from the image; it runs under threat "none" only'
+    )
 
 
-def statistics_of(name: Statistics, image_shape: tuple[int, int, int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics_of(
+    name: Statistics, image_shape: tuple[int, int, int]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) by name; "auto" is CIFAR-10's up to 64 pixels a side and ImageNet's above, as the original networks have it.
 
     Images that do not have three channels are left as they are: (0, 1).

@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.box import ball_of, gradauto_box, ilfo_box
-from bench.api import Attack, BudgetSpent, Job, View
+from bench.api import Attack, BudgetSpent, Job, Threat, View
 from bench.image import project, settle, squared_sum, to_float, to_grid
-from bench.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +91,14 @@ def _patch(job: Job, clean: Tensor, side: int) -> Tensor:
     drawn = job.draw((2 + channels * height * width,)).to(clean.device)
     value = (256 * drawn[:, 2:]).to(torch.int64).reshape(clean.shape)
     tall, wide = min(side, height), min(side, width)
-    top, left = (drawn[:, 0] * (height - tall + 1)).long(), (drawn[:, 1] * (width - wide + 1)).long()
-    y, x = torch.arange(height, device=clean.device)[None, :, None], torch.arange(width, device=clean.device)[None, None, :]
+    top, left = (
+        (drawn[:, 0] * (height - tall + 1)).long(),
+        (drawn[:, 1] * (width - wide + 1)).long(),
+    )
+    y, x = (
+        torch.arange(height, device=clean.device)[None, :, None],
+        torch.arange(width, device=clean.device)[None, None, :],
+    )
     top, left = top[:, None, None], left[:, None, None]
     square = (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide)
     return torch.where(square[:, None], value - clean, torch.zeros_like(clean))
@@ -114,11 +119,15 @@ def _brim(noise: Tensor, clean: Tensor, bound: int) -> Tensor:
     small, large = 0.0, 255.0 / max(float(wish.abs().max()), 1e-12) * 64
     for _ in range(60):
         middle = (small + large) / 2
-        small, large = (middle, large) if int(rounded(middle).square().sum()) <= bound else (small, middle)
+        small, large = (
+            (middle, large) if int(rounded(middle).square().sum()) <= bound else (small, middle)
+        )
     d = rounded(small).flatten()
     outward = torch.where(wish < 0, -1, 1).flatten()
     room = torch.where(outward > 0, highest.flatten() - d, d - lowest.flatten()) > 0
-    cut = torch.where(room, wish.flatten().abs() * small - d.abs(), torch.full_like(wish.flatten(), -torch.inf))
+    cut = torch.where(
+        room, wish.flatten().abs() * small - d.abs(), torch.full_like(wish.flatten(), -torch.inf)
+    )
     slack = bound - int(d.square().sum())
     for place in cut.argsort(descending=True, stable=True)[: int(room.sum())].tolist():
         price = 2 * abs(int(d[place])) + 1
@@ -144,7 +153,10 @@ class Contrast(Attack):
 
     control: ClassVar[bool] = True
     version: ClassVar[int] = 1
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"gradauto": {"map": "gradauto"}, "ilfo": {"map": "ilfo"}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "gradauto": {"map": "gradauto"},
+        "ilfo": {"map": "ilfo"},
+    }
 
     map: Literal["gradauto", "ilfo"] = "gradauto"
     bounds: Literal["exact", "released"] = "released"
@@ -190,7 +202,11 @@ class Photometric(Attack):
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         clean, rows = to_grid(images), torch.arange(len(images), device=images.device)
-        kept, most, nearest = images.clone(), torch.full_like(rows, -1), torch.full_like(rows, torch.iinfo(torch.int64).max)
+        kept, most, nearest = (
+            images.clone(),
+            torch.full_like(rows, -1),
+            torch.full_like(rows, torch.iinfo(torch.int64).max),
+        )
         for changed in self.settings(images):
             saved = settle(changed, clean, job.threat)
             try:
@@ -199,7 +215,11 @@ class Photometric(Attack):
                 break
             moved = squared_sum(saved.to(torch.int64) - clean.to(torch.int64))
             better = (macs > most) | ((macs == most) & (moved < nearest))
-            kept[better], most[better], nearest[better] = to_float(saved[better]), macs[better], moved[better]
+            kept[better], most[better], nearest[better] = (
+                to_float(saved[better]),
+                macs[better],
+                moved[better],
+            )
         return kept
 
     def settings(self, images: Tensor) -> Iterator[Tensor]:

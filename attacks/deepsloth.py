@@ -25,8 +25,7 @@ from attacks.knowledge import Informed, no_joint_loss
 from attacks.objective import opening, uniform_exits
 from attacks.optimiser import OPTIMISERS
 from attacks.rules import norms
-from bench.api import Job, Output, Skip, Target, Units, View
-from bench.threat import Threat
+from bench.api import Job, Output, Skip, Target, Threat, Units, View
 
 LossName = Literal["auto", "exits", "margins"]
 
@@ -122,7 +121,9 @@ class DeepSloth(Informed):
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """The published loss needs exits."""
         if self.loss == "exits" and not has_exits(target.units):
-            return Skip('its loss is about exits, and this target has none; loss = "margins" carries the idea to other units')
+            return Skip(
+                'its loss is about exits, and this target has none; loss = "margins" carries the idea to other units'
+            )
         return self.not_informed(target) or no_joint_loss(self)
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
@@ -130,9 +131,15 @@ class DeepSloth(Informed):
         incumbent = Incumbent(view, images, job.threat, self.iterate, verify=self.verify)
         far = reach(job.threat, images[0].numel(), self.psnr)
         lr = self.lr * far if self.lr_per == "reach" else self.lr
-        sharp = self.optimiser == "sign" or (self.optimiser == "auto" and job.threat.norm in ("linf", "patch"))
+        sharp = self.optimiser == "sign" or (
+            self.optimiser == "auto" and job.threat.norm in ("linf", "patch")
+        )
         name = self.optimiser if self.optimiser != "auto" else ("sign" if sharp else "normalised")
-        ball: Box = Clamp() if self.ball == "none" else OwnBall(self.ball, self.radius, self.shrink, self.shrink_every)
+        ball: Box = (
+            Clamp()
+            if self.ball == "none"
+            else OwnBall(self.ball, self.radius, self.shrink, self.shrink_every)
+        )
         box = with_rounding(ball, self.rounding)
         descent = Descent(
             view=view,
@@ -146,7 +153,9 @@ class DeepSloth(Informed):
             schedule=self.schedule,
             stop_at_ceiling=self.iterate != "last",
         )
-        descent.run(Slowdown(view, slowdown_loss(self.loss, view.units)), self._start(job, images, lr))
+        descent.run(
+            Slowdown(view, slowdown_loss(self.loss, view.units)), self._start(job, images, lr)
+        )
         return incumbent.finish().clamp(0, 1)
 
     def _start(self, job: Job, images: Tensor, lr: float) -> Tensor | None:
@@ -172,7 +181,11 @@ class Slowdown(Climb):
             return values[-1:]
 
         output, (gradient,) = self.view.gradients(one, place.image, rows)
-        return Direction(output, torch.stack(values).mean(0).detach(), place.pull(torch.nan_to_num(gradient, 0.0, 0.0, 0.0)))
+        return Direction(
+            output,
+            torch.stack(values).mean(0).detach(),
+            place.pull(torch.nan_to_num(gradient, 0.0, 0.0, 0.0)),
+        )
 
 
 class OwnBall(Box):
@@ -205,7 +218,11 @@ class SlowdownLoss:
     weight: Tensor | None
 
     def __call__(self, output: Output) -> Tensor:
-        return uniform_exits(output) if self.weight is None else opening(output, self.weight.to(output.logit_margins))
+        return (
+            uniform_exits(output)
+            if self.weight is None
+            else opening(output, self.weight.to(output.logit_margins))
+        )
 
 
 def slowdown_loss(name: LossName, units: Units) -> SlowdownLoss:

@@ -98,20 +98,32 @@ class Descent:
                 index = staying.nonzero().flatten()
                 end[rows] = place.free
                 rows, clean = rows[index], clean[index]
-                place = Place(place.free[index], place.image[index], None if place.slope is None else place.slope[index])
+                place = Place(
+                    place.free[index],
+                    place.image[index],
+                    None if place.slope is None else place.slope[index],
+                )
                 self.optimiser.keep(index)
             if len(rows) == 0:
                 return end
             share = self._share(rows, taken, first)
             try:
                 seen = climb.look(place, rows, share)
-                self.incumbent.offer(rows, place.image, self.view.price(seen.output.decisions), seen.loss)
+                self.incumbent.offer(
+                    rows, place.image, self.view.price(seen.output.decisions), seen.loss
+                )
                 taken += 1
-                if taken == self.steps:  # the step after the last evaluation would be seen by nobody
+                if (
+                    taken == self.steps
+                ):  # the step after the last evaluation would be seen by nobody
                     end[rows] = place.free
                     return end
                 step = self.optimiser.step(seen.gradient)
-                step = climb.amend(step if self.schedule == "constant" else step * decay(self.schedule, share), place, rows)
+                step = climb.amend(
+                    step if self.schedule == "constant" else step * decay(self.schedule, share),
+                    place,
+                    rows,
+                )
             except BudgetSpent:
                 end[rows] = place.free
                 return end
@@ -120,19 +132,27 @@ class Descent:
 
     def _last_look(self, rows: Tensor, place: Place, leaving: Tensor, taken: int) -> None:
         """Offer the iterate that the last step of the `leaving` rows led to, where the budget has a forward left for it."""
-        paid = leaving & (self.view.left[rows] >= 1 + self.incumbent.reserve) & ~self.incumbent.dearest(rows)
+        paid = (
+            leaving
+            & (self.view.left[rows] >= 1 + self.incumbent.reserve)
+            & ~self.incumbent.dearest(rows)
+        )
         if taken == 0 or not bool(paid.any()):
             return
         index = paid.nonzero().flatten()
         seen = self.view(place.image[index], rows[index])
         unknown = torch.full((len(index),), torch.inf, device=rows.device)
-        self.incumbent.offer(rows[index], place.image[index], self.view.price(seen.decisions), unknown)
+        self.incumbent.offer(
+            rows[index], place.image[index], self.view.price(seen.decisions), unknown
+        )
 
     def _may_go_on(self, rows: Tensor) -> Tensor:
         needed = self.cost + self.incumbent.reserve
         done = self.incumbent.dearest(rows)
         if not self.stop_at_ceiling:
-            done &= self.incumbent.distance[rows] == 0  # dearest and unchanged: nothing is left to win at any price
+            done &= (
+                self.incumbent.distance[rows] == 0
+            )  # dearest and unchanged: nothing is left to win at any price
         return (self.view.left[rows] >= needed) & ~done
 
     def _report(self, share: float) -> None:

@@ -27,8 +27,7 @@ from attacks.knowledge import Informed
 from attacks.objective import MarginLoss, SquaredDistance, logit_shift
 from attacks.optimiser import OPTIMISERS
 from attacks.rules import Incidents, Rectification, direction
-from bench.api import Job, Output, Skip, Target, View
-from bench.threat import Threat
+from bench.api import Job, Output, Skip, Target, Threat, View
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +77,13 @@ class GradAuto(Informed):
         "offset": (0, None),
         "keep_logits": (0, None),
     }
-    step_cost: ClassVar[str] = "3 (forward and one backward); 5 where RD acts; 1 once every gate is open"
+    step_cost: ClassVar[str] = (
+        "3 (forward and one backward); 5 where RD acts; 1 once every gate is open"
+    )
     threats: ClassVar[str] = "linf, l2, psnr, patch, none; presets code and paper under none only"
-    follows: ClassVar[str] = "Pan et al., GradAuto: Energy-oriented Attack on Dynamic Neural Networks, ECCV 2022"
+    follows: ClassVar[str] = (
+        "Pan et al., GradAuto: Energy-oriented Attack on Dynamic Neural Networks, ECCV 2022"
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "code": {
             "steps": 300,
@@ -160,7 +163,9 @@ class GradAuto(Informed):
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """The published maps run under threat "none" only."""
         refusal = self.not_informed(target)
-        return refusal or published_only(gradauto_box(self.box, target.image_shape, self.statistics, self.bounds), threat)
+        return refusal or published_only(
+            gradauto_box(self.box, target.image_shape, self.statistics, self.bounds), threat
+        )
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         incidents = Incidents()
@@ -170,7 +175,10 @@ class GradAuto(Informed):
             view=view,
             job=job,
             clean=images,
-            box=with_rounding(gradauto_box(self.box, view.image_shape, self.statistics, self.bounds), self.rounding),
+            box=with_rounding(
+                gradauto_box(self.box, view.image_shape, self.statistics, self.bounds),
+                self.rounding,
+            ),
             optimiser=OPTIMISERS[self.optimiser](self.lr),
             incumbent=incumbent,
             steps=self.steps,
@@ -193,10 +201,17 @@ class GradAuto(Informed):
             attack=self,
             view=view,
             clean=images,
-            loss=MarginLoss.over(view.units, self.weighting, self.space, self.offset, images.device, alarm=self.alarm),
+            loss=MarginLoss.over(
+                view.units, self.weighting, self.space, self.offset, images.device, alarm=self.alarm
+            ),
             apart=SquaredDistance.measured_in(self.distance, std, images.device),
             rectify=Rectification(
-                length, self.rm, self.rd and self.rd_on == "gradient", self.rm_mode, self.order == "rd-rm", incidents=incidents
+                length,
+                self.rm,
+                self.rd and self.rd_on == "gradient",
+                self.rm_mode,
+                self.order == "rd-rm",
+                incidents=incidents,
             ),
             scale=float(values),
         )
@@ -206,7 +221,14 @@ class RectifiedClimb(Climb):
     """grad distance + scale * rectified grad L_C, with respect to the free variable."""
 
     def __init__(
-        self, attack: GradAuto, view: View, clean: Tensor, loss: MarginLoss, apart: SquaredDistance, rectify: Rectification, scale: float
+        self,
+        attack: GradAuto,
+        view: View,
+        clean: Tensor,
+        loss: MarginLoss,
+        apart: SquaredDistance,
+        rectify: Rectification,
+        scale: float,
     ) -> None:
         self.attack, self.view, self.clean = attack, view, clean
         self.loss, self.apart, self.rectify, self.scale = loss, apart, rectify, scale
@@ -237,7 +259,9 @@ class RectifiedClimb(Climb):
         if self.clean_logits is not None:
             still = still + gradients[-1]
         gradient = place.pull(still).add(complexity, alpha=self.scale)
-        return Direction(output, self.apart.value(place.image, clean) + self.scale * short, gradient)
+        return Direction(
+            output, self.apart.value(place.image, clean) + self.scale * short, gradient
+        )
 
     def amend(self, step: Tensor, place: Place, rows: Tensor) -> Tensor:
         if self.attack.rd_on != "step" or self.finished is None:

@@ -31,8 +31,7 @@ from attacks.knowledge import Informed, no_joint_loss
 from attacks.objective import SquaredDistance
 from attacks.optimiser import OPTIMISERS
 from attacks.rules import magnitude
-from bench.api import ForkEdit, Job, Output, Skip, Target, Units, View
-from bench.threat import Threat
+from bench.api import ForkEdit, Job, Output, Skip, Target, Threat, Units, View
 
 LEAST_GAP = 1e-6
 """1 - G is kept above this: a p-norm with p < 1 has an unbounded slope at 0."""
@@ -66,8 +65,12 @@ class GradMDM(Informed):
     """
 
     version: ClassVar[int] = 1
-    follows: ClassVar[str] = "Pan et al., GradMDM: Adversarial Attack on Dynamic Networks, TPAMI 45(9), 2023"
-    step_cost: ClassVar[str] = "5 (forward and two backwards); 3 during the warm-up; 1 once every gate is open"
+    follows: ClassVar[str] = (
+        "Pan et al., GradMDM: Adversarial Attack on Dynamic Networks, TPAMI 45(9), 2023"
+    )
+    step_cost: ClassVar[str] = (
+        "5 (forward and two backwards); 3 during the warm-up; 1 once every gate is open"
+    )
     needs: ClassVar[str] = "gates that read their features through `Target.fork`"
     threats: ClassVar[str] = "linf, l2, psnr, patch, none; presets code and code-sp under none only"
     ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
@@ -108,7 +111,14 @@ class GradMDM(Informed):
             "iterate": "last",
             "verify": False,
         },
-        "clean": {"steps": 100, "optimiser": "adam", "schedule": "constant", "gamma": 1.0, "distance": "pixels", "stop_at_ceiling": False},
+        "clean": {
+            "steps": 100,
+            "optimiser": "adam",
+            "schedule": "constant",
+            "gamma": 1.0,
+            "distance": "pixels",
+            "stop_at_ceiling": False,
+        },
     }
 
     steps: int | Literal["budget"] = "budget"
@@ -133,14 +143,20 @@ class GradMDM(Informed):
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """It needs forks; the published maps run under threat "none" only."""
         if not target.forks and len(target.units):
-            return Skip("it rectifies gradients where gates read their features, and this target's gates do not read theirs through a fork")
+            return Skip(
+                "it rectifies gradients where gates read their features, and this target's gates do not read theirs through a fork"
+            )
         refusal = self.not_informed(target) or no_joint_loss(self)
-        return refusal or published_only(gradauto_box(self.box, target.image_shape, self.statistics, self.bounds), threat)
+        return refusal or published_only(
+            gradauto_box(self.box, target.image_shape, self.statistics, self.bounds), threat
+        )
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         view = self.seen_by(view)
         incumbent = Incumbent(view, images, job.threat, self.iterate, verify=self.verify)
-        box = with_rounding(gradauto_box(self.box, view.image_shape, self.statistics, self.bounds), self.rounding)
+        box = with_rounding(
+            gradauto_box(self.box, view.image_shape, self.statistics, self.bounds), self.rounding
+        )
         descent = Descent(
             view=view,
             job=job,
@@ -159,7 +175,9 @@ class GradMDM(Informed):
     def climb(self, view: View, images: Tensor) -> PowerClimb:
         """The attack's part of the loop for the clean `images` of a view."""
         _, std = statistics_of(self.statistics, view.image_shape)
-        return PowerClimb(self, view, images, SquaredDistance.measured_in(self.distance, std, images.device))
+        return PowerClimb(
+            self, view, images, SquaredDistance.measured_in(self.distance, std, images.device)
+        )
 
 
 class PowerClimb(Climb):
@@ -171,7 +189,9 @@ class PowerClimb(Climb):
 
     def look(self, place: Place, rows: Tensor, share: Tensor) -> Direction:
         attack = self.attack
-        early = self.taken < attack.warmup if attack.warmup >= 1 else float(share.min()) < attack.warmup
+        early = (
+            self.taken < attack.warmup if attack.warmup >= 1 else float(share.min()) < attack.warmup
+        )
         self.taken += 1
         forks = ForkRectifier(self.view.units, swapped=attack.counts == "swapped")
         losses: list[Tensor] = []
@@ -180,7 +200,9 @@ class PowerClimb(Climb):
             forks.decisions = output.decisions
             value = gate_values(output, self.view.units)
             busy = ~output.decisions.all(1)
-            positive, negative = power_losses(value, 1.0 if early else attack.p_open, 1.0 if early else attack.p_closed)
+            positive, negative = power_losses(
+                value, 1.0 if early else attack.p_open, 1.0 if early else attack.p_closed
+            )
             nothing = torch.zeros_like(negative)
             losses.append(torch.where(busy, negative, nothing).detach())
             needed = busy & output.decisions.any(1) & (not early)
@@ -193,8 +215,15 @@ class PowerClimb(Climb):
         if attack.scale == "values":
             complexity = magnitude(complexity, complexity[0].numel() ** 0.5)
         clean = self.clean[rows]
-        gradient = factor * complexity + attack.gamma * place.pull(self.apart.gradient(place.image, clean))
-        return Direction(output, attack.gamma * self.apart.value(place.image, clean) + factor * torch.stack(losses).mean(0), gradient)
+        gradient = factor * complexity + attack.gamma * place.pull(
+            self.apart.gradient(place.image, clean)
+        )
+        return Direction(
+            output,
+            attack.gamma * self.apart.value(place.image, clean)
+            + factor * torch.stack(losses).mean(0),
+            gradient,
+        )
 
 
 class ForkRectifier:
@@ -237,7 +266,9 @@ class ForkRectifier:
 
 def unit_rows(gradient: Tensor) -> Tensor:
     """Each row (of a gradient of any number of dimensions) scaled to norm 1; a row of zeros stays."""
-    norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1).view(-1, *(1,) * (gradient.ndim - 1))
+    norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1).view(
+        -1, *(1,) * (gradient.ndim - 1)
+    )
     return gradient / (norm + 1e-20)
 
 

@@ -21,8 +21,7 @@ from attacks.incumbent import Incumbent
 from attacks.knowledge import Informed, no_joint_loss
 from attacks.objective import MarginLoss, SquaredDistance, missing_ponder
 from attacks.optimiser import Adam
-from bench.api import Job, Skip, Target, Units, View
-from bench.threat import Threat
+from bench.api import Job, Skip, Target, Threat, Units, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,9 @@ class ILFO(Informed):
     step_cost: ClassVar[str] = "3 (forward and one backward); 1 once nothing is missing"
     needs: ClassVar[str] = "margins; the ponder form units that halt one after the other"
     threats: ClassVar[str] = "linf, l2, psnr, patch, none; presets code and paper under none only"
-    follows: ClassVar[str] = "Haque et al., ILFO: Adversarial Attack on Adaptive Neural Networks, CVPR 2020"
+    follows: ClassVar[str] = (
+        "Haque et al., ILFO: Adversarial Attack on Adaptive Neural Networks, CVPR 2020"
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "code": {
             "steps": 1000,
@@ -76,7 +77,16 @@ class ILFO(Informed):
             "iterate": "loss",
             "verify": False,
         },
-        "paper": {"steps": 1000, "rounds": 1, "c": 1e5, "lr": 5e-4, "offset": 0.0, "box": "literal", "iterate": "loss", "verify": False},
+        "paper": {
+            "steps": 1000,
+            "rounds": 1,
+            "c": 1e5,
+            "lr": 5e-4,
+            "offset": 0.0,
+            "box": "literal",
+            "iterate": "loss",
+            "verify": False,
+        },
         "clean": {"steps": 300, "rounds": 9, "c": 1e2, "lr": 0.01, "offset": 1e-3, "box": "tanh"},
         "ponder": {"loss": "ponder"},
     }
@@ -106,8 +116,12 @@ class ILFO(Informed):
             return Skip(
                 "the ponder loss is about halting: units that run one after the other until a score stops them, and this target has none"
             )
-        refusal = self.not_informed(target) or (no_joint_loss(self) if self.loss == "ponder" else None)
-        return refusal or published_only(ilfo_box(self.box, target.image_shape, self.statistics), threat)
+        refusal = self.not_informed(target) or (
+            no_joint_loss(self) if self.loss == "ponder" else None
+        )
+        return refusal or published_only(
+            ilfo_box(self.box, target.image_shape, self.statistics), threat
+        )
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         view = self.seen_by(view)
@@ -118,9 +132,22 @@ class ILFO(Informed):
         free, inside = None, job.threat.bounded
         for left in range(self.rounds, 0, -1):
             penalty.reached.zero_()
-            steps = self.steps if self.steps != "budget" else max(int(view.left.max() - incumbent.reserve) // (3 * left), 1)
+            steps = (
+                self.steps
+                if self.steps != "budget"
+                else max(int(view.left.max() - incumbent.reserve) // (3 * left), 1)
+            )
             descent = Descent(
-                view, job, images, box, Adam(self.lr), incumbent, steps, 3, stop_at_ceiling=inside, part=(self.rounds - left, self.rounds)
+                view,
+                job,
+                images,
+                box,
+                Adam(self.lr),
+                incumbent,
+                steps,
+                3,
+                stop_at_ceiling=inside,
+                part=(self.rounds - left, self.rounds),
             )
             end = descent.run(penalty, free)
             free = end if inside else None
@@ -144,22 +171,40 @@ class ILFO(Informed):
 
 def halts(units: Units) -> bool:
     """Whether there are units, other than the stages behind exits, that run one after the other."""
-    return any(after >= 0 and kind != "exit" for kind, after in zip(units.kind, units.after.tolist(), strict=True))
+    return any(
+        after >= 0 and kind != "exit"
+        for kind, after in zip(units.kind, units.after.tolist(), strict=True)
+    )
 
 
 class Penalty(Climb):
     """distance + c * f, with one c an image; `reached` (N,) notes the images that had nothing missing at some iterate."""
 
-    def __init__(self, view: View, clean: Tensor, loss: MarginLoss, apart: SquaredDistance, c: float, *, ponder: bool = False) -> None:
+    def __init__(
+        self,
+        view: View,
+        clean: Tensor,
+        loss: MarginLoss,
+        apart: SquaredDistance,
+        c: float,
+        *,
+        ponder: bool = False,
+    ) -> None:
         self.view, self.clean, self.apart = view, clean, apart
-        self.missing = (lambda output: missing_ponder(output, view.units)) if ponder else loss.missing
+        self.missing = (
+            (lambda output: missing_ponder(output, view.units)) if ponder else loss.missing
+        )
         self.c = torch.full((len(clean),), c, device=clean.device)
         self.reached = torch.zeros(len(clean), device=clean.device)
 
     def look(self, place: Place, rows: Tensor, share: Tensor) -> Direction:
         c, clean = self.c[rows], self.clean[rows]
-        output, (gradient,) = self.view.gradients(lambda seen: [self.missing(seen)], place.image, rows)
+        output, (gradient,) = self.view.gradients(
+            lambda seen: [self.missing(seen)], place.image, rows
+        )
         missing = self.missing(output)
         self.reached[rows] += missing == 0
         gradient = self.apart.gradient(place.image, clean).addcmul(gradient, c[:, None, None, None])
-        return Direction(output, self.apart.value(place.image, clean) + c * missing, place.pull(gradient))
+        return Direction(
+            output, self.apart.value(place.image, clean) + c * missing, place.pull(gradient)
+        )

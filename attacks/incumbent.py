@@ -16,9 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.api import BudgetSpent, View
+from bench.api import BudgetSpent, Threat, View
 from bench.image import settle, to_float, to_grid
-from bench.threat import Threat
 
 Iterate = Literal["best", "first", "last", "loss"]
 
@@ -43,7 +42,9 @@ class Incumbent:
         failures: verifications after which a candidate was dropped.
     """
 
-    def __init__(self, view: View, clean: Tensor, threat: Threat, rule: Iterate, *, verify: bool) -> None:
+    def __init__(
+        self, view: View, clean: Tensor, threat: Threat, rule: Iterate, *, verify: bool
+    ) -> None:
         self.view, self.clean, self.threat = view, clean, threat
         self.rule = "last" if view.draws > 1 and rule in ("best", "first") else rule
         self.verify = verify and self.rule in ("best", "first")

@@ -31,7 +31,13 @@ class Informed(Attack):
 
     def seen_by(self, view: View) -> View:
         """The view as this attack sees it."""
-        return view.using(self.mask_grad, knows=self.knows, surrogate=self.surrogate, draws=self.draws, alarm=self.alarm)
+        return view.using(
+            self.mask_grad,
+            knows=self.knows,
+            surrogate=self.surrogate,
+            draws=self.draws,
+            alarm=self.alarm,
+        )
 
     def not_informed(self, target: Target) -> Skip | None:
         """Why this knowledge means nothing on a target; None if it does."""
@@ -44,4 +50,8 @@ class Informed(Attack):
 
 def no_joint_loss(attack: Informed) -> Skip | None:
     """The refusal of an attack whose loss has no term for a monitor's score."""
-    return Skip("its loss has no term that keeps a monitor quiet; alarm = raise") if attack.alarm == "avoid" else None
+    return (
+        Skip("its loss has no term that keeps a monitor quiet; alarm = raise")
+        if attack.alarm == "avoid"
+        else None
+    )

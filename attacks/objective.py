@@ -50,7 +50,14 @@ class MarginLoss:
 
     @classmethod
     def over(
-        cls, units: Units, weighting: Weighting, space: Space, offset: float, device: torch.device, *, alarm: str = "raise"
+        cls,
+        units: Units,
+        weighting: Weighting,
+        space: Space,
+        offset: float,
+        device: torch.device,
+        *,
+        alarm: str = "raise",
     ) -> MarginLoss:
         """The losses over `units`.
 
@@ -66,9 +73,15 @@ class MarginLoss:
             cost = units.cost.to(torch.float64)
             weight = (cost / cost.sum().clamp(min=1)).to(torch.float32)
         reach = units.high - units.low
-        reach = torch.where(reach.isfinite(), reach, torch.ones_like(reach)) if space == "gate" else torch.ones_like(reach)
+        reach = (
+            torch.where(reach.isfinite(), reach, torch.ones_like(reach))
+            if space == "gate"
+            else torch.ones_like(reach)
+        )
         target = (offset * reach).to(torch.float32)
-        target = torch.where(units.strict.to(target.device), target.clamp(min=_STRICT_OFFSET[space]), target)
+        target = torch.where(
+            units.strict.to(target.device), target.clamp(min=_STRICT_OFFSET[space]), target
+        )
         if alarm == "raise":
             return cls(weight.to(device), target.to(device), space)
         watched = torch.tensor([kind == "monitor" for kind in units.kind])
@@ -76,7 +89,9 @@ class MarginLoss:
             own = units.cost.to(torch.float64).masked_fill(watched, 0)
             weight = (own / own.sum().clamp(min=1)).to(torch.float32)
         sign = torch.where(watched, -1.0, 1.0)
-        return cls(weight.masked_fill(watched, 1.0).to(device), target.to(device), space, sign.to(device))
+        return cls(
+            weight.masked_fill(watched, 1.0).to(device), target.to(device), space, sign.to(device)
+        )
 
     def to(self, device: torch.device) -> MarginLoss:
         """The same losses on another device."""
@@ -114,7 +129,9 @@ class SquaredDistance:
     scale: Tensor
 
     @classmethod
-    def measured_in(cls, name: Distance, std: tuple[float, ...], device: torch.device) -> SquaredDistance:
+    def measured_in(
+        cls, name: Distance, std: tuple[float, ...], device: torch.device
+    ) -> SquaredDistance:
         """In "pixels", in "normalised" units of per-channel `std`, or "none" at all."""
         if name == "normalised":
             return cls(torch.tensor(std, dtype=torch.float32, device=device)[None, :, None, None])
@@ -141,7 +158,9 @@ def uniform_exits(output: Output) -> Tensor:
         ContractBroken: the target gives no exits.
     """
     if output.exits is None:
-        raise ContractBroken("this loss reads the logits of exits, and the target's output has none")
+        raise ContractBroken(
+            "this loss reads the logits of exits, and the target's output has none"
+        )
     return -output.exits[:, :-1].log_softmax(-1).mean(-1).sum(1)
 
 
@@ -162,8 +181,14 @@ def missing_ponder(output: Output, units: Units) -> Tensor:
     parents = after.clamp(min=0)
     stopped = ~ran & ((after < 0) | ran[:, parents])  # the first unit of a chain that did not run
     last = torch.where(after >= 0, output.margins[:, parents], torch.zeros_like(output.margins))
-    cut = torch.tensor(_depth_left(tuple(units.after.tolist())), device=ran.device, dtype=output.margins.dtype)
-    share = 1 / torch.tensor([max(prod(shape), 1) for shape in units.shape], device=ran.device, dtype=output.margins.dtype)
+    cut = torch.tensor(
+        _depth_left(tuple(units.after.tolist())), device=ran.device, dtype=output.margins.dtype
+    )
+    share = 1 / torch.tensor(
+        [max(prod(shape), 1) for shape in units.shape],
+        device=ran.device,
+        dtype=output.margins.dtype,
+    )
     return (torch.where(stopped, cut + 1 - last, torch.zeros_like(last)) * share).sum(1)
 
 

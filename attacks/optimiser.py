@@ -35,7 +35,9 @@ class Optimiser(ABC):
 class Adam(Optimiser):
     """Adam with bias correction and the usual constants (0.9, 0.999, 1e-8); the same numbers as `torch.optim.Adam`."""
 
-    def __init__(self, lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
+    def __init__(
+        self, lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+    ) -> None:
         super().__init__(lr)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.count = 0
@@ -69,7 +71,9 @@ class Normalised(Optimiser):
     def step(self, gradient: Tensor) -> Tensor:
         norm = norms(gradient)
         length = self.lr * gradient[0].numel() ** 0.5
-        return gradient * torch.where(norm > 0, length / norm.clamp(min=1e-38), torch.zeros_like(norm))
+        return gradient * torch.where(
+            norm > 0, length / norm.clamp(min=1e-38), torch.zeros_like(norm)
+        )
 
 
 class Sign(Optimiser):
@@ -86,7 +90,13 @@ class Capped(Optimiser):
         return gradient * (self.lr / norms(gradient).clamp(min=1))
 
 
-OPTIMISERS: dict[str, type[Optimiser]] = {"adam": Adam, "sgd": Sgd, "normalised": Normalised, "sign": Sign, "capped": Capped}
+OPTIMISERS: dict[str, type[Optimiser]] = {
+    "adam": Adam,
+    "sgd": Sgd,
+    "normalised": Normalised,
+    "sign": Sign,
+    "capped": Capped,
+}
 
 
 def decay(schedule: Schedule, share: Tensor) -> Tensor:

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from attacks.knowledge import Informed, no_joint_loss
 from attacks.universal import fit_losses
-from bench.api import BudgetSpent, Job, Skip, Target, View
+from bench.api import BudgetSpent, Job, Skip, Target, Threat, View
 from bench.image import to_float, to_grid
-from bench.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,9 @@ class Patch(Informed):
 
     fits: ClassVar[bool] = True
     version: ClassVar[int] = 1
-    follows: ClassVar[str] = "Navaneet et al., SlowFormer: Adversarial Attack on Compute and Energy Consumption of Efficient ViTs, 2024"
+    follows: ClassVar[str] = (
+        "Navaneet et al., SlowFormer: Adversarial Attack on Compute and Energy Consumption of Efficient ViTs, 2024"
+    )
     step_cost: ClassVar[str] = "3 an image of the fit split and pass; 0 for an attacked image"
     needs: ClassVar[str] = "margins, or logits of exits; a fit split"
     threats: ClassVar[str] = "patch, none"
@@ -75,7 +76,9 @@ class Patch(Informed):
     def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:
         view = self.seen_by(view)
         top, left, tall, wide = self.square(images, job.threat)
-        value = torch.full((1, images.shape[1], tall, wide), 0.5, device=images.device, requires_grad=True)
+        value = torch.full(
+            (1, images.shape[1], tall, wide), 0.5, device=images.device, requires_grad=True
+        )
         optimiser = torch.optim.AdamW([value], lr=self.lr)
         batch = self.batch or len(images)
         parts = torch.arange(len(images), device=images.device).split(batch)
@@ -87,7 +90,11 @@ class Patch(Informed):
                 rows = parts[step % len(parts)]
                 pasted = paste(images[rows], quantised(value.detach()), top, left)
                 (gradient,) = view.gradients(losses, pasted, rows)[1]
-                value.grad = gradient[:, :, top : top + tall, left : left + wide].mean(0, keepdim=True).to(value)
+                value.grad = (
+                    gradient[:, :, top : top + tall, left : left + wide]
+                    .mean(0, keepdim=True)
+                    .to(value)
+                )
                 optimiser.step()
                 with torch.no_grad():
                     value.clamp_(0, 1)
@@ -108,7 +115,11 @@ class Patch(Informed):
         side = int(threat.amount) if threat.norm == "patch" else self.side
         height, width = images.shape[-2:]
         tall, wide = min(side, height), min(side, width)
-        return (0, 0, tall, wide) if self.place == "corner" else ((height - tall) // 2, (width - wide) // 2, tall, wide)
+        return (
+            (0, 0, tall, wide)
+            if self.place == "corner"
+            else ((height - tall) // 2, (width - wide) // 2, tall, wide)
+        )
 
 
 def quantised(values: Tensor) -> Tensor:

@@ -44,7 +44,12 @@ def norms(gradient: Tensor) -> Tensor:
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1)[:, None, None, None]
 
 
-def magnitude(gradient: Tensor, length: float, mode: Literal["normalise", "cap"] = "normalise", floor: float = VANISHED) -> Tensor:
+def magnitude(
+    gradient: Tensor,
+    length: float,
+    mode: Literal["normalise", "cap"] = "normalise",
+    floor: float = VANISHED,
+) -> Tensor:
     """RM: each row scaled to `length` ("normalise", as Eq. 17 and the code do) or to `length` at most ("cap", all that Eq. 16 asks).
 
     Rows of norm at or below `floor` become 0.

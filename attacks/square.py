@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from attacks.box import ball_of
-from bench.api import Attack, BudgetSpent, Job, View
+from bench.api import Attack, BudgetSpent, Job, Threat, View
 from bench.image import settle, squared_sum, to_float, to_grid
-from bench.threat import Threat
 
 SHRINKS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the run after which the area of the squares is halved: queries 10, 50, 200 ... of the published 10,000."""
@@ -40,10 +39,16 @@ class Square(Attack):
     access: ClassVar[Literal["gates", "macs"]] = "macs"
     randomised: ClassVar[bool] = True
     version: ClassVar[int] = 1
-    follows: ClassVar[str] = "Andriushchenko et al., Square Attack: a query-efficient black-box adversarial attack, ECCV 2020"
+    follows: ClassVar[str] = (
+        "Andriushchenko et al., Square Attack: a query-efficient black-box adversarial attack, ECCV 2020"
+    )
     step_cost: ClassVar[str] = "1 (forward)"
     needs: ClassVar[str] = "executed MACs"
-    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"steps": (1, None), "p": (0.001, 1), "psnr": (1, 120)}
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
+        "steps": (1, None),
+        "p": (0.001, 1),
+        "psnr": (1, 120),
+    }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     steps: int | Literal["budget"] = "budget"
@@ -59,10 +64,20 @@ class Square(Attack):
         try:
             search.offer(torch.zeros_like(images), search.everyone)
             drawn = job.draw((max(total, 1), 2 + channels)).to(images.device)
-            stripes = torch.where(job.draw((channels, 1, width)).to(images.device) < 0.5, -1.0, 1.0).expand(images.shape)
-            search.offer(place_window(stripes, drawn[:, 0], height, width, ball), search.everyone, settled=ball.norm == "patch")
+            stripes = torch.where(
+                job.draw((channels, 1, width)).to(images.device) < 0.5, -1.0, 1.0
+            ).expand(images.shape)
+            search.offer(
+                place_window(stripes, drawn[:, 0], height, width, ball),
+                search.everyone,
+                settled=ball.norm == "patch",
+            )
             for step in range(total):
-                rows = search.everyone if view.draws > 1 else (search.macs < view.ceiling).nonzero().flatten()
+                rows = (
+                    search.everyone
+                    if view.draws > 1
+                    else (search.macs < view.ceiling).nonzero().flatten()
+                )
                 if len(rows) == 0:
                     break
                 side = max(round((self.area(step / total) * height * width) ** 0.5), 1)
@@ -95,13 +110,19 @@ class Search:
 
     def offer(self, delta: Tensor, rows: Tensor, *, settled: bool = False) -> None:
         """Try a pattern on the images `rows`: walk there unless the meter falls (or in any case), keep it if it is the best."""
-        saved = settle(self.clean[rows] + delta * edge(delta, self.ball), self.grid[rows], self.ball)
+        saved = settle(
+            self.clean[rows] + delta * edge(delta, self.ball), self.grid[rows], self.ball
+        )
         macs = self.view.macs(to_float(saved), rows)
         walks = (macs >= self.macs[rows]) | settled
         self.delta[rows[walks]], self.macs[rows[walks]] = delta[walks], macs[walks]
         apart = squared_sum(saved.to(torch.int64) - self.grid[rows].to(torch.int64))
-        better = (macs > self._most[rows]) | ((macs == self._most[rows]) & (apart < self._nearest[rows]))
-        if self.view.draws > 1:  # the dearest look was the luckiest; where the walk stands has been met more than once
+        better = (macs > self._most[rows]) | (
+            (macs == self._most[rows]) & (apart < self._nearest[rows])
+        )
+        if (
+            self.view.draws > 1
+        ):  # the dearest look was the luckiest; where the walk stands has been met more than once
             better = walks
         winners = rows[better]
         self.kept[winners] = to_float(saved[better]).to(self.kept)
@@ -153,5 +174,11 @@ def place_window(stripes: Tensor, drawn: Tensor, height: int, width: int, ball: 
     """The starting pattern: stripes everywhere, or, under a patch, in one square at a random place."""
     if ball.norm != "patch":
         return stripes.clone()
-    where = window(drawn[:, :2], int(ball.amount), torch.ones_like(stripes[:, :1], dtype=torch.bool), height, width)
+    where = window(
+        drawn[:, :2],
+        int(ball.amount),
+        torch.ones_like(stripes[:, :1], dtype=torch.bool),
+        height,
+        width,
+    )
     return torch.where(where, stripes, torch.zeros_like(stripes))

@@ -19,9 +19,8 @@ from attacks.box import ball_of, reach
 from attacks.deepsloth import slowdown_loss
 from attacks.knowledge import Informed, no_joint_loss
 from attacks.objective import MarginLoss
-from bench.api import BudgetSpent, Job, Losses, Skip, Target, View
+from bench.api import BudgetSpent, Job, Losses, Skip, Target, Threat, View
 from bench.image import project
-from bench.threat import Threat
 
 
 class Fitting(Protocol):
@@ -57,7 +56,9 @@ class Universal(Informed):
 
     fits: ClassVar[bool] = True
     version: ClassVar[int] = 1
-    follows: ClassVar[str] = "Moosavi-Dezfooli et al., Universal adversarial perturbations, CVPR 2017; Hong et al. (DeepSloth), ICLR 2021"
+    follows: ClassVar[str] = (
+        "Moosavi-Dezfooli et al., Universal adversarial perturbations, CVPR 2017; Hong et al. (DeepSloth), ICLR 2021"
+    )
     step_cost: ClassVar[str] = "3 an image of the fit split and pass; 0 for an attacked image"
     needs: ClassVar[str] = "margins, or logits of exits; a fit split"
     threats: ClassVar[str] = "linf, l2, psnr, none"
@@ -114,8 +115,14 @@ class Universal(Informed):
                 rows = parts[step % len(parts)]
                 (gradient,) = view.gradients(losses, (images[rows] + delta).clamp(0, 1), rows)[1]
                 share = torch.tensor(step / steps)
-                factor = 1.0 if self.schedule == "constant" else 0.01 + 0.99 * 0.5 * (1 + float((torch.pi * share).cos()))
-                delta = self.bounded(delta - lr * factor * shaped(gradient.sum(0, keepdim=True), ball), ball)
+                factor = (
+                    1.0
+                    if self.schedule == "constant"
+                    else 0.01 + 0.99 * 0.5 * (1 + float((torch.pi * share).cos()))
+                )
+                delta = self.bounded(
+                    delta - lr * factor * shaped(gradient.sum(0, keepdim=True), ball), ball
+                )
                 job.progress(step + 1, steps)
         except BudgetSpent:
             pass
@@ -148,7 +155,9 @@ def shaped(gradient: Tensor, ball: Threat) -> Tensor:
 def fit_losses(attack: Fitting, view: View) -> Losses:
     """The loss of a fit as `View.gradients` takes it: the hinge on missing units, or one of DeepSloth's."""
     if attack.loss == "hinge":
-        hinge = MarginLoss.over(view.units, "cost", "logit", attack.offset, torch.device("cpu"), alarm=attack.alarm)
+        hinge = MarginLoss.over(
+            view.units, "cost", "logit", attack.offset, torch.device("cpu"), alarm=attack.alarm
+        )
         return lambda output: [hinge.to(output.margins.device).missing(output)]
     found = slowdown_loss(attack.loss, view.units)
     return lambda output: [found(output)]

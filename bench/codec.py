@@ -42,4 +42,8 @@ def _picture(image: Tensor) -> Image.Image:
 
 def _pixels(picture: Image.Image) -> Tensor:
     array = np.array(picture)
-    return torch.from_numpy(array[:, :, None] if array.ndim == 2 else array).permute(2, 0, 1).contiguous()
+    return (
+        torch.from_numpy(array[:, :, None] if array.ndim == 2 else array)
+        .permute(2, 0, 1)
+        .contiguous()
+    )

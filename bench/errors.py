@@ -61,7 +61,9 @@ class PlanError(GatebenchError):
 class UnknownName(PlanError):
     """A target, attack, data set, suite … that nobody provides."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], *, where: str | None = None
+    ) -> None:
         place = f"{where}: " if where else ""
         plural = f"{kind.replace(' ', '').removesuffix('s')}s"
         super().__init__(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from bench.threat import Threat
+from bench.contracts.threat import Threat
 
 PSNR_CAP = 120.0
 """dB reported for an unchanged image, whose PSNR is infinite."""
@@ -130,7 +130,9 @@ def settle(images: Tensor, clean: Tensor, threat: Threat) -> Tensor:
         if threat.norm == "linf":
             d = d.clamp(-bound, bound)
         elif threat.norm == "patch":
-            d = torch.where(_best_square(d.square().to(torch.float64), bound), d, torch.zeros_like(d))
+            d = torch.where(
+                _best_square(d.square().to(torch.float64), bound), d, torch.zeros_like(d)
+            )
         else:
             for row in (squared_sum(d) > bound).nonzero().flatten().tolist():
                 d[row] = _step_back(d[row], wanted[row], bound)
@@ -141,7 +143,9 @@ def _step_back(d: Tensor, wanted: Tensor, bound: int) -> Tensor:
     """One image's integer D, brought to sum D^2 <= bound by single levels towards 0, most outward rounding first."""
     flat, goal = d.flatten().clone(), wanted.flatten()
     while int(flat.square().sum()) > bound:
-        outward = torch.where(flat != 0, flat.abs().to(torch.float64) - goal.abs(), torch.full_like(goal, -torch.inf))
+        outward = torch.where(
+            flat != 0, flat.abs().to(torch.float64) - goal.abs(), torch.full_like(goal, -torch.inf)
+        )
         order = outward.argsort(descending=True, stable=True)[: int((flat != 0).sum())]
         saved = (2 * flat[order].abs() - 1).cumsum(0)
         excess = int(flat.square().sum()) - bound

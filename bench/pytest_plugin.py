@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from bench.board import Board, BoardCell
-    from bench.stats import Estimate
+    from bench.results.records import Board, BoardCell
+    from bench.results.stats import Estimate
 
 __all__ = ["Gatebench", "Result", "assert_no_regression", "assert_saving_survives", "gatebench"]
 
@@ -35,17 +35,47 @@ WAIT = 1800
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gatebench", "energy attacks on dynamic neural networks")
-    group.addoption("--gatebench-images", type=int, metavar="N", help="Images of every run, whatever the test says; for a quick look.")
-    group.addoption("--gatebench-device", metavar="DEVICE", help='Where to compute: "cpu", "cuda" …; default: auto.')
-    group.addoption("--gatebench-data-root", metavar="FOLDER", help="Where data sets lie that do not come along.")
-    group.addoption("--gatebench-cache", metavar="FOLDER", help="Where runs are kept; default: in pytest's cache.")
-    group.addoption("--gatebench-update-baselines", action="store_true", help="Write baselines anew instead of comparing with them.")
-    parser.addini("gatebench_device", "Where to compute, where the command line says nothing.", default="auto")
-    parser.addini("gatebench_data_root", "Where data sets lie, where the command line says nothing.", default="")
+    group.addoption(
+        "--gatebench-images",
+        type=int,
+        metavar="N",
+        help="Images of every run, whatever the test says; for a quick look.",
+    )
+    group.addoption(
+        "--gatebench-device",
+        metavar="DEVICE",
+        help='Where to compute: "cpu", "cuda" …; default: auto.',
+    )
+    group.addoption(
+        "--gatebench-data-root",
+        metavar="FOLDER",
+        help="Where data sets lie that do not come along.",
+    )
+    group.addoption(
+        "--gatebench-cache",
+        metavar="FOLDER",
+        help="Where runs are kept; default: in pytest's cache.",
+    )
+    group.addoption(
+        "--gatebench-update-baselines",
+        action="store_true",
+        help="Write baselines anew instead of comparing with them.",
+    )
+    parser.addini(
+        "gatebench_device", "Where to compute, where the command line says nothing.", default="auto"
+    )
+    parser.addini(
+        "gatebench_data_root",
+        "Where data sets lie, where the command line says nothing.",
+        default="",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gatebench: attacks a network; takes seconds to minutes (deselect with -m 'not gatebench')")
+    config.addinivalue_line(
+        "markers",
+        "gatebench: attacks a network; takes seconds to minutes (deselect with -m 'not gatebench')",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -61,7 +91,9 @@ def gatebench(request: pytest.FixtureRequest) -> Gatebench:
     config = request.config
     chosen = config.getoption("--gatebench-cache")
     if not chosen and getattr(config, "cache", None) is None:
-        raise pytest.UsageError("pytest's cache is off, so there is no place for runs; give one with --gatebench-cache FOLDER")
+        raise pytest.UsageError(
+            "pytest's cache is off, so there is no place for runs; give one with --gatebench-cache FOLDER"
+        )
     images = config.getoption("--gatebench-images")
     if images is not None and images < 1:
         raise pytest.UsageError(f"--gatebench-images {images}: at least 1")
@@ -70,7 +102,9 @@ def gatebench(request: pytest.FixtureRequest) -> Gatebench:
         root=config.rootpath,
         images=images,
         device=config.getoption("--gatebench-device") or config.getini("gatebench_device"),
-        data_root=config.getoption("--gatebench-data-root") or config.getini("gatebench_data_root") or None,
+        data_root=config.getoption("--gatebench-data-root")
+        or config.getini("gatebench_data_root")
+        or None,
         update=bool(config.getoption("--gatebench-update-baselines")),
     )
 
@@ -115,7 +149,7 @@ class Gatebench:
         Raises:
             PlanError: with all mistakes at once. DataError, WeightsError: something is missing.
         """
-        from bench.toml_writer import dump_document
+        from bench.files.toml import dump_document
 
         attacks = [attack] if isinstance(attack, str | Mapping) else list(attack)
         protocol = {
@@ -136,10 +170,10 @@ class Gatebench:
         if defense is not None:
             document["defense"] = [_table(defense)]
         self.folder.mkdir(parents=True, exist_ok=True)
-        from bench.keys import digest
+        from bench.files.canonical import digest
 
         path = self.folder / f"plan-{digest(json.loads(json.dumps(document)))[:16]}.toml"
-        from bench.atomic import write_atomic
+        from bench.files.atomic import write_atomic
 
         write_atomic(path, dump_document(document).encode())
         return self._carried_out(str(path), [], defended_only=defense is not None)
@@ -152,25 +186,32 @@ class Gatebench:
         """
         images = [f"protocol.images={self.images}"] if self.images else []
         file = self.root / source
-        return self._carried_out(str(file if file.is_file() else source), [*overrides, *images], defended_only=False)
+        return self._carried_out(
+            str(file if file.is_file() else source), [*overrides, *images], defended_only=False
+        )
 
     def _carried_out(self, source: str, overrides: Sequence[str], *, defended_only: bool) -> Result:
         from dataclasses import replace
 
-        from bench.board import load_boards
-        from bench.config import load_plan
         from bench.errors import GatebenchError, InUse
-        from bench.provenance import deterministic
-        from bench.run import Run, lay_out
+        from bench.plans.resolve import load_plan
+        from bench.results.board import load_boards
+        from bench.runs.layout import lay_out
+        from bench.runs.run import Run
+        from bench.store.provenance import deterministic
 
         plan = load_plan(source, overrides=[*overrides, f'run.device="{self.device}"'])
         if defended_only:
-            boards = tuple(tuple(cell for cell in board if cell.defense is not None) for board in plan.boards)
+            boards = tuple(
+                tuple(cell for cell in board if cell.defense is not None) for board in plan.boards
+            )
             plan = replace(plan, boards=boards)
         name = f"run-{plan.digest[:16]}"
         began = time.monotonic()
         while True:
-            laid = lay_out(plan, self.folder, name, f"gatebench run {Path(source).name}", self.data_root)
+            laid = lay_out(
+                plan, self.folder, name, f"gatebench run {Path(source).name}", self.data_root
+            )
             try:
                 with _undisturbed():
                     deterministic(threads=1)
@@ -188,18 +229,29 @@ class Gatebench:
                 if status not in ("ok", "skipped")
             ]
             raise GatebenchError(f"the run has cells without numbers: {'; '.join(wrong[:4])}")
-        if skipped := [f"{laid.entries[key]['attack']['label']}: {_reason(laid, key)}" for key in _asked_and_skipped(laid, outcome)]:
-            raise GatebenchError(f"attacks that were asked for do not run here, so nothing of them was measured: {'; '.join(skipped)}")
+        if skipped := [
+            f"{laid.entries[key]['attack']['label']}: {_reason(laid, key)}"
+            for key in _asked_and_skipped(laid, outcome)
+        ]:
+            raise GatebenchError(
+                f"attacks that were asked for do not run here, so nothing of them was measured: {'; '.join(skipped)}"
+            )
         return Result(outcome.folder, tuple(load_boards(outcome.folder)), self.update, self.root)
 
 
 def _asked_and_skipped(laid: Any, outcome: Any) -> list[str]:
     """Keys of the cells that were skipped, but for members of an ensemble and what the plan itself excludes."""
-    inside = {repr(member) for entry in laid.entries.values() for member in entry["attack"].get("members") or ()}
+    inside = {
+        repr(member)
+        for entry in laid.entries.values()
+        for member in entry["attack"].get("members") or ()
+    }
     return [
         key
         for key, status in outcome.statuses.items()
-        if status == "skipped" and not laid.entries[key]["excluded"] and repr(laid.entries[key]["attack"]) not in inside
+        if status == "skipped"
+        and not laid.entries[key]["excluded"]
+        and repr(laid.entries[key]["attack"]) not in inside
     ]
 
 
@@ -214,7 +266,10 @@ def _undisturbed() -> Iterator[None]:
 
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     kind, grad = torch.get_default_dtype(), torch.is_grad_enabled()
-    strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    strict, warn = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     cuda, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn
     flags = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
     try:
@@ -255,7 +310,9 @@ class Result:
             raise ValueError("no cell of this run has numbers: every attack skipped this target")
         return min(
             [cell for cell in self.cells if not cell.control] or self.cells,
-            key=lambda cell: cell.surviving_saving.value if cell.surviving_saving.value is not None else 1.0,
+            key=lambda cell: (
+                cell.surviving_saving.value if cell.surviving_saving.value is not None else 1.0
+            ),
         )
 
     @property
@@ -291,7 +348,11 @@ def assert_saving_survives(result: Result, at_least: float, *, confidently: bool
     reached = saving.low if confidently else saving.value
     if reached is None or not reached >= at_least:
         name = f"{cell.target} + {cell.defense}" if cell.defense else cell.target
-        what = "the lower end of the interval of the surviving saving" if confidently else "the surviving saving"
+        what = (
+            "the lower end of the interval of the surviving saving"
+            if confidently
+            else "the surviving saving"
+        )
         pytest.fail(
             f"{what} of {name} is {_percent(reached)}, below the {_percent(at_least)} asked for\n"
             f"  under {cell.attack}: {_percent(saving.value)} [{_percent(saving.low)}, {_percent(saving.high)}] of {cell.n} images' MACs\n"
@@ -302,7 +363,13 @@ def assert_saving_survives(result: Result, at_least: float, *, confidently: bool
         )
 
 
-def assert_no_regression(result: Result, baseline: str | Path, *, effects: Mapping[str, float] | None = None, alpha: float = 0.05) -> None:
+def assert_no_regression(
+    result: Result,
+    baseline: str | Path,
+    *,
+    effects: Mapping[str, float] | None = None,
+    alpha: float = 0.05,
+) -> None:
     """Fail when something got worse than the committed baseline, as `gatebench check` judges it.
 
     Args:
@@ -313,8 +380,8 @@ def assert_no_regression(result: Result, baseline: str | Path, *, effects: Mappi
         NotComparable: the baseline was not measured like this run.
     """
     __tracebackhide__ = True
-    from bench.baseline import Baseline
-    from bench.regression import check
+    from bench.regression.baseline import Baseline
+    from bench.regression.check import check
 
     now, file = Baseline.of_run(result.folder), result.root / baseline
     if result.update:
@@ -323,7 +390,11 @@ def assert_no_regression(result: Result, baseline: str | Path, *, effects: Mappi
         return
     verdict = check(Baseline.read(file), now, effects=effects, alpha=alpha)
     if not verdict.passed:
-        lines = [verdict.summary(), *(f"  {one.words}" for one in verdict.failures), *(f"  note: {note}" for note in verdict.notes)]
+        lines = [
+            verdict.summary(),
+            *(f"  {one.words}" for one in verdict.failures),
+            *(f"  note: {note}" for note in verdict.notes),
+        ]
         pytest.fail("\n".join([*lines, f"  run: {result.folder}"]), pytrace=False)
     for note in verdict.notes:
         if note.isupper() or note.split(":")[0].isupper():

@@ -26,13 +26,16 @@ from attacks.gradauto import GradAuto
 from attacks.optimiser import OPTIMISERS
 from attacks.rules import Incidents
 from bench.api import Job, Output
-from bench.memory import keep_freed_memory
-from bench.threat import Threat
-from bench.view import TargetView
+from bench.contracts.threat import Threat
+from bench.evaluation.view import TargetView
+from bench.executors.memory import keep_freed_memory
 from targets.skipnet import SkipNet
 
 BUDGET = 10**9
-CASES = [("all gates open, hard masks", 1.0, "none", 1.10), ("all gates open, straight-through", 1.0, "ste", 1.40)]
+CASES = [
+    ("all gates open, hard masks", 1.0, "none", 1.10),
+    ("all gates open, straight-through", 1.0, "ste", 1.40),
+]
 SKIPPED = ("half of the blocks skipped, hard masks", 0.5, "none", 1.00)
 
 
@@ -65,8 +68,15 @@ def attack_step(net: Forced, images: Tensor, attack: GradAuto) -> Callable[[], N
     """One whole step of the attack, ready to be called again and again."""
     view = TargetView.of(net, images, BUDGET).using(attack.mask_grad)
     job = Job(Threat("psnr", Fraction(35)), BUDGET, tuple(map(str, range(len(images)))))
-    climb, box, optimiser = attack.climb(view, images, Incidents()), Clamp(), OPTIMISERS[attack.optimiser](attack.lr)
-    rows, share = torch.arange(len(images), device=images.device), torch.zeros(len(images), device=images.device)
+    climb, box, optimiser = (
+        attack.climb(view, images, Incidents()),
+        Clamp(),
+        OPTIMISERS[attack.optimiser](attack.lr),
+    )
+    rows, share = (
+        torch.arange(len(images), device=images.device),
+        torch.zeros(len(images), device=images.device),
+    )
 
     def step() -> None:
         place: Place = box.place(images, images, job.threat)
@@ -85,7 +95,9 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def compare(net: Forced, images: Tensor, attack: GradAuto, repeats: int) -> tuple[float, float, float]:
+def compare(
+    net: Forced, images: Tensor, attack: GradAuto, repeats: int
+) -> tuple[float, float, float]:
     """(step seconds, bare seconds, ratio), medians over interleaved repeats."""
     step, gradients = attack_step(net, images, attack), 1 + attack.rd
 
@@ -95,7 +107,9 @@ def compare(net: Forced, images: Tensor, attack: GradAuto, repeats: int) -> tupl
     for _ in range(3):
         step(), bare()
     pairs = [(seconds(step), seconds(bare)) for _ in range(repeats)]
-    return tuple(statistics.median(column) for column in zip(*((s, b, s / b) for s, b in pairs), strict=True))  # type: ignore[return-value]
+    return tuple(
+        statistics.median(column) for column in zip(*((s, b, s / b) for s, b in pairs), strict=True)
+    )  # type: ignore[return-value]
 
 
 def main() -> int:
@@ -111,7 +125,9 @@ def main() -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = Forced(depth=options.depth).eval().requires_grad_(False).to(device)
     images = torch.rand(options.batch, *net.image_shape, device=device)
-    print(f"SkipNet-{options.depth}, {options.batch} images, {options.threads} thread(s), {device}, medians of {options.repeats}")
+    print(
+        f"SkipNet-{options.depth}, {options.batch} images, {options.threads} thread(s), {device}, medians of {options.repeats}"
+    )
     print(f"{'case':42s} {'gradients':>9s} {'step':>9s} {'bare':>9s} {'ratio':>6s} {'bound':>6s}")
     held = True
     for name, share, mask_grad, bound in [*CASES, SKIPPED]:
@@ -120,7 +136,9 @@ def main() -> int:
             attack = GradAuto(mask_grad=mask_grad, rd=rd)  # type: ignore[arg-type]
             step, bare, ratio = compare(net, images, attack, options.repeats)
             held &= ratio <= bound
-            print(f"{name:42s} {1 + rd:9d} {1e3 * step:7.1f}ms {1e3 * bare:7.1f}ms {ratio:6.2f} {bound:6.2f}")
+            print(
+                f"{name:42s} {1 + rd:9d} {1e3 * step:7.1f}ms {1e3 * bare:7.1f}ms {ratio:6.2f} {bound:6.2f}"
+            )
     return 0 if held else 1
 
 

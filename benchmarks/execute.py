@@ -20,10 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench import registry, weights
+from bench import weights
 from bench.api import Target
-from bench.data import open_dataset, subset
-from bench.memory import keep_freed_memory
+from bench.datasets.base import open_dataset, subset
+from bench.executors.memory import keep_freed_memory
+from bench.plugins import registry
 
 
 def built(entry: weights.Entry) -> Target:
@@ -74,7 +75,9 @@ def measure(name: str, images: int, repeats: int, data_root: Path | None) -> str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("weights", nargs="*")
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=7)
@@ -83,7 +86,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    names = options.weights or [name for name, entry in weights.entries().items() if entry.dataset == "digits-m" and entry.opening_rates]
+    names = options.weights or [
+        name
+        for name, entry in weights.entries().items()
+        if entry.dataset == "digits-m" and entry.opening_rates
+    ]
     with torch.no_grad():
         for name in names:
             print(measure(name, options.images, options.repeats, options.data_root), flush=True)

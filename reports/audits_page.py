@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.board import Board, BoardCell
+from bench.results.records import Board, BoardCell
 from reports import numbers
 from reports.board_page import Field, cell_page, estimate_field, psnr_field, target_name
 from reports.sections import Entry, Link, Section, Sheet
@@ -19,7 +19,9 @@ def audits_sheet(board: Board) -> Sheet | None:
     """The page of a board whose plan asks for audits; None for others."""
     if not board.plan.get("pages", {}).get("audits"):
         return None
-    cells = [cell for cell in board.cells if cell.status == "ok" and cell.recovery.value is not None]
+    cells = [
+        cell for cell in board.cells if cell.status == "ok" and cell.recovery.value is not None
+    ]
     return Sheet(
         path="audits.html",
         title="Audits of GradAuto",
@@ -31,7 +33,11 @@ def audits_sheet(board: Board) -> Sheet | None:
 
 
 def _gradauto(cells: Sequence[BoardCell]) -> list[BoardCell]:
-    return [cell for cell in cells if cell.inputs["attack"]["name"] == "gradauto" and cell.inputs["attack"]["preset"] != "code"]
+    return [
+        cell
+        for cell in cells
+        if cell.inputs["attack"]["name"] == "gradauto" and cell.inputs["attack"]["preset"] != "code"
+    ]
 
 
 def _params(cell: BoardCell) -> dict[str, object]:
@@ -69,7 +75,15 @@ def _magnitude(cells: Sequence[BoardCell]) -> Section:
         "RM gives every complexity gradient the length K. Adam rescales each value by its own history, and normalised descent throws "
         "lengths away: "
         "if RM is about length, it should matter under plain SGD and little under the other two.",
-        (("Optimiser", False), ("", False), ("Without RM", True), ("PSNR", True), ("With RM", True), ("PSNR", True), ("Gain", True)),
+        (
+            ("Optimiser", False),
+            ("", False),
+            ("Without RM", True),
+            ("PSNR", True),
+            ("With RM", True),
+            ("PSNR", True),
+            ("Gain", True),
+        ),
         rows,
     )
 
@@ -81,13 +95,28 @@ def _linked(cell: BoardCell) -> Link:
 
 def _flips(cells: Sequence[BoardCell]) -> Section:
     rows: list[list[Entry]] = []
-    for cell in sorted(_gradauto(cells), key=lambda cell: (cell.target, str(_params(cell)["optimiser"]), str(_params(cell)["lr"]))):
+    for cell in sorted(
+        _gradauto(cells),
+        key=lambda cell: (cell.target, str(_params(cell)["optimiser"]), str(_params(cell)["lr"])),
+    ):
         if cell.flip_rate is not None:
             params = _params(cell)
-            rules = "RM and RD" if params["rm"] and params["rd"] else "RM" if params["rm"] else "RD" if params["rd"] else "neither"
+            rules = (
+                "RM and RD"
+                if params["rm"] and params["rd"]
+                else "RM"
+                if params["rm"]
+                else "RD"
+                if params["rd"]
+                else "neither"
+            )
             rows.append(
                 [
-                    Link(f"{params['optimiser']}, lr {params['lr']}", cell_page(cell), below=target_name(cell.target, cell.defense)),
+                    Link(
+                        f"{params['optimiser']}, lr {params['lr']}",
+                        cell_page(cell),
+                        below=target_name(cell.target, cell.defense),
+                    ),
                     Field(rules),
                     Field(numbers.percent(cell.flip_rate, 2), sort=cell.flip_rate),
                     estimate_field(cell.recovery),
@@ -108,7 +137,9 @@ def _contrast(cells: Sequence[BoardCell]) -> Section:
         if attack["name"] == "contrast" or attack["preset"] == "code":
             rows.append(
                 [
-                    Link(cell.attack, cell_page(cell), below=target_name(cell.target, cell.defense)),
+                    Link(
+                        cell.attack, cell_page(cell), below=target_name(cell.target, cell.defense)
+                    ),
                     estimate_field(cell.recovery),
                     psnr_field(cell),
                     Field(numbers.percent(cell.agreement.value)),
@@ -147,7 +178,12 @@ def _closed(cells: Sequence[BoardCell]) -> Section:
                 Field(name),
                 Field(str(len(units))),
                 Field(str(int(never.sum())), _named([units[i].name for i in never.nonzero()[0]])),
-                Field(numbers.percent(sum(units[i].cost for i in never.nonzero()[0]) / max(members[0].ceiling or 1, 1))),
+                Field(
+                    numbers.percent(
+                        sum(units[i].cost for i in never.nonzero()[0])
+                        / max(members[0].ceiling or 1, 1)
+                    )
+                ),
                 Field(str(int(only.sum())), _named([units[i].name for i in only.nonzero()[0]])),
                 Field(f"{members[0].n} natural, {images} attacked"),
             ]
@@ -170,4 +206,6 @@ def _closed(cells: Sequence[BoardCell]) -> Section:
 
 
 def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_UNITS]) + (f" and {len(names) - _MOST_UNITS} more" if len(names) > _MOST_UNITS else "")
+    return ", ".join(names[:_MOST_UNITS]) + (
+        f" and {len(names) - _MOST_UNITS} more" if len(names) > _MOST_UNITS else ""
+    )

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.board import Board, BoardCell, TargetStanding
-from bench.stats import Estimate
+from bench.results.records import Board, BoardCell, TargetStanding
+from bench.results.stats import Estimate
 from reports import numbers
 from reports.charts import FrontPoint
 from reports.encode import clean_tree, split_links
@@ -81,18 +81,37 @@ def target_name(target: str, defense: str) -> str:
 
 def leaderboard_row(cell: BoardCell, page: str) -> Row:
     """A cell as a row; cells that are not ok carry no numbers."""
-    fields = {"rank": Field(numbers.DASH if cell.attack_rank is None else str(cell.attack_rank), sort=cell.attack_rank)}
-    fields["target"] = Field(cell.target, below=f"with {cell.defense}" if cell.defense else "", sort=target_name(cell.target, cell.defense))
+    fields = {
+        "rank": Field(
+            numbers.DASH if cell.attack_rank is None else str(cell.attack_rank),
+            sort=cell.attack_rank,
+        )
+    }
+    fields["target"] = Field(
+        cell.target,
+        below=f"with {cell.defense}" if cell.defense else "",
+        sort=target_name(cell.target, cell.defense),
+    )
     fields["attack"] = Field(cell.attack, sort=cell.attack)
     if cell.status == "ok":
-        for key in ("recovery", "float_recovery", "jpeg_recovery", "surviving_saving", "adversarial_accuracy"):
+        for key in (
+            "recovery",
+            "float_recovery",
+            "jpeg_recovery",
+            "surviving_saving",
+            "adversarial_accuracy",
+        ):
             fields[key] = estimate_field(getattr(cell, key))
         fields["adversarial_macs"] = Field(
-            numbers.macs(cell.adversarial_macs), f"clean {numbers.macs(cell.clean_macs)}", cell.adversarial_macs
+            numbers.macs(cell.adversarial_macs),
+            f"clean {numbers.macs(cell.clean_macs)}",
+            cell.adversarial_macs,
         )
         fields["psnr"] = psnr_field(cell)
         fields["ssim"] = Field(numbers.plain(cell.ssim, 3), sort=cell.ssim)
-        fields["evaluations"] = Field(numbers.plain(cell.evaluations), _budget(cell), cell.evaluations)
+        fields["evaluations"] = Field(
+            numbers.plain(cell.evaluations), _budget(cell), cell.evaluations
+        )
     return Row(
         page=page,
         ok=cell.status == "ok",
@@ -128,11 +147,25 @@ def psnr_field(cell: BoardCell) -> Field:
     return Field(numbers.decibel(pooled), f"mean {numbers.decibel(mean)}" if apart else "", pooled)
 
 
-def standing_row(standing: TargetStanding, pages: Mapping[tuple[str, str, str], str], cell: BoardCell | None = None) -> Standing:
+def standing_row(
+    standing: TargetStanding,
+    pages: Mapping[tuple[str, str, str], str],
+    cell: BoardCell | None = None,
+) -> Standing:
     """A standing as a row of the first table; `cell` is that of the strongest attack, whose PSNR is shown as in the leaderboard."""
-    shares = ("surviving_saving", "clean_saving", "clean_accuracy", "adversarial_accuracy", "recovery")
+    shares = (
+        "surviving_saving",
+        "clean_saving",
+        "clean_accuracy",
+        "adversarial_accuracy",
+        "recovery",
+    )
     fields = {name: estimate_field(getattr(standing, name)) for name in shares}
-    fields["psnr"] = Field(numbers.decibel(standing.psnr), sort=standing.psnr) if cell is None else psnr_field(cell)
+    fields["psnr"] = (
+        Field(numbers.decibel(standing.psnr), sort=standing.psnr)
+        if cell is None
+        else psnr_field(cell)
+    )
     return Standing(
         rank=numbers.DASH if standing.rank is None else str(standing.rank),
         name=standing.target,
@@ -160,15 +193,23 @@ def answers(board: Board) -> list[Answer]:
 
 def _most_robust(board: Board) -> Answer:
     question = "Most robust target"
-    placed = [standing for standing in board.standings if standing.surviving_saving.value is not None]
+    placed = [
+        standing for standing in board.standings if standing.surviving_saving.value is not None
+    ]
     first = [standing for standing in placed if standing.rank == 1] or placed[:1]
     if not first:
         return Answer(question, numbers.DASH, "No target has a finished attack yet.")
     if all(standing.rank is None for standing in placed) and len(placed) > 1:
-        return Answer(question, "not ranked", "This board ranks nothing; the standings below show each target under its strongest attack.")
+        return Answer(
+            question,
+            "not ranked",
+            "This board ranks nothing; the standings below show each target under its strongest attack.",
+        )
     best = first[0]
     listed = [target_name(standing.target, standing.defense) for standing in first]
-    names = ", ".join(listed[:_LISTED]) + (f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else "")
+    names = ", ".join(listed[:_LISTED]) + (
+        f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    )
     detail = (
         f"keeps {numbers.share(best.surviving_saving)} of its ceiling saved under {best.strongest or 'attack'}; "
         f"on clean images it saves {numbers.percent(best.clean_saving.value)}"
@@ -183,7 +224,10 @@ def attack_cells(board: Board) -> list[BoardCell]:
     return [
         cell
         for cell in board.cells
-        if cell.status == "ok" and not cell.control and not cell.combination and cell.recovery.value is not None
+        if cell.status == "ok"
+        and not cell.control
+        and not cell.combination
+        and cell.recovery.value is not None
     ]
 
 
@@ -194,7 +238,9 @@ def _strongest(board: Board) -> Answer:
         return Answer(question, numbers.DASH, "No attack has finished with a defined recovery.")
     if not board.ranked:
         return Answer(
-            question, "not ranked", "Without a bound on the change, attacks differ in price as well as in strength: see the front below."
+            question,
+            "not ranked",
+            "Without a bound on the change, attacks differ in price as well as in strength: see the front below.",
         )
     if not any((cell.recovery.low or 0) > 0 for cell in attacks):
         return Answer(question, numbers.DASH, "No attack won back significantly more than nothing.")
@@ -203,7 +249,11 @@ def _strongest(board: Board) -> Answer:
     first = [cell for cell in attacks if cell.attack_rank == 1]
     wins = len({(cell.target, cell.defense) for cell in first if cell.attack == name})
     shared = sorted({cell.attack for cell in first if cell.attack != name})
-    recoveries = sorted(cell.recovery.value for cell in attacks if cell.attack == name and cell.recovery.value is not None)
+    recoveries = sorted(
+        cell.recovery.value
+        for cell in attacks
+        if cell.attack == name and cell.recovery.value is not None
+    )
     span = numbers.percent(recoveries[0])
     if len(recoveries) > 1:
         span += f" to {numbers.percent(recoveries[-1])}"
@@ -220,7 +270,9 @@ def strongest_attack(board: Board) -> str:
     recoveries: dict[str, list[float]] = {}
     for cell in attacks:
         recoveries.setdefault(cell.attack, []).append(cell.recovery.value or 0.0)
-    return max(recoveries, key=lambda name: (wins[name], sum(recoveries[name]) / len(recoveries[name])))
+    return max(
+        recoveries, key=lambda name: (wins[name], sum(recoveries[name]) / len(recoveries[name]))
+    )
 
 
 def _price(board: Board) -> Answer:
@@ -275,7 +327,10 @@ def front_points(cells: tuple[BoardCell, ...], *, marked: str = "") -> list[Fron
             marked=bool(marked) and cell.key == marked,
         )
         for cell in cells
-        if cell.status == "ok" and (seen := visibility(cell)) is not None and seen < numbers.PSNR_CAP and cell.recovery.value is not None
+        if cell.status == "ok"
+        and (seen := visibility(cell)) is not None
+        and seen < numbers.PSNR_CAP
+        and cell.recovery.value is not None
     ]
 
 
@@ -317,22 +372,39 @@ def pages(board: Board) -> dict[str, str]:
     taken: dict[str, str] = {}
     for index, cell in enumerate(board.cells):
         page = cell_page(cell)
-        taken[cell.key] = page if page not in taken.values() else page.replace(".html", f"-{index}.html")
+        taken[cell.key] = (
+            page if page not in taken.values() else page.replace(".html", f"-{index}.html")
+        )
     return taken
 
 
 def own_plan(board: Board) -> Mapping[str, Any]:
     """The resolved plan as far as it is about the cells of this board; members of ensembles by their labels."""
     boards, shown = board.plan.get("boards", ()), {cell.key for cell in board.cells}
-    own = [_shortened(one, shown) for one in boards if isinstance(one, Mapping) and one.get("protocol") == board.protocol]
+    own = [
+        _shortened(one, shown)
+        for one in boards
+        if isinstance(one, Mapping) and one.get("protocol") == board.protocol
+    ]
     return {**board.plan, "boards": own} if own else board.plan
 
 
 def _shortened(value: Any, shown: Collection[str]) -> Any:
     if isinstance(value, Mapping):
         if isinstance(value.get("cells"), list):
-            value = {**value, "cells": [cell for cell in value["cells"] if not isinstance(cell, Mapping) or cell.get("key") in shown]}
-        members = {key: [one.get("label") for one in part] for key, part in value.items() if key == "members" and isinstance(part, list)}
+            value = {
+                **value,
+                "cells": [
+                    cell
+                    for cell in value["cells"]
+                    if not isinstance(cell, Mapping) or cell.get("key") in shown
+                ],
+            }
+        members = {
+            key: [one.get("label") for one in part]
+            for key, part in value.items()
+            if key == "members" and isinstance(part, list)
+        }
         return {key: _shortened(part, shown) for key, part in value.items()} | members
     return [_shortened(part, shown) for part in value] if isinstance(value, list) else value
 
@@ -345,13 +417,18 @@ def board_view(board: Board, *, linked: bool = True) -> dict[str, Any]:
     rows = [leaderboard_row(cell, places[cell.key]) for cell in board.cells]
     drawn = {point.attack for point in front_points(board.cells)}
     measured = [cell for cell in board.cells if cell.status == "ok" and cell.attack not in drawn]
-    unchanged = sorted({cell.attack for cell in measured if (visibility(cell) or 0) >= numbers.PSNR_CAP})
+    unchanged = sorted(
+        {cell.attack for cell in measured if (visibility(cell) or 0) >= numbers.PSNR_CAP}
+    )
     return {
         "title": board.name,
         "summary": summary(board),
         "answers": answers(board),
         "standings": [
-            standing_row(one, by_names, strongest.get((one.target, one.defense, one.strongest or ""))) for one in board.standings
+            standing_row(
+                one, by_names, strongest.get((one.target, one.defense, one.strongest or ""))
+            )
+            for one in board.standings
         ],
         "columns": COLUMNS,
         "rows": rows,

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.board import BoardCell
-from bench.rows import ImageRow
+from bench.results.records import BoardCell
+from bench.results.rows import ImageRow
 from reports import numbers
 from reports.board_page import document, estimate_field, page_of, visibility
 from reports.charts import TracePoint
@@ -76,7 +76,11 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
         ("Accuracy, clean", *_pair(cell.clean_accuracy)),
         ("Accuracy, adversarial", *_pair(cell.adversarial_accuracy)),
         ("Prediction kept", *_pair(cell.agreement)),
-        ("PSNR", numbers.decibel(visibility(cell)), f"pooled; mean of the images {numbers.decibel(cell.psnr)}"),
+        (
+            "PSNR",
+            numbers.decibel(visibility(cell)),
+            f"pooled; mean of the images {numbers.decibel(cell.psnr)}",
+        ),
         ("SSIM", numbers.plain(cell.ssim, 3), "1 is equal"),
         ("L2", numbers.plain(cell.l2, 3), "mean, pixel values in [0,1]"),
         ("Largest change", numbers.plain(cell.linf), "of 255 grey levels, over all images"),
@@ -92,7 +96,11 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
 def _ceilings(cell: BoardCell) -> str:
     """The target's own ceiling, and the undefended one where savings are measured against another."""
     own = f"ceiling {numbers.macs(cell.ceiling)}"
-    return own if cell.reference in (None, cell.ceiling) else f"{own}, undefended {numbers.macs(cell.reference)}"
+    return (
+        own
+        if cell.reference in (None, cell.ceiling)
+        else f"{own}, undefended {numbers.macs(cell.reference)}"
+    )
 
 
 def _pair(estimate: Any) -> tuple[str, str]:
@@ -102,7 +110,10 @@ def _pair(estimate: Any) -> tuple[str, str]:
 
 def spread(rows: Sequence[ImageRow], count: int) -> list[int]:
     """Indices of `count` rows, evenly spread over the ranks of recovered MACs, the least and the most included."""
-    order = sorted(range(len(rows)), key=lambda index: (rows[index].adversarial_macs - rows[index].clean_macs, rows[index].id))
+    order = sorted(
+        range(len(rows)),
+        key=lambda index: (rows[index].adversarial_macs - rows[index].clean_macs, rows[index].id),
+    )
     count = min(count, len(order))
     if count <= 1:
         return order[-1:] if count else []
@@ -113,10 +124,17 @@ def mean_trace(rows: Sequence[ImageRow]) -> list[TracePoint]:
     """The mean over images of a step function each: an image stands at its clean MACs until its first point."""
     if not any(row.trace for row in rows):
         return []
-    last = max(max(row.evaluations, *(point[0] for point in row.trace)) for row in rows if row.trace)
+    last = max(
+        max(row.evaluations, *(point[0] for point in row.trace)) for row in rows if row.trace
+    )
     marks = sorted({point[0] for row in rows for point in row.trace} | {0, last})
     if len(marks) > _TRACE_POINTS:
-        marks = sorted({marks[round(place * (len(marks) - 1) / (_TRACE_POINTS - 1))] for place in range(_TRACE_POINTS)})
+        marks = sorted(
+            {
+                marks[round(place * (len(marks) - 1) / (_TRACE_POINTS - 1))]
+                for place in range(_TRACE_POINTS)
+            }
+        )
     return [TracePoint(mark, sum(_at(row, mark) for row in rows) / len(rows)) for mark in marks]
 
 
@@ -179,7 +197,9 @@ class Gallery:
             kept=row.clean_prediction == row.adversarial_prediction,
             clean=self._file(row.image),
             adversarial=self._file(row.adversarial),
-            difference=self._file(amplified_difference(row.image, row.adversarial, self.factor) or b""),
+            difference=self._file(
+                amplified_difference(row.image, row.adversarial, self.factor) or b""
+            ),
             facts=tuple(facts),
             gates=gate_map(self._groups, row) if cell.units else None,
         )
@@ -228,7 +248,10 @@ def cell_view(cell: BoardCell, rows: Sequence[ImageRow], gallery: Gallery) -> di
     return {
         "cell": cell,
         "ensemble": ensemble_view(cell),
-        "fit": [("images", str(cell.fit["images"])), ("forward-equivalents together", numbers.plain(cell.fit["evaluations"]))]
+        "fit": [
+            ("images", str(cell.fit["images"])),
+            ("forward-equivalents together", numbers.plain(cell.fit["evaluations"])),
+        ]
         if cell.fit
         else [],
         "status_words": STATUSES.get(cell.status, ""),
@@ -242,7 +265,12 @@ def cell_view(cell: BoardCell, rows: Sequence[ImageRow], gallery: Gallery) -> di
         "factor": gallery.factor,
         "inputs": document(cell.inputs),
         "environment": [
-            (str(key), document(value, indent=None) if isinstance(value, dict | list | tuple) else str(value))
+            (
+                str(key),
+                document(value, indent=None)
+                if isinstance(value, dict | list | tuple)
+                else str(value),
+            )
             for key, value in sorted(cell.environment.items())
         ],
     }

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bench.comparing import Change, Comparison
+from bench.regression.compare import Change, Comparison
 from reports import numbers
 from reports.comparison_page import Pictures, comparison_files
 from reports.differences import LEGEND, attacked, clean_images, counts, target_name
@@ -50,13 +50,33 @@ class Changes:
     def markdown(self, comparison: Comparison, names: tuple[str, str]) -> str:
         """A comment on a pull request."""
         rows = [[change.label, *counts(change), *attacked(change)] for change in comparison.changes]
-        return markdown(f"{names[1]} against {names[0]}", LEGEND, COLUMNS, rows, [*_clean_lines(comparison), *comparison.notes])
+        return markdown(
+            f"{names[1]} against {names[0]}",
+            LEGEND,
+            COLUMNS,
+            rows,
+            [*_clean_lines(comparison), *comparison.notes],
+        )
 
     def json(self, comparison: Comparison) -> str:
         """Everything, every image that changed included."""
-        return json.dumps(comparison.document(), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return (
+            json.dumps(
+                comparison.document(), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
+            )
+            + "\n"
+        )
 
-    def render(self, comparison: Comparison, names: tuple[str, str], pictures: Pictures, out: Path, *, shown: int, version: str) -> None:
+    def render(
+        self,
+        comparison: Comparison,
+        names: tuple[str, str],
+        pictures: Pictures,
+        out: Path,
+        *,
+        shown: int,
+        version: str,
+    ) -> None:
         """Write the page; see `reports.comparison_page`."""
         write_site(comparison_files(comparison, names, pictures, shown=shown, version=version), out)
 
@@ -66,18 +86,31 @@ def _clean_lines(comparison: Comparison) -> list[str]:
     for name, changes in groupby(comparison.changes, key=target_name):
         macs, cost, p, accuracy, p_accuracy = clean_images(next(changes))
         unchanged = cost == accuracy == numbers.DASH
-        told = "unchanged" if unchanged else f"MACs {macs}, points {cost} (p {p}), accuracy {accuracy} (p {p_accuracy})"
+        told = (
+            "unchanged"
+            if unchanged
+            else f"MACs {macs}, points {cost} (p {p}), accuracy {accuracy} (p {p_accuracy})"
+        )
         lines.append(f"{name}, clean images: {told}")
     return lines
 
 
 def _table(changes: Sequence[Change]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for place, head in enumerate(("attack", "dearer", "cheaper", "MACs", "points", "p", "accuracy", "p")):
-        table.add_column(head, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
+    for place, head in enumerate(
+        ("attack", "dearer", "cheaper", "MACs", "points", "p", "accuracy", "p")
+    ):
+        table.add_column(
+            head, justify="right" if place else "left", no_wrap=place > 0, overflow="fold"
+        )
     first = changes[0]
-    dearer, cheaper = int((first.clean_now > first.clean_before).sum()), int((first.clean_now < first.clean_before).sum())
+    dearer, cheaper = (
+        int((first.clean_now > first.clean_before).sum()),
+        int((first.clean_now < first.clean_before).sum()),
+    )
     table.add_row("(clean)", str(dearer), str(cheaper), *clean_images(first), style="dim")
     for change in changes:
-        table.add_row(Text(clean(change.attack)), str(change.dearer), str(change.cheaper), *attacked(change))
+        table.add_row(
+            Text(clean(change.attack)), str(change.dearer), str(change.cheaper), *attacked(change)
+        )
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from bench.comparing import Change, Comparison
+from bench.regression.compare import Change, Comparison
 from reports import numbers
 from reports.board_page import Field
 from reports.differences import LEGEND, attacked, clean_images, counts, signed, target_name
@@ -17,11 +17,22 @@ from reports.site import File
 Pictures = Callable[[Change, Sequence[str]], Sequence[Mapping[str, tuple[bytes, bytes]]]]
 """(cell, ids) -> for the first and the second run, id -> (clean, adversarial) as PNG bytes."""
 
-_CHANGED = (("MACs", True), ("Points of the ceiling", True), ("p", True), ("Accuracy, points", True), ("p", True))
+_CHANGED = (
+    ("MACs", True),
+    ("Points of the ceiling", True),
+    ("p", True),
+    ("Accuracy, points", True),
+    ("p", True),
+)
 
 
 def comparison_files(
-    comparison: Comparison, names: tuple[str, str], pictures: Pictures, *, shown: int = 6, version: str = ""
+    comparison: Comparison,
+    names: tuple[str, str],
+    pictures: Pictures,
+    *,
+    shown: int = 6,
+    version: str = "",
 ) -> Iterator[File]:
     """Every file of the page.
 
@@ -39,19 +50,29 @@ def _tables(comparison: Comparison) -> Iterator[Section]:
         "Attacked images",
         "Each cell that both runs have.",
         (("Cell", False), ("Images", True), ("Dearer", True), ("Cheaper", True), *_CHANGED),
-        [[Field(text) for text in (change.label, *counts(change), *attacked(change))] for change in comparison.changes],
+        [
+            [Field(text) for text in (change.label, *counts(change), *attacked(change))]
+            for change in comparison.changes
+        ],
         points=comparison.notes,
     )
-    firsts = [(name, next(changes)) for name, changes in groupby(comparison.changes, key=target_name)]
+    firsts = [
+        (name, next(changes)) for name, changes in groupby(comparison.changes, key=target_name)
+    ]
     yield Section(
         "Clean images",
         "What all attacks on a target share.",
         (("Target", False), ("Images", True), *_CHANGED),
-        [[Field(text) for text in (name, str(len(change.ids)), *clean_images(change))] for name, change in firsts],
+        [
+            [Field(text) for text in (name, str(len(change.ids)), *clean_images(change))]
+            for name, change in firsts
+        ],
     )
 
 
-def _largest(comparison: Comparison, names: tuple[str, str], pictures: Pictures, shown: int) -> Iterator[Section]:
+def _largest(
+    comparison: Comparison, names: tuple[str, str], pictures: Pictures, shown: int
+) -> Iterator[Section]:
     for change in comparison.changes:
         places = change.largest(shown)
         if not places:
@@ -70,7 +91,13 @@ def _largest(comparison: Comparison, names: tuple[str, str], pictures: Pictures,
             change.label,
             f"{change.dearer} of {len(change.ids)} images are dearer, {change.cheaper} cheaper. The largest changes, from left to right as "
             "in the table from top to bottom:",
-            (("Image", False), (f"Clean, {names[1]}", True), (names[0], True), (names[1], True), ("Points of the ceiling", True)),
+            (
+                ("Image", False),
+                (f"Clean, {names[1]}", True),
+                (names[0], True),
+                (names[1], True),
+                ("Points of the ceiling", True),
+            ),
             [[Field(text) for text in _row(change, i)] for i in places],
             pictures=found,
         )
@@ -78,4 +105,11 @@ def _largest(comparison: Comparison, names: tuple[str, str], pictures: Pictures,
 
 def _row(change: Change, i: int) -> list[str]:
     points = signed(100 * (int(change.now[i]) - int(change.before[i])) / change.reference)
-    return [change.ids[i], *(numbers.macs(float(column[i])) for column in (change.clean_now, change.before, change.now)), points]
+    return [
+        change.ids[i],
+        *(
+            numbers.macs(float(column[i]))
+            for column in (change.clean_now, change.before, change.now)
+        ),
+        points,
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.board import Board, BoardCell
+from bench.results.records import Board, BoardCell
 from reports import charts, numbers
 from reports.board_page import Field, estimate_field, target_name
 from reports.cell_page import mean_trace
@@ -19,7 +19,11 @@ def curves_sheet(board: Board) -> Sheet | None:
     for cell in board.cells:
         if cell.status == "ok" and cell.recovery.value is not None:
             groups.setdefault(target_name(cell.target, cell.defense), []).append(cell)
-    sections = [section for place, (name, cells) in enumerate(groups.items()) if (section := _section(name, cells, place)) is not None]
+    sections = [
+        section
+        for place, (name, cells) in enumerate(groups.items())
+        if (section := _section(name, cells, place)) is not None
+    ]
     if not sections:
         return None
     return Sheet(
@@ -41,7 +45,9 @@ def _section(name: str, cells: Sequence[BoardCell], place: int) -> Section | Non
         reserve = (cell.reference or 0) - (cell.clean_macs or 0)
         if not trace or reserve <= 0:
             continue
-        points = [(point.evaluations, (point.macs - (cell.clean_macs or 0)) / reserve) for point in trace]
+        points = [
+            (point.evaluations, (point.macs - (cell.clean_macs or 0)) / reserve) for point in trace
+        ]
         lines += [charts.CurvePoint(cell.attack, spent, won) for spent, won in points]
         half = next((spent for spent, won in points if won >= HALF), None)
         most = points[-1][1]
@@ -59,7 +65,10 @@ def _section(name: str, cells: Sequence[BoardCell], place: int) -> Section | Non
         return None
     rows.sort(key=lambda row: -float(row[1].sort or 0))
     drawing = Drawing(
-        f"target-{place}", f"Recovery over budget on {name}", "Forward-equivalents on a logarithmic axis.", charts.curves(lines)
+        f"target-{place}",
+        f"Recovery over budget on {name}",
+        "Forward-equivalents on a logarithmic axis.",
+        charts.curves(lines),
     )
     columns = (
         ("Attack", False),

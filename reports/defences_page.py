@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench import stats
-from bench.board import Board, BoardCell
-from bench.stats import UNDEFINED, Estimate
+from bench.results import stats
+from bench.results.records import Board, BoardCell
+from bench.results.stats import UNDEFINED, Estimate
 from reports import numbers
 from reports.board_page import Field, cell_page, estimate_field
 from reports.sections import Entry, Link, Section, Sheet
@@ -36,7 +36,13 @@ _WORDS = {
     "holds": "holds against these attacks: more is saved than without it, known or not",
     "nothing": "changes nothing that these images could show",
 }
-_SHORT = {"harm": "does harm", "falls": "falls", "most": "falls for the most part", "holds": "holds", "nothing": "no difference"}
+_SHORT = {
+    "harm": "does harm",
+    "falls": "falls",
+    "most": "falls for the most part",
+    "holds": "holds",
+    "nothing": "no difference",
+}
 
 
 def defences_sheet(board: Board) -> Sheet | None:
@@ -46,7 +52,10 @@ def defences_sheet(board: Board) -> Sheet | None:
     if not targets or not board.ranked:
         return None
     groups = {name: _defended([cell for cell in cells if cell.target == name]) for name in targets}
-    times = {(str(one["target"]), str(one["defense"])): one["ratio"] for one in board.latency.get("entries", ())}
+    times = {
+        (str(one["target"]), str(one["defense"])): one["ratio"]
+        for one in board.latency.get("entries", ())
+    }
     return Sheet(
         path="defences.html",
         title="Defences",
@@ -54,7 +63,10 @@ def defences_sheet(board: Board) -> Sheet | None:
         "knows the network but not the defence, and under the strongest that knows both. A defence is worth what the last number says, "
         "and its gain is that number less the one without a defence, image by image; half a point counts as nothing. Costs of the defence "
         "itself are in all of them.",
-        sections=[_glance(groups), *(_section(name, found, times) for name, found in groups.items())],
+        sections=[
+            _glance(groups),
+            *(_section(name, found, times) for name, found in groups.items()),
+        ],
         teaser="each defence, attacked without and with knowledge of it",
     )
 
@@ -95,12 +107,21 @@ class _Defended:
 def _defended(cells: Sequence[BoardCell]) -> list[_Defended]:
     """A target behind each of its defences, none first."""
     labels = sorted(dict.fromkeys(cell.defense for cell in cells), key=bool)
-    found = [_strongest(label, [cell for cell in cells if cell.defense == label]) for label in labels]
+    found = [
+        _strongest(label, [cell for cell in cells if cell.defense == label]) for label in labels
+    ]
     bare = found[0].knowing if found and not found[0].defense else None
     return [
         one
         if not one.defense
-        else _Defended(one.defense, one.cells, one.past, one.knowing, _gain(bare, one.knowing), _gain(bare, one.past))
+        else _Defended(
+            one.defense,
+            one.cells,
+            one.past,
+            one.knowing,
+            _gain(bare, one.knowing),
+            _gain(bare, one.past),
+        )
         for one in found
     ]
 
@@ -108,7 +129,11 @@ def _defended(cells: Sequence[BoardCell]) -> list[_Defended]:
 def _strongest(defense: str, cells: Sequence[BoardCell]) -> _Defended:
     def least(past: bool) -> BoardCell | None:
         chosen = [
-            cell for cell in cells if (cell.sees == "network") == past and not cell.control and cell.surviving_saving.value is not None
+            cell
+            for cell in cells
+            if (cell.sees == "network") == past
+            and not cell.control
+            and cell.surviving_saving.value is not None
         ]
         return min(chosen, key=lambda cell: cell.surviving_saving.value or 0.0, default=None)
 
@@ -120,7 +145,11 @@ def _gain(bare: BoardCell | None, cell: BoardCell | None) -> Estimate:
     if bare is None or cell is None or not bare.reference or not cell.reference:
         return UNDEFINED
     without = {row.id: row.adversarial_macs / bare.reference for row in bare.rows()}
-    found = [without[row.id] - row.adversarial_macs / cell.reference for row in cell.rows() if row.id in without]
+    found = [
+        without[row.id] - row.adversarial_macs / cell.reference
+        for row in cell.rows()
+        if row.id in without
+    ]
     return stats.mean_estimate(np.array(found), stats.resamples(len(found)))
 
 
@@ -133,7 +162,13 @@ def _glance(groups: Mapping[str, Sequence[_Defended]]) -> Section:
         for found in groups.values():
             one = next((one for one in found if one.defense == label), None)
             saved = one.knowing.surviving_saving if one and one.knowing else UNDEFINED
-            row.append(Field(numbers.percent(saved.value), _SHORT.get(one.verdict, "") if one else "", saved.value))
+            row.append(
+                Field(
+                    numbers.percent(saved.value),
+                    _SHORT.get(one.verdict, "") if one else "",
+                    saved.value,
+                )
+            )
         rows.append(row)
     return Section(
         "At a glance",
@@ -143,7 +178,9 @@ def _glance(groups: Mapping[str, Sequence[_Defended]]) -> Section:
     )
 
 
-def _section(name: str, found: Sequence[_Defended], times: Mapping[tuple[str, str], float | None]) -> Section:
+def _section(
+    name: str, found: Sequence[_Defended], times: Mapping[tuple[str, str], float | None]
+) -> Section:
     timed = any(target == name for target, _ in times)
     rows: list[list[Entry]] = []
     for one in found:
@@ -165,8 +202,14 @@ def _section(name: str, found: Sequence[_Defended], times: Mapping[tuple[str, st
             ratio = times.get((name, one.defense))
             row.append(Field(numbers.DASH if ratio is None else f"× {ratio:.2f}", sort=ratio))
         rows.append(row)
-    note = "Time: of one clean image on one thread, as a multiple of the undefended network's, measured side by side." if timed else ""
-    return Section(name, note, (*_COLUMNS, _TIME) if timed else _COLUMNS, rows, points=list(_said(found)))
+    note = (
+        "Time: of one clean image on one thread, as a multiple of the undefended network's, measured side by side."
+        if timed
+        else ""
+    )
+    return Section(
+        name, note, (*_COLUMNS, _TIME) if timed else _COLUMNS, rows, points=list(_said(found))
+    )
 
 
 def _attacked(cell: BoardCell | None) -> Entry:
@@ -179,7 +222,9 @@ def _attacked(cell: BoardCell | None) -> Entry:
 def _points(gain: Estimate) -> Field:
     if gain.value is None:
         return Field(numbers.DASH)
-    value, low, high = (f"{100 * (end or 0.0):+.1f}".replace("-", "−") for end in (gain.value, gain.low, gain.high))
+    value, low, high = (
+        f"{100 * (end or 0.0):+.1f}".replace("-", "−") for end in (gain.value, gain.low, gain.high)
+    )
     return Field(f"{value} points", f"[{low}, {high}]", gain.value)
 
 
@@ -189,7 +234,11 @@ def _said(found: Sequence[_Defended]) -> Iterator[str]:
     for one in found:
         if not one.verdict or bare is None or one.knowing is None:
             continue
-        unaware = f", {numbers.percent(one.past.surviving_saving.value)} from one who does not" if one.past else ""
+        unaware = (
+            f", {numbers.percent(one.past.surviving_saving.value)} from one who does not"
+            if one.past
+            else ""
+        )
         text = (
             f"{one.defense}: {_WORDS[one.verdict]} ({numbers.percent(one.knowing.surviving_saving.value)} saved from one who knows it"
             f"{unaware}; {numbers.percent(bare.surviving_saving.value)} without defence)"

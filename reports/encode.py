@@ -19,7 +19,9 @@ SCHEMES = frozenset({"http", "https", "mailto"})
 """The only schemes that a link from data may have."""
 
 _KEEP = "\n\t"
-_DROPPED = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\ufffe\uffff")
+_DROPPED = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\ufffe\uffff"
+)
 _IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
@@ -60,7 +62,9 @@ def clean_tree(value: Any) -> Any:
 
 def encode_json(value: Any) -> str:
     """JSON in ASCII that can lie inside a script element: no `<`, `>` or `&` in it, sorted keys, no NaN."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(
+        value, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":")
+    )
     return text.translate(_IN_SCRIPT)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.board import Board
-from bench.fronts import HIGHEST, LOWEST, Front, fronts
+from bench.results.fronts import HIGHEST, LOWEST, Front, fronts
+from bench.results.records import Board
 from reports import charts, numbers
 from reports.board_page import Field, target_name
 from reports.sections import Drawing, Section, Sheet
@@ -27,7 +27,9 @@ def fronts_sheet(boards: Sequence[Board]) -> Sheet | None:
         f"{LOWEST:g} to {HIGHEST:g} dB, of the largest recovery that keeps to that PSNR; a perturbation of more PSNR fits under every "
         "lower "
         "floor, and doing nothing recovers 0. Floors that were not run add nothing, so the area is a lower bound.",
-        sections=[_section(name, members, place) for place, (name, members) in enumerate(groups.items())],
+        sections=[
+            _section(name, members, place) for place, (name, members) in enumerate(groups.items())
+        ],
         teaser="recovery against PSNR over all boards, the area under each front, PSNR at 50 % and 90 %",
     )
 
@@ -35,7 +37,15 @@ def fronts_sheet(boards: Sequence[Board]) -> Sheet | None:
 def _section(name: str, members: Sequence[Front], place: int) -> Section:
     order = sorted(members, key=lambda front: (front.control, -front.area, front.series))
     points = [
-        charts.FrontPoint(name, _series(front, members), front.control, point.psnr, point.recovery, point.low, point.high)
+        charts.FrontPoint(
+            name,
+            _series(front, members),
+            front.control,
+            point.psnr,
+            point.recovery,
+            point.low,
+            point.high,
+        )
         for front in order
         for point in front.points
     ]
@@ -50,9 +60,19 @@ def _section(name: str, members: Sequence[Front], place: int) -> Section:
         ]
         for front in order
     ]
-    columns = (("Attack", False), ("Budget", True), ("Points", True), ("Area", True), ("PSNR at 50 %", True), ("PSNR at 90 %", True))
+    columns = (
+        ("Attack", False),
+        ("Budget", True),
+        ("Points", True),
+        ("Area", True),
+        ("PSNR at 50 %", True),
+        ("PSNR at 90 %", True),
+    )
     drawing = Drawing(
-        f"target-{place}", f"Recovery against PSNR on {name}", "Lines join the cells of one attack.", charts.front_lines(points)
+        f"target-{place}",
+        f"Recovery against PSNR on {name}",
+        "Lines join the cells of one attack.",
+        charts.front_lines(points),
     )
     return Section(name, columns=columns, rows=rows, drawings=[drawing])
 

@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from bench.rows import ImageRow, UnitRow
+from bench.results.rows import ImageRow, UnitRow
 from reports.pictures import CLOSED, OFF, ON, OPENED, state_map
 
 STATE_NAMES = ("off", "closed", "opened", "on")
@@ -84,22 +84,38 @@ def owners(units: Sequence[UnitRow]) -> tuple[Owner, ...]:
     """The units in their order, gathered into owners. A shape that does not fit its count is read as a flat map."""
     gathered = []
     position = 0
-    for (name, kind, shape), group in groupby(units, key=lambda unit: (unit.owner, unit.kind, unit.shape)):
+    for (name, kind, shape), group in groupby(
+        units, key=lambda unit: (unit.owner, unit.kind, unit.shape)
+    ):
         count = sum(1 for _ in group)
         if shape == ():
-            gathered += [Owner(name, kind, (), start, start + 1) for start in range(position, position + count)]
+            gathered += [
+                Owner(name, kind, (), start, start + 1)
+                for start in range(position, position + count)
+            ]
         else:
             size = max(1, prod(shape))
             whole = count % size == 0
             for start in range(position, position + count, size if whole else count):
-                gathered.append(Owner(name, kind, shape if whole else (count,), start, start + (size if whole else count)))
+                gathered.append(
+                    Owner(
+                        name,
+                        kind,
+                        shape if whole else (count,),
+                        start,
+                        start + (size if whole else count),
+                    )
+                )
         position += count
     return tuple(gathered)
 
 
 def states(row: ImageRow) -> list[int]:
     """The state of every unit over the pair (clean, adversarial)."""
-    return [_state(before, after) for before, after in zip(row.clean_decisions, row.adversarial_decisions, strict=True)]
+    return [
+        _state(before, after)
+        for before, after in zip(row.clean_decisions, row.adversarial_decisions, strict=True)
+    ]
 
 
 def _state(before: bool, after: bool) -> int:
@@ -179,7 +195,9 @@ def _data_uri(grid: np.ndarray) -> str:
     return "data:image/png;base64," + b64encode(state_map(grid.tolist())).decode("ascii")
 
 
-def openings(units: Sequence[UnitRow], groups: Sequence[Owner], rows: Sequence[ImageRow]) -> tuple[Opening, ...]:
+def openings(
+    units: Sequence[UnitRow], groups: Sequence[Owner], rows: Sequence[ImageRow]
+) -> tuple[Opening, ...]:
     """Opening rates over all images: a line for each lone unit and for each shaped owner."""
     if not rows or not units:
         return ()

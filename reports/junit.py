@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from bench.regression import Comparison, Verdict
+from bench.regression.check import Comparison, Verdict
 from reports.encode import clean
 
 SUITE = "gatebench check"
@@ -17,7 +17,13 @@ NUMBERS = ("before", "now", "worse", "low", "high", "effect", "p", "images")
 
 def junit(verdict: Verdict) -> bytes:
     """One test case a comparison, by cell and measure; what got worse has a failure in words. Notes are the suite's output."""
-    suite = ET.Element("testsuite", name=SUITE, tests=str(len(verdict.comparisons)), failures=str(len(verdict.failures)), errors="0")
+    suite = ET.Element(
+        "testsuite",
+        name=SUITE,
+        tests=str(len(verdict.comparisons)),
+        failures=str(len(verdict.failures)),
+        errors="0",
+    )
     properties = ET.SubElement(suite, "properties")
     ET.SubElement(properties, "property", name="alpha", value=str(verdict.alpha))
     for comparison in verdict.comparisons:
@@ -30,7 +36,9 @@ def refused(message: str) -> bytes:
     """A check that did not come about: one test case with an error, so that no older file is taken for its result."""
     suite = ET.Element("testsuite", name=SUITE, tests="1", failures="0", errors="1")
     case = ET.SubElement(suite, "testcase", classname="baseline", name="comparable")
-    ET.SubElement(case, "error", message=clean(message.splitlines()[0]), type="refused").text = clean(message)
+    ET.SubElement(
+        case, "error", message=clean(message.splitlines()[0]), type="refused"
+    ).text = clean(message)
     return _written(suite)
 
 
@@ -40,7 +48,9 @@ def _case(comparison: Comparison) -> ET.Element:
     for name in NUMBERS:
         ET.SubElement(properties, "property", name=name, value=str(getattr(comparison, name)))
     if comparison.failed:
-        ET.SubElement(case, "failure", message=clean(comparison.words), type="regression").text = clean(comparison.words)
+        ET.SubElement(
+            case, "failure", message=clean(comparison.words), type="regression"
+        ).text = clean(comparison.words)
     return case
 
 

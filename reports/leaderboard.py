@@ -13,11 +13,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.board import Board, BoardCell
-from bench.rows import ImageRow
+from bench.results.records import Board, BoardCell
+from bench.results.rows import ImageRow
 from reports import charts, numbers
 from reports.audits_page import audits_sheet
-from reports.board_page import answers, board_view, front_points, pages, sentence, summary, target_name
+from reports.board_page import (
+    answers,
+    board_view,
+    front_points,
+    pages,
+    sentence,
+    summary,
+    target_name,
+)
 from reports.cell_page import Gallery, Limits, cell_view, mean_trace
 from reports.curves_page import curves_sheet
 from reports.defences_page import defences_sheet
@@ -32,9 +40,7 @@ from reports.site import File, write_site
 from reports.transfer_page import transfer_sheet
 from reports.vocabulary import READING, STATUSES
 
-POLICY = (
-    "default-src 'none'; img-src 'self' file: data:; style-src 'self' file:; script-src 'self' file:; base-uri 'none'; form-action 'none'"
-)
+POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'self' file:; script-src 'self' file:; base-uri 'none'; form-action 'none'"
 """Scripts and styles come from beside the page only. `file:` says the same as 'self' to browsers that give pages from disk no origin."""
 
 _ASSETS = ("style.css", "early.js", "page.js", "draw.js")
@@ -90,7 +96,13 @@ class Leaderboard:
         yield "assets/vega.js", vega_bundle()
         over_all = [sheet for sheet in self.over_all(boards) if sheet is not None]
         for sheet in over_all:
-            yield from sheet_files(sheet, folder="", root="", home=boards[0].name if len(boards) == 1 else "All boards", version=version)
+            yield from sheet_files(
+                sheet,
+                folder="",
+                root="",
+                home=boards[0].name if len(boards) == 1 else "All boards",
+                version=version,
+            )
         if len(boards) == 1:
             yield from self._board(boards[0], folder="", more=over_all)
             return
@@ -109,22 +121,45 @@ class Leaderboard:
         questions = [answer.question for answer in answers(boards[0])] if boards else []
         yield (
             "index.html",
-            _page("boards.html", root="", charted=False, version=version, entries=entries, questions=questions, more=over_all),
+            _page(
+                "boards.html",
+                root="",
+                charted=False,
+                version=version,
+                entries=entries,
+                questions=questions,
+                more=over_all,
+            ),
         )
         for board, folder in zip(boards, folders, strict=True):
             yield from self._board(board, folder=f"{folder}/")
 
     def _board(self, whole: Board, *, folder: str, more: Sequence[Sheet] = ()) -> Iterator[File]:
         board = self.shown_of(whole)
-        sheets = [*(sheet for sheet in self.sheets(whole) if sheet is not None), *self.further(board)]
+        sheets = [
+            *(sheet for sheet in self.sheets(whole) if sheet is not None),
+            *self.further(board),
+        ]
         for sheet in sheets:
             home = "All boards" if folder else board.name
             place = {"folder": folder, "root": "../" if folder else "", "home": home}
-            yield from sheet_files(sheet, **place, version=board.version, board=board, linked=self.cells)
-        front, still = _chart("front", "front.svg", "Recovery against PSNR for every cell", charts.front(front_points(board.cells)))
+            yield from sheet_files(
+                sheet, **place, version=board.version, board=board, linked=self.cells
+            )
+        front, still = _chart(
+            "front",
+            "front.svg",
+            "Recovery against PSNR for every cell",
+            charts.front(front_points(board.cells)),
+        )
         if still:
             yield f"{folder}front.svg", still
-        common = {"board": board, "up": bool(folder), "version": board.version, "credits": [split_links(line) for line in board.credits]}
+        common = {
+            "board": board,
+            "up": bool(folder),
+            "version": board.version,
+            "credits": [split_links(line) for line in board.credits],
+        }
         yield (
             f"{folder}index.html",
             _page(
@@ -177,7 +212,9 @@ class Leaderboard:
         """Pages of a board beside those that every report has; none here."""
         return ()
 
-    def _cell(self, board: Board, cell: BoardCell, page: str, context: Mapping[str, Any]) -> Iterator[File]:
+    def _cell(
+        self, board: Board, cell: BoardCell, page: str, context: Mapping[str, Any]
+    ) -> Iterator[File]:
         rows = list(cell.rows()) if cell.status == "ok" else []
         gallery = Gallery(cell, rows, Limits(self.showcase, self.browse, self.picture_bytes))
         for name, picture in gallery.files.items():
@@ -203,7 +240,9 @@ class Leaderboard:
                 summary=summary(board),
                 intervals=sentence(board.intervals),
                 openings=[_rate(rate) for rate in rates],
-                all_images=overview(by_recovery[:_MOST_LINES], groups) if lone <= _MOST_LINES and len(rows) <= _MOST_LINES else None,
+                all_images=overview(by_recovery[:_MOST_LINES], groups)
+                if lone <= _MOST_LINES and len(rows) <= _MOST_LINES
+                else None,
                 charted=any(drawn.values()),
             ),
         )
@@ -213,12 +252,23 @@ def _documents(
     board: Board, cell: BoardCell, rows: Sequence[ImageRow], rates: Sequence[Opening]
 ) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
     """(name, text for those who cannot see it, document) of the charts of a cell's page."""
-    same = tuple(other for other in board.cells if (other.target, other.defense) == (cell.target, cell.defense))
+    same = tuple(
+        other
+        for other in board.cells
+        if (other.target, other.defense) == (cell.target, cell.defense)
+    )
     points = front_points(same, marked=cell.key)
-    yield "front", "Recovery against PSNR of the attacks on this target", charts.front(points, by_target=False) if rows else None
+    yield (
+        "front",
+        "Recovery against PSNR of the attacks on this target",
+        charts.front(points, by_target=False) if rows else None,
+    )
     bounded = cell.floor is not None and cell.ceiling is not None and bool(rows)
     floor, ceiling = cell.floor or 0, cell.ceiling or 0
-    clean_macs, adversarial_macs = [row.clean_macs for row in rows], [row.adversarial_macs for row in rows]
+    clean_macs, adversarial_macs = (
+        [row.clean_macs for row in rows],
+        [row.adversarial_macs for row in rows],
+    )
     yield (
         "distribution",
         "Executed MACs of the images, clean and adversarial",
@@ -230,13 +280,23 @@ def _documents(
         charts.finished(clean_macs, adversarial_macs, floor, ceiling) if bounded else None,
     )
     mean = sum(clean_macs) / len(clean_macs) if clean_macs else 0.0
-    yield "trace", "Mean MACs of the best image so far", charts.trace(mean_trace(rows), floor, ceiling, mean) if bounded else None
+    yield (
+        "trace",
+        "Mean MACs of the best image so far",
+        charts.trace(mean_trace(rows), floor, ceiling, mean) if bounded else None,
+    )
     shown = rates if len(rates) <= _MOST_LINES else ()
-    document = charts.opening_rates([rate.name for rate in shown], [rate.clean for rate in shown], [rate.adversarial for rate in shown])
+    document = charts.opening_rates(
+        [rate.name for rate in shown],
+        [rate.clean for rate in shown],
+        [rate.adversarial for rate in shown],
+    )
     yield "rates", "Opening rates of the units, clean and adversarial", document
 
 
-def _chart(name: str, still: str, alt: str, document: dict[str, Any] | None) -> tuple[Chart | None, bytes]:
+def _chart(
+    name: str, still: str, alt: str, document: dict[str, Any] | None
+) -> tuple[Chart | None, bytes]:
     if document is None:
         return None, b""
     tidy = _clean_values(document)
@@ -262,17 +322,31 @@ def assets() -> Iterator[File]:
 
 
 def sheet_files(
-    sheet: Sheet, *, folder: str, root: str, home: str, version: str, board: Board | None = None, linked: bool = True
+    sheet: Sheet,
+    *,
+    folder: str,
+    root: str,
+    home: str,
+    version: str,
+    board: Board | None = None,
+    linked: bool = True,
 ) -> Iterator[File]:
     """A page of sections, its pictures, and the still pictures of its charts beside it."""
-    yield from ((f"pictures/{picture.name}", picture.content) for section in sheet.sections for picture in section.pictures)
+    yield from (
+        (f"pictures/{picture.name}", picture.content)
+        for section in sheet.sections
+        for picture in section.pictures
+    )
     sections, charted = [], False
     stem = sheet.path.removesuffix(".html")
     for section in sheet.sections:
         drawn = []
         for drawing in section.drawings:
             chart, still = _chart(
-                drawing.name, f"{stem}-{drawing.name}.svg", drawing.alt, None if drawing.document is None else dict(drawing.document)
+                drawing.name,
+                f"{stem}-{drawing.name}.svg",
+                drawing.alt,
+                None if drawing.document is None else dict(drawing.document),
             )
             if chart is not None:
                 charted = True
@@ -297,7 +371,9 @@ def sheet_files(
     )
 
 
-def _section(section: Section, drawn: Sequence[tuple[Chart, str]], *, linked: bool) -> dict[str, Any]:
+def _section(
+    section: Section, drawn: Sequence[tuple[Chart, str]], *, linked: bool
+) -> dict[str, Any]:
     rows = [[_entry(entry, linked=linked) for entry in row] for row in section.rows]
     return {
         "heading": section.heading,
@@ -315,7 +391,12 @@ def _entry(entry: Any, *, linked: bool) -> dict[str, Any]:
     """An entry of a table for the template; links are taken from the page's own folder. Shades go from 0 to 10."""
     sort = getattr(entry, "sort", None)
     shade = max(0, min(10, round(10 * sort))) if isinstance(sort, float | int) else None
-    return {"text": entry.text, "below": entry.below, "page": getattr(entry, "page", "") if linked else "", "shade": shade}
+    return {
+        "text": entry.text,
+        "below": entry.below,
+        "page": getattr(entry, "page", "") if linked else "",
+        "shade": shade,
+    }
 
 
 def _rate(rate: Opening) -> dict[str, str]:
@@ -346,7 +427,8 @@ def _picture_place(folder: str, name: str) -> str:
 def _folders(boards: Sequence[Board]) -> list[str]:
     """A short folder name for each board, made of its number and its name."""
     return [
-        f"{index:02d}-{re.sub(r'[^a-z0-9]+', '-', board.name.lower()).strip('-')[:40] or 'board'}" for index, board in enumerate(boards, 1)
+        f"{index:02d}-{re.sub(r'[^a-z0-9]+', '-', board.name.lower()).strip('-')[:40] or 'board'}"
+        for index, board in enumerate(boards, 1)
     ]
 
 

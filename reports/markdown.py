@@ -11,7 +11,13 @@ Column = tuple[str, bool]
 """(head, whether numeric)."""
 
 
-def markdown(title: str, lead: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+def markdown(
+    title: str,
+    lead: str,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str],
+) -> str:
     """A heading, a sentence, a table, and notes as a list.
 
     Args:
@@ -31,5 +37,7 @@ def markdown(title: str, lead: str, columns: Sequence[Column], rows: Sequence[Se
 def escape(text: str) -> str:
     """One line in which nothing is markup: punctuation escaped, `<`, `>` and `&` as entities, no name that would notify somebody."""
     line = " ".join(clean(text).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+    line = (
+        line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+    )
     return re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", line)

@@ -5,7 +5,7 @@ MACs are multiply-accumulates and are never printed as FLOPs. A number that is u
 
 from __future__ import annotations
 
-from bench.stats import Estimate
+from bench.results.stats import Estimate
 
 DASH = "–"
 PSNR_CAP = 119.5
@@ -44,7 +44,9 @@ def interval(estimate: Estimate, places: int = 1) -> str:
     """The interval of a share, "[10.1, 14.2]" in per cent; empty where there is none."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return ""
-    low, high = (f"{100 * end:.{places}f}".replace("-", "\u2212") for end in (estimate.low, estimate.high))
+    low, high = (
+        f"{100 * end:.{places}f}".replace("-", "\u2212") for end in (estimate.low, estimate.high)
+    )
     return f"[{low}, {high}]"
 
 

@@ -11,8 +11,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from bench.board import Board, BoardCell
 from bench.errors import UnknownName
+from bench.results.records import Board, BoardCell
 from reports import numbers
 from reports.board_page import Field, cell_page, estimate_field, psnr_field
 from reports.pictures import normalised_error
@@ -26,7 +26,14 @@ def published() -> Mapping[str, Mapping[str, Any]]:
     for file in sorted(files("reports.published").iterdir(), key=lambda one: one.name):
         if file.name.endswith(".toml"):
             document = tomllib.loads(file.read_text(encoding="utf-8"))
-            found |= {table["name"]: {**table, "source": document["source"], "known": document["deviation"]} for table in document["table"]}
+            found |= {
+                table["name"]: {
+                    **table,
+                    "source": document["source"],
+                    "known": document["deviation"],
+                }
+                for table in document["table"]
+            }
     return found
 
 
@@ -58,9 +65,15 @@ def paper_sheet(board: Board) -> Sheet | None:
                 "nothing "
                 "else: the part of a row above that needs no attack.",
                 _COLUMNS[3:],
-                [_ours(board, cell, first=True) for cell in board.cells if cell.control and cell.inputs["attack"]["name"] == "contrast"],
+                [
+                    _ours(board, cell, first=True)
+                    for cell in board.cells
+                    if cell.control and cell.inputs["attack"]["name"] == "contrast"
+                ],
             ),
-            Section("Where ours deviates", points=tuple(_deviations(table["deviations"], table, board))),
+            Section(
+                "Where ours deviates", points=tuple(_deviations(table["deviations"], table, board))
+            ),
         ],
         teaser=f"{name}: published beside measured",
     )
@@ -92,7 +105,14 @@ def _conventions(source: Mapping[str, str]) -> str:
 
 def _row(board: Board, row: Mapping[str, Any]) -> list[Entry]:
     ours = row["ours"]
-    cell = next((cell for cell in board.cells if cell.target in ours["target"] and cell.attack == ours["attack"]), None)
+    cell = next(
+        (
+            cell
+            for cell in board.cells
+            if cell.target in ours["target"] and cell.attack == ours["attack"]
+        ),
+        None,
+    )
     published = [
         Field(f"{row['attack']} on {row['target']}", below=row["dataset"]),
         Field(f"{row['recovery']:g} %" if "recovery" in row else numbers.DASH),
@@ -107,12 +127,20 @@ def published_of(board: Board) -> Mapping[str, Any]:
     return published()[board.plan["pages"]["paper"]]
 
 
-def _ours(board: Board, cell: BoardCell | None, *, first: bool = False, remarks: str = "") -> list[Entry]:
+def _ours(
+    board: Board, cell: BoardCell | None, *, first: bool = False, remarks: str = ""
+) -> list[Entry]:
     if cell is None:
         return [Field("not in this plan"), *(Field(numbers.DASH),) * 6, Field(remarks)]
-    link = Link(f"{cell.attack} on {cell.target}", cell_page(cell), below="control" if cell.control else "")
+    link = Link(
+        f"{cell.attack} on {cell.target}", cell_page(cell), below="control" if cell.control else ""
+    )
     if cell.status != "ok":
-        return [link, *(Field(numbers.DASH),) * 6, Field(f"{cell.status}: {cell.reason}. {remarks}".strip())]
+        return [
+            link,
+            *(Field(numbers.DASH),) * 6,
+            Field(f"{cell.status}: {cell.reason}. {remarks}".strip()),
+        ]
     error = normalised_error([(row.image, row.adversarial) for row in cell.rows()])
     theirs = numbers.DASH if error is None else numbers.decibel(error)
     return [

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.board import Board, BoardCell
+from bench.results.records import Board, BoardCell
 from reports.board_page import target_name
 from reports.leaderboard import Leaderboard
 from reports.pictures import encode, file_name, pixels
@@ -38,7 +38,9 @@ class Publication(Leaderboard):
         """The board, without members where they are not asked for."""
         if self.members:
             return board
-        inside = {member["key"] for cell in board.cells for member in cell.combination.get("members", ())}
+        inside = {
+            member["key"] for cell in board.cells for member in cell.combination.get("members", ())
+        }
         return replace(board, cells=tuple(cell for cell in board.cells if cell.key not in inside))
 
     def over_all(self, boards: Sequence[Board]) -> Sequence[Sheet | None]:
@@ -47,7 +49,11 @@ class Publication(Leaderboard):
 
     def sheets(self, board: Board) -> Sequence[Sheet | None]:
         """The further pages; curves with members alone."""
-        return [sheet for sheet in super().sheets(board) if sheet is not None and (self.members or sheet.path != "curves.html")]
+        return [
+            sheet
+            for sheet in super().sheets(board)
+            if sheet is not None and (self.members or sheet.path != "curves.html")
+        ]
 
     def further(self, board: Board) -> Sequence[Sheet]:
         """The page of pictures."""
@@ -66,7 +72,9 @@ def pictures_sheet(board: Board, shown: int) -> Sheet | None:
     for cell in board.cells:
         if cell.status == "ok":
             groups.setdefault(target_name(cell.target, cell.defense), []).append(cell)
-    sections = [Section(name, pictures=list(_strips(cells, shown))) for name, cells in groups.items()]
+    sections = [
+        Section(name, pictures=list(_strips(cells, shown))) for name, cells in groups.items()
+    ]
     if not sections:
         return None
     return Sheet(
@@ -86,11 +94,17 @@ def _strips(cells: Sequence[BoardCell], shown: int) -> Iterator[Picture]:
         if number == 0:
             yield from strip([row.image for row in rows], "clean")
         if any(row.squared for row in rows):
-            yield from strip([row.adversarial for row in rows], f"{cell.attack}{' (control)' if cell.control else ''}")
+            yield from strip(
+                [row.adversarial for row in rows],
+                f"{cell.attack}{' (control)' if cell.control else ''}",
+            )
         else:
             unchanged.append(cell.attack)
     if unchanged and cells:
-        yield from strip([row.image for row in list(cells[0].rows())[:shown]], f"unchanged: {', '.join(unchanged)}")
+        yield from strip(
+            [row.image for row in list(cells[0].rows())[:shown]],
+            f"unchanged: {', '.join(unchanged)}",
+        )
 
 
 def strip(pictures: Sequence[bytes], said: str) -> Iterator[Picture]:
@@ -103,7 +117,14 @@ def strip(pictures: Sequence[bytes], said: str) -> Iterator[Picture]:
     for i, one in enumerate(found):
         strip[:, i * (width + GAP) : i * (width + GAP) + width] = one
     content, scale = encode(strip), max(1, 64 // width)
-    yield Picture(file_name(content), content, f"saved images: {said}", said, scale * strip.shape[1], scale * height)
+    yield Picture(
+        file_name(content),
+        content,
+        f"saved images: {said}",
+        said,
+        scale * strip.shape[1],
+        scale * height,
+    )
 
 
 def rows_bytes(boards: Sequence[Board]) -> bytes:
@@ -116,13 +137,32 @@ def rows_bytes(boards: Sequence[Board]) -> bytes:
         for cell in board.cells:
             if cell.status != "ok":
                 continue
-            head = {"board": board.name, "target": cell.target, "defense": cell.defense, "attack": cell.attack, "key": cell.key}
+            head = {
+                "board": board.name,
+                "target": cell.target,
+                "defense": cell.defense,
+                "attack": cell.attack,
+                "key": cell.key,
+            }
             for row in cell.rows():
-                values = {name: value for name, value in vars(row).items() if name not in ("image", "adversarial", "trace")}
+                values = {
+                    name: value
+                    for name, value in vars(row).items()
+                    if name not in ("image", "adversarial", "trace")
+                }
                 for name in ("clean_decisions", "adversarial_decisions"):
                     values[name] = np.packbits(np.array(values[name], dtype=bool)).tobytes()
-                trace = [{"evaluations": used, "macs": macs, "squared": near} for used, macs, near in row.trace]
+                trace = [
+                    {"evaluations": used, "macs": macs, "squared": near}
+                    for used, macs, near in row.trace
+                ]
                 found.append({**head, **values, "trace": trace})
     out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(found), out, compression="zstd", compression_level=19, write_statistics=False)
+    pq.write_table(
+        pa.Table.from_pylist(found),
+        out,
+        compression="zstd",
+        compression_level=19,
+        write_statistics=False,
+    )
     return out.getvalue()

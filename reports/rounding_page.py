@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bench import stats
-from bench.board import Board, BoardCell
+from bench.results import stats
+from bench.results.records import Board, BoardCell
 from reports import numbers
 from reports.board_page import Field, estimate_field, target_name
 from reports.sections import Entry, Section, Sheet
@@ -32,7 +32,11 @@ def rounding_sheet(boards: Sequence[Board]) -> Sheet | None:
 
 
 def _section(board: Board) -> Section | None:
-    cells = {_identity(cell): cell for cell in board.cells if cell.status == "ok" and cell.recovery.value is not None}
+    cells = {
+        _identity(cell): cell
+        for cell in board.cells
+        if cell.status == "ok" and cell.recovery.value is not None
+    }
     rows: list[list[Entry]] = []
     for who, inside in cells.items():
         after = cells.get((*who[:-1], "after"))
@@ -48,14 +52,26 @@ def _section(board: Board) -> Section | None:
             )
     if not rows:
         return None
-    columns = (("Target", False), ("After", True), ("After, before saving", True), ("Inside", True), ("Inside − after", True))
+    columns = (
+        ("Target", False),
+        ("After", True),
+        ("After, before saving", True),
+        ("Inside", True),
+        ("Inside − after", True),
+    )
     note = f"{threat_words(board.protocol['threat'])}; {board.intervals}"
-    return Section(f"{board.dataset}, {board.protocol['images']} images, {_short(board)}", note, columns, rows)
+    return Section(
+        f"{board.dataset}, {board.protocol['images']} images, {_short(board)}", note, columns, rows
+    )
 
 
 def _short(board: Board) -> str:
     threat: Any = board.protocol["threat"]
-    return f"PSNR {threat['floor']} dB" if isinstance(threat, Mapping) and "floor" in threat else threat_words(threat)
+    return (
+        f"PSNR {threat['floor']} dB"
+        if isinstance(threat, Mapping) and "floor" in threat
+        else threat_words(threat)
+    )
 
 
 def _identity(cell: BoardCell) -> tuple[str, ...]:
@@ -65,14 +81,26 @@ def _identity(cell: BoardCell) -> tuple[str, ...]:
         return cell.target, cell.defense, cell.attack, "", ""
     params = dict(attack["params"])
     rounding = str(params.pop("rounding", ""))
-    return cell.target, cell.defense, str(attack.get("name", cell.attack)), repr(sorted(params.items())), rounding
+    return (
+        cell.target,
+        cell.defense,
+        str(attack.get("name", cell.attack)),
+        repr(sorted(params.items())),
+        rounding,
+    )
 
 
 def _gain(after: BoardCell, inside: BoardCell) -> Field:
     """The paired difference in points of recovery, with its interval."""
     first, second = ([row.adversarial_macs for row in cell.rows()] for cell in (after, inside))
-    reserve = np.array([(after.reference or 0) - row.clean_macs for row in after.rows()], dtype=np.float64)
-    found = stats.ratio_estimate(np.array(second, dtype=np.float64) - np.array(first), reserve, stats.resamples(len(reserve)))
+    reserve = np.array(
+        [(after.reference or 0) - row.clean_macs for row in after.rows()], dtype=np.float64
+    )
+    found = stats.ratio_estimate(
+        np.array(second, dtype=np.float64) - np.array(first), reserve, stats.resamples(len(reserve))
+    )
     if found.value is None:
         return Field(numbers.DASH)
-    return Field(f"{100 * found.value:+.1f} points".replace("-", "−"), numbers.interval(found), found.value)
+    return Field(
+        f"{100 * found.value:+.1f} points".replace("-", "−"), numbers.interval(found), found.value
+    )

@@ -12,16 +12,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from bench.atomic import write_atomic
-from bench.board import Board, BoardCell
 from bench.errors import DiskError
-from bench.stats import Estimate
+from bench.files.atomic import write_atomic
+from bench.results.records import Board, BoardCell
+from bench.results.stats import Estimate
 from reports.encode import clean, clean_tree
 
 _TEXT = ("board", "key", "target", "defense", "attack", "series", "sees", "status", "reason")
 _WHOLE = ("n", "floor", "ceiling", "reference", "linf", "attack_rank")
 _PRICE = ("budget", "fit_evaluations")
-_REAL = tuple("clean_macs adversarial_macs float_macs block_recovery psnr pooled_psnr ssim l2 evaluations flip_rate".split())
+_REAL = tuple(
+    "clean_macs adversarial_macs float_macs block_recovery psnr pooled_psnr ssim l2 evaluations flip_rate".split()
+)
 _ESTIMATES = tuple(field.name for field in fields(BoardCell) if isinstance(field.default, Estimate))
 
 
@@ -56,7 +58,10 @@ def _row(board: Board, cell: BoardCell) -> dict[str, Any]:
     for name in _ESTIMATES:
         estimate = getattr(cell, name)
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    row |= {"budget": _whole(cell.combination.get("budget", board.protocol.get("budget"))), "fit_evaluations": cell.fit.get("evaluations")}
+    row |= {
+        "budget": _whole(cell.combination.get("budget", board.protocol.get("budget"))),
+        "fit_evaluations": cell.fit.get("evaluations"),
+    }
     row |= {name: getattr(cell, name) for name in _REAL}
     row["intervals"] = clean(board.intervals)
     row["command"] = clean(cell.command)
@@ -70,11 +75,19 @@ def _whole(value: Any) -> int | None:
 
 def columns() -> list[tuple[str, str]]:
     """(name, kind) of every column, in order; kind is text, flag, whole or real."""
-    found = [(name, "text") for name in _TEXT] + [("control", "flag"), ("flags", "text")] + [(name, "whole") for name in _WHOLE]
+    found = (
+        [(name, "text") for name in _TEXT]
+        + [("control", "flag"), ("flags", "text")]
+        + [(name, "whole") for name in _WHOLE]
+    )
     for name in _ESTIMATES:
         found += [(name, "real"), (f"{name}_low", "real"), (f"{name}_high", "real")]
     found += [(name, "whole") for name in _PRICE]
-    return found + [(name, "real") for name in _REAL] + [(name, "text") for name in ("intervals", "command", "inputs")]
+    return (
+        found
+        + [(name, "real") for name in _REAL]
+        + [(name, "text") for name in ("intervals", "command", "inputs")]
+    )
 
 
 def parquet_bytes(board: Board) -> bytes:
@@ -86,7 +99,15 @@ def parquet_bytes(board: Board) -> bytes:
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns()])
     table = pa.Table.from_pylist(flat(board), schema=schema)
     out = pa.BufferOutputStream()
-    pq.write_table(table, out, compression="zstd", compression_level=3, row_group_size=65536, version="2.6", data_page_version="1.0")
+    pq.write_table(
+        table,
+        out,
+        compression="zstd",
+        compression_level=3,
+        row_group_size=65536,
+        version="2.6",
+        data_page_version="1.0",
+    )
     return bytes(out.getvalue().to_pybytes())
 
 

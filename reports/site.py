@@ -45,7 +45,8 @@ def write_site(files: Iterable[File], out: Path) -> None:
         if old.exists() and not out.exists():
             os.replace(old, out)
         raise DiskError(
-            f"the report could not be written to {out}: {error.strerror or error}", hint="make room, then run the same command again"
+            f"the report could not be written to {out}: {error.strerror or error}",
+            hint="make room, then run the same command again",
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -57,7 +58,10 @@ def refuse_foreign(out: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir() or (any(out.iterdir()) and not (out / STAMP).exists()):
-        raise RunFolderError(f"{out} is there and is not a report of gatebench; it was left alone", hint="choose another folder")
+        raise RunFolderError(
+            f"{out} is there and is not a report of gatebench; it was left alone",
+            hint="choose another folder",
+        )
 
 
 def _inside(name: str) -> PurePosixPath:

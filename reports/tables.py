@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from bench.atomic import write_atomic
-from bench.board import Board, BoardCell
+from bench.files.atomic import write_atomic
+from bench.results.records import Board, BoardCell
 from reports import numbers
 from reports.board_page import answers, sentence, summary, target_name, visibility
 from reports.encode import clean
@@ -23,7 +23,14 @@ WIDTH = 100
 """Columns that the table needs at most; used where there is no terminal to ask."""
 
 _HEADS = ("#", "attack", "recovery", "MACs", "saving left", "acc.", "PSNR", "SSIM", "evals")
-_STYLES = {"invalid": "bold red", "failed": "bold red", "timeout": "yellow", "oom": "yellow", "skipped": "dim", "missing": "dim"}
+_STYLES = {
+    "invalid": "bold red",
+    "failed": "bold red",
+    "timeout": "yellow",
+    "oom": "yellow",
+    "skipped": "dim",
+    "missing": "dim",
+}
 
 
 def render_table(board: Board) -> Group:
@@ -86,7 +93,9 @@ def console(file: TextIO | None = None) -> Console:
 
     stream = sys.stdout if file is None else file
     terminal = stream.isatty()
-    return Console(file=stream, markup=False, highlight=False, emoji=False, width=None if terminal else WIDTH)
+    return Console(
+        file=stream, markup=False, highlight=False, emoji=False, width=None if terminal else WIDTH
+    )
 
 
 def _targets(board: Board) -> list[tuple[str, str]]:
@@ -99,11 +108,17 @@ def _block(board: Board, target: str, defense: str) -> list[Text | Table]:
     from rich.text import Text
 
     cells = [cell for cell in board.cells if (cell.target, cell.defense) == (target, defense)]
-    standing = next((one for one in board.standings if (one.target, one.defense) == (target, defense)), None)
+    standing = next(
+        (one for one in board.standings if (one.target, one.defense) == (target, defense)), None
+    )
     title = Text(_line(target_name(target, defense)), style="bold")
     measured = next((cell for cell in cells if cell.status == "ok"), None)
     if measured is not None:
-        place = f"#{standing.rank} most robust; " if standing is not None and standing.rank is not None else ""
+        place = (
+            f"#{standing.rank} most robust; "
+            if standing is not None and standing.rank is not None
+            else ""
+        )
         title.append(
             f"  {place}clean {numbers.macs(measured.clean_macs)} of {numbers.macs(measured.reference)}, "
             f"saves {numbers.percent(measured.clean_saving.value)}, accuracy {numbers.percent(measured.clean_accuracy.value)}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.board import Board, Transferred
+from bench.results.records import Board, Transferred
 from reports import numbers
 from reports.board_page import Field, estimate_field
 from reports.sections import Section, Sheet
@@ -17,7 +17,12 @@ def transfer_sheet(board: Board) -> Sheet | None:
     pairs = {(pair.source, pair.victim): pair for pair in board.transfers}
     rows = []
     for source, attack in sources:
-        rows.append([Field(source, below=attack), *(_entry(pairs.get((source, victim)), source == victim) for victim in victims)])
+        rows.append(
+            [
+                Field(source, below=attack),
+                *(_entry(pairs.get((source, victim)), source == victim) for victim in victims),
+            ]
+        )
     return Sheet(
         path="transfer.html",
         title="Transfer",

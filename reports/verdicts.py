@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bench.regression import Comparison, Verdict
+from bench.regression.check import Comparison, Verdict
 from reports import junit
 from reports.differences import signed
 from reports.encode import clean
@@ -41,13 +41,18 @@ class Verdicts:
             out.print(_table(list(comparisons)))
         for note in verdict.notes:
             out.print(Text(f"note: {clean(note)}", style="yellow"))
-        out.print(Text(clean(verdict.summary()), style="bold green" if verdict.passed else "bold red"), soft_wrap=True)
+        out.print(
+            Text(clean(verdict.summary()), style="bold green" if verdict.passed else "bold red"),
+            soft_wrap=True,
+        )
 
     def markdown(self, verdict: Verdict) -> str:
         """A comment on a pull request, what got worse first."""
         ordered = sorted(verdict.comparisons, key=lambda one: not one.failed)
         rows = [[*_head(one), *_numbers(one)] for one in ordered]
-        title = "gatebench check: pass" if verdict.passed else "gatebench check: something got worse"
+        title = (
+            "gatebench check: pass" if verdict.passed else "gatebench check: something got worse"
+        )
         return markdown(title, verdict.summary(), COLUMNS, rows, verdict.notes)
 
     def junit(self, verdict: Verdict) -> bytes:
@@ -69,11 +74,17 @@ class Verdicts:
     def refused(self, message: str) -> tuple[bytes, str, str]:
         """(JUnit, JSON, Markdown) of a check that did not come about."""
         document = {"schema": 1, "passed": False, "refused": message}
-        return junit.refused(message), _json(document), markdown("gatebench check: refused", message, (), (), ())
+        return (
+            junit.refused(message),
+            _json(document),
+            markdown("gatebench check: refused", message, (), (), ()),
+        )
 
 
 def _json(document: Any) -> str:
-    return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return (
+        json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def _target(one: Comparison) -> str:
@@ -101,10 +112,22 @@ def _numbers(one: Comparison) -> list[str]:
 
 def _table(comparisons: Sequence[Comparison]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for head, numeric in (("", False), ("attack", False), ("measure", False), *((name.lower(), True) for name, _ in COLUMNS[3:])):
-        table.add_column(head, justify="right" if numeric else "left", no_wrap=head not in ("attack", "measure"), overflow="fold")
+    for head, numeric in (
+        ("", False),
+        ("attack", False),
+        ("measure", False),
+        *((name.lower(), True) for name, _ in COLUMNS[3:]),
+    ):
+        table.add_column(
+            head,
+            justify="right" if numeric else "left",
+            no_wrap=head not in ("attack", "measure"),
+            overflow="fold",
+        )
     for one in comparisons:
         mark = "WORSE" if one.failed else "ok"
         cells = [mark, one.attack or "-", one.measure.replace("-", " "), *_numbers(one)]
-        table.add_row(*(Text(clean(text)) for text in cells), style="bold red" if one.failed else None)
+        table.add_row(
+            *(Text(clean(text)) for text in cells), style="bold red" if one.failed else None
+        )
     return table

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bench.contracts.threat import Threat, parse_threat
 from bench.errors import GatebenchError
-from bench.threat import Threat, parse_threat
 from reports.numbers import levels
 
 STATUSES = {
@@ -91,17 +91,38 @@ class Column:
 
 
 COLUMNS = (
-    Column("rank", "Rank", "of the attack on this target, 1 is strongest; attacks that cannot be told apart share a rank"),
+    Column(
+        "rank",
+        "Rank",
+        "of the attack on this target, 1 is strongest; attacks that cannot be told apart share a rank",
+    ),
     Column("target", "Target", "the dynamic network, with its defence", numeric=False),
-    Column("attack", "Attack", "with its label; controls are marked and ranked with nobody", numeric=False),
+    Column(
+        "attack",
+        "Attack",
+        "with its label; controls are marked and ranked with nobody",
+        numeric=False,
+    ),
     Column(
         "recovery",
         "Recovery",
         "(adversarial − clean) / (ceiling − clean) in executed MACs, ratio of means over images; the ceiling is the undefended network's",
     ),
-    Column("float_recovery", "Float", "recovery of the float image that the attack returned, before it was saved with 8 bits"),
-    Column("jpeg_recovery", "JPEG-90", "recovery of the saved image after one more save as JPEG of quality 90 and reload"),
-    Column("adversarial_macs", "Adversarial MACs", "executed on the saved adversarial image, mean; multiply-accumulates, not FLOPs"),
+    Column(
+        "float_recovery",
+        "Float",
+        "recovery of the float image that the attack returned, before it was saved with 8 bits",
+    ),
+    Column(
+        "jpeg_recovery",
+        "JPEG-90",
+        "recovery of the saved image after one more save as JPEG of quality 90 and reload",
+    ),
+    Column(
+        "adversarial_macs",
+        "Adversarial MACs",
+        "executed on the saved adversarial image, mean; multiply-accumulates, not FLOPs",
+    ),
     Column("surviving_saving", "Saving left", "1 − adversarial / ceiling"),
     Column("adversarial_accuracy", "Accuracy, adv.", "on the adversarial images"),
     Column(
@@ -110,7 +131,11 @@ COLUMNS = (
         "of the saved image against the clean one, from the mean squared error over all images; higher is harder to see",
     ),
     Column("ssim", "SSIM", "structural similarity of the same pair, 1 is equal"),
-    Column("evaluations", "Evals", "evaluations used: forward-equivalents an image: forward 1, backward 2"),
+    Column(
+        "evaluations",
+        "Evals",
+        "evaluations used: forward-equivalents an image: forward 1, backward 2",
+    ),
 )
 
 READING = (

@@ -50,7 +50,10 @@ class Chain(nn.Module, ABC):
 
     def macs_on_the_way(self) -> list[int]:
         """MACs for one image up to each tap, and to the end: counted by ptflops on the meta device."""
-        weights = {name: value.to("meta") for name, value in (*self.named_parameters(), *self.named_buffers())}
+        weights = {
+            name: value.to("meta")
+            for name, value in (*self.named_parameters(), *self.named_buffers())
+        }
         counter, found = FlopCounterMode(), list[int]()
 
         def note(place: int, features: Tensor) -> bool:
@@ -61,7 +64,9 @@ class Chain(nn.Module, ABC):
         self.eval()
         try:
             with torch.no_grad(), counter:
-                functional_call(self, weights, (torch.empty((1, *self.image_shape), device="meta"), note))
+                functional_call(
+                    self, weights, (torch.empty((1, *self.image_shape), device="meta"), note)
+                )
         finally:
             self.train(was_training)
         return [*found, int(counter.complexity)]
@@ -70,7 +75,9 @@ class Chain(nn.Module, ABC):
 class ResNetChain(Chain):
     """Our plain residual network with a tap behind every block."""
 
-    def __init__(self, depth: int, layout: Literal["cifar", "imagenet"], num_classes: int | Literal["auto"]) -> None:
+    def __init__(
+        self, depth: int, layout: Literal["cifar", "imagenet"], num_classes: int | Literal["auto"]
+    ) -> None:
         super().__init__()
         self.net = ResNet(depth=depth, layout=layout, num_classes=num_classes)
         self.image_shape, self.classes = self.net.image_shape, self.net.classes

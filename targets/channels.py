@@ -69,17 +69,23 @@ class ChannelGated(Backbone):
     forks: ClassVar[bool] = True
     admits: ClassVar[bool] = True
 
-    def __init__(self, layout: Literal["cifar", "imagenet"], depth: int, num_classes: int | Literal["auto"]) -> None:
+    def __init__(
+        self, layout: Literal["cifar", "imagenet"], depth: int, num_classes: int | Literal["auto"]
+    ) -> None:
         super().__init__(layout, depth, num_classes)
         if not isinstance(self.get_submodule(self.places[0].layer), BasicBlock):
-            raise PlanError(f"depth = {depth}: channel gates stand on basic blocks, depths 18 and 34 of imagenet; did you mean 34?")
+            raise PlanError(
+                f"depth = {depth}: channel gates stand on basic blocks, depths 18 and 34 of imagenet; did you mean 34?"
+            )
         self.convolutions = self._list_convolutions()
         for convolution in self.convolutions:
             self.add_module(convolution.branch, self.branch_for(convolution))
         self.initialise()
         for convolution in self.convolutions:
             self.start_branch(self.get_submodule(convolution.branch))
-        self._always = self.outer_macs() + sum(macs_of(self.get_submodule(one.branch), (one.inputs,)) for one in self.convolutions)
+        self._always = self.outer_macs() + sum(
+            macs_of(self.get_submodule(one.branch), (one.inputs,)) for one in self.convolutions
+        )
 
     @abstractmethod
     def branch_for(self, convolution: Convolution) -> nn.Module:
@@ -124,7 +130,9 @@ class ChannelGated(Backbone):
 
     def macs(self, decisions: Tensor) -> Tensor:
         """(N,) int64: what always runs, and each convolution's kept inputs times its kept outputs."""
-        total = torch.full((len(decisions),), self._always, dtype=torch.int64, device=decisions.device)
+        total = torch.full(
+            (len(decisions),), self._always, dtype=torch.int64, device=decisions.device
+        )
         inputs = None
         for one in self.convolutions:
             outputs = decisions[:, one.units].sum(1)
@@ -162,10 +170,16 @@ class ChannelGated(Backbone):
             total = int(counts.sum())
             thresholds = torch.tensor(threshold, dtype=torch.float64).repeat_interleave(counts)
             return Units(
-                name=tuple(f"{one.name}.channel{channel}" for one in self.convolutions for channel in range(one.outputs)),
+                name=tuple(
+                    f"{one.name}.channel{channel}"
+                    for one in self.convolutions
+                    for channel in range(one.outputs)
+                ),
                 kind=("channel",) * total,
                 owner=tuple(one.name for one in self.convolutions for _ in range(one.outputs)),
-                shape=tuple((one.outputs,) for one in self.convolutions for _ in range(one.outputs)),
+                shape=tuple(
+                    (one.outputs,) for one in self.convolutions for _ in range(one.outputs)
+                ),
                 cost=costs.repeat_interleave(counts),
                 threshold=thresholds,
                 low=torch.full((total,), low, dtype=torch.float64),
@@ -181,13 +195,26 @@ class ChannelGated(Backbone):
             for which in (1, 2):
                 inputs, outputs, positions = _sizes(place, which)
                 name, branch = f"{place.name}.conv{which}", f"{place.layer}_branch{which}"
-                found.append(Convolution(name, place.layer, branch, 1 if which == 1 else 2, inputs, outputs, positions, first))
+                found.append(
+                    Convolution(
+                        name,
+                        place.layer,
+                        branch,
+                        1 if which == 1 else 2,
+                        inputs,
+                        outputs,
+                        positions,
+                        first,
+                    )
+                )
                 first += outputs
         return tuple(found)
 
     def _rule(self, decisions: Tensor | None) -> Keep:
         if decisions is None:
-            return lambda index, value: self.admit(self.convolutions[index].first, value, self.keep(index, value))
+            return lambda index, value: self.admit(
+                self.convolutions[index].first, value, self.keep(index, value)
+            )
         forced = decisions
         return lambda index, value: forced[:, self.convolutions[index].units].to(value.device)
 
@@ -201,11 +228,21 @@ class ChannelGated(Backbone):
 
     def _scale(self, seen: Gated) -> Tensor:
         """(N, C, 1, 1): the saliency of kept channels and 0; straight-through, closed channels pass the saliency's gradient on."""
-        closed = seen.saliency - seen.saliency.detach() if self.mask_grad == "ste" else torch.zeros_like(seen.saliency)
+        closed = (
+            seen.saliency - seen.saliency.detach()
+            if self.mask_grad == "ste"
+            else torch.zeros_like(seen.saliency)
+        )
         return torch.where(seen.kept, seen.saliency, closed)[:, :, None, None]
 
     def _sliced(
-        self, index: int, conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, inputs: Gated | None, keep: Keep
+        self,
+        index: int,
+        conv: nn.Conv2d,
+        norm: nn.BatchNorm2d,
+        x: Tensor,
+        inputs: Gated | None,
+        keep: Keep,
     ) -> tuple[Tensor, Gated]:
         """((1, kept, H', W') normalised outputs of the kept channels, what the branch said)."""
         seen = self._look(index, x.mean((2, 3)), keep)
@@ -216,10 +253,21 @@ class ChannelGated(Backbone):
         if inputs is not None:
             inner = inputs.kept[0].nonzero().squeeze(1)
             x, weight = x[:, inner], weight[:, inner]
-        y = F.conv2d(x, weight, None, conv.stride, conv.padding) if weight.shape[1] else x.new_zeros(1, len(kept), *x.shape[2:])
+        y = (
+            F.conv2d(x, weight, None, conv.stride, conv.padding)
+            if weight.shape[1]
+            else x.new_zeros(1, len(kept), *x.shape[2:])
+        )
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        y = F.batch_norm(y, norm.running_mean[kept], norm.running_var[kept], norm.weight[kept], norm.bias[kept], eps=norm.eps)
+        y = F.batch_norm(
+            y,
+            norm.running_mean[kept],
+            norm.running_var[kept],
+            norm.weight[kept],
+            norm.bias[kept],
+            eps=norm.eps,
+        )
         return y, seen
 
     def _output(self, logits: Tensor, seen: Sequence[Gated]) -> Output:

@@ -30,7 +30,9 @@ class InternalClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, K) logits from (N, C, H, W)."""
         if self.pools:
-            x = self.alpha * F.max_pool2d(x, self.window) + (1 - self.alpha) * F.avg_pool2d(x, self.window)
+            x = self.alpha * F.max_pool2d(x, self.window) + (1 - self.alpha) * F.avg_pool2d(
+                x, self.window
+            )
         return self.linear(x.flatten(1))
 
 

@@ -34,7 +34,9 @@ class FBS(ChannelGated):
     follows = "Gao et al., Dynamic Channel Pruning: Feature Boosting and Suppression, ICLR 2019"
     unit = "an output channel of a 3x3 convolution inside a block; as many run for every image"
     skipped = "the channels that do not win, as outputs of each convolution and as inputs of the second one of a block"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"imagenet-18": {"depth": 18, "layout": "imagenet"}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "imagenet-18": {"depth": 18, "layout": "imagenet"}
+    }
 
     def __init__(
         self,
@@ -56,7 +58,9 @@ class FBS(ChannelGated):
 
     def extremes(self) -> tuple[Tensor, Tensor]:
         """Any k channels of each convolution cost the same: the first k, twice."""
-        first = torch.cat([torch.arange(one.outputs) < self.winners(one.outputs) for one in self.convolutions])[None]
+        first = torch.cat(
+            [torch.arange(one.outputs) < self.winners(one.outputs) for one in self.convolutions]
+        )[None]
         return first, first.clone()
 
     def branch_for(self, convolution: Convolution) -> nn.Linear:

@@ -12,7 +12,11 @@ from bench.errors import GatebenchError, WeightsError
 
 
 def fitted(
-    ours: Mapping[str, Tensor], build: Callable[..., nn.Module], parameters: Mapping[str, Any], network: str, problems: list[str]
+    ours: Mapping[str, Tensor],
+    build: Callable[..., nn.Module],
+    parameters: Mapping[str, Any],
+    network: str,
+    problems: list[str],
 ) -> dict[str, Tensor]:
     """The state of `build(**parameters)`, complete and of its types; counters that old frameworks did not save are 0.
 
@@ -28,13 +32,30 @@ def fitted(
         with torch.device("meta"):
             expected = build(**parameters).state_dict()
     except GatebenchError as error:
-        raise WeightsError(f"this is no {network} checkpoint of a known depth: {error.message}") from error
-    counters = {name: like for name, like in expected.items() if name.endswith("num_batches_tracked") and name not in ours}
-    found = {**ours, **{name: torch.zeros(like.shape, dtype=like.dtype) for name, like in counters.items()}}
+        raise WeightsError(
+            f"this is no {network} checkpoint of a known depth: {error.message}"
+        ) from error
+    counters = {
+        name: like
+        for name, like in expected.items()
+        if name.endswith("num_batches_tracked") and name not in ours
+    }
+    found = {
+        **ours,
+        **{name: torch.zeros(like.shape, dtype=like.dtype) for name, like in counters.items()},
+    }
     problems = [
         *problems,
-        *(f"missing: {name} {list(like.shape)}" for name, like in expected.items() if name not in found),
-        *(f"unexpected: {name} {list(value.shape)}" for name, value in found.items() if name not in expected),
+        *(
+            f"missing: {name} {list(like.shape)}"
+            for name, like in expected.items()
+            if name not in found
+        ),
+        *(
+            f"unexpected: {name} {list(value.shape)}"
+            for name, value in found.items()
+            if name not in expected
+        ),
         *(
             f"misshapen: {name} is {list(value.shape)}, expected {list(expected[name].shape)}"
             for name, value in found.items()
@@ -43,8 +64,12 @@ def fitted(
     ]
     if problems:
         shown = ", ".join(f"{key} = {value}" for key, value in parameters.items())
-        raise WeightsError(f"these weights do not fit {network} ({shown}), which they resemble most\n{listing(problems)}")
-    return {name: found[name].detach().to("cpu", like.dtype).clone() for name, like in expected.items()}
+        raise WeightsError(
+            f"these weights do not fit {network} ({shown}), which they resemble most\n{listing(problems)}"
+        )
+    return {
+        name: found[name].detach().to("cpu", like.dtype).clone() for name, like in expected.items()
+    }
 
 
 def listing(problems: list[str], most: int = 40) -> str:

@@ -37,7 +37,9 @@ class LSTMCell(nn.Module):
             zero = x.new_zeros(len(x), self.hidden)
             state = zero, zero
         h, c = state
-        gates = F.linear(x, self.weight_ih_l0, self.bias_ih_l0) + F.linear(h, self.weight_hh_l0, self.bias_hh_l0)
+        gates = F.linear(x, self.weight_ih_l0, self.bias_ih_l0) + F.linear(
+            h, self.weight_hh_l0, self.bias_hh_l0
+        )
         i, f, _, o = gates.sigmoid().chunk(4, 1)
         g = gates[:, 2 * self.hidden : 3 * self.hidden].tanh()
         c = f * c + i * g

@@ -26,7 +26,10 @@ class HaltingScore(nn.Module):
         super().__init__()
         self.spatial, self.active = spatial, form.family == "cifar"
         self.activation = form.activation
-        self.global_bn, self.global_conv = form.norm(channels), nn.Conv2d(channels, 1, 1, bias=not spatial)
+        self.global_bn, self.global_conv = (
+            form.norm(channels),
+            nn.Conv2d(channels, 1, 1, bias=not spatial),
+        )
         self.local_bn = form.norm(channels) if spatial else None
         self.local_conv = nn.Conv2d(channels, 1, 3, 1, 1) if spatial else None
         self.start(START)
@@ -58,7 +61,10 @@ class HaltingScore(nn.Module):
     def at(self, x: Tensor, where: Positions) -> Tensor:
         """(1, H, W) scores of one image at some positions, 0 elsewhere."""
         assert self.local_conv is not None
-        logit = multiply(self.local_conv, where.windows(self._ready(self.local_bn, x))) + self._of_the_whole(x).flatten()
+        logit = (
+            multiply(self.local_conv, where.windows(self._ready(self.local_bn, x)))
+            + self._of_the_whole(x).flatten()
+        )
         return where.put(logit.sigmoid())[:, 0]
 
     def macs(self, active: Tensor) -> Tensor:
@@ -143,7 +149,12 @@ def halt(
     size = x.shape[2:] if scores[0].spatial else (1, 1)
     active = torch.ones((len(x), *size), dtype=torch.bool, device=x.device)
     total = torch.zeros((len(x), *size), dtype=_wide(x), device=x.device)
-    mean, remainder, sums, taken = torch.zeros_like(x, dtype=_wide(x)), torch.zeros_like(total), [], []
+    mean, remainder, sums, taken = (
+        torch.zeros_like(x, dtype=_wide(x)),
+        torch.zeros_like(total),
+        [],
+        [],
+    )
     for place, unit in enumerate(units[1:]):
         if bool(active.any()):
             x, found = score(scores[place], x, active)

@@ -118,11 +118,22 @@ class ManiDP(ChannelGated):
 
     def branches(self) -> list[SaliencyBranch]:
         """All branches, in the order of the convolutions."""
-        return [branch for one in self.convolutions if isinstance(branch := self.get_submodule(one.branch), SaliencyBranch)]
+        return [
+            branch
+            for one in self.convolutions
+            if isinstance(branch := self.get_submodule(one.branch), SaliencyBranch)
+        ]
 
     def read_thresholds(self) -> None:
         """Make the unit table follow the thresholds in the weights."""
-        self.units = self.table([float(branch.thre) if not branch.thre.is_meta else EVERYTHING for branch in self.branches()], 0.0, MOST)
+        self.units = self.table(
+            [
+                float(branch.thre) if not branch.thre.is_meta else EVERYTHING
+                for branch in self.branches()
+            ],
+            0.0,
+            MOST,
+        )
 
     def saliency(self, value: Tensor) -> Tensor:
         """min(relu(value), 1000)."""

@@ -33,16 +33,24 @@ def translate(state: Mapping[str, Any], build: Callable[..., nn.Module]) -> dict
     """
     inner = state.get("state_dict", state)
     if not isinstance(inner, Mapping):
-        raise WeightsError(f"'state_dict' holds a {type(inner).__name__}, not a mapping of names to tensors")
+        raise WeightsError(
+            f"'state_dict' holds a {type(inner).__name__}, not a mapping of names to tensors"
+        )
     plain = {str(name).removeprefix("module."): value for name, value in inner.items()}
-    problems = [f"not a tensor: {name} ({type(value).__name__})" for name, value in plain.items() if not isinstance(value, Tensor)]
+    problems = [
+        f"not a tensor: {name} ({type(value).__name__})"
+        for name, value in plain.items()
+        if not isinstance(value, Tensor)
+    ]
     if problems:
         raise WeightsError(listing(problems))
     parameters = recognise(plain)
     ours, problems = _merge_copies(plain)
     if parameters["gate"] == "rnn" and "control.proj.weight" in ours:
         projection = ours["control.proj.weight"]
-        ours["control.proj.weight"] = projection.flatten(1) if projection.shape[2:] == (1, 1) else projection
+        ours["control.proj.weight"] = (
+            projection.flatten(1) if projection.shape[2:] == (1, 1) else projection
+        )
     return fitted(ours, build, parameters, "SkipNet", problems)
 
 
@@ -59,7 +67,9 @@ def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
     head = state.get("fc.weight")
     if not counts or head is None or head.ndim != 2:
         some = ", ".join(list(state)[:4]) or "nothing"
-        raise WeightsError(f"this is no SkipNet checkpoint: it has no groupG_layerI and fc.weight entries, but {some} …")
+        raise WeightsError(
+            f"this is no SkipNet checkpoint: it has no groupG_layerI and fc.weight entries, but {some} …"
+        )
     if any(name.startswith("control.") for name in state):
         gate = "rnn"
     else:
@@ -69,7 +79,12 @@ def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"depth": 6 * max(counts.values()) + 2, "layout": "cifar", **common}
     deep = any(".conv3." in name for name in state)
     candidates = {depth: known for depth, known in IMAGENET_COUNTS.items() if (depth >= 50) == deep}
-    depth = min(candidates, key=lambda depth: sum(abs(known - counts.get(g, 0)) for g, known in enumerate(candidates[depth], 1)))
+    depth = min(
+        candidates,
+        key=lambda depth: sum(
+            abs(known - counts.get(g, 0)) for g, known in enumerate(candidates[depth], 1)
+        ),
+    )
     return {"depth": depth, "layout": "imagenet", **common}
 
 
@@ -84,5 +99,7 @@ def _merge_copies(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[
         group, index, rest = match.groups()
         kept = merged.setdefault(f"{group}_ds{index}.{rest}", value)
         if kept.shape != value.shape or not torch.equal(kept, value):
-            problems.append(f"contradictory: {name} and {group}_ds{index}.{rest} are one module, but differ")
+            problems.append(
+                f"contradictory: {name} and {group}_ds{index}.{rest} are one module, but differ"
+            )
     return merged, problems

@@ -45,7 +45,9 @@ class Positions:
         corner = row * (width + 2) + column
         step = torch.arange(3, device=x.device)
         offset = (step[:, None] * (width + 2) + step[None]).flatten()
-        return padded[:, (offset[:, None] + corner[None]).flatten()].view(9 * x.shape[1], len(self.index))
+        return padded[:, (offset[:, None] + corner[None]).flatten()].view(
+            9 * x.shape[1], len(self.index)
+        )
 
     def values(self, x: Tensor) -> Tensor:
         """(C, P) the values of x (1, C, H, W) at the positions."""
@@ -65,9 +67,13 @@ def dilate(masks: Tensor) -> Tensor:
 def multiply(conv: nn.Conv2d, columns: Tensor) -> Tensor:
     """(C', P) what `conv` makes of the windows (its kernel size times C, P)."""
     weight = conv.weight.flatten(1)
-    return weight @ columns if conv.bias is None else torch.addmm(conv.bias[:, None], weight, columns)
+    return (
+        weight @ columns if conv.bias is None else torch.addmm(conv.bias[:, None], weight, columns)
+    )
 
 
 def normalise(norm: nn.BatchNorm2d, columns: Tensor) -> Tensor:
     """(C, P) batch-normalised with the running statistics."""
-    return F.batch_norm(columns.T, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps).T
+    return F.batch_norm(
+        columns.T, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+    ).T

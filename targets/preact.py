@@ -69,12 +69,25 @@ def form_for(family: Family, depth: int) -> Form:
         n, rest = divmod(depth - 2, 6)
         if rest or n < 1:
             below = max(8, 6 * n + 2)
-            raise PlanError(f"depth = {depth}: the cifar layout has depths 6n+2 (20, 32, 56, 110 …); did you mean {below} or {below + 6}?")
+            raise PlanError(
+                f"depth = {depth}: the cifar layout has depths 6n+2 (20, 32, 56, 110 …); did you mean {below} or {below + 6}?"
+            )
         return Form(family, (n,) * 3, (16, 32, 64), (32, 16, 8), 32, 10, 1e-3, 0.1)
     if depth not in IMAGENET_UNITS:
         near = min(IMAGENET_UNITS, key=lambda known: abs(known - depth))
-        raise PlanError(f"depth = {depth}: the imagenet layout has depths 50, 101 and 152; did you mean {near}?")
-    return Form(family, IMAGENET_UNITS[depth], (256, 512, 1024, 2048), (56, 28, 14, 7), 224, 1000, 1e-5, 0.003)
+        raise PlanError(
+            f"depth = {depth}: the imagenet layout has depths 50, 101 and 152; did you mean {near}?"
+        )
+    return Form(
+        family,
+        IMAGENET_UNITS[depth],
+        (256, 512, 1024, 2048),
+        (56, 28, 14, 7),
+        224,
+        1000,
+        1e-5,
+        0.003,
+    )
 
 
 class BasicUnit(nn.Module):
@@ -89,7 +102,9 @@ class BasicUnit(nn.Module):
         super().__init__()
         self.stride, self.first = stride, first
         self.preact = form.norm(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=0 if stride == 2 else 1, bias=False)
+        self.conv1 = nn.Conv2d(
+            inputs, outputs, 3, stride, padding=0 if stride == 2 else 1, bias=False
+        )
         self.bn1 = form.norm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
 
@@ -163,7 +178,9 @@ class Stem(nn.Module):
     def __init__(self, form: Form) -> None:
         super().__init__()
         self.family = form.family
-        self.conv = nn.Conv2d(3, 16, 3, 1, 1) if form.family == "cifar" else nn.Conv2d(3, 64, 7, 2, 3)
+        self.conv = (
+            nn.Conv2d(3, 16, 3, 1, 1) if form.family == "cifar" else nn.Conv2d(3, 64, 7, 2, 3)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of the first block from images in [0,1], standardised per image (CIFAR) or mapped to [-1, 1] (ImageNet)."""

@@ -20,7 +20,13 @@ from bench.errors import ContractBroken, PlanError
 
 Family = Literal["cifar", "imagenet"]
 
-IMAGENET_COUNTS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+IMAGENET_COUNTS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 """Blocks in each group of the ImageNet family."""
 
 
@@ -101,13 +107,31 @@ def layout_for(family: Family, depth: int) -> Layout:
             raise PlanError(
                 f"depth = {depth}: the cifar layout has depths 6n+2 (20, 38, 74, 110, 152 …); did you mean {below} or {below + 6}?"
             )
-        return Layout(BasicBlock, (n,) * 3, (16, 32, 64), 32, 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+        return Layout(
+            BasicBlock,
+            (n,) * 3,
+            (16, 32, 64),
+            32,
+            10,
+            (0.4914, 0.4822, 0.4465),
+            (0.2023, 0.1994, 0.2010),
+        )
     if depth not in IMAGENET_COUNTS:
         near = min(IMAGENET_COUNTS, key=lambda known: abs(known - depth))
         known = ", ".join(map(str, IMAGENET_COUNTS))
-        raise PlanError(f"depth = {depth}: the imagenet layout has depths {known}; did you mean {near}?")
+        raise PlanError(
+            f"depth = {depth}: the imagenet layout has depths {known}; did you mean {near}?"
+        )
     block = BasicBlock if depth < 50 else Bottleneck
-    return Layout(block, IMAGENET_COUNTS[depth], (64, 128, 256, 512), 224, 1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return Layout(
+        block,
+        IMAGENET_COUNTS[depth],
+        (64, 128, 256, 512),
+        224,
+        1000,
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+    )
 
 
 def macs_of(module: nn.Module, *shapes: tuple[int, ...]) -> int:
@@ -117,7 +141,10 @@ def macs_of(module: nn.Module, *shapes: tuple[int, ...]) -> int:
         module: any piece of a network; its weights are neither copied nor run.
         shapes: (C, H, W) or (C,) of each input.
     """
-    weights = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
+    weights = {
+        name: value.to("meta")
+        for name, value in (*module.named_parameters(), *module.named_buffers())
+    }
     inputs = tuple(torch.empty((1, *shape), device="meta") for shape in shapes)
     counter = FlopCounterMode()
     with torch.no_grad(), counter:
@@ -136,31 +163,53 @@ class Backbone(Target):
         layout = layout_for(family, depth)
         self.classes = layout.num_classes if num_classes == "auto" else num_classes
         if self.classes < 1:
-            raise PlanError(f'num_classes = {self.classes}: at least 1, or "auto" for {layout.num_classes}')
+            raise PlanError(
+                f'num_classes = {self.classes}: at least 1, or "auto" for {layout.num_classes}'
+            )
         self.image_shape = (3, layout.size, layout.size)
         self.register_buffer("mean", torch.tensor(layout.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(layout.std).view(3, 1, 1), persistent=False)
-        self.conv1 = nn.Conv2d(3, layout.widths[0], *((3, 1, 1) if family == "cifar" else (7, 2, 3)), bias=False)
+        self.conv1 = nn.Conv2d(
+            3, layout.widths[0], *((3, 1, 1) if family == "cifar" else (7, 2, 3)), bias=False
+        )
         self.bn1 = nn.BatchNorm2d(layout.widths[0])
         self.pool = nn.Identity() if family == "cifar" else nn.MaxPool2d(3, 2, 1)
-        self.places = self._build_groups(layout, layout.size if family == "cifar" else layout.size // 4)
+        self.places = self._build_groups(
+            layout, layout.size if family == "cifar" else layout.size // 4
+        )
         self.fc = nn.Linear(self.places[-1].outputs[0], self.classes)
 
     def _build_groups(self, layout: Layout, size: int) -> tuple[Place, ...]:
         places: list[Place] = []
         channels = layout.widths[0]
-        for group, (count, width) in enumerate(zip(layout.counts, layout.widths, strict=True), start=1):
+        for group, (count, width) in enumerate(
+            zip(layout.counts, layout.widths, strict=True), start=1
+        ):
             for index in range(count):
                 stride = 2 if group > 1 and index == 0 else 1
                 wide = width * layout.block.expansion
                 name, projection = f"group{group}", None
                 if stride != 1 or channels != wide:
                     projection = f"{name}_ds{index}"
-                    self.add_module(projection, nn.Sequential(nn.Conv2d(channels, wide, 1, stride, bias=False), nn.BatchNorm2d(wide)))
+                    self.add_module(
+                        projection,
+                        nn.Sequential(
+                            nn.Conv2d(channels, wide, 1, stride, bias=False), nn.BatchNorm2d(wide)
+                        ),
+                    )
                 self.add_module(f"{name}_layer{index}", layout.block(channels, width, stride))
                 inputs, outputs = (channels, size, size), (wide, size // stride, size // stride)
                 gate = f"{name}_gate{index}"
-                places.append(Place(f"{name}.block{index}", f"{name}_layer{index}", projection, gate, inputs, outputs))
+                places.append(
+                    Place(
+                        f"{name}.block{index}",
+                        f"{name}_layer{index}",
+                        projection,
+                        gate,
+                        inputs,
+                        outputs,
+                    )
+                )
                 channels, size = wide, size // stride
         return tuple(places)
 
@@ -195,7 +244,11 @@ class Backbone(Target):
 
     def outer_macs(self) -> int:
         """MACs of the stem, all projections and the head: what runs whatever is decided."""
-        projections = [(self.get_submodule(place.projection), place.inputs) for place in self.places if place.projection]
+        projections = [
+            (self.get_submodule(place.projection), place.inputs)
+            for place in self.places
+            if place.projection
+        ]
         pieces = [(self.conv1, self.image_shape), *projections, (self.fc, (self.fc.in_features,))]
         return sum(macs_of(module, shape) for module, shape in pieces)
 
@@ -217,7 +270,11 @@ class ResNet(Backbone):
     skipped = "nothing; every image costs the same"
 
     def __init__(
-        self, *, depth: int = 20, layout: Literal["cifar", "imagenet"] = "cifar", num_classes: int | Literal["auto"] = "auto"
+        self,
+        *,
+        depth: int = 20,
+        layout: Literal["cifar", "imagenet"] = "cifar",
+        num_classes: int | Literal["auto"] = "auto",
     ) -> None:
         super().__init__(layout, depth, num_classes)
         self.initialise()
@@ -241,7 +298,9 @@ class ResNet(Backbone):
 
     def macs(self, decisions: Tensor) -> Tensor:
         """(N,) int64, the same for every image."""
-        return torch.full((len(decisions),), self._total, dtype=torch.int64, device=decisions.device)
+        return torch.full(
+            (len(decisions),), self._total, dtype=torch.int64, device=decisions.device
+        )
 
 
 def require_one(image: Tensor) -> None:

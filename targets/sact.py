@@ -65,11 +65,11 @@ class SACT(Target):
     Source: Figurnov et al., Spatially Adaptive Computation Time for Residual Networks, CVPR 2017, sections 2 and 3.
     """
 
-    follows = "Figurnov et al., Spatially Adaptive Computation Time for Residual Networks, CVPR 2017"
-    unit = "a residual unit behind the first of its block at one position of the map (for ACT: for the whole image)"
-    skipped = (
-        "halted positions: the last convolutions at them, the first one where no position in reach is active, whole units where none is"
+    follows = (
+        "Figurnov et al., Spatially Adaptive Computation Time for Residual Networks, CVPR 2017"
     )
+    unit = "a residual unit behind the first of its block at one position of the map (for ACT: for the whole image)"
+    skipped = "halted positions: the last convolutions at them, the first one where no position in reach is active, whole units where none is"
     forks: ClassVar[bool] = True
     admits: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -93,12 +93,15 @@ class SACT(Target):
         self.form = form_for(layout, depth)
         self.classes = self.form.classes if num_classes == "auto" else num_classes
         if self.classes < 1:
-            raise PlanError(f'num_classes = {self.classes}: at least 1, or "auto" for {self.form.classes}')
+            raise PlanError(
+                f'num_classes = {self.classes}: at least 1, or "auto" for {self.form.classes}'
+            )
         self.image_shape = (3, self.form.size, self.form.size)
         self.halting = halting
         self.stem, self.blocks = Stem(self.form), build_blocks(self.form)
         self.scores = nn.ModuleList(
-            self._build_scores(width, count) for width, count in zip(self.form.widths, self.form.units, strict=True)
+            self._build_scores(width, count)
+            for width, count in zip(self.form.widths, self.form.units, strict=True)
         )
         self.bn = self.form.norm(self.form.widths[-1])
         self.fc = nn.Linear(self.form.widths[-1], self.classes)
@@ -131,17 +134,25 @@ class SACT(Target):
         for number in range(len(self.blocks)):
             units, scores = self._block(number)
             forced, admit = self._forced(decisions, number), self._admitting(number)
-            x, run = halt(units, scores, x, forced, 1 - EPSILON, self._residual_at, self._score_at, admit)
+            x, run = halt(
+                units, scores, x, forced, 1 - EPSILON, self._residual_at, self._score_at, admit
+            )
             runs.append(run)
         return self._output(self._head(x), runs)
 
     def macs(self, decisions: Tensor) -> Tensor:
         """(N,) int64: what always runs, and of each unit its first convolution at dilated and the others at active positions."""
-        total = torch.full((len(decisions),), self._always, dtype=torch.int64, device=decisions.device)
+        total = torch.full(
+            (len(decisions),), self._always, dtype=torch.int64, device=decisions.device
+        )
         for gate in self.gates:
             units, scores = self._block(gate.block)
             size = self.form.sizes[gate.block]
-            mask = decisions[:, gate.rows].view(-1, max(1, gate.size), max(1, gate.size)).expand(-1, size, size)
+            mask = (
+                decisions[:, gate.rows]
+                .view(-1, max(1, gate.size), max(1, gate.size))
+                .expand(-1, size, size)
+            )
             active, around = mask.sum((1, 2)), dilate(mask).sum((1, 2))
             total += units[gate.unit].macs(active, around)
             if gate.unit < len(scores):
@@ -154,7 +165,16 @@ class SACT(Target):
         for number in range(len(self.blocks)):
             units, scores = self._block(number)
             forced, admit = self._forced(decisions, number), self._admitting(number)
-            x, run = halt(units, scores, x, forced, 1 - EPSILON, _residual_whole, self._score_whole(number), admit)
+            x, run = halt(
+                units,
+                scores,
+                x,
+                forced,
+                1 - EPSILON,
+                _residual_whole,
+                self._score_whole(number),
+                admit,
+            )
             runs.append(run)
         return self._head(x), runs
 
@@ -164,7 +184,9 @@ class SACT(Target):
     def _build_scores(self, channels: int, count: int) -> nn.ModuleList:
         """The halting scores of a block: none behind its last unit, and none where nothing halts."""
         count = 0 if self.halting == "none" else count - 1
-        return nn.ModuleList(HaltingScore(self.form, channels, spatial=self.halting == "sact") for _ in range(count))
+        return nn.ModuleList(
+            HaltingScore(self.form, channels, spatial=self.halting == "sact") for _ in range(count)
+        )
 
     def _forced(self, decisions: Tensor | None, number: int) -> list[Tensor] | None:
         """(N, h, w) bool of each gated unit of a block; where nothing halts, everything is forced on."""
@@ -173,14 +195,19 @@ class SACT(Target):
         if decisions is None:
             return None
         gates = [gate for gate in self.gates if gate.block == number]
-        return [decisions[:, gate.rows].view(len(decisions), max(1, gate.size), max(1, gate.size)) for gate in gates]
+        return [
+            decisions[:, gate.rows].view(len(decisions), max(1, gate.size), max(1, gate.size))
+            for gate in gates
+        ]
 
     def _admitting(self, number: int) -> Admit:
         """`admit` for the gated units of a block."""
         gates = [gate for gate in self.gates if gate.block == number]
 
         def admit(place: int, margins: Tensor, wanted: Tensor) -> Tensor:
-            return self.admit(gates[place].first, margins.flatten(1), wanted.flatten(1)).view_as(wanted)
+            return self.admit(gates[place].first, margins.flatten(1), wanted.flatten(1)).view_as(
+                wanted
+            )
 
         return admit
 
@@ -239,16 +266,28 @@ class SACT(Target):
         maps = [(gate.size, gate.size) if gate.size else () for gate in self.gates]
         names, after, costs = [], [], []
         for gate, owner, count in zip(self.gates, owners, counts, strict=True):
-            names += [f"{owner}.y{at // gate.size}x{at % gate.size}" for at in range(count)] if gate.size else [owner]
-            after.append(torch.arange(count) + gate.first - count if gate.unit > 1 else torch.full((count,), -1))
+            names += (
+                [f"{owner}.y{at // gate.size}x{at % gate.size}" for at in range(count)]
+                if gate.size
+                else [owner]
+            )
+            after.append(
+                torch.arange(count) + gate.first - count
+                if gate.unit > 1
+                else torch.full((count,), -1)
+            )
             costs.append(self._guarded(gate))
         spread = torch.tensor(counts, dtype=torch.int64)
         total = int(spread.sum())
         return Units(
             name=tuple(names),
             kind=("position" if self.halting == "sact" else "block",) * total,
-            owner=tuple(owner for owner, count in zip(owners, counts, strict=True) for _ in range(count)),
-            shape=tuple(shape for shape, count in zip(maps, counts, strict=True) for _ in range(count)),
+            owner=tuple(
+                owner for owner, count in zip(owners, counts, strict=True) for _ in range(count)
+            ),
+            shape=tuple(
+                shape for shape, count in zip(maps, counts, strict=True) for _ in range(count)
+            ),
             cost=torch.tensor(costs, dtype=torch.int64).repeat_interleave(spread),
             threshold=torch.zeros(total, dtype=torch.float64),
             low=torch.full((total,), -math.inf, dtype=torch.float64),
@@ -267,7 +306,10 @@ class SACT(Target):
     def _always_macs(self) -> int:
         """Stem, head, each block's first unit and first score; and all units where nothing halts."""
         total = macs_of(self.stem, self.image_shape) + macs_of(self.fc, (self.fc.in_features,))
-        channels, size = self.stem.conv.out_channels, self.form.size if self.form.family == "cifar" else self.form.size // 4
+        channels, size = (
+            self.stem.conv.out_channels,
+            self.form.size if self.form.family == "cifar" else self.form.size // 4,
+        )
         for number, width in enumerate(self.form.widths):
             units, scores = self._block(number)
             for unit in units if self.halting == "none" else units[:1]:

@@ -17,7 +17,9 @@ from bench.errors import WeightsError
 from targets.fitting import fitted
 from targets.preact import IMAGENET_UNITS
 
-_TRAINING = re.compile(r"(.*/)?(Momentum(_\d+)?|ExponentialMovingAverage|global_step|RMSProp(_\d+)?|Adam(_\d+)?)$")
+_TRAINING = re.compile(
+    r"(.*/)?(Momentum(_\d+)?|ExponentialMovingAverage|global_step|RMSProp(_\d+)?|Adam(_\d+)?)$"
+)
 _LEAVES = {
     "weights": "weight",
     "biases": "bias",
@@ -84,7 +86,11 @@ def recognise(variables: Mapping[str, Tensor]) -> dict[str, Any]:
         counts[block] = max(counts.get(block, 0), unit)
     shape = tuple(counts[block] for block in sorted(counts))
     layout = "cifar" if cifar else "imagenet"
-    depth = 6 * shape[0] + 2 if cifar else next((known for known, wanted in IMAGENET_UNITS.items() if wanted == shape), 0)
+    depth = (
+        6 * shape[0] + 2
+        if cifar
+        else next((known for known, wanted in IMAGENET_UNITS.items() if wanted == shape), 0)
+    )
     if not depth or (cifar and shape != (shape[0],) * 3):
         raise WeightsError(f"blocks of {', '.join(map(str, shape))} units are no SACT network")
     halting = "sact" if any("/halting_proba/" in name for name in variables) else "none"
@@ -99,12 +105,23 @@ def _name(name: str, layout: str) -> str | None:
     found = (_CIFAR_UNIT if layout == "cifar" else _IMAGENET_UNIT).fullmatch(path)
     if found is None:
         outer = _OUTER[layout]
-        key = next((key for key in outer if path == key or (layout == "imagenet" and path.endswith(f"/{key}"))), None)
+        key = next(
+            (
+                key
+                for key in outer
+                if path == key or (layout == "imagenet" and path.endswith(f"/{key}"))
+            ),
+            None,
+        )
         return None if key is None else f"{outer[key]}.{_LEAVES[leaf]}"
     block, unit, piece = int(found[1]) - 1, int(found[2]) - 1, found[3]
     if piece.startswith("halting_proba/"):
         part = piece.removeprefix("halting_proba/")
-        return f"scores.{block}.{unit}.{part}.{_LEAVES[leaf]}" if part in ("local_bn", "local_conv", "global_bn", "global_conv") else None
+        return (
+            f"scores.{block}.{unit}.{part}.{_LEAVES[leaf]}"
+            if part in ("local_bn", "local_conv", "global_bn", "global_conv")
+            else None
+        )
     return f"blocks.{block}.{unit}.{_PIECES[piece]}.{_LEAVES[leaf]}" if piece in _PIECES else None
 
 

@@ -75,7 +75,10 @@ class SDN(Target):
         taps = [self.backbone.taps[place] for place in self.places]
         self.heads = nn.ModuleList(InternalClassifier(tap.shape, self.classes) for tap in taps)
         self.fixed = None if threshold == "weights" else require_threshold(threshold)
-        self.register_buffer("threshold", torch.tensor(0.8 if self.fixed is None else self.fixed, dtype=torch.float64))
+        self.register_buffer(
+            "threshold",
+            torch.tensor(0.8 if self.fixed is None else self.fixed, dtype=torch.float64),
+        )
         heads = [macs_of(head, tap.shape) for head, tap in zip(self.heads, taps, strict=True)]
         self._prefix = _prefixes(on_the_way, self.places, heads)
         with torch.device("cpu"):
@@ -92,14 +95,20 @@ class SDN(Target):
         kept = require_threshold(threshold if self.fixed is None else self.fixed)
         if not self.threshold.is_meta:
             self.threshold.fill_(kept)
-        self.units = replace(self.units, threshold=torch.full((len(self.places),), 1 - kept, dtype=torch.float64))
+        self.units = replace(
+            self.units, threshold=torch.full((len(self.places),), 1 - kept, dtype=torch.float64)
+        )
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
         """Evaluate all exits of N images (N, C, H, W) in [0,1]."""
         found = self.all_exits(images)
         on_the_way = found[:, :-1]
         margins = self._margins(on_the_way)
-        runs = self._runs(margins) if decisions is None else decisions.to(margins.device).cumprod(1) > 0
+        runs = (
+            self._runs(margins)
+            if decisions is None
+            else decisions.to(margins.device).cumprod(1) > 0
+        )
         logits = found[torch.arange(len(found), device=found.device), first_sure(~runs)]
         if self.otherwise == "confident":
             logits = torch.where(runs.all(1, keepdim=True), self._surest(found), logits)
@@ -138,7 +147,11 @@ class SDN(Target):
             return False
 
         last = self.backbone(images, visit)
-        return torch.stack([*found, last], 1).float() if images.dtype != torch.float64 else torch.stack([*found, last], 1)
+        return (
+            torch.stack([*found, last], 1).float()
+            if images.dtype != torch.float64
+            else torch.stack([*found, last], 1)
+        )
 
     def _runs(self, margins: Tensor) -> Tensor:
         """(N, U) bool, what runs by the network's own rule: each stage if the one before it ran and its exit was not sure."""
@@ -162,7 +175,13 @@ class SDN(Target):
         unseen = torch.arange(count, device=margins.device) >= len(found)
         filler = (self.threshold - 1).to(margins.dtype)
         runs = torch.arange(count, device=margins.device)[None] < passed
-        return Output(logits, margins.where(~unseen, filler), logit_margins.where(~unseen, filler), runs, exits)
+        return Output(
+            logits,
+            margins.where(~unseen, filler),
+            logit_margins.where(~unseen, filler),
+            runs,
+            exits,
+        )
 
     def _margins(self, logits: Tensor) -> Tensor:
         return self.threshold.to(logits.dtype) - confidence(logits)
@@ -220,8 +239,11 @@ def places_of(chain: Chain, exits: str, on_the_way: list[int]) -> tuple[int, ...
     if chain.flags is not None:
         return chain.flags
     total = on_the_way[-1]
-    nearest = {min(every, key=lambda place, share=share: abs(on_the_way[place] / total - share)) for share in SHARES}  # type: ignore[misc]
-    return tuple(sorted(nearest))
+
+    def nearest(share: float) -> int:
+        return min(every, key=lambda place: abs(on_the_way[place] / total - share))
+
+    return tuple(sorted({nearest(share) for share in SHARES}))
 
 
 def require_threshold(value: float) -> float:

@@ -71,10 +71,16 @@ class SkipNet(Backbone):
     ) -> None:
         super().__init__(layout, depth, num_classes)
         if layout == "imagenet" and gate != "rnn":
-            raise PlanError(f'gate = "{gate}": the imagenet layout has the recurrent gate only; did you mean gate = "rnn"?')
+            raise PlanError(
+                f'gate = "{gate}": the imagenet layout has the recurrent gate only; did you mean gate = "rnn"?'
+            )
         self.mask_grad = "ste" if form == "sp" else "none"
         self.control = RecurrentControl() if gate == "rnn" else None
-        kinds: dict[str, Callable[[int], nn.Module]] = {"rnn": Embedding, "ff1": FeedForwardGateI, "ff2": FeedForwardGateII}
+        kinds: dict[str, Callable[[int], nn.Module]] = {
+            "rnn": Embedding,
+            "ff1": FeedForwardGateI,
+            "ff2": FeedForwardGateII,
+        }
         for place in self.places:
             self.add_module(place.gate, kinds[gate](place.outputs[0]))
         self.initialise()
@@ -128,19 +134,30 @@ class SkipNet(Backbone):
             logit, state = self._read_gate(place, seen, state)
             value = logit.sigmoid()
             run = choose(unit, value)
-            x = self._mix(guarded, x, run, value if straight_through and value.requires_grad else None)
+            x = self._mix(
+                guarded, x, run, value if straight_through and value.requires_grad else None
+            )
             logits.append(logit)
             values.append(value)
             taken.append(run)
-        return Output(self.head(x), torch.stack(values, 1) - 0.5, torch.stack(logits, 1), torch.stack(taken, 1))
+        return Output(
+            self.head(x),
+            torch.stack(values, 1) - 0.5,
+            torch.stack(logits, 1),
+            torch.stack(taken, 1),
+        )
 
     def _rule(self, decisions: Tensor | None) -> Choose:
         if decisions is None:
-            return lambda unit, value: self.admit(unit, value[:, None] - 0.5, value.detach()[:, None] > 0.5)[:, 0]
+            return lambda unit, value: self.admit(
+                unit, value[:, None] - 0.5, value.detach()[:, None] > 0.5
+            )[:, 0]
         forced = decisions
         return lambda unit, value: forced[:, unit].to(value.device)
 
-    def _read_gate(self, place: Place, x: Tensor, state: State | None) -> tuple[Tensor, State | None]:
+    def _read_gate(
+        self, place: Place, x: Tensor, state: State | None
+    ) -> tuple[Tensor, State | None]:
         """((N,) logit, next state) of the gate behind `place`; always in float32 or better, autocast or not."""
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
@@ -161,7 +178,11 @@ class SkipNet(Backbone):
         if self.training:  # the statistics of batch normalisation are those of the whole batch
             through = block(x, shortcut)
             mixed = torch.where(run[:, None, None, None], through, shortcut)
-            return mixed if value is None else _StraightThrough.apply(mixed, through.detach() - shortcut.detach(), value)
+            return (
+                mixed
+                if value is None
+                else _StraightThrough.apply(mixed, through.detach() - shortcut.detach(), value)
+            )
         count = int(run.sum())
         rows = None if count in (0, len(run)) else run.nonzero().squeeze(1)
         if count == 0:

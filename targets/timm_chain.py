@@ -36,9 +36,13 @@ class TimmChain(Chain):
     def __init__(self, name: str, num_classes: int | Literal["auto"]) -> None:
         super().__init__()
         if not timm.is_model(name):
-            near = get_close_matches(name, ["resnet-20", "resnet-56", "vgg-16-bn", *timm.list_models()], 3)
+            near = get_close_matches(
+                name, ["resnet-20", "resnet-56", "vgg-16-bn", *timm.list_models()], 3
+            )
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise PlanError(f'backbone = "{name}": neither resnet-DEPTH, nor vgg-16-bn, nor a model that timm knows{hint}')
+            raise PlanError(
+                f'backbone = "{name}": neither resnet-DEPTH, nor vgg-16-bn, nor a model that timm knows{hint}'
+            )
         self.classes = 1000 if num_classes == "auto" else num_classes
         if self.classes < 2:
             raise PlanError(f"num_classes = {self.classes}: an exit needs at least 2")
@@ -54,7 +58,9 @@ class TimmChain(Chain):
         handles = []
         try:
             for place, stage in enumerate(self.stages):
-                handles.append(self.net.get_submodule(stage).register_forward_hook(_shown_to(visit, place)))
+                handles.append(
+                    self.net.get_submodule(stage).register_forward_hook(_shown_to(visit, place))
+                )
             logits: Tensor = self.net((images - self.mean) / self.std)
         except _Left:
             return None
@@ -72,8 +78,16 @@ class TimmChain(Chain):
         shapes: list[tuple[int, int, int]] = []
 
         def note(place: int, features: Any) -> bool:
-            if not isinstance(features, Tensor) or features.ndim != 4 or features.shape[1] != self.widths[place]:
-                shown = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            if (
+                not isinstance(features, Tensor)
+                or features.ndim != 4
+                or features.shape[1] != self.widths[place]
+            ):
+                shown = (
+                    tuple(features.shape)
+                    if isinstance(features, Tensor)
+                    else type(features).__name__
+                )
                 raise PlanError(
                     f'backbone = "{name}": its feature {self.stages[place]} is {shown}, no map of (N, {self.widths[place]}, H, W); '
                     "convolutional networks such as resnet18, regnetx_002 or mobilenetv2_100 have those"
@@ -81,14 +95,24 @@ class TimmChain(Chain):
             shapes.append((features.shape[1], features.shape[2], features.shape[3]))
             return False
 
-        self.widths = {place: info["num_chs"] for place, info in enumerate(list(self.net.feature_info)[: len(self.stages)])}  # type: ignore[arg-type]
-        weights = {key: value.to("meta") for key, value in (*self.named_parameters(), *self.named_buffers())}
+        known: list[dict[str, Any]] = list(self.net.feature_info)  # type: ignore[arg-type]
+        self.widths = {
+            place: info["num_chs"] for place, info in enumerate(known[: len(self.stages)])
+        }
+        weights = {
+            key: value.to("meta")
+            for key, value in (*self.named_parameters(), *self.named_buffers())
+        }
         self.eval()
         with torch.no_grad():
-            torch.func.functional_call(self, weights, (torch.empty((1, *self.image_shape), device="meta"), note))
+            torch.func.functional_call(
+                self, weights, (torch.empty((1, *self.image_shape), device="meta"), note)
+            )
         self.train()
         if len(shapes) != len(self.stages):
-            raise PlanError(f'backbone = "{name}": it lists {len(self.stages) + 1} features, but {len(shapes)} of their modules run')
+            raise PlanError(
+                f'backbone = "{name}": it lists {len(self.stages) + 1} features, but {len(shapes)} of their modules run'
+            )
         return tuple(Tap(stage, shape) for stage, shape in zip(self.stages, shapes, strict=True))
 
 
@@ -102,8 +126,14 @@ def _stages(name: str, net: nn.Module) -> tuple[str, ...]:
     modules = dict(net.named_modules())
     missing = [stage for stage in listed if stage not in modules]
     if len(listed) < 2 or missing:
-        why = f"names modules that it does not have: {', '.join(missing)}" if missing else f"lists {len(listed)} feature stages"
-        raise PlanError(f'backbone = "{name}": it {why}; exits need at least two, as resnet18 or mobilenetv2_100 have them')
+        why = (
+            f"names modules that it does not have: {', '.join(missing)}"
+            if missing
+            else f"lists {len(listed)} feature stages"
+        )
+        raise PlanError(
+            f'backbone = "{name}": it {why}; exits need at least two, as resnet18 or mobilenetv2_100 have them'
+        )
     return tuple(listed[:-1])
 
 

@@ -33,8 +33,12 @@ class VGG16BN(Chain):
         self.image_shape, self.classes = (3, 32, 32), 10 if num_classes == "auto" else num_classes
         if self.classes < 2:
             raise PlanError(f"num_classes = {self.classes}: an exit needs at least 2")
-        self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1), persistent=False
+        )
         layers, taps, channels, size = [], [], 3, 32
         for index, width in enumerate(WIDTHS):
             pieces = [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
@@ -45,7 +49,11 @@ class VGG16BN(Chain):
             taps.append(Tap(f"conv{index + 1}", (width, size, size)))
             channels = width
         self.layers = nn.ModuleList(layers)
-        self.fc1, self.dropout, self.fc2 = nn.Linear(512, 512), nn.Dropout(), nn.Linear(512, self.classes)
+        self.fc1, self.dropout, self.fc2 = (
+            nn.Linear(512, 512),
+            nn.Dropout(),
+            nn.Linear(512, self.classes),
+        )
         self.taps = (*taps, Tap("fc1", (512, 1, 1)))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -4,22 +4,28 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from mischief_site import SITE
 
 if threading.current_thread() is threading.main_thread():
     # A shell that starts the tests in the background has them ignore SIGINT, and children inherit that: Ctrl-C could not be tested.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: small tensors, few cores, the same numbers everywhere
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: small tensors, few cores, the same numbers everywhere
 
-SITE = Path(__file__).parent / "contract" / "site"
-"""A folder for PYTHONPATH: a distribution "mischief" with well-behaved and malicious plugins, and "rival", which takes one of its names."""
 
-settings.register_profile("gatebench", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "gatebench",
+    deadline=None,
+    derandomize=True,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("gatebench")
 
 
@@ -34,7 +40,7 @@ def _own_home(tmp_path_factory):
 @pytest.fixture
 def plugins(monkeypatch):
     """The plugins of `tests/contract/site`, importable and registered in this process."""
-    from bench import registry
+    from bench.plugins import registry
 
     monkeypatch.syspath_prepend(str(SITE))
     registry.providers.cache_clear()
@@ -45,7 +51,15 @@ def plugins(monkeypatch):
 def environment(**extra: str) -> dict[str, str]:
     """The environment of a child process that sees the plugins of `tests/contract/site`."""
     path = os.pathsep.join([str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "NO_COLOR": "1", "COLUMNS": "200", **extra}
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "PYTHON": sys.executable,
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+        **extra,
+    }
 
 
 @pytest.fixture(scope="session")

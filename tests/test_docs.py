@@ -17,7 +17,7 @@ def blocks(text, language):
 
 
 def test_the_defence_in_the_documents_is_one():
-    from bench import judge
+    from bench.evaluation import target_checks
     from bench.testing import ToyTarget, check_target, problems, sample_images
 
     (code,) = blocks(DEFENCES, "python")
@@ -25,14 +25,16 @@ def test_the_defence_in_the_documents_is_one():
     exec(code, space)  # as a reader would type it
     toy = ToyTarget()
     target = space["Dim"](factor=0.5).wrap(toy)
-    judge.freeze(target)
+    target_checks.freeze(target)
     assert not problems(check_target(target))
     with torch.no_grad():
-        assert torch.equal(target(sample_images((3, 8, 8))).logits, toy(sample_images((3, 8, 8)) * 0.5).logits)
+        assert torch.equal(
+            target(sample_images((3, 8, 8))).logits, toy(sample_images((3, 8, 8)) * 0.5).logits
+        )
 
 
 def test_the_plan_of_defences_is_valid(tmp_path):
-    from bench.config import load_plan
+    from bench.plans.resolve import load_plan
 
     plans = [text for text in blocks(DEFENCES, "toml") if "[[attack]]" in text]
     assert plans
@@ -46,13 +48,21 @@ def test_the_plan_of_defences_is_valid(tmp_path):
 
 
 def test_every_defence_and_every_flag_is_told():
-    from bench import registry
+    from bench.plugins import registry
     from reports.vocabulary import FLAGS
 
     for name in registry.names("defense"):
         assert f"`{name}`" in DEFENCES, name
     told = set(re.findall(r"^\| `([a-z-]+)` \| ", DEFENCES, re.MULTILINE))
-    asked = {"zero-gradient", "misleading-gradient", "saturated-gates", "hard-masks", "randomised", "not-converged", "black-box-leads"}
+    asked = {
+        "zero-gradient",
+        "misleading-gradient",
+        "saturated-gates",
+        "hard-masks",
+        "randomised",
+        "not-converged",
+        "black-box-leads",
+    }
     assert asked | {"transfer-leads", "shrinks-with-radius"} <= told
     assert told - set(registry.names("defense")) - {"surviving-saving"} <= set(FLAGS)
 
@@ -60,13 +70,17 @@ def test_every_defence_and_every_flag_is_told():
 def test_exit_codes_and_options_of_the_gate_are_those_that_there_are():
     from bench.cli.check import check
     from bench.errors import EXIT_CODES
-    from bench.regression import EFFECTS
+    from bench.regression.check import EFFECTS
 
     for code in re.findall(r"^\| (\d+) \|", REGRESSION, re.MULTILINE):
         assert int(code) in EXIT_CODES
     known = {option for parameter in check.params for option in parameter.opts}
     (workflow,) = blocks(REGRESSION, "yaml")
-    for line in (line for line in [*workflow.splitlines(), *REGRESSION.splitlines()] if "gatebench check " in line):
+    for line in (
+        line
+        for line in [*workflow.splitlines(), *REGRESSION.splitlines()]
+        if "gatebench check " in line
+    ):
         assert set(re.findall(r"--[a-z-]+", line)) <= known, line
     for measure, effect in EFFECTS.items():
         assert re.search(rf"\| `{measure}` \| {100 * effect:g} point", REGRESSION), measure

@@ -16,7 +16,7 @@ def test_example_code_is_quoted_word_for_word(name):
 
 
 def test_the_plan_in_the_readme_is_valid(tmp_path):
-    from bench.config import load_plan
+    from bench.plans.resolve import load_plan
 
     text = README.split("```toml\n")[1].split("```")[0]
     tomllib.loads(text)

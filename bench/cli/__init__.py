@@ -48,9 +48,13 @@ class _Commands(click.Group):
         command: click.Command = getattr(module, _MODULES.get(cmd_name, cmd_name))
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS:
-            raise click.UsageError(f"there is no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}", ctx)
+            raise click.UsageError(
+                f"there is no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}", ctx
+            )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -60,7 +64,10 @@ class _Commands(click.Group):
             formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="gatebench")
 def cli() -> None:
     """Measure how much computation an attacker can win back from a dynamic neural network.
@@ -76,7 +83,11 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point: every error that a user can cause becomes one message and its exit code."""
     try:
-        code = cli.main(args=list(args) if args is not None else None, prog_name="gatebench", standalone_mode=False)
+        code = cli.main(
+            args=list(args) if args is not None else None,
+            prog_name="gatebench",
+            standalone_mode=False,
+        )
     except click.exceptions.Abort:
         _fail("stopped", 130)
     except click.ClickException as error:

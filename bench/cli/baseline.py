@@ -12,7 +12,11 @@ from bench.cli.options import emit
 @click.command()
 @click.argument("run")
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("baseline.json"), show_default=True, help="File to write."
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("baseline.json"),
+    show_default=True,
+    help="File to write.",
 )
 def baseline(run: str, out: Path) -> None:
     """Write what RUN measured, image by image, as a baseline for `gatebench check`.
@@ -20,8 +24,8 @@ def baseline(run: str, out: Path) -> None:
     The file holds executed MACs and right answers of every image of every finished cell, what was run, and the environment; no pictures,
     no time, no paths. The same run gives the same bytes. Commit it, and write it anew when a change is meant.
     """
-    from bench.baseline import Baseline
-    from bench.run import find_run
+    from bench.regression.baseline import Baseline
+    from bench.store.folder import find_run
 
     found = Baseline.of_run(find_run(run))
     emit(str(out), found.bytes())
@@ -29,4 +33,6 @@ def baseline(run: str, out: Path) -> None:
     for part in found.parts:
         for label, why in part.left_out.items():
             click.echo(f"not in it: {label}, {why}", err=True)
-    click.echo(f"{out}: {cells} cells, {sum(len(part.ids) for part in found.parts)} images, {out.stat().st_size / 1000:.0f} kB")
+    click.echo(
+        f"{out}: {cells} cells, {sum(len(part.ids) for part in found.parts)} images, {out.stat().st_size / 1000:.0f} kB"
+    )

@@ -12,18 +12,45 @@ import click
 from bench.cli.options import emit, run_options
 
 if TYPE_CHECKING:
-    from bench.baseline import Baseline
+    from bench.regression.baseline import Baseline
 
 
 @click.command()
 @run_options
-@click.option("--baseline", "baseline_file", type=click.Path(path_type=Path), required=True, help="The committed file to hold it against.")
-@click.option("--run", "run_name", metavar="RUN", help="Hold this finished run against the baseline; nothing is run.")
-@click.option("--effect", "effects", multiple=True, metavar="MEASURE=SHARE", help="How much worse a measure may get; may be repeated.")
-@click.option("--alpha", type=float, default=0.05, show_default=True, help="Share of checks of an unchanged project that may fail.")
+@click.option(
+    "--baseline",
+    "baseline_file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The committed file to hold it against.",
+)
+@click.option(
+    "--run",
+    "run_name",
+    metavar="RUN",
+    help="Hold this finished run against the baseline; nothing is run.",
+)
+@click.option(
+    "--effect",
+    "effects",
+    multiple=True,
+    metavar="MEASURE=SHARE",
+    help="How much worse a measure may get; may be repeated.",
+)
+@click.option(
+    "--alpha",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Share of checks of an unchanged project that may fail.",
+)
 @click.option("--junit", metavar="FILE", help="Write JUnit XML.")
-@click.option("--json", "json_file", metavar="FILE", help='Write everything as JSON; "-" is the terminal.')
-@click.option("--markdown", metavar="FILE", help='Write a table for a pull request; "-" is the terminal.')
+@click.option(
+    "--json", "json_file", metavar="FILE", help='Write everything as JSON; "-" is the terminal.'
+)
+@click.option(
+    "--markdown", metavar="FILE", help='Write a table for a pull request; "-" is the terminal.'
+)
 def check(
     baseline_file: Path,
     run_name: str | None,
@@ -53,17 +80,19 @@ def check(
       gatebench run quickstart --name q && gatebench baseline q --out baseline.json
       gatebench check quickstart --baseline baseline.json --junit check.xml
     """
-    from bench.baseline import Baseline
     from bench.errors import GatebenchError, PlanError
-    from bench.regression import check as held
-    from bench.regression import checked_terms
+    from bench.regression.baseline import Baseline
+    from bench.regression.check import check as held
+    from bench.regression.check import checked_terms
 
     files = junit, json_file, markdown
     try:
         if files.count("-") > 1:
             raise PlanError('only one document can go to the terminal: "-" was given twice')
         if plan["keep"]:
-            raise PlanError("--keep would judge results that other code made; check computes those again")
+            raise PlanError(
+                "--keep would judge results that other code made; check computes those again"
+            )
         allowed = checked_terms(_effects(effects), alpha)
         committed = Baseline.read(baseline_file)
         folder = _folder(run_name, committed, plan, aside="-" in files)
@@ -84,7 +113,7 @@ def check(
 
 
 def _reporter() -> Any:
-    from bench import registry
+    from bench.plugins import registry
 
     return registry.load("report", "verdicts")()
 
@@ -102,17 +131,24 @@ class Unfinished:
     reason: str
 
 
-def _folder(run_name: str | None, committed: Baseline, plan: dict[str, Any], *, aside: bool) -> Path | Unfinished:
+def _folder(
+    run_name: str | None, committed: Baseline, plan: dict[str, Any], *, aside: bool
+) -> Path | Unfinished:
     """The run to look at, made first unless it is named."""
-    from bench.baseline import Baseline
-    from bench.matching import refuse_plan
-    from bench.run import find_run
+    from bench.regression.baseline import Baseline
+    from bench.regression.matching import refuse_plan
+    from bench.store.folder import find_run
 
     if run_name is not None:
         return find_run(run_name, plan["out"])
     from bench.cli.run import carried_out, problems_of, report_problems
 
-    done = carried_out(**plan, renew=True, accept=lambda document: refuse_plan(committed, Baseline.of_plan(document)), aside=aside)
+    done = carried_out(
+        **plan,
+        renew=True,
+        accept=lambda document: refuse_plan(committed, Baseline.of_plan(document)),
+        aside=aside,
+    )
     if done is None:
         return Unfinished(130, "the run was stopped")
     laid, outcome = done
@@ -131,5 +167,7 @@ def _effects(given: Sequence[str]) -> dict[str, float]:
         try:
             found[name.strip()] = float(value)
         except ValueError as error:
-            raise PlanError(f"--effect {text}: expected MEASURE=SHARE, such as surviving-saving=0.005") from error
+            raise PlanError(
+                f"--effect {text}: expected MEASURE=SHARE, such as surviving-saving=0.005"
+            ) from error
     return found

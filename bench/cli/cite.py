@@ -48,4 +48,11 @@ def bibliography() -> dict[str, str]:
 def _key(name: str, known: dict[str, str]) -> str | None:
     """The key for a name as in a plan: "cifar100:test" is cited as cifar, "digits-m" as digits, "skipnet:110" as skipnet."""
     plain = name.lower().partition(":")[0]
-    return next((key for key in known if plain == key or re.fullmatch(rf"{re.escape(key)}(\d+|-.*)", plain)), None)
+    return next(
+        (
+            key
+            for key in known
+            if plain == key or re.fullmatch(rf"{re.escape(key)}(\d+|-.*)", plain)
+        ),
+        None,
+    )

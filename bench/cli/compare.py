@@ -11,27 +11,49 @@ import click
 from bench.cli.options import emit
 
 if TYPE_CHECKING:
-    from bench.comparing import Change
+    from bench.regression.compare import Change
 
 
 @click.command()
 @click.argument("before", metavar="RUN")
 @click.argument("now", metavar="RUN")
-@click.option("--json", "json_file", metavar="FILE", help='Write everything as JSON; "-" is the terminal.')
-@click.option("--markdown", metavar="FILE", help='Write a table for a pull request; "-" is the terminal.')
-@click.option("--html", type=click.Path(path_type=Path, file_okay=False), help="Folder for a page with the images that changed most.")
-@click.option("--images", default=6, show_default=True, type=click.IntRange(1), help="Images of each cell on that page.")
-def compare(before: str, now: str, json_file: str | None, markdown: str | None, html: Path | None, images: int) -> None:
+@click.option(
+    "--json", "json_file", metavar="FILE", help='Write everything as JSON; "-" is the terminal.'
+)
+@click.option(
+    "--markdown", metavar="FILE", help='Write a table for a pull request; "-" is the terminal.'
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for a page with the images that changed most.",
+)
+@click.option(
+    "--images",
+    default=6,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Images of each cell on that page.",
+)
+def compare(
+    before: str,
+    now: str,
+    json_file: str | None,
+    markdown: str | None,
+    html: Path | None,
+    images: int,
+) -> None:
     """Compare two runs image by image: which got dearer or cheaper under attack, and by how much.
 
     Cells are matched by the labels of target, defence and attack; give a target the same `label` in both plans to compare other
     weights. What has no counterpart, and what was measured otherwise, is named. Nothing is judged: that is `gatebench check`.
     """
-    from bench import __version__, registry
-    from bench.baseline import Baseline
-    from bench.comparing import compare as paired
-    from bench.comparing import saved_images
-    from bench.run import find_run
+    from bench import __version__
+    from bench.plugins import registry
+    from bench.regression.baseline import Baseline
+    from bench.regression.compare import compare as paired
+    from bench.regression.compare import saved_images
+    from bench.store.folder import find_run
 
     folders = find_run(before), find_run(now)
     names = (folders[0].name, folders[1].name)
@@ -44,7 +66,10 @@ def compare(before: str, now: str, json_file: str | None, markdown: str | None, 
     if html:
 
         def pictures(change: Change, ids: Sequence[str]) -> list[dict[str, tuple[bytes, bytes]]]:
-            return [saved_images(folder, board, change, ids) for folder, board in zip(folders, change.boards, strict=True)]
+            return [
+                saved_images(folder, board, change, ids)
+                for folder, board in zip(folders, change.boards, strict=True)
+            ]
 
         report.render(found, names, pictures, html, shown=images, version=__version__)
     if "-" not in (json_file, markdown):

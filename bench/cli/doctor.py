@@ -71,7 +71,12 @@ def diagnose() -> Iterator[Check]:
 
 def _system() -> Iterator[Check]:
     supported = sys.version_info >= (3, 11)
-    yield Check("system", "python", "ok" if supported else "bad", f"{platform.python_version()} on {platform.platform(terse=True)}")
+    yield Check(
+        "system",
+        "python",
+        "ok" if supported else "bad",
+        f"{platform.python_version()} on {platform.platform(terse=True)}",
+    )
     try:
         import torch
     except Exception as error:  # a broken torch may raise OSError, ImportError or worse
@@ -82,7 +87,9 @@ def _system() -> Iterator[Check]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
         facts = torch.cuda.get_device_properties(index)
-        yield Check("system", f"cuda:{index}", "ok", f"{facts.name}, {facts.total_memory / 1e9:.0f} GB")
+        yield Check(
+            "system", f"cuda:{index}", "ok", f"{facts.name}, {facts.total_memory / 1e9:.0f} GB"
+        )
     if torch.backends.mps.is_available():
         yield Check("system", "mps", "ok", "Apple GPU")
     elif not count:
@@ -101,12 +108,19 @@ def _packages() -> Iterator[Check]:
 def locate(name: str, home: Path) -> Check:
     """Whether the top-level package `name` is found in the folder `home`, where `bench` came from."""
     spec = importlib.util.find_spec(name)
-    places = [Path(place).resolve() for place in (spec.submodule_search_locations or ())] if spec else []
+    places = (
+        [Path(place).resolve() for place in (spec.submodule_search_locations or ())] if spec else []
+    )
     if not places:
         return Check("packages", name, "bad", "not found; install gatebench again")
     if places != [home / name]:
         shown = ", ".join(map(str, places))
-        return Check("packages", name, "bad", f"comes from {shown}, but bench lies in {home}: another distribution took the name")
+        return Check(
+            "packages",
+            name,
+            "bad",
+            f"comes from {shown}, but bench lies in {home}: another distribution took the name",
+        )
     return Check("packages", name, "ok", str(places[0]))
 
 
@@ -116,7 +130,12 @@ def _dependencies() -> Iterator[Check]:
     try:
         wanted = [Requirement(line) for line in requires("gatebench") or ()]
     except PackageNotFoundError:
-        yield Check("dependencies", "gatebench", "bad", "is not installed (no metadata), so its plugins are not found; pip install -e .")
+        yield Check(
+            "dependencies",
+            "gatebench",
+            "bad",
+            "is not installed (no metadata), so its plugins are not found; pip install -e .",
+        )
         return
     for requirement in wanted:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -137,7 +156,7 @@ def dependency(name: str, bounds: str) -> Check:
 
 
 def _plugins() -> Iterator[Check]:
-    from bench import registry
+    from bench.plugins import registry
 
     for kind in registry.GROUPS:
         if kind == "weights":
@@ -145,7 +164,9 @@ def _plugins() -> Iterator[Check]:
         for provider in registry.providers(kind):
             problem = provider.error()
             detail = f"{provider.value} from {provider.distribution}"
-            yield Check("plugins", f"{kind} {provider.name}", "bad" if problem else "ok", problem or detail)
+            yield Check(
+                "plugins", f"{kind} {provider.name}", "bad" if problem else "ok", problem or detail
+            )
 
 
 def _weights() -> Iterator[Check]:
@@ -156,7 +177,9 @@ def _weights() -> Iterator[Check]:
         if manifest.problem:
             yield Check("weights", manifest.origin, "bad", manifest.problem)
             continue
-        yield Check("weights", manifest.origin, "ok", f"{len(manifest.entries)} in {manifest.folder}")
+        yield Check(
+            "weights", manifest.origin, "ok", f"{len(manifest.entries)} in {manifest.folder}"
+        )
         for name, entry in manifest.entries.items():
             try:
                 weights.read_bytes(entry)
@@ -164,17 +187,30 @@ def _weights() -> Iterator[Check]:
                 yield Check("weights", name, "bad", error.message)
     for name in weights.entries():
         if "/" in name:
-            yield Check("weights", name, "note", "the same name is taken by another manifest; write it with its prefix")
+            yield Check(
+                "weights",
+                name,
+                "note",
+                "the same name is taken by another manifest; write it with its prefix",
+            )
 
 
 def _folders() -> Iterator[Check]:
-    from bench.home import data_home, home, weights_home
+    from bench.files.home import data_home, home, weights_home
 
-    for name, folder in (("GATEBENCH_HOME", home()), ("data", data_home()), ("weights", weights_home())):
-        yield Check("folders", name, "ok", f"{folder}{'' if folder.is_dir() else ' (made when needed)'}")
+    for name, folder in (
+        ("GATEBENCH_HOME", home()),
+        ("data", data_home()),
+        ("weights", weights_home()),
+    ):
+        yield Check(
+            "folders", name, "ok", f"{folder}{'' if folder.is_dir() else ' (made when needed)'}"
+        )
     for name, folder in (("space here", Path.cwd()), ("space at home", home())):
         free = shutil.disk_usage(_existing(folder)).free
-        yield Check("folders", name, "note" if free < LITTLE_SPACE else "ok", f"{free / 1e9:.1f} GB free")
+        yield Check(
+            "folders", name, "note" if free < LITTLE_SPACE else "ok", f"{free / 1e9:.1f} GB free"
+        )
 
 
 def _existing(folder: Path) -> Path:

@@ -7,10 +7,28 @@ import click
 
 @click.command()
 @click.argument("run")
-@click.option("--images", default=16, show_default=True, type=click.IntRange(1), help="Images of the run, each executed on its own.")
-@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Rounds; in each, every target takes its turn.")
-@click.option("--data-root", type=click.Path(), help="Where the data set lies; for defences that learn from it.")
-@click.option("--device", default="cpu", show_default=True, help="Where to execute: cpu, cuda, mps.")
+@click.option(
+    "--images",
+    default=16,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Images of the run, each executed on its own.",
+)
+@click.option(
+    "--repeats",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Rounds; in each, every target takes its turn.",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(),
+    help="Where the data set lies; for defences that learn from it.",
+)
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where to execute: cpu, cuda, mps."
+)
 def latency(run: str, images: int, repeats: int, data_root: str | None, device: str) -> None:
     """Measure how long the targets of RUN take for one image, with and without their defences.
 
@@ -18,19 +36,24 @@ def latency(run: str, images: int, repeats: int, data_root: str | None, device: 
     with one thread; medians and ratios go to latency.json in the run's folder and, from there, into baselines. Compare them on
     one machine only, and trust ratios more than times.
     """
-    from bench.latency import measure
-    from bench.provenance import deterministic, resolve_devices
-    from bench.run import find_run
-    from bench.store import RunFolder
+    from bench.analysis.latency import measure
+    from bench.store.folder import RunFolder, find_run
+    from bench.store.provenance import deterministic, resolve_devices
 
     folder = find_run(run)
     deterministic(threads=1)
     chosen = str(resolve_devices(device)[0])
-    found = measure(RunFolder(folder), images=images, repeats=repeats, data_root=data_root, device=chosen)
-    click.echo(f"{found['machine']['device']}, {found['machine']['threads']} thread; median of {images} images, {repeats} rounds")
+    found = measure(
+        RunFolder(folder), images=images, repeats=repeats, data_root=data_root, device=chosen
+    )
+    click.echo(
+        f"{found['machine']['device']}, {found['machine']['threads']} thread; median of {images} images, {repeats} rounds"
+    )
     click.echo(f"{'clean':>10} {'attacked':>10} {'overhead':>9}  target")
     for entry in found["entries"]:
         name = f"{entry['target']} + {entry['defense']}" if entry["defense"] else entry["target"]
         ratio = "" if entry["ratio"] is None else f"x{entry['ratio']:.2f}"
-        click.echo(f"{entry['median_ms']:>7.2f} ms {entry['adversarial_ms']:>7.2f} ms {ratio:>9}  {name}")
+        click.echo(
+            f"{entry['median_ms']:>7.2f} ms {entry['adversarial_ms']:>7.2f} ms {ratio:>9}  {name}"
+        )
     click.echo(str(folder / "latency.json"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from bench.registry import Provider
+    from bench.plugins.registry import Provider
 
 KINDS = {
     "targets": "target",
@@ -55,8 +55,8 @@ def _rows(console: Any, rows: Sequence[Sequence[str]]) -> None:
 
 
 def _all(console: Any, kind: str) -> None:
-    from bench import registry
     from bench.errors import GatebenchError
+    from bench.plugins import registry
 
     rows = []
     for provider, name in zip(registry.providers(kind), registry.names(kind), strict=True):
@@ -89,11 +89,15 @@ _ATTACKS = {"threats": "linf, l2, psnr, patch, none", "needs": "margins", "acces
 
 
 def _teach(console: Any, kind: str, name: str) -> None:
-    from bench import registry
+    from bench.plugins import registry
 
     provider = registry.find(kind, name.partition(":")[0])
     facts = provider.facts()
-    console.print(f"{provider.name} ({kind}, from {provider.distribution}, {provider.value})\n", style="bold", markup=False)
+    console.print(
+        f"{provider.name} ({kind}, from {provider.distribution}, {provider.value})\n",
+        style="bold",
+        markup=False,
+    )
     console.print(facts.doc, markup=False, soft_wrap=True)
     known = {**(_ATTACKS if kind == "attack" else {}), **facts.constants}
     for title, key in _FACTS:
@@ -117,15 +121,18 @@ def _teach(console: Any, kind: str, name: str) -> None:
 
 def _trained(console: Any, provider: Provider) -> None:
     """The weights that are there for a network, and the recipes that make more."""
-    from bench import registry, weights
+    from bench import weights
     from bench.cli.weights import percent
+    from bench.plugins import registry
 
     there = [entry for entry in weights.entries().values() if entry.target == provider.name]
     if there:
         console.print("\nTrained weights", style="bold")
         for entry in there:
             saved = f", saves {percent(entry.clean_saving)}" if entry.clean_saving else ""
-            console.print(f"  {entry.name}: accuracy {percent(entry.accuracy)}{saved}", markup=False)
+            console.print(
+                f"  {entry.name}: accuracy {percent(entry.accuracy)}{saved}", markup=False
+            )
     recipes = sorted({entry.recipe for entry in there if entry.recipe in registry.names("recipe")})
     if provider.name in registry.names("recipe"):
         recipes = [provider.name]
@@ -145,11 +152,14 @@ def _best_known(provider: Provider) -> str:
     """Weights for an example: some that are there, or a seeded initialisation."""
     from bench import weights
 
-    return next((entry.name for entry in weights.entries().values() if entry.target == provider.name), "random:0")
+    return next(
+        (entry.name for entry in weights.entries().values() if entry.target == provider.name),
+        "random:0",
+    )
 
 
 def _suites(console: Any, name: str | None) -> None:
-    from bench import suites
+    from bench.plans import suites
 
     if name is None:
         _rows(console, [(suite, suites.summary(path)) for suite, path in suites.found().items()])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from bench.plan import Plan
+    from bench.plans.plan import Plan
 
 Command = Callable[..., Any]
 
@@ -24,9 +24,20 @@ def plan_options(command: Command) -> Command:
             metavar="KEY=VALUE",
             help='Override, for example protocol.threat={norm="linf",eps="8/255"}.',
         ),
-        click.option("--device", metavar="DEVICE", help='"auto", "cpu", "cuda", "cuda:1", "mps"; same as --set run.device=….'),
-        click.option("--images", type=click.IntRange(min=1), help="Same as --set protocol.images=N."),
-        click.option("--only", multiple=True, metavar="TEXT", help="Only cells with TEXT in their label; may be repeated."),
+        click.option(
+            "--device",
+            metavar="DEVICE",
+            help='"auto", "cpu", "cuda", "cuda:1", "mps"; same as --set run.device=….',
+        ),
+        click.option(
+            "--images", type=click.IntRange(min=1), help="Same as --set protocol.images=N."
+        ),
+        click.option(
+            "--only",
+            multiple=True,
+            metavar="TEXT",
+            help="Only cells with TEXT in their label; may be repeated.",
+        ),
         click.argument("plan_source", metavar="[PLAN]", default="bench.toml"),
     ):
         command = add(command)
@@ -36,10 +47,24 @@ def plan_options(command: Command) -> Command:
 def run_options(command: Command) -> Command:
     """The options of whatever runs a plan: PLAN's own, where the run lies, and how to go on."""
     for add in (
-        click.option("--in-process", is_flag=True, help="No workers: everything in this process, for debuggers; deadlines do not hold."),
-        click.option("--keep", is_flag=True, help="Go on although finished shards were made in another environment."),
-        click.option("--fresh", is_flag=True, help="Throw away what is there and compute everything again."),
-        click.option("--data-root", type=click.Path(path_type=Path), help="Where the data set lies; enters no key and no result."),
+        click.option(
+            "--in-process",
+            is_flag=True,
+            help="No workers: everything in this process, for debuggers; deadlines do not hold.",
+        ),
+        click.option(
+            "--keep",
+            is_flag=True,
+            help="Go on although finished shards were made in another environment.",
+        ),
+        click.option(
+            "--fresh", is_flag=True, help="Throw away what is there and compute everything again."
+        ),
+        click.option(
+            "--data-root",
+            type=click.Path(path_type=Path),
+            help="Where the data set lies; enters no key and no result.",
+        ),
         click.option(
             "--out",
             type=click.Path(path_type=Path, file_okay=False),
@@ -47,16 +72,26 @@ def run_options(command: Command) -> Command:
             show_default=True,
             help="Folder of all runs.",
         ),
-        click.option("--name", metavar="NAME", help="Of the run; default: the protocol's plus six digits of the plan's hash."),
+        click.option(
+            "--name",
+            metavar="NAME",
+            help="Of the run; default: the protocol's plus six digits of the plan's hash.",
+        ),
         plan_options,
     ):
         command = add(command)
     return command
 
 
-def read_plan(plan_source: str, only: Sequence[str], images: int | None, device: str | None, overrides: Sequence[str]) -> Plan:
+def read_plan(
+    plan_source: str,
+    only: Sequence[str],
+    images: int | None,
+    device: str | None,
+    overrides: Sequence[str],
+) -> Plan:
     """The plan that the arguments of `plan_options` name."""
-    from bench.config import load_plan
+    from bench.plans.resolve import load_plan
 
     extra = [f"protocol.images={images}"] if images is not None else []
     extra += [f'run.device="{device}"'] if device is not None else []
@@ -77,7 +112,7 @@ def command_line(plan_source: str, images: int | None, overrides: Sequence[str])
 
 def emit(place: str | None, content: str | bytes) -> None:
     """Write a document to a file, whole or not at all, in a folder that is made where it is not there; "-" is the terminal."""
-    from bench.atomic import write_atomic
+    from bench.files.atomic import write_atomic
 
     if place is None:
         return
@@ -93,4 +128,6 @@ def as_json(document: Any) -> str:
     """A document as the files of a run are written."""
     import json
 
-    return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return (
+        json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )

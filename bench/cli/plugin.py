@@ -15,9 +15,19 @@ def plugin() -> None:
 
 @plugin.command()
 @click.argument("plugin_name", metavar="PLUGIN")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A parameter of the plugin, in TOML's notation.")
 @click.option(
-    "--weights", "weights_name", default=None, metavar="NAME", help='For a target: weights to load, or "random:SEED" (default random:0).'
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A parameter of the plugin, in TOML's notation.",
+)
+@click.option(
+    "--weights",
+    "weights_name",
+    default=None,
+    metavar="NAME",
+    help='For a target: weights to load, or "random:SEED" (default random:0).',
 )
 @click.option(
     "--target",
@@ -26,8 +36,20 @@ def plugin() -> None:
     metavar="NAME",
     help="For an attack or a defence: the target to try it on (default: the toy target).",
 )
-@click.option("--deadline", type=click.IntRange(min=1), default=300, show_default=True, help="Seconds that all tests may take.")
-def test(plugin_name: str, overrides: Sequence[str], weights_name: str | None, target_name: str | None, deadline: int) -> None:
+@click.option(
+    "--deadline",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    help="Seconds that all tests may take.",
+)
+def test(
+    plugin_name: str,
+    overrides: Sequence[str],
+    weights_name: str | None,
+    target_name: str | None,
+    deadline: int,
+) -> None:
     """Run the contract tests on PLUGIN: "MODULE:CLASS", or the name of an installed target, attack or defence.
 
     The tests run in a process of their own, so a plugin that crashes, exits or hangs is told from one that passes.
@@ -38,7 +60,9 @@ def test(plugin_name: str, overrides: Sequence[str], weights_name: str | None, t
     """
     import tomllib
 
-    from bench.api import Attack, Defense, Target
+    from bench.contracts.attack import Attack
+    from bench.contracts.defense import Defense
+    from bench.contracts.target import Target
     from bench.errors import ContractBroken, PlanError
 
     made = _find(plugin_name)
@@ -58,11 +82,16 @@ def test(plugin_name: str, overrides: Sequence[str], weights_name: str | None, t
     elif isinstance(made, type) and issubclass(made, Defense):
         findings = _guarded(deadline, _defense, plugin_name, params, target_name)
     else:
-        raise ContractBroken(f"{plugin_name} is {made!r}, neither a bench.api.Target nor a bench.api.Attack or Defense")
+        raise ContractBroken(
+            f"{plugin_name} is {made!r}, neither a bench.api.Target nor a bench.api.Attack or Defense"
+        )
     failed = 0
     for finding in findings:
         failed += bool(finding.problem)
-        click.secho(f"{'FAIL' if finding.problem else 'ok  '}  {finding.promise}", fg="red" if finding.problem else "green")
+        click.secho(
+            f"{'FAIL' if finding.problem else 'ok  '}  {finding.promise}",
+            fg="red" if finding.problem else "green",
+        )
         if finding.problem:
             click.echo(f"      {finding.problem}")
     click.echo(f"{len(findings) - failed} promises kept, {failed} broken")
@@ -88,7 +117,9 @@ def _guarded(deadline: int, check: Callable[..., Any], *arguments: Any) -> list[
     there.close()
     try:
         if not here.poll(deadline):
-            raise ContractBroken(f"{arguments[0]} was not done after {deadline} s; it hangs, or needs a longer --deadline")
+            raise ContractBroken(
+                f"{arguments[0]} was not done after {deadline} s; it hangs, or needs a longer --deadline"
+            )
         answer = here.recv()
     except EOFError:
         process.join(10)
@@ -113,8 +144,8 @@ def _answer(connection: Any, check: Callable[..., Any], arguments: Sequence[Any]
 
 
 def _find(name: str) -> Any:
-    from bench import registry
     from bench.errors import PluginError, UnknownName
+    from bench.plugins import registry
 
     if ":" in name:
         import importlib
@@ -125,12 +156,16 @@ def _find(name: str) -> Any:
         try:
             return getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:
-            raise PluginError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+            raise PluginError(
+                f"{name} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
     kinds = ("target", "attack", "defense")
     for kind in kinds:
         if name in registry.names(kind):
             return registry.load(kind, name)
-    raise UnknownName("target, attack or defense", name, [name for kind in kinds for name in registry.names(kind)])
+    raise UnknownName(
+        "target, attack or defense", name, [name for kind in kinds for name in registry.names(kind)]
+    )
 
 
 def _make(made: type, params: dict[str, Any]) -> Any:
@@ -139,7 +174,9 @@ def _make(made: type, params: dict[str, Any]) -> Any:
     try:
         return made(**params)
     except Exception as error:
-        raise PluginError(f"{made.__name__} cannot be made with {params}: {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"{made.__name__} cannot be made with {params}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _target(plugin_name: str, params: dict[str, Any], weights_name: str | None) -> Any:

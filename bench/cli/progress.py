@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from bench.executors import Event, Task
-    from bench.run import Laid
+    from bench.contracts.executor import Event, Task
+    from bench.runs.layout import Laid
 
 
 class Tally:
@@ -39,10 +39,14 @@ class Tally:
             self.done += event.task.images
             self.left[event.task.key] -= event.task.images
             before = self.sums.get(event.task.key, (0, 0, 0))
-            self.sums[event.task.key] = tuple(a + b for a, b in zip(before, event.sums, strict=True))  # type: ignore[assignment]
+            self.sums[event.task.key] = tuple(
+                a + b for a, b in zip(before, event.sums, strict=True)
+            )  # type: ignore[assignment]
         else:
             self.total -= self.left.pop(event.task.key, 0)
-            self.running = {other: share for other, share in self.running.items() if other[0] != event.task.key}
+            self.running = {
+                other: share for other, share in self.running.items() if other[0] != event.task.key
+            }
 
     @property
     def position(self) -> float:
@@ -51,7 +55,9 @@ class Tally:
     def recovery(self, key: str) -> float | None:
         """(adversarial - clean) / (ceiling - clean) over the images computed since the start; None if undefined."""
         clean, adversarial, ceiling = self.sums.get(key, (0, 0, 0))
-        return (adversarial - clean) / (ceiling - clean) if ceiling - clean > 0.01 * ceiling else None
+        return (
+            (adversarial - clean) / (ceiling - clean) if ceiling - clean > 0.01 * ceiling else None
+        )
 
     def remaining(self) -> float | None:
         """Seconds left, once a twentieth is done."""
@@ -76,7 +82,11 @@ class Lines:
     def prepared(self, tasks: Sequence[Task], there: int) -> None:
         self.tally.prepare(tasks, there)
         cells = len({task.key for task in tasks})
-        print(f"{self.tally.total} images in {cells} cells to do, {there} there already", file=self.stream, flush=True)
+        print(
+            f"{self.tally.total} images in {cells} cells to do, {there} there already",
+            file=self.stream,
+            flush=True,
+        )
 
     def listen(self, event: Event) -> None:
         self.tally.hear(event)
@@ -87,7 +97,11 @@ class Lines:
                 flush=True,
             )
         elif event.what == "problem":
-            print(f"{_counts(self.tally)} {event.task.label}: {event.status}, {event.reason}", file=self.stream, flush=True)
+            print(
+                f"{_counts(self.tally)} {event.task.label}: {event.status}, {event.reason}",
+                file=self.stream,
+                flush=True,
+            )
 
 
 class Live:
@@ -121,7 +135,10 @@ class Live:
         self.tally.prepare(tasks, there)
         counts = f"0/{self.tally.total} images" + (f", {there} there already" if there else "")
         self.overall = self.progress.add_task(
-            "all cells", total=max(self.tally.total, 1), counts=counts, note="starting workers" if tasks else ""
+            "all cells",
+            total=max(self.tally.total, 1),
+            counts=counts,
+            note="starting workers" if tasks else "",
         )
 
     def listen(self, event: Event) -> None:
@@ -130,21 +147,35 @@ class Live:
         self.tally.hear(event)
         place = (event.task.key, event.task.first)
         if event.what == "started":
-            self.bars[place] = self.progress.add_task(_short(event.task.label), total=1.0, counts=f"{event.task.images} images", note="")
+            self.bars[place] = self.progress.add_task(
+                _short(event.task.label), total=1.0, counts=f"{event.task.images} images", note=""
+            )
         elif event.what == "progress":
             self.progress.update(self.bars[place], completed=event.share)
         else:
-            for other in [place] if event.what == "done" else [other for other in self.bars if other[0] == event.task.key]:
+            for other in (
+                [place]
+                if event.what == "done"
+                else [other for other in self.bars if other[0] == event.task.key]
+            ):
                 if other in self.bars:
                     self.progress.remove_task(self.bars.pop(other))
             if event.what == "problem":
                 style = "yellow" if event.status == "skipped" else "red"
-                self.console.print(Text(f"  {event.status:8s} {event.task.label}: {event.reason}", style=style))
+                self.console.print(
+                    Text(f"  {event.status:8s} {event.task.label}: {event.reason}", style=style)
+                )
             elif not self.tally.left.get(event.task.key):
-                self.console.print(Text(f"  done     {event.task.label}{_recovery(self.tally, event.task.key)}"))
+                self.console.print(
+                    Text(f"  done     {event.task.label}{_recovery(self.tally, event.task.key)}")
+                )
         counts = f"{self.tally.done}/{self.tally.total} images"
         self.progress.update(
-            self.overall, completed=self.tally.position, total=max(self.tally.total, 1), counts=counts, note=_left(self.tally).lstrip(", ")
+            self.overall,
+            completed=self.tally.position,
+            total=max(self.tally.total, 1),
+            counts=counts,
+            note=_left(self.tally).lstrip(", "),
         )
 
 
@@ -153,7 +184,11 @@ def make_display(laid: Laid, *, aside: bool = False) -> Lines | Live:
     from rich.console import Console
 
     console, stream = Console(stderr=aside), sys.stderr if aside else sys.stdout
-    return Live(laid, console) if stream.isatty() and console.is_terminal and not console.is_dumb_terminal else Lines(laid, stream)
+    return (
+        Live(laid, console)
+        if stream.isatty() and console.is_terminal and not console.is_dumb_terminal
+        else Lines(laid, stream)
+    )
 
 
 def _counts(tally: Tally) -> str:
@@ -167,7 +202,9 @@ def _recovery(tally: Tally, key: str) -> str:
 
 def _left(tally: Tally) -> str:
     seconds = tally.remaining()
-    return "" if seconds is None or tally.position >= tally.total else f", about {seconds:.0f} s left"
+    return (
+        "" if seconds is None or tally.position >= tally.total else f", about {seconds:.0f} s left"
+    )
 
 
 def _short(label: str) -> str:

@@ -8,45 +8,64 @@ from typing import Any
 
 import click
 
-_OTHERS = {"changes": "'gatebench compare RUN RUN' uses it", "verdicts": "'gatebench check' uses it"}
+_OTHERS = {
+    "changes": "'gatebench compare RUN RUN' uses it",
+    "verdicts": "'gatebench check' uses it",
+}
 """Reports of something else than boards."""
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write. Default: RUN/report, or ./report for several runs."
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write. Default: RUN/report, or ./report for several runs.",
 )
 @click.option("--use", "name", default="leaderboard", show_default=True, help="The report to make.")
-@click.option("--browse", type=click.IntRange(0), help="Images to browse on a cell's page, at most.")
-@click.option("--no-members", is_flag=True, help="Publication: leave out the cells that an ensemble is made of.")
-def report(runs: tuple[str, ...], out: Path | None, name: str, browse: int | None, no_members: bool) -> None:
+@click.option(
+    "--browse", type=click.IntRange(0), help="Images to browse on a cell's page, at most."
+)
+@click.option(
+    "--no-members",
+    is_flag=True,
+    help="Publication: leave out the cells that an ensemble is made of.",
+)
+def report(
+    runs: tuple[str, ...], out: Path | None, name: str, browse: int | None, no_members: bool
+) -> None:
     """Write the results of RUN... as pages that work from disk.
 
     RUN is a run's folder or its name under ./runs. Several runs, or a run of several protocols, make an index over their boards.
     An older report at the same place is replaced as a whole; anything else there is left alone.
     """
-    from bench.run import find_run
+    from bench.store.folder import find_run
 
     folders = [find_run(run) for run in runs]
     place = out or (folders[0] / "report" if len(folders) == 1 else Path("report"))
-    options = ({} if browse is None else {"browse": browse}) | ({"members": False} if no_members else {})
+    options = ({} if browse is None else {"browse": browse}) | (
+        {"members": False} if no_members else {}
+    )
     index = write_report(folders, place, name=name, options=options)
     click.echo(str(index))
 
 
-def write_report(folders: list[Path], out: Path, *, name: str = "leaderboard", options: Mapping[str, Any] = {}) -> Path:
+def write_report(
+    folders: list[Path], out: Path, *, name: str = "leaderboard", options: Mapping[str, Any] = {}
+) -> Path:
     """Render every board of these runs into `out` and return the page to open.
 
     A report that can (`render_all(boards, out)`) makes one site of all; any other gets a folder for each board.
     """
-    from bench import registry
-    from bench.board import load_boards
     from bench.errors import PlanError, RunFolderError
+    from bench.plugins import registry
+    from bench.results.board import load_boards
 
     boards = [board for folder in folders for board in load_boards(folder)]
     if not boards:
-        raise RunFolderError(f"no board in {', '.join(map(str, folders))}", hint="'gatebench run' fills a run")
+        raise RunFolderError(
+            f"no board in {', '.join(map(str, folders))}", hint="'gatebench run' fills a run"
+        )
     make: Any = registry.load("report", name)
     try:
         chosen = make(**options)

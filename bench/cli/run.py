@@ -12,7 +12,8 @@ import click
 from bench.cli.options import command_line, read_plan, run_options
 
 if TYPE_CHECKING:
-    from bench.run import Laid, Outcome
+    from bench.runs.layout import Laid
+    from bench.runs.run import Outcome
 
 
 @click.command()
@@ -56,14 +57,26 @@ def carried_out(
     """
     from bench.cli.progress import make_display
     from bench.errors import PlanError
-    from bench.run import Run, lay_out
+    from bench.runs.layout import lay_out
+    from bench.runs.run import Run
 
     if fresh and keep:
         raise PlanError("--fresh and --keep exclude each other")
     plan = read_plan(plan_source, only, images, device, overrides)
-    command = " ".join([command_line(plan_source, images, overrides), *(f"--only {part!r}" for part in only)])
+    command = " ".join(
+        [command_line(plan_source, images, overrides), *(f"--only {part!r}" for part in only)]
+    )
     root = str(data_root) if data_root else None
-    laid = lay_out(plan, out, None if name is None else _checked(name), command, root, fresh=fresh, renew=renew, accept=accept)
+    laid = lay_out(
+        plan,
+        out,
+        None if name is None else _checked(name),
+        command,
+        root,
+        fresh=fresh,
+        renew=renew,
+        accept=accept,
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     work = Run(laid, data_root=root, fresh=fresh, keep=keep, renew=renew, in_process=in_process)
     display = make_display(laid, aside=aside)
@@ -71,27 +84,40 @@ def carried_out(
         with display:
             return laid, work(display.prepared, display.listen)
     except KeyboardInterrupt:
-        click.echo(f"\nstopped; everything finished is kept in {laid.folder.path}. The same command goes on from there.", err=True)
+        click.echo(
+            f"\nstopped; everything finished is kept in {laid.folder.path}. The same command goes on from there.",
+            err=True,
+        )
         return None
 
 
 def _checked(name: str) -> str:
     from bench.errors import PlanError
 
-    if not name or name.startswith(".") or any(c in name for c in '/\\:*?"<>|') or any(ord(c) < 32 for c in name) or len(name) > 120:
-        raise PlanError(f"--name {name!r}: a run is named in letters, digits, '.', '_' and '-', not starting with a dot")
+    if (
+        not name
+        or name.startswith(".")
+        or any(c in name for c in '/\\:*?"<>|')
+        or any(ord(c) < 32 for c in name)
+        or len(name) > 120
+    ):
+        raise PlanError(
+            f"--name {name!r}: a run is named in letters, digits, '.', '_' and '-', not starting with a dot"
+        )
     return name
 
 
 def _finish(laid: Laid, outcome: Outcome, *, pages: bool) -> None:
     """The board's files, the table, what went wrong, and where the page is."""
-    from bench import registry
-    from bench.board import load_boards
+    from bench.plugins import registry
+    from bench.results.board import load_boards
 
     boards = load_boards(outcome.folder)
     sheets, terminal = registry.load("report", "sheets")(), registry.load("report", "terminal")()
     for number, board in enumerate(boards, 1):
-        sheets.render(board, outcome.folder if len(boards) == 1 else outcome.folder / f"board-{number:02d}")
+        sheets.render(
+            board, outcome.folder if len(boards) == 1 else outcome.folder / f"board-{number:02d}"
+        )
     page = None
     if pages:
         from bench.cli.report import write_report
@@ -111,7 +137,10 @@ def problems_of(laid: Laid, outcome: Outcome) -> list[str]:
         if status not in ("ok", "skipped"):
             reason = (status, (laid.folder.cell(key).sealed() or {}).get("reason", ""))
             reasons[reason] = reasons.get(reason, 0) + 1
-    return [f"{status}, {count} of {len(outcome.statuses)} cells: {reason}" for (status, reason), count in reasons.items()]
+    return [
+        f"{status}, {count} of {len(outcome.statuses)} cells: {reason}"
+        for (status, reason), count in reasons.items()
+    ]
 
 
 def report_problems(laid: Laid, outcome: Outcome) -> None:
@@ -120,4 +149,7 @@ def report_problems(laid: Laid, outcome: Outcome) -> None:
     for line in lines:
         click.echo(line, err=True)
     if lines:
-        click.echo(f"details are in {outcome.folder / 'log.txt'}; the same command tries these cells again", err=True)
+        click.echo(
+            f"details are in {outcome.folder / 'log.txt'}; the same command tries these cells again",
+            err=True,
+        )

@@ -10,29 +10,65 @@ import click
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.data import Dataset
-    from bench.training import Epoch, Recipe, Training, Watch
-    from bench.weights import Entry
+    from bench.contracts.dataset import Dataset
+    from bench.contracts.recipe import Recipe
+    from bench.training.settings import Epoch, Training, Watch
+    from bench.weights.manifest import Entry
 
 
 @click.command()
 @click.argument("recipe")
-@click.option("--stage", metavar="NAME", help="Which link of the recipe's chain to train; without it, they are listed.")
 @click.option(
-    "--dataset", default="digits-m", show_default=True, metavar="NAME", help="Trained on NAME:train, measured on NAME:test (or :val)."
+    "--stage",
+    metavar="NAME",
+    help="Which link of the recipe's chain to train; without it, they are listed.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the initialisation, the order of images, crops and sampled gates.")
+@click.option(
+    "--dataset",
+    default="digits-m",
+    show_default=True,
+    metavar="NAME",
+    help="Trained on NAME:train, measured on NAME:test (or :val).",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    help="Of the initialisation, the order of images, crops and sampled gates.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set epochs=N.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the stage, such as depth=38; repeat for more.")
-@click.option("--from", "start", metavar="WEIGHTS", help="The weights to start from, instead of the stage's own predecessor's.")
-@click.option("--as", "name", metavar="NAME", help="The name of the new weights, instead of NETWORK-STAGE@DATASET.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the stage, such as depth=38; repeat for more.",
+)
+@click.option(
+    "--from",
+    "start",
+    metavar="WEIGHTS",
+    help="The weights to start from, instead of the stage's own predecessor's.",
+)
+@click.option(
+    "--as",
+    "name",
+    metavar="NAME",
+    help="The name of the new weights, instead of NETWORK-STAGE@DATASET.",
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for weights and manifest, instead of GATEBENCH_HOME/weights.",
 )
-@click.option("--data-root", type=click.Path(file_okay=False, path_type=Path), help="The folder that the data set lies in.")
-@click.option("--device", default="auto", show_default=True, metavar="NAME", help="cuda, cpu, mps, or auto.")
+@click.option(
+    "--data-root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder that the data set lies in.",
+)
+@click.option(
+    "--device", default="auto", show_default=True, metavar="NAME", help="cuda, cpu, mps, or auto."
+)
 @click.option(
     "--precision",
     type=click.Choice(["bf16", "fp32"]),
@@ -40,7 +76,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="bf16 trains under autocast; what is measured is always float32.",
 )
-@click.option("--fresh", is_flag=True, help="Start anew, even where a checkpoint or the finished weights are there.")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="Start anew, even where a checkpoint or the finished weights are there.",
+)
 def train(
     recipe: str,
     stage: str | None,
@@ -79,9 +119,9 @@ def train(
       use = "skipnet"
       weights = "skipnet-20-budget@digits-m"
     """
-    from bench import registry
     from bench.errors import PlanError, UnknownName
-    from bench.home import weights_home
+    from bench.files.home import weights_home
+    from bench.plugins import registry
 
     kind: Recipe = registry.load("recipe", recipe)
     if stage is None:
@@ -93,7 +133,21 @@ def train(
         raise PlanError("--epochs and --set epochs=… say the same thing; leave one out")
     if epochs is not None:
         settings = (*settings, f"epochs={epochs}")
-    _train(kind, recipe, stage, settings, dataset, seed, start, name, out or weights_home(), data_root, device, precision, fresh)
+    _train(
+        kind,
+        recipe,
+        stage,
+        settings,
+        dataset,
+        seed,
+        start,
+        name,
+        out or weights_home(),
+        data_root,
+        device,
+        precision,
+        fresh,
+    )
 
 
 def _train(
@@ -111,14 +165,16 @@ def _train(
     precision: Any,
     fresh: bool,
 ) -> None:
-    from bench import training, weights
-    from bench.data import open_dataset
+    from bench import weights
+    from bench.datasets.base import open_dataset
     from bench.errors import DataError
-    from bench.measuring import measure
+    from bench.training import loop
+    from bench.training.evaluate import measure
+    from bench.training.settings import Training
 
     stage_class = kind.stages[stage_name]
     stage = stage_class(**_settings(stage_class, settings))
-    where = training.pick_device(device)
+    where = loop.pick_device(device)
     data = open_dataset(f"{dataset}:train", data_root)
     splits = [split for split in ("test", "val") if split in type(data).splits]
     if not splits:
@@ -126,23 +182,31 @@ def _train(
     test = open_dataset(f"{dataset}:{splits[0]}", data_root)
     name = name or f"{stage.weights_name(stage_name)}@{data.name}"
     before, state = _start(stage, start, data.name, out, recipe)
-    plan = training.Training(recipe, stage_name, stage, data.name, seed, precision, before.sha256 if before else "")
+    plan = Training(
+        recipe, stage_name, stage, data.name, seed, precision, before.sha256 if before else ""
+    )
     checkpoint = out / "checkpoints" / f"{name}.pt"
     if fresh:
         checkpoint.unlink(missing_ok=True)
     elif _finished(name, plan, out):
-        click.echo(f"{name} is already trained with these settings, in {out}; --fresh trains it again")
+        click.echo(
+            f"{name} is already trained with these settings, in {out}; --fresh trains it again"
+        )
         return
-    click.echo(f"{recipe}/{stage_name} on {data} ({len(data)} images, {stage.epochs} epochs), seed {seed}, {where}, {precision} -> {name}")
+    click.echo(
+        f"{recipe}/{stage_name} on {data} ({len(data)} images, {stage.epochs} epochs), seed {seed}, {where}, {precision} -> {name}"
+    )
     try:
         with _display(stage.epochs) as watch:
-            trained = training.train(plan, data, checkpoint, start=state, device=where, watch=watch)
+            trained = loop.train(plan, data, checkpoint, start=state, device=where, watch=watch)
     except KeyboardInterrupt:
         click.echo("stopped; the same command goes on after the last whole epoch", err=True)
         raise
     measured = measure(trained.target, test)
     values = _table(plan, stage, measured, data, test, trained.seconds, before, out)
-    entry = weights.add_entry(out, name, trained.target.state_dict(), values, _record(trained.history, measured))
+    entry = weights.add_entry(
+        out, name, trained.target.state_dict(), values, _record(trained.history, measured)
+    )
     checkpoint.unlink(missing_ok=True)
     if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
         checkpoint.parent.rmdir()
@@ -158,8 +222,8 @@ def _settings(stage_class: type, settings: tuple[str, ...]) -> dict[str, Any]:
     import tomllib
 
     from bench.errors import PlanError
-    from bench.params import resolve_params
-    from bench.signature import read_class
+    from bench.plugins.declarations import read_class
+    from bench.plugins.parameters import resolve_params
 
     given: dict[str, Any] = {}
     for text in settings:
@@ -174,7 +238,9 @@ def _settings(stage_class: type, settings: tuple[str, ...]) -> dict[str, Any]:
     return resolve_params(facts.parameters, given, "--set")
 
 
-def _start(stage: Any, start: str | None, dataset: str, out: Path, recipe: str) -> tuple[Entry | None, dict[str, Tensor] | None]:
+def _start(
+    stage: Any, start: str | None, dataset: str, out: Path, recipe: str
+) -> tuple[Entry | None, dict[str, Tensor] | None]:
     """The weights that a stage starts from, if any.
 
     Raises:
@@ -214,7 +280,14 @@ def _finished(name: str, plan: Training, out: Path) -> bool:
 
 
 def _table(
-    plan: Training, stage: Any, measured: Any, data: Dataset, test: Dataset, seconds: float, before: Entry | None, out: Path
+    plan: Training,
+    stage: Any,
+    measured: Any,
+    data: Dataset,
+    test: Dataset,
+    seconds: float,
+    before: Entry | None,
+    out: Path,
 ) -> dict[str, Any]:
     """The manifest's table for freshly trained weights."""
     from bench import weights
@@ -222,9 +295,15 @@ def _table(
     twin_name = f"{stage.twin_name()}@{data.name}"
     known = {**weights.entries(), **weights.read_manifest(out)}
     twin = known.get(twin_name)
-    static = measured.accuracy if stage.weights_name(plan.stage_name) == stage.twin_name() else twin and twin.accuracy
+    static = (
+        measured.accuracy
+        if stage.weights_name(plan.stage_name) == stage.twin_name()
+        else twin and twin.accuracy
+    )
     if static is None:
-        click.echo(f"{twin_name} is not there, so the manifest says nothing of static_accuracy; train the static stage first")
+        click.echo(
+            f"{twin_name} is not there, so the manifest says nothing of static_accuracy; train the static stage first"
+        )
     return {
         "target": stage.target_name,
         "params": {**stage.target_params(), "num_classes": len(data.classes)},
@@ -252,12 +331,16 @@ def _record(history: Any, measured: Any) -> dict[str, Any]:
     """What goes beside the manifest, as `weights.read_record` returns it."""
     names = list(history[0]) if history else []
     curves = {name: [round(float(means[name]), 5) for means in history] for name in names}
-    return {"curves": curves, "rates": list(measured.rates), "owners": [list(owner) for owner in measured.owners]}
+    return {
+        "curves": curves,
+        "rates": list(measured.rates),
+        "owners": [list(owner) for owner in measured.owners],
+    }
 
 
 def _describe(recipe: str, kind: Recipe) -> str:
     """The stages of a recipe with their settings."""
-    from bench.signature import read_class
+    from bench.plugins.declarations import read_class
 
     lines = [f"recipe {recipe}: {(kind.__doc__ or '').strip().splitlines()[0]}", ""]  # type: ignore[attr-defined]
     for stage in kind.stages.values():
@@ -274,9 +357,13 @@ def _summary(entry: Entry) -> str:
     static = "" if entry.static_accuracy is None else f" (static twin {entry.static_accuracy:.1%})"
     lines = [f"{entry.name}: accuracy {entry.accuracy:.1%}{static}"]
     if entry.opening_rates:
-        lines.append(f"  MACs saved on clean images {entry.clean_saving:.1%}, spread over images {entry.spread:.1%} of the ceiling")
+        lines.append(
+            f"  MACs saved on clean images {entry.clean_saving:.1%}, spread over images {entry.spread:.1%} of the ceiling"
+        )
         rates = " ".join(f"{rate:.2f}" for rate in entry.opening_rates)
-        lines.append(f"  gates open {rates}; {entry.gates_varying} units between 5 % and 95 % of the time")
+        lines.append(
+            f"  gates open {rates}; {entry.gates_varying} units between 5 % and 95 % of the time"
+        )
     lines.append(f"  {entry.path}")
     return "\n".join(lines)
 
@@ -286,15 +373,29 @@ class _display:  # noqa: N801 — a context manager used like a function
 
     def __init__(self, epochs: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self.console = Console()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=self.console) if self.console.is_terminal else None
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeRemainingColumn(),
+        )
+        self.progress = (
+            Progress(*columns, console=self.console) if self.console.is_terminal else None
+        )
         self.task = self.progress.add_task("training", total=None) if self.progress else None
 
     def __enter__(self) -> Watch:
-        from bench.training import Watch
+        from bench.training.settings import Watch
 
         if self.progress:
             self.progress.start()

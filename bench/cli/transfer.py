@@ -9,26 +9,39 @@ import click
 
 @click.command()
 @click.argument("run")
-@click.option("--attack", metavar="LABEL", help="Whose images to take; default: on each target those of its strongest attack.")
-@click.option("--device", default="cpu", show_default=True, help="Where to evaluate: cpu, cuda, mps.")
-@click.option("--data-root", type=click.Path(), help="Where the data set lies; for defences that learn from it.")
+@click.option(
+    "--attack",
+    metavar="LABEL",
+    help="Whose images to take; default: on each target those of its strongest attack.",
+)
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where to evaluate: cpu, cuda, mps."
+)
+@click.option(
+    "--data-root",
+    type=click.Path(),
+    help="Where the data set lies; for defences that learn from it.",
+)
 @click.option("--no-report", is_flag=True, help="Leave the pages as they are.")
-def transfer(run: str, attack: str | None, device: str, data_root: str | None, no_report: bool) -> None:
+def transfer(
+    run: str, attack: str | None, device: str, data_root: str | None, no_report: bool
+) -> None:
     """Score the adversarial images of RUN on every other target of the same board.
 
     Reads the saved pictures of sealed cells and attacks nothing again. Writes transfer.parquet into the run's folder, one row an image
     and pair, and renders the pages anew with the matrix.
     """
+    from bench.analysis.transfer import transfer as score
     from bench.cli.report import write_report
-    from bench.provenance import deterministic, resolve_devices
-    from bench.run import find_run
-    from bench.store import RunFolder
-    from bench.transferring import transfer as score
+    from bench.store.folder import RunFolder, find_run
+    from bench.store.provenance import deterministic, resolve_devices
 
     folder = find_run(run)
     deterministic(threads=1)
     chosen = str(resolve_devices(device)[0])
-    path = score(RunFolder(Path(folder)), attack=attack, device=chosen, data_root=data_root, tell=click.echo)
+    path = score(
+        RunFolder(Path(folder)), attack=attack, device=chosen, data_root=data_root, tell=click.echo
+    )
     click.echo(str(path))
     if not no_report:
         click.echo(f"page: {write_report([folder], folder / 'report')}")

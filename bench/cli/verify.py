@@ -11,13 +11,36 @@ from bench.cli.options import as_json, emit
 
 @click.command()
 @click.argument("run")
-@click.option("--images", default=8, show_default=True, type=click.IntRange(1), help="Executed anew in each cell, chosen at random.")
+@click.option(
+    "--images",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Executed anew in each cell, chosen at random.",
+)
 @click.option("--all", "everything", is_flag=True, help="Execute every image of every cell anew.")
-@click.option("--seed", type=click.IntRange(0), help="Which images; drawn anew each time unless given, so that nobody can prepare for it.")
-@click.option("--only", multiple=True, metavar="TEXT", help="Execute only cells with TEXT in their label; everything is read all the same.")
-@click.option("--data-root", type=click.Path(), help="Where the data set lies; clean images are held against it.")
-@click.option("--device", default="cpu", show_default=True, help="Where to execute: cpu, cuda, mps.")
-@click.option("--json", "json_file", metavar="FILE", help='Write what was found as JSON; "-" is the terminal.')
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    help="Which images; drawn anew each time unless given, so that nobody can prepare for it.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="TEXT",
+    help="Execute only cells with TEXT in their label; everything is read all the same.",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(),
+    help="Where the data set lies; clean images are held against it.",
+)
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where to execute: cpu, cuda, mps."
+)
+@click.option(
+    "--json", "json_file", metavar="FILE", help='Write what was found as JSON; "-" is the terminal.'
+)
 def verify(
     run: str,
     images: int,
@@ -41,10 +64,9 @@ def verify(
     """
     import secrets
 
-    from bench.provenance import deterministic, resolve_devices
-    from bench.run import find_run
-    from bench.store import RunFolder
-    from bench.verifying import verify as examine
+    from bench.store.folder import RunFolder, find_run
+    from bench.store.provenance import deterministic, resolve_devices
+    from bench.verify.verify import verify as examine
 
     folder = find_run(run)
     deterministic(threads=1)
@@ -63,10 +85,11 @@ def verify(
     for problem in found.problems:
         click.echo(f"WRONG: {problem}", err=quiet)
     emit(json_file, as_json(found.document()))
-    looked = (
-        f"{found.cells} cells, {found.images} rows read, {found.executed} images executed anew, {found.counted} counted, seed {found.seed}"
+    looked = f"{found.cells} cells, {found.images} rows read, {found.executed} images executed anew, {found.counted} counted, seed {found.seed}"
+    click.echo(
+        f"verify: {looked}: {'everything holds' if found.holds else f'{len(found.problems)} things do not hold'}",
+        err=quiet,
     )
-    click.echo(f"verify: {looked}: {'everything holds' if found.holds else f'{len(found.problems)} things do not hold'}", err=quiet)
     return 0 if found.holds else 10
 
 
@@ -77,4 +100,6 @@ def _progress(quiet: bool):  # type: ignore[no-untyped-def]
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         return lambda line: None
-    return lambda line: console.print(line, end="\r", overflow="ellipsis", no_wrap=True, markup=False, highlight=False)
+    return lambda line: console.print(
+        line, end="\r", overflow="ellipsis", no_wrap=True, markup=False, highlight=False
+    )

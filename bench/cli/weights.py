@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from bench.weights import Entry
+    from bench.weights.manifest import Entry
 
 
 @click.group("weights")
@@ -41,13 +41,23 @@ def list_weights() -> None:
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("from", overflow="fold")
         for name, entry in found.items():
-            shares = [percent(value) for value in (entry.accuracy, entry.static_accuracy, entry.clean_saving, entry.spread)]
+            shares = [
+                percent(value)
+                for value in (
+                    entry.accuracy,
+                    entry.static_accuracy,
+                    entry.clean_saving,
+                    entry.spread,
+                )
+            ]
             size = f"{entry.bytes / 1e6:.1f}" if entry.bytes is not None else "-"
             table.add_row(*(Text(cell) for cell in (name, *shares, size, entry.origin)))
             table.add_row(Text(f"  {_story(entry)}", style="dim"))
         Console().print(table)
     else:
-        click.echo("no weights yet; 'gatebench train' makes some, 'gatebench weights import' brings some in")
+        click.echo(
+            "no weights yet; 'gatebench train' makes some, 'gatebench weights import' brings some in"
+        )
     for manifest in store.manifests():
         if manifest.problem:
             click.echo(f"left out, from {manifest.origin}: {manifest.problem}", err=True)
@@ -64,7 +74,15 @@ def verify(names: tuple[str, ...]) -> None:
     from bench.errors import WeightsError
 
     chosen = {name: store.find(name) for name in names} if names else store.entries()
-    problems = [] if names else [f"{manifest.origin}: {manifest.problem}" for manifest in store.manifests() if manifest.problem]
+    problems = (
+        []
+        if names
+        else [
+            f"{manifest.origin}: {manifest.problem}"
+            for manifest in store.manifests()
+            if manifest.problem
+        ]
+    )
     for name, entry in chosen.items():
         try:
             store.read_bytes(entry)
@@ -75,17 +93,29 @@ def verify(names: tuple[str, ...]) -> None:
         else:
             click.echo(f"ok   {name}")
     if problems:
-        raise WeightsError("\n".join(problems), hint="restore the files, or train or import these weights again")
+        raise WeightsError(
+            "\n".join(problems), hint="restore the files, or train or import these weights again"
+        )
 
 
 @weights.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--target", required=True, help="The network, as in a plan: NAME, or NAME:PRESET.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A parameter of the network; may be repeated.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A parameter of the network; may be repeated.",
+)
 @click.option("--as", "name", required=True, help="Name of the weights from now on.")
 @click.option("--dataset", default="", help="The data set they were trained on.")
-@click.option("--licence", default="unknown", show_default=True, help="SPDX identifier of their licence.")
-def import_weights(file: Path, target: str, settings: tuple[str, ...], name: str, dataset: str, licence: str) -> None:
+@click.option(
+    "--licence", default="unknown", show_default=True, help="SPDX identifier of their licence."
+)
+def import_weights(
+    file: Path, target: str, settings: tuple[str, ...], name: str, dataset: str, licence: str
+) -> None:
     """Bring in a checkpoint made elsewhere: torch (.pth, .pth.tar), safetensors, or TensorFlow variables by name (.npz).
 
     No code in it is run. It is translated by the network, checked name by name and shape by shape, and stored as
@@ -96,24 +126,34 @@ def import_weights(file: Path, target: str, settings: tuple[str, ...], name: str
       gatebench weights import resnet-110-rnn-sp-cifar10.pth.tar --target skipnet --set depth=110 --as skipnet-110-official
       gatebench weights import sact-cifar10.npz --target sact --set depth=32 --as sact-32-official
     """
-    from bench import registry
     from bench import weights as store
-    from bench.checkpoint import read_checkpoint
     from bench.errors import PlanError, WeightsError, did_you_mean
-    from bench.home import weights_home
-    from bench.params import resolve_params
+    from bench.files.home import weights_home
+    from bench.plugins import registry
+    from bench.plugins.parameters import resolve_params
+    from bench.weights.checkpoint import read_checkpoint
 
     if not store.NAME.fullmatch(name):
-        raise PlanError(f"--as {name}: small letters, digits and . _ @ + -, at most 96, a letter or digit first")
+        raise PlanError(
+            f"--as {name}: small letters, digits and . _ @ + -, at most 96, a letter or digit first"
+        )
     there = store.entries().get(name)
     if there is not None and (there.origin != "own" or _whole(there)):
-        raise PlanError(f"--as {name}: there are weights of that name already", hint="'gatebench weights list' shows them")
+        raise PlanError(
+            f"--as {name}: there are weights of that name already",
+            hint="'gatebench weights list' shows them",
+        )
     base, colon, preset = target.partition(":")
     provider = registry.find("target", base, where="--target")
     facts = provider.facts()
     if colon and preset not in facts.presets:
-        raise PlanError(f"--target {target}: {base} has no preset {preset!r}{did_you_mean(preset, facts.presets)}")
-    given = {**(facts.presets[preset] if colon else {}), **dict(_setting(text) for text in settings)}
+        raise PlanError(
+            f"--target {target}: {base} has no preset {preset!r}{did_you_mean(preset, facts.presets)}"
+        )
+    given = {
+        **(facts.presets[preset] if colon else {}),
+        **dict(_setting(text) for text in settings),
+    }
     parameters = resolve_params(facts.parameters, given, "--set")
     checkpoint = read_checkpoint(file)
     kind = provider.load()
@@ -124,20 +164,39 @@ def import_weights(file: Path, target: str, settings: tuple[str, ...], name: str
         store.load_into(network, state, f"the weights in {file}")
     except WeightsError as error:
         shown = ", ".join(f"{key} = {value}" for key, value in parameters.items())
-        raise WeightsError(error.message, hint=f"the network asked for has {shown}; --set changes that") from error
-    click.echo(f"read     {len(checkpoint.state)} tensors" + "".join(f", {key} {value}" for key, value in checkpoint.facts.items()))
+        raise WeightsError(
+            error.message, hint=f"the network asked for has {shown}; --set changes that"
+        ) from error
+    click.echo(
+        f"read     {len(checkpoint.state)} tensors"
+        + "".join(f", {key} {value}" for key, value in checkpoint.facts.items())
+    )
     for line in _mapping(checkpoint.state, state, bool(translate)):
         click.echo(f"mapped   {line}")
-    values: dict[str, Any] = {"target": base, "params": parameters, "dataset": dataset, "licence": licence, "recipe": "imported"}
-    entry = store.add_entry(weights_home(), name, network.state_dict(), {**values, "source_file": file.name})
-    click.echo(f"wrote    {entry.path} ({len(state)} tensors, {(entry.bytes or 0) / 1e6:.1f} MB, sha256 {entry.sha256[:12]}…)")
+    values: dict[str, Any] = {
+        "target": base,
+        "params": parameters,
+        "dataset": dataset,
+        "licence": licence,
+        "recipe": "imported",
+    }
+    entry = store.add_entry(
+        weights_home(), name, network.state_dict(), {**values, "source_file": file.name}
+    )
+    click.echo(
+        f"wrote    {entry.path} ({len(state)} tensors, {(entry.bytes or 0) / 1e6:.1f} MB, sha256 {entry.sha256[:12]}…)"
+    )
     click.echo(f'use it   [[target]]\n         use = "{base}"\n         weights = "{name}"')
 
 
 @weights.command("card")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "everything", is_flag=True, help="All weights that come with gatebench.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write a file each, and README.md as their index.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a file each, and README.md as their index.",
+)
 def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> None:
     """Print the model card of weights, or write it: network, training, curves, accuracy, savings, opening rates.
 
@@ -145,15 +204,21 @@ def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> N
     gatebench weights card skipnet-20-budget@digits-m
     gatebench weights card --all --out docs/cards
     """
-    from bench import cards
     from bench import weights as store
-    from bench.atomic import write_atomic
     from bench.errors import DiskError, PlanError
+    from bench.files.atomic import write_atomic
+    from bench.weights import cards
 
     if bool(names) == everything:
-        raise PlanError("name the weights, or say --all", hint="'gatebench weights list' shows what there is")
+        raise PlanError(
+            "name the weights, or say --all", hint="'gatebench weights list' shows what there is"
+        )
     known = store.entries().values()
-    chosen = [entry for entry in known if entry.origin == "gatebench"] if everything else [store.find(name) for name in names]
+    chosen = (
+        [entry for entry in known if entry.origin == "gatebench"]
+        if everything
+        else [store.find(name) for name in names]
+    )
     pages = {cards.file_name(entry): cards.card(entry) for entry in chosen}
     if out is None:
         click.echo("\n".join(pages.values()), nl=False)
@@ -196,7 +261,9 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _arguments(parameters: dict[str, Any]) -> dict[str, Any]:
     """Parameters as the class takes them: arrays come as tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()}
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()
+    }
 
 
 def _mapping(before: Any, after: Any, translated: bool) -> list[str]:
@@ -207,15 +274,27 @@ def _mapping(before: Any, after: Any, translated: bool) -> list[str]:
         dropped, added = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
         counters = [key for key in added if key.endswith("num_batches_tracked")]
         renamed = [key for key in added if key not in set(counters)]
-        groups = (("left out or renamed", dropped), ("new names", renamed), ("counters that old torch did not save, set to 0", counters))
-        lines += [f"{len(keys)} {what}: {', '.join(keys[:4])}{' …' if len(keys) > 4 else ''}" for what, keys in groups if keys]
+        groups = (
+            ("left out or renamed", dropped),
+            ("new names", renamed),
+            ("counters that old torch did not save, set to 0", counters),
+        )
+        lines += [
+            f"{len(keys)} {what}: {', '.join(keys[:4])}{' …' if len(keys) > 4 else ''}"
+            for what, keys in groups
+            if keys
+        ]
     return lines
 
 
 def _story(entry: Entry) -> str:
     """Network, data set and recipe in a line."""
     parameters = " ".join(f"{key}={value}" for key, value in entry.params.items())
-    parts = [f"{entry.target} {parameters}".strip(), entry.dataset and f"on {entry.dataset}", " ".join((entry.recipe, entry.stage)).strip()]
+    parts = [
+        f"{entry.target} {parameters}".strip(),
+        entry.dataset and f"on {entry.dataset}",
+        " ".join((entry.recipe, entry.stage)).strip(),
+    ]
     return ", ".join(part for part in parts if part)
 
 

@@ -10,12 +10,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bench.data import PixelDataset, require_folder
+from bench.contracts.dataset import PixelDataset
+from bench.datasets.base import require_folder
 from bench.datasets.pictures import Pictures, from_folders, from_parquet, parquet_files
 from bench.errors import DataError
-from bench.home import data_home
+from bench.files.home import data_home
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 CIFAR100_CLASSES = tuple(
     """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar cattle
@@ -61,14 +73,18 @@ class _Cifar(PixelDataset):
     def _find(self, data_root: Path | None) -> Pictures:
         root = data_root or data_home()
         if data_root is None and not root.is_dir():
-            raise DataError(f"{self.base_name}: it has not been downloaded", hint=self._how_to_get_it())
+            raise DataError(
+                f"{self.base_name}: it has not been downloaded", hint=self._how_to_get_it()
+            )
         require_folder(root, self.base_name)
         for folder in (root, root.parent):
             if (folder / self.batches).is_dir() and (folder == root or root.name == self.batches):
                 return self._from_torchvision(folder)
         files = parquet_files(root, self.split, ("", "data", "plain_text", self.base_name))
         if files:
-            return from_parquet(files, self.base_name, self.class_names, self.label_columns, side=32)
+            return from_parquet(
+                files, self.base_name, self.class_names, self.label_columns, side=32
+            )
         if (root / self.split).is_dir():
             return from_folders(root / self.split, self.base_name, self.class_names, side=32)
         raise DataError(
@@ -90,7 +106,11 @@ class _Cifar(PixelDataset):
                 f"{self.base_name}: {root / self.batches} is incomplete or was altered (its md5 sums are not the published ones)",
                 hint=self._how_to_get_it(),
             ) from error
-        return Pictures(np.asarray(raw.data, dtype=np.uint8), np.asarray(raw.targets, dtype=np.int64), jpeg=False)
+        return Pictures(
+            np.asarray(raw.data, dtype=np.uint8),
+            np.asarray(raw.targets, dtype=np.int64),
+            jpeg=False,
+        )
 
     @classmethod
     def _torchvision(cls) -> Any:

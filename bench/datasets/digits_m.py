@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.data import PixelDataset
+from bench.contracts.dataset import PixelDataset
 from bench.errors import DataError
 
 FILE = Path(__file__).with_name("digits_m.npz.xz")
@@ -57,8 +57,13 @@ def _arrays(file: Path, digest: str) -> dict[str, np.ndarray]:
     try:
         packed = file.read_bytes()
     except OSError as error:
-        raise DataError(f"digits-m: cannot read {file}: {error.strerror}", hint="install gatebench again") from error
+        raise DataError(
+            f"digits-m: cannot read {file}: {error.strerror}", hint="install gatebench again"
+        ) from error
     if hashlib.sha256(packed).hexdigest() != digest:
-        raise DataError(f"digits-m: {file} was altered or is not whole (its sha256 is not {digest[:12]}…)", hint="install gatebench again")
+        raise DataError(
+            f"digits-m: {file} was altered or is not whole (its sha256 is not {digest[:12]}…)",
+            hint="install gatebench again",
+        )
     with np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False) as arrays:
         return dict(arrays)

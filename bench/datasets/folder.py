@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bench.data import Array, Dataset, require_folder
+from bench.contracts.dataset import Array, Dataset
+from bench.datasets.base import require_folder
 from bench.errors import DataError, did_you_mean
 
 SIDE = 224
@@ -40,10 +41,17 @@ class ImageFolder(Dataset):
         self.name, self.split = self.shown, split
         self.image_shape = (3, SIDE, SIDE)
         if data_root is None:
-            raise DataError(f"{self.name}: there is no download for it", hint="--data-root names the folder that the data lies in")
+            raise DataError(
+                f"{self.name}: there is no download for it",
+                hint="--data-root names the folder that the data lies in",
+            )
         root = require_folder(data_root, self.name)
         self._root = root / split if (root / split).is_dir() else root
-        folders = sorted(path.name for path in self._root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folders = sorted(
+            path.name
+            for path in self._root.iterdir()
+            if path.is_dir() and not path.name.startswith(".")
+        )
         self.classes, indices = self._classes(folders)
         self._files, labels = self._scan(indices)
         self.label_array = np.array(labels, dtype=np.int64)
@@ -64,13 +72,17 @@ class ImageFolder(Dataset):
         found = make_dataset(str(self._root), indices, extensions=IMG_EXTENSIONS, allow_empty=True)
         if not found:
             raise empty
-        return [Path(path).relative_to(self._root).as_posix() for path, _ in found], [label for _, label in found]
+        return [Path(path).relative_to(self._root).as_posix() for path, _ in found], [
+            label for _, label in found
+        ]
 
     @cached_property
     def _transform(self) -> Any:
         from timm.data import create_transform
 
-        return create_transform((3, SIDE, SIDE), use_prefetcher=True, interpolation=INTERPOLATION, crop_pct=CROP)
+        return create_transform(
+            (3, SIDE, SIDE), use_prefetcher=True, interpolation=INTERPOLATION, crop_pct=CROP
+        )
 
     def pixels(self, indices: Sequence[int]) -> Array:
         return np.stack([self._decode(index) for index in indices])
@@ -83,7 +95,9 @@ class ImageFolder(Dataset):
                 return np.asarray(self._transform(picture.convert("RGB")))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = str(error).replace(str(self._root), "…")
-            raise DataError(f"{self.name}: {self._files[index]}: not a picture that can be read ({reason})") from error
+            raise DataError(
+                f"{self.name}: {self._files[index]}: not a picture that can be read ({reason})"
+            ) from error
 
 
 class ImageNet(ImageFolder):
@@ -102,7 +116,9 @@ class ImageNet(ImageFolder):
 
     splits: ClassVar[Sequence[str]] = ("train", "val")
     shown = "imagenet"
-    credits = ("O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015.",)
+    credits = (
+        "O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015.",
+    )
 
     def _classes(self, folders: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
         from timm.data import ImageNetInfo
@@ -111,9 +127,13 @@ class ImageNet(ImageFolder):
         wnids = info.label_names()
         for name in folders:
             if name not in wnids:
-                raise DataError(f"imagenet: {self._root / name} is no class of ImageNet{did_you_mean(name, wnids)}")
+                raise DataError(
+                    f"imagenet: {self._root / name} is no class of ImageNet{did_you_mean(name, wnids)}"
+                )
         place = {wnid: index for index, wnid in enumerate(wnids)}
-        return tuple(text.split(",")[0] for text in info.label_descriptions()), {name: place[name] for name in folders}
+        return tuple(text.split(",")[0] for text in info.label_descriptions()), {
+            name: place[name] for name in folders
+        }
 
 
 def _path_ids(files: Sequence[str]) -> tuple[str, ...]:
@@ -122,4 +142,6 @@ def _path_ids(files: Sequence[str]) -> tuple[str, ...]:
     counts: dict[str, int] = {}
     for name in bare:
         counts[name] = counts.get(name, 0) + 1
-    return tuple(name if counts[name] == 1 else file for name, file in zip(bare, files, strict=True))
+    return tuple(
+        name if counts[name] == 1 else file for name, file in zip(bare, files, strict=True)
+    )

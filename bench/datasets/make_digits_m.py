@@ -58,14 +58,23 @@ def draw() -> dict[str, np.ndarray[Any, Any]]:
         arrays[f"{split}_images"] = np.stack([image for image, _ in drawn])
         arrays[f"{split}_labels"] = classes[digits].astype(np.uint8)
         arrays[f"{split}_digits"] = digits.astype(np.uint16)
-        arrays[f"{split}_opacity"] = np.array([round(100 * opacity) for _, opacity in drawn], dtype=np.uint8)
+        arrays[f"{split}_opacity"] = np.array(
+            [round(100 * opacity) for _, opacity in drawn], dtype=np.uint8
+        )
     return arrays
 
 
-def _choose(classes: np.ndarray[Any, Any], count: int, random: np.random.Generator) -> np.ndarray[Any, Any]:
+def _choose(
+    classes: np.ndarray[Any, Any], count: int, random: np.random.Generator
+) -> np.ndarray[Any, Any]:
     """`count` rows, the same number of each class."""
     kinds = np.unique(classes)
-    return np.concatenate([random.permutation(np.flatnonzero(classes == kind))[: count // len(kinds)] for kind in kinds])
+    return np.concatenate(
+        [
+            random.permutation(np.flatnonzero(classes == kind))[: count // len(kinds)]
+            for kind in kinds
+        ]
+    )
 
 
 def _render(
@@ -73,7 +82,10 @@ def _render(
 ) -> tuple[np.ndarray[Any, Any], float]:
     """One digit on one patch: the (32, 32, 3) uint8 image and the opacity it was drawn with."""
     photo = photos[random.integers(len(photos))]
-    top, left = random.integers(photo.shape[0] - SIDE + 1), random.integers(photo.shape[1] - SIDE + 1)
+    top, left = (
+        random.integers(photo.shape[0] - SIDE + 1),
+        random.integers(photo.shape[1] - SIDE + 1),
+    )
     patch = photo[top : top + SIDE, left : left + SIDE]
     size = int(random.integers(SIZES[0], SIZES[1] + 1))
     y, x = random.integers(SIDE - size + 1, size=2)

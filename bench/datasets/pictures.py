@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import Array
+from bench.contracts.dataset import Array
 from bench.errors import DataError, did_you_mean
 
 IMAGE_COLUMNS = ("image", "img")
@@ -36,7 +36,13 @@ def parquet_files(root: Path, split: str, folders: Iterable[str]) -> list[Path]:
     return []
 
 
-def from_parquet(files: Sequence[Path], name: str, classes: Sequence[str], label_columns: Sequence[str], side: int) -> Pictures:
+def from_parquet(
+    files: Sequence[Path],
+    name: str,
+    classes: Sequence[str],
+    label_columns: Sequence[str],
+    side: int,
+) -> Pictures:
     """Decode parquet files with a column of {bytes, path} and one of integer labels.
 
     Args:
@@ -56,7 +62,10 @@ def from_parquet(files: Sequence[Path], name: str, classes: Sequence[str], label
             table = pq.read_table(file)
         except (pa.ArrowException, OSError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise DataError(f"{name}: {file} cannot be read as parquet: {reason}", hint="it may be cut short; fetch it again") from error
+            raise DataError(
+                f"{name}: {file} cannot be read as parquet: {reason}",
+                hint="it may be cut short; fetch it again",
+            ) from error
         image = _column(table.column_names, IMAGE_COLUMNS, file, name, "pictures")
         label = _column(table.column_names, label_columns, file, name, "labels")
         if not table.num_rows:
@@ -80,12 +89,16 @@ def from_folders(root: Path, name: str, classes: Sequence[str], side: int) -> Pi
     labels: list[int] = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if folder.name not in classes:
-            raise DataError(f"{name}: {folder} is no class of {name}{did_you_mean(folder.name, classes)}")
+            raise DataError(
+                f"{name}: {folder} is no class of {name}{did_you_mean(folder.name, classes)}"
+            )
         for file in sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS):
             decoder.add(file.read_bytes(), str(file))
             labels.append(classes.index(folder.name))
     if not labels:
-        raise DataError(f"{name}: no picture under {root}", hint=f"expected {root}/{classes[0]}/*.png and so on")
+        raise DataError(
+            f"{name}: no picture under {root}", hint=f"expected {root}/{classes[0]}/*.png and so on"
+        )
     return Pictures(np.stack(decoder.pixels), np.array(labels, dtype=np.int64), decoder.jpeg)
 
 
@@ -108,9 +121,13 @@ class _Decoder:
                 if size == (self.side, self.side):
                     self.pixels.append(np.asarray(picture.convert("RGB")))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{self.name}: {place}: not a picture that can be read ({error})") from error
+            raise DataError(
+                f"{self.name}: {place}: not a picture that can be read ({error})"
+            ) from error
         if size != (self.side, self.side):
-            raise DataError(f"{self.name}: {place}: {size[0]}x{size[1]} pixels, expected {self.side}x{self.side}")
+            raise DataError(
+                f"{self.name}: {place}: {size[0]}x{size[1]} pixels, expected {self.side}x{self.side}"
+            )
         self.jpeg = self.jpeg or form == "JPEG"
 
 
@@ -119,7 +136,9 @@ def _column(there: Sequence[str], wanted: Sequence[str], file: Path, name: str, 
         if column in there:
             return column
     expected = " or ".join(repr(column) for column in wanted)
-    raise DataError(f"{name}: {file} has no column of {what}: expected {expected}, found {', '.join(there) or 'none'}")
+    raise DataError(
+        f"{name}: {file} has no column of {what}: expected {expected}, found {', '.join(there) or 'none'}"
+    )
 
 
 def _labels(column: Any, count: int, file: Path, name: str) -> Array:
@@ -135,11 +154,15 @@ def _labels(column: Any, count: int, file: Path, name: str) -> Array:
     return np.array(values, dtype=np.int64)
 
 
-def _check_class_names(schema: Any, label: str, classes: Sequence[str], file: Path, name: str) -> None:
+def _check_class_names(
+    schema: Any, label: str, classes: Sequence[str], file: Path, name: str
+) -> None:
     """Where the file says what its labels mean, it must be what we mean by them."""
     said = _class_names(schema.metadata or {}, label)
     if said and tuple(said) != tuple(classes):
-        raise DataError(f"{name}: {file} numbers its classes differently: {', '.join(said[:10])}{', …' if len(said) > 10 else ''}")
+        raise DataError(
+            f"{name}: {file} numbers its classes differently: {', '.join(said[:10])}{', …' if len(said) > 10 else ''}"
+        )
 
 
 def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:

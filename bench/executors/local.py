@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from bench.contracts.executor import Event, Task
 from bench.errors import GatebenchError
-from bench.executors import Event, Task
 from bench.executors.worker import perform, serve
 
 START_LIMIT = 180.0
@@ -42,7 +42,9 @@ class Local:
         workers: how many, or "auto". threads: of each. deadline: seconds a shard may take. log: file for what workers print.
     """
 
-    def __init__(self, *, device: str, workers: int | str, threads: int, deadline: float, log: str) -> None:
+    def __init__(
+        self, *, device: str, workers: int | str, threads: int, deadline: float, log: str
+    ) -> None:
         self.device, self.threads, self.deadline, self.log = device, threads, deadline, log
         self._wanted = workers
         self._context = multiprocessing.get_context("spawn")
@@ -93,7 +95,10 @@ class Local:
                     if worker.task is not None and time.monotonic() - worker.since > self.deadline:
                         self._late(worker, tell, over)  # however busily it reports progress
                     elif worker.hello is None and time.monotonic() - worker.since > START_LIMIT:
-                        raise GatebenchError(f"a worker did not start within {START_LIMIT:.0f} seconds", hint=f"see {self.log}")
+                        raise GatebenchError(
+                            f"a worker did not start within {START_LIMIT:.0f} seconds",
+                            hint=f"see {self.log}",
+                        )
         finally:
             self.stop()
 
@@ -112,11 +117,15 @@ class Local:
         count = self._wanted
         if count == "auto":
             count = max(cores() // self.threads, 1) if on_cpu else len(self._devices)
-        return [self._devices[i % len(self._devices)] for i in range(max(min(int(count), tasks), 1))]
+        return [
+            self._devices[i % len(self._devices)] for i in range(max(min(int(count), tasks), 1))
+        ]
 
     def _spawn(self, device: str) -> _Worker:
         here, there = self._context.Pipe()
-        process = self._context.Process(target=serve, args=(there, device, self.threads, self.log), daemon=True)
+        process = self._context.Process(
+            target=serve, args=(there, device, self.threads, self.log), daemon=True
+        )
         with _deaf_to_ctrl_c():
             process.start()
         there.close()
@@ -126,11 +135,15 @@ class Local:
 
     def _greet(self, worker: _Worker) -> None:
         if not worker.connection.poll(START_LIMIT):
-            raise GatebenchError(f"a worker did not start within {START_LIMIT:.0f} seconds", hint=f"see {self.log}")
+            raise GatebenchError(
+                f"a worker did not start within {START_LIMIT:.0f} seconds", hint=f"see {self.log}"
+            )
         try:
             self._answer(worker, worker.connection.recv())
         except (EOFError, OSError) as error:
-            raise GatebenchError(f"a worker ended before it could start ({_death(worker)})", hint=f"see {self.log}") from error
+            raise GatebenchError(
+                f"a worker ended before it could start ({_death(worker)})", hint=f"see {self.log}"
+            ) from error
 
     def _answer(self, worker: _Worker, message: tuple[str, Any]) -> None:
         kind, content = message
@@ -141,7 +154,9 @@ class Local:
     def _give(self, worker: _Worker, task: Task, tell: Tell) -> None:
         worker.task, worker.since = task, time.monotonic()
         tell(Event("started", task))
-        with contextlib.suppress(OSError):  # it died; the next wait finds the closed connection and says how
+        with contextlib.suppress(
+            OSError
+        ):  # it died; the next wait finds the closed connection and says how
             worker.connection.send(task)
 
     def _hear(self, worker: _Worker, tell: Tell, over: set[str]) -> None:
@@ -164,11 +179,20 @@ class Local:
     def _dead(self, worker: _Worker, tell: Tell, over: set[str]) -> None:
         task = worker.task
         if task is None and worker.hello is None:
-            raise GatebenchError(f"a worker ended before it could start ({_death(worker)})", hint=f"see {self.log}")
+            raise GatebenchError(
+                f"a worker ended before it could start ({_death(worker)})", hint=f"see {self.log}"
+            )
         self._replace(worker)
         if task is not None:
             over.add(task.key)
-            tell(Event("problem", task, "failed", f"the worker process died ({_death(worker)}) while computing {task.label!r}"))
+            tell(
+                Event(
+                    "problem",
+                    task,
+                    "failed",
+                    f"the worker process died ({_death(worker)}) while computing {task.label!r}",
+                )
+            )
 
     def _late(self, worker: _Worker, tell: Tell, over: set[str]) -> None:
         task = worker.task
@@ -199,7 +223,7 @@ class InProcess:
         return None
 
     def open(self) -> dict[str, Any]:
-        from bench.provenance import deterministic, environment, resolve_devices
+        from bench.store.provenance import deterministic, environment, resolve_devices
 
         device = resolve_devices(self.device)[0]
         deterministic(self.threads)

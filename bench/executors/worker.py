@@ -15,11 +15,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from bench.contracts.executor import Event, Task
 from bench.errors import ContractBroken, DiskError, GatebenchError
-from bench.executors import Event, Task
-from bench.memory import keep_freed_memory
+from bench.executors.memory import keep_freed_memory
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by torch on import; deterministic matrix products on a GPU
+os.environ.setdefault(
+    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+)  # read by torch on import; deterministic matrix products on a GPU
 
 
 def serve(connection: Connection, device: str, threads: int, log: str) -> None:
@@ -28,13 +30,21 @@ def serve(connection: Connection, device: str, threads: int, log: str) -> None:
     _die_with_parent()
     _redirect(log)
     try:
-        import bench.cell  # noqa: F401 — imported before hello, so that a deadline is about the shard alone
-        from bench.provenance import deterministic, environment, resolve_devices
+        import bench.evaluation.shard  # noqa: F401 -- imported before hello: a deadline is about the shard alone
+        from bench.store.provenance import deterministic, environment, resolve_devices
 
         keep_freed_memory()
         devices = resolve_devices(device)
         deterministic(threads)
-        connection.send(("hello", {"devices": [str(found) for found in devices], "environment": environment(devices[0])}))
+        connection.send(
+            (
+                "hello",
+                {
+                    "devices": [str(found) for found in devices],
+                    "environment": environment(devices[0]),
+                },
+            )
+        )
     except GatebenchError as error:
         connection.send(("refused", error))
         return
@@ -46,7 +56,12 @@ def serve(connection: Connection, device: str, threads: int, log: str) -> None:
         if task is None:
             return
         deterministic(threads)  # whatever the plugins of the cell before have set
-        connection.send(("event", perform(task, str(devices[0]), lambda event: connection.send(("event", event)))))
+        connection.send(
+            (
+                "event",
+                perform(task, str(devices[0]), lambda event: connection.send(("event", event))),
+            )
+        )
 
 
 def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
@@ -64,9 +79,15 @@ def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
         if now - last_told > 0.2:
             last_told = now
             batch = int(task.document["protocol"]["batch"])
-            tell(Event("progress", task, share=min((done + share * min(batch, total - done)) / max(total, 1), 1.0)))
+            tell(
+                Event(
+                    "progress",
+                    task,
+                    share=min((done + share * min(batch, total - done)) / max(total, 1), 1.0),
+                )
+            )
 
-    from bench.cell import Unsupported
+    from bench.evaluation.prepare import Unsupported
 
     try:
         sums = _compute(task, device, progress)
@@ -86,13 +107,17 @@ def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
         if _out_of_memory(error):
             _forget()
             return Event("problem", task, "oom", _memory_advice(task), _trace())
-        return Event("problem", task, "failed", f"{_culprit(error, task)} raised {_said(error)}", _trace())
+        return Event(
+            "problem", task, "failed", f"{_culprit(error, task)} raised {_said(error)}", _trace()
+        )
     return Event("done", task, share=1.0, sums=sums, seconds=time.monotonic() - started)
 
 
-def _compute(task: Task, device: str, progress: Callable[[int, int, float], None]) -> tuple[int, int, int]:
-    from bench.cell import run_shard
-    from bench.store import CellFolder
+def _compute(
+    task: Task, device: str, progress: Callable[[int, int, float], None]
+) -> tuple[int, int, int]:
+    from bench.evaluation.shard import run_shard
+    from bench.store.folder import CellFolder
 
     cell = _opened(task.key, device, task.data_root, _Hashable(task.document))
     folder = CellFolder(Path(task.folder))
@@ -118,7 +143,7 @@ class _Hashable:
 def _opened(key: str, device: str, data_root: str | None, document: _Hashable) -> Any:
     import torch
 
-    from bench.cell import open_cell
+    from bench.evaluation.prepare import open_cell
 
     return open_cell(document.document, torch.device(device), data_root)
 
@@ -128,7 +153,11 @@ def _sums(path: Path, reference: int) -> tuple[int, int, int]:
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, columns=["clean_macs", "adversarial_macs"])
-    return int(pc.sum(table["clean_macs"]).as_py()), int(pc.sum(table["adversarial_macs"]).as_py()), reference * table.num_rows
+    return (
+        int(pc.sum(table["clean_macs"]).as_py()),
+        int(pc.sum(table["adversarial_macs"]).as_py()),
+        reference * table.num_rows,
+    )
 
 
 def _forget() -> None:
@@ -143,7 +172,9 @@ def _forget() -> None:
 def _out_of_memory(error: BaseException) -> bool:
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def _memory_advice(task: Task) -> str:
@@ -185,8 +216,12 @@ def _redirect(log: str) -> None:
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False, encoding="utf-8", errors="backslashreplace")
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, encoding="utf-8", errors="backslashreplace")
+    sys.stdout = os.fdopen(
+        1, "w", buffering=1, closefd=False, encoding="utf-8", errors="backslashreplace"
+    )
+    sys.stderr = os.fdopen(
+        2, "w", buffering=1, closefd=False, encoding="utf-8", errors="backslashreplace"
+    )
 
 
 def _die_with_parent() -> None:

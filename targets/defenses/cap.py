@@ -40,14 +40,20 @@ class CapGovernor:
         allowed = wanted
         over = (self._cost(group, wanted) > self.limit).nonzero().squeeze(1)
         if len(over):
-            allowed = wanted.index_copy(0, over, self._fitting(group, margins[over], wanted[over], over))
+            allowed = wanted.index_copy(
+                0, over, self._fitting(group, margins[over], wanted[over], over)
+            )
         self.granted[:, group] = allowed
         return allowed
 
     def _fitting(self, group: slice, margins: Tensor, wanted: Tensor, rows: Tensor) -> Tensor:
         """(R, k) bool: as many of the wanted units as fit, largest margins first; found by bisection, since cost only grows."""
-        order = margins.masked_fill(~wanted, -torch.inf).argsort(dim=1, descending=True, stable=True)
-        place = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+        order = margins.masked_fill(~wanted, -torch.inf).argsort(
+            dim=1, descending=True, stable=True
+        )
+        place = torch.empty_like(order).scatter_(
+            1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+        )
         fits, beyond = torch.zeros_like(rows), wanted.sum(1)
         while bool((beyond - fits > 1).any()):
             middle = (fits + beyond) // 2
@@ -74,9 +80,13 @@ class Capped(Wrapped):
     def __init__(self, inner: Target, limit: int) -> None:
         if not inner.admits:
             name = type(inner.undefended).__name__
-            raise PlanError(f"{name} does not pass its decisions through Target.admit, so no cap can hold it back")
+            raise PlanError(
+                f"{name} does not pass its decisions through Target.admit, so no cap can hold it back"
+            )
         if limit < inner.floor:
-            raise PlanError(f"a cap of {limit} MACs: the network spends {inner.floor} even with everything closed")
+            raise PlanError(
+                f"a cap of {limit} MACs: the network spends {inner.floor} even with everything closed"
+            )
         super().__init__(inner)
         self.limit = min(limit, inner.bound)
         self._groups = tuple(groups(inner.units))
@@ -103,7 +113,9 @@ class Capped(Wrapped):
         if int(self.inner.macs(most)) > self.limit:
             governor = CapGovernor(self.inner, self.limit, 1, most.device)
             for group in self._groups:
-                wanted = self.units.admissible(governor.granted.index_fill(1, torch.arange(group.start, group.stop), True))[:, group]
+                wanted = self.units.admissible(
+                    governor.granted.index_fill(1, torch.arange(group.start, group.stop), True)
+                )[:, group]
                 governor(group.start, torch.zeros(wanted.shape), wanted)
             most = governor.granted
         return least, most
@@ -114,7 +126,9 @@ class Capped(Wrapped):
         return self.limit
 
     def _governed(self, images: Tensor) -> _Installed:
-        return _Installed(self.inner, CapGovernor(self.inner, self.limit, len(images), images.device))
+        return _Installed(
+            self.inner, CapGovernor(self.inner, self.limit, len(images), images.device)
+        )
 
     def _as_granted(self, output: Output) -> Output:
         """The output with margins that say what the cap made of them."""
@@ -132,12 +146,18 @@ class Capped(Wrapped):
                 continue
             best = hard[:, group].masked_fill(~held[:, group], -torch.inf).amax(1)
             last = hard[:, group].masked_fill(~ran[:, group], torch.inf).amin(1)
-            middle = torch.where(last.isfinite(), (best + last) / 2, 2 * best + 1)  # nothing granted: all stay clearly below
+            middle = torch.where(
+                last.isfinite(), (best + last) / 2, 2 * best + 1
+            )  # nothing granted: all stay clearly below
             cut[:, group] = torch.where(rows, middle, torch.zeros_like(middle))[:, None]
         asked = held | (ran & (cut != 0))
         shifted = torch.where(held, (hard - cut).clamp(max=-_CLEAR), output.margins - cut)
-        soft = torch.where(held, -output.logit_margins.detach().abs().clamp(min=_CLEAR), output.logit_margins)
-        return replace(output, margins=torch.where(asked, shifted, output.margins), logit_margins=soft)
+        soft = torch.where(
+            held, -output.logit_margins.detach().abs().clamp(min=_CLEAR), output.logit_margins
+        )
+        return replace(
+            output, margins=torch.where(asked, shifted, output.margins), logit_margins=soft
+        )
 
 
 _CLEAR = 1e-7
@@ -184,15 +204,24 @@ class Cap(Defense):
 
     fits: ClassVar[bool] = True
     follows: ClassVar[str] = "after the token caps of Yehezkel et al., DeSparsify, NeurIPS 2024"
-    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"limit": (0, 1), "quantile": (0, 1)}
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
+        "limit": (0, 1),
+        "quantile": (0, 1),
+    }
 
-    def __init__(self, *, limit: float | Literal["held-out"] = "held-out", quantile: float = 0.5) -> None:
+    def __init__(
+        self, *, limit: float | Literal["held-out"] = "held-out", quantile: float = 0.5
+    ) -> None:
         self.limit, self.quantile = limit, quantile
 
     def fit(self, target: Target, images: Tensor) -> dict[str, Tensor]:
         """The limit in MACs."""
         if self.limit != "held-out":
-            return {"limit": torch.tensor(int(self.limit * target.undefended.ceiling), dtype=torch.int64)}
+            return {
+                "limit": torch.tensor(
+                    int(self.limit * target.undefended.ceiling), dtype=torch.int64
+                )
+            }
         with torch.no_grad():
             spent = torch.cat([target.macs(target(part).decisions) for part in images.split(64)])
         place = min(int(self.quantile * len(spent)), len(spent) - 1)
@@ -200,5 +229,7 @@ class Cap(Defense):
 
     def wrap(self, target: Target, learnt: Mapping[str, Tensor] = {}) -> Target:
         if "limit" not in learnt:
-            raise PlanError('cap: "held-out" needs clean images to choose the limit on; give a share of the ceiling, or use it in a plan')
+            raise PlanError(
+                'cap: "held-out" needs clean images to choose the limit on; give a share of the ceiling, or use it in a plan'
+            )
         return Capped(target, int(learnt["limit"]))

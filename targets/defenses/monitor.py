@@ -65,9 +65,13 @@ class Monitored(Wrapped):
         rows = again.nonzero().squeeze(1)
         if len(rows):
             whole = self._whole(images[rows], rows)
-            output = replace(output, logits=output.logits.index_copy(0, rows, whole.logits.to(output.logits)))
+            output = replace(
+                output, logits=output.logits.index_copy(0, rows, whole.logits.to(output.logits))
+            )
             if output.exits is not None and whole.exits is not None:
-                output = replace(output, exits=output.exits.index_copy(0, rows, whole.exits.to(output.exits)))
+                output = replace(
+                    output, exits=output.exits.index_copy(0, rows, whole.exits.to(output.exits))
+                )
         return output
 
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
@@ -81,7 +85,11 @@ class Monitored(Wrapped):
 
     def macs(self, decisions: Tensor) -> Tensor:
         """(N,) int64: the first pass, the monitor, and the second pass where there is one."""
-        return self.inner.macs(decisions[:, :-1]) + self.overhead + decisions[:, -1].to(torch.int64) * int(self.units.cost[-1])
+        return (
+            self.inner.macs(decisions[:, :-1])
+            + self.overhead
+            + decisions[:, -1].to(torch.int64) * int(self.units.cost[-1])
+        )
 
     def extremes(self) -> tuple[Tensor, Tensor]:
         """Those of the network inside, without and with the second pass."""
@@ -110,8 +118,12 @@ class Monitored(Wrapped):
             pattern = _Pattern.apply(pattern, seen.logit_margins.to(pattern.dtype))  # type: ignore[no-untyped-call]
         margin = F.linear(pattern, self.weight, self.bias).to(seen.margins.dtype)
         again = margin.detach() > 0 if decisions is None else decisions[:, -1:].to(margin.device)
-        margins, logits = (torch.cat([part, margin], 1) for part in (seen.margins, seen.logit_margins))
-        output = Output(seen.logits, margins, logits, torch.cat([seen.decisions, again], 1), seen.exits)
+        margins, logits = (
+            torch.cat([part, margin], 1) for part in (seen.margins, seen.logit_margins)
+        )
+        output = Output(
+            seen.logits, margins, logits, torch.cat([seen.decisions, again], 1), seen.exits
+        )
         return output, again[:, 0]
 
 
@@ -178,5 +190,7 @@ class Monitor(Defense):
 
     def wrap(self, target: Target, learnt: Mapping[str, Tensor] = {}) -> Target:
         if not learnt:
-            raise PlanError("monitor: needs clean images to learn what is likely; use it in a plan, or call fit first")
+            raise PlanError(
+                "monitor: needs clean images to learn what is likely; use it in a plan, or call fit first"
+            )
         return Monitored(target, learnt["weight"], float(learnt["bias"]), float(learnt["limit"]))

@@ -20,8 +20,13 @@ class _Smoothed(Wrapped):
 
     def before(self, images: Tensor) -> Tensor:
         seeds = [0] * len(images) if self.seeds is None else self.seeds.tolist()
-        seeds = [seed ^ self.depth for seed in seeds]  # smoothing around smoothing adds noise of its own
-        noise = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        seeds = [
+            seed ^ self.depth for seed in seeds
+        ]  # smoothing around smoothing adds noise of its own
+        noise = [
+            torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
         return (images + self.sigma * torch.stack(noise).to(images)).clamp(0, 1)
 
 
@@ -38,8 +43,13 @@ class RandomisedSmoothing(Defense):
     Phi(Phi^-1(E[cost]) + eps / sigma) for costs scaled to [0,1]). Noise multiplies nothing.
     """
 
-    follows: ClassVar[str] = "Cohen et al., Certified Adversarial Robustness via Randomized Smoothing, ICML 2019"
-    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"sigma": (0, 1), "draws": (2, 1000)}
+    follows: ClassVar[str] = (
+        "Cohen et al., Certified Adversarial Robustness via Randomized Smoothing, ICML 2019"
+    )
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
+        "sigma": (0, 1),
+        "draws": (2, 1000),
+    }
 
     def __init__(self, *, sigma: float = 0.03, draws: int = 20) -> None:
         self.sigma, self.draws = sigma, draws

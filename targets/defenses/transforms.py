@@ -56,7 +56,9 @@ class JPEG(Defense):
     Multiplies nothing that counts as MACs; what it takes is seen in the measured latency. Surrogate: the identity.
     """
 
-    follows: ClassVar[str] = "Dziugaite et al., A study of the effect of JPG compression on adversarial images, 2016"
+    follows: ClassVar[str] = (
+        "Dziugaite et al., A study of the effect of JPG compression on adversarial images, 2016"
+    )
     ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"quality": (1, 100)}
 
     def __init__(self, *, quality: int = 75) -> None:
@@ -120,10 +122,19 @@ class _Blur(Wrapped):
     def __init__(self, inner: Target, sigma: float) -> None:
         super().__init__(inner)
         self.radius = max(1, round(3 * sigma))
-        line = torch.arange(-self.radius, self.radius + 1, dtype=torch.float64).div(sigma).square().mul(-0.5).exp()
+        line = (
+            torch.arange(-self.radius, self.radius + 1, dtype=torch.float64)
+            .div(sigma)
+            .square()
+            .mul(-0.5)
+            .exp()
+        )
         line = line / line.sum()
         channels, height, width = self.image_shape
-        self.register_buffer("kernel", torch.outer(line, line).to(torch.float32).expand(channels, 1, -1, -1).contiguous())
+        self.register_buffer(
+            "kernel",
+            torch.outer(line, line).to(torch.float32).expand(channels, 1, -1, -1).contiguous(),
+        )
         self.overhead = channels * height * width * len(line) ** 2
 
     def before(self, images: Tensor) -> Tensor:
@@ -145,7 +156,9 @@ class GaussianBlur(Defense):
 
     def wrap(self, target: Target, learnt: Mapping[str, Tensor] = {}) -> Target:
         if 2 * round(3 * self.sigma) >= min(target.image_shape[1:]):
-            raise PlanError(f"sigma = {self.sigma}: the kernel is wider than an image of {target.image_shape}")
+            raise PlanError(
+                f"sigma = {self.sigma}: the kernel is wider than an image of {target.image_shape}"
+            )
         return _Blur(target, self.sigma)
 
 

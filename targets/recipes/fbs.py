@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import Target
-from bench.training import Moment
+from bench.api import Moment, Target
 from targets.fbs import FBS
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.recipes.static import StaticStage, family_name
@@ -46,15 +45,23 @@ class WinnersStage(TrainingStage):
         """ "fbs-20-fbs"."""
         return family_name("fbs", self.depth, self.layout, stage)
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """Cross-entropy; closed channels pass no gradient, winners pass it through their saliency."""
         assert isinstance(target, FBS)
         logits, seen = target.walk(images, target.keep)
         kept = torch.cat([one.kept for one in seen], 1).float().mean()
-        return F.cross_entropy(logits.float(), labels), {"accuracy": accuracy(logits, labels), "open": kept}
+        return F.cross_entropy(logits.float(), labels), {
+            "accuracy": accuracy(logits, labels),
+            "open": kept,
+        }
 
 
 class FBSRecipe:
     """FBS in stages: static (plain ResNet), fbs (k winners take all, starting from it)."""
 
-    stages: ClassVar[Mapping[str, type[TrainingStage]]] = {"static": StaticStage, "fbs": WinnersStage}
+    stages: ClassVar[Mapping[str, type[TrainingStage]]] = {
+        "static": StaticStage,
+        "fbs": WinnersStage,
+    }

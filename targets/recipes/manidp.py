@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import Target
+from bench.api import Moment, Target
 from bench.errors import PlanError
-from bench.training import Moment
 from targets.channels import Gated
 from targets.manidp import ManiDP
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
@@ -81,19 +80,28 @@ class DynamicStage(TrainingStage):
         others = [value for name, value in target.named_parameters() if "_branch" not in name]
         return [{"params": others}, {"params": branches, "weight_decay": 0.0}]
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """Cross-entropy, the weighted lasso and the similarity term."""
         assert isinstance(target, ManiDP)
         logits, seen = target.walk(images, target.keep)
         error = F.cross_entropy(logits.float(), labels, reduction="none")
-        weight = self.weights(error.detach(), moment.history[-1]["error"] if moment.history else 0.0)
+        weight = self.weights(
+            error.detach(), moment.history[-1]["error"] if moment.history else 0.0
+        )
         sparse = torch.stack([(weight[:, None] * one.saliency).mean() for one in seen]).sum()
         alike = torch.stack([similarity_gap(one) for one in seen]).sum()
         for branch, one in zip(target.branches(), seen, strict=True):
             branch.add(one.saliency)
             branch.set_threshold(self.share(moment.done))
         kept = torch.cat([one.kept for one in seen], 1).float().mean()
-        shown = {"error": error.detach().mean(), "accuracy": accuracy(logits, labels), "open": kept, "alike": alike.detach()}
+        shown = {
+            "error": error.detach().mean(),
+            "accuracy": accuracy(logits, labels),
+            "open": kept,
+            "alike": alike.detach(),
+        }
         return error.mean() + self.lasso * sparse + self.graph * alike, shown
 
     def end_epoch(self, target: Target, history: Sequence[Mapping[str, float]]) -> None:
@@ -103,11 +111,16 @@ class DynamicStage(TrainingStage):
 
     def weights(self, error: Tensor, before: float) -> Tensor:
         """(N,) w_i, from cross-entropies and their mean in the epoch before."""
-        return (1 - error / (self.easy * before)).clamp(min=0) if before else torch.zeros_like(error)
+        return (
+            (1 - error / (self.easy * before)).clamp(min=0) if before else torch.zeros_like(error)
+        )
 
     def share(self, done: float) -> float:
         """r when the share `done` of the training lies behind."""
-        return self.remain + (1 - self.remain) * (1 + math.cos(math.pi * min(1.0, done / self.ramp))) / 2
+        return (
+            self.remain
+            + (1 - self.remain) * (1 + math.cos(math.pi * min(1.0, done / self.ramp))) / 2
+        )
 
 
 def similarity_gap(seen: Gated) -> Tensor:
@@ -120,4 +133,7 @@ def similarity_gap(seen: Gated) -> Tensor:
 class ManiDPRecipe:
     """ManiDP in stages: static (plain ResNet), dynamic (channel gates, starting from it)."""
 
-    stages: ClassVar[Mapping[str, type[TrainingStage]]] = {"static": StaticStage, "dynamic": DynamicStage}
+    stages: ClassVar[Mapping[str, type[TrainingStage]]] = {
+        "static": StaticStage,
+        "dynamic": DynamicStage,
+    }

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import Target
+from bench.api import Moment, Target
 from bench.errors import PlanError
-from bench.training import Moment
 from targets.halting import HaltingScore
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.sact import SACT
@@ -53,10 +52,14 @@ class PlainStage(_Stage):
     lr: float = 0.1
     weight_decay: float = 5e-4
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """Cross-entropy."""
         output = target(images)
-        return F.cross_entropy(output.logits.float(), labels), {"accuracy": accuracy(output.logits, labels)}
+        return F.cross_entropy(output.logits.float(), labels), {
+            "accuracy": accuracy(output.logits, labels)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,9 @@ class SpatialStage(_Stage):
             if isinstance(module, HaltingScore):
                 module.start(self.halting_bias)
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """Cross-entropy and the ramped ponder cost."""
         assert isinstance(target, SACT)
         logits, runs = target.walk(images)
@@ -103,7 +108,11 @@ class SpatialStage(_Stage):
         ran = torch.cat([active.flatten() for run in runs for active in run.active]).float().mean()
         weight = self.ponder * min(1.0, 4 * moment.done)
         loss = F.cross_entropy(logits.float(), labels) + weight * pondered
-        return loss, {"accuracy": accuracy(logits, labels), "ponder": pondered.detach(), "open": ran}
+        return loss, {
+            "accuracy": accuracy(logits, labels),
+            "ponder": pondered.detach(),
+            "open": ran,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,4 +125,8 @@ class ImageStage(SpatialStage):
 class SACTRecipe:
     """SACT in stages: static (never halts), sact (halts by position), act (halts by image), both starting from static."""
 
-    stages: ClassVar[Mapping[str, type[TrainingStage]]] = {"static": PlainStage, "sact": SpatialStage, "act": ImageStage}
+    stages: ClassVar[Mapping[str, type[TrainingStage]]] = {
+        "static": PlainStage,
+        "sact": SpatialStage,
+        "act": ImageStage,
+    }

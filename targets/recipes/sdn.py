@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import Target
-from bench.data import Part
+from bench.api import Moment, Part, Target
 from bench.errors import PlanError
-from bench.training import Moment
 from targets.exits import confidence, first_sure
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.recipes.static import StaticStage, static_name
@@ -46,21 +44,33 @@ class PlainStage(TrainingStage):
     def target_params(self) -> dict[str, Any]:
         """The parameters under which the trained network is used."""
         depth = _depth(self.backbone)
-        return {"depth": depth, "layout": "cifar"} if depth else {"backbone": self.backbone, "exits": "none"}
+        return (
+            {"depth": depth, "layout": "cifar"}
+            if depth
+            else {"backbone": self.backbone, "exits": "none"}
+        )
 
     def build(self, classes: int) -> Target:
         """The plain network, with fresh weights."""
         depth = _depth(self.backbone)
-        return StaticStage(depth=depth).build(classes) if depth else SDN(backbone=self.backbone, exits="none", num_classes=classes)
+        return (
+            StaticStage(depth=depth).build(classes)
+            if depth
+            else SDN(backbone=self.backbone, exits="none", num_classes=classes)
+        )
 
     def weights_name(self, stage: str) -> str:
         """ "resnet-20-static", "sdn-vgg-16-bn-static"."""
         return plain_name(self.backbone)
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """Cross-entropy."""
         output = target(images)
-        return F.cross_entropy(output.logits.float(), labels), {"accuracy": accuracy(output.logits, labels)}
+        return F.cross_entropy(output.logits.float(), labels), {
+            "accuracy": accuracy(output.logits, labels)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +96,9 @@ class _ExitStage(TrainingStage):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.held_out:
-            raise PlanError("held_out = 0: the threshold is chosen on held-out images; 0.05 keeps every twentieth")
+            raise PlanError(
+                "held_out = 0: the threshold is chosen on held-out images; 0.05 keeps every twentieth"
+            )
         if not 0 <= self.drop < 1:
             raise PlanError(f"drop = {self.drop}: a share of the accuracy, from 0 to below 1")
 
@@ -102,7 +114,9 @@ class _ExitStage(TrainingStage):
         """ "sdn-resnet-20-joint", "sdn-vgg-16-bn-all-ic-only"."""
         if stage == "static":
             return plain_name(self.backbone)
-        return f"sdn-{self.backbone.replace('_', '-')}{'' if self.exits == 'six' else '-all'}-{stage}"
+        return (
+            f"sdn-{self.backbone.replace('_', '-')}{'' if self.exits == 'six' else '-all'}-{stage}"
+        )
 
     def adopt(self, start: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The plain ResNet's tensors belong into the backbone; those of a network with exits are where they belong."""
@@ -118,7 +132,9 @@ class _ExitStage(TrainingStage):
     def errors(self, target: SDN, images: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
         """((E,) cross-entropy of each exit, the last one's accuracy and the mean one)."""
         exits = target.all_exits(images).float()
-        losses = torch.stack([F.cross_entropy(exits[:, place], labels) for place in range(exits.shape[1])])
+        losses = torch.stack(
+            [F.cross_entropy(exits[:, place], labels) for place in range(exits.shape[1])]
+        )
         each = (exits.detach().argmax(2) == labels[:, None]).float().mean()
         return losses, {"accuracy": accuracy(exits[:, -1], labels), "accuracy_of_exits": each}
 
@@ -148,7 +164,9 @@ class FrozenStage(_ExitStage):
         target.eval()
         target.heads.train()
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """The sum of the internal classifiers' cross-entropies."""
         assert isinstance(target, SDN)
         losses, shown = self.errors(target, images, labels)
@@ -168,7 +186,9 @@ class JointStage(_ExitStage):
 
     epochs: int = 12
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """Cross-entropies of all exits, weighted."""
         assert isinstance(target, SDN)
         losses, shown = self.errors(target, images, labels)
@@ -220,4 +240,8 @@ def _depth(backbone: str) -> int:
 class SDNRecipe:
     """Multi-exit networks in stages: static (no exits), ic-only (exits on it, frozen), joint (all exits from scratch)."""
 
-    stages: ClassVar[Mapping[str, type[TrainingStage]]] = {"static": PlainStage, "ic-only": FrozenStage, "joint": JointStage}
+    stages: ClassVar[Mapping[str, type[TrainingStage]]] = {
+        "static": PlainStage,
+        "ic-only": FrozenStage,
+        "joint": JointStage,
+    }

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import Target
+from bench.api import Moment, Target
 from bench.errors import PlanError
-from bench.training import Moment
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.recipes.static import StaticStage, family_name
 from targets.skipnet import SkipNet
@@ -51,11 +50,16 @@ class _Stage(TrainingStage):
 class SupervisedStage(_Stage):
     """sp: gates learn by straight-through masks from cross-entropy alone, as in the paper; skipping is a by-product."""
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """Cross-entropy through straight-through masks; there is no sparsity term, which is why little is saved."""
         output = target(images)
         opened = output.decisions.float().mean()
-        return F.cross_entropy(output.logits.float(), labels), {"accuracy": accuracy(output.logits, labels), "open": opened}
+        return F.cross_entropy(output.logits.float(), labels), {
+            "accuracy": accuracy(output.logits, labels),
+            "open": opened,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +79,18 @@ class BudgetStage(_Stage):
     target_open: float = 0.6
     penalty: float = 8.0
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """Cross-entropy and the ramped penalty."""
         output = target(images)
         values = output.margins + target.units.threshold.to(output.margins)
         opened = (values + (output.decisions.to(values.dtype) - values).detach()).mean()
         ramp = min(1.0, 2 * moment.done)
-        loss = F.cross_entropy(output.logits.float(), labels) + ramp * self.penalty * (opened - self.target_open).square()
+        loss = (
+            F.cross_entropy(output.logits.float(), labels)
+            + ramp * self.penalty * (opened - self.target_open).square()
+        )
         return loss, {"accuracy": accuracy(output.logits, labels), "open": opened.detach()}
 
 
@@ -144,18 +153,31 @@ class HybridStage(_Stage):
         """Evaluation mode throughout: frozen statistics, and blocks run only for the images that drew them."""
         target.eval()
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """Cross-entropy and the policy gradient of sampled gates."""
         assert isinstance(target, SkipNet)
         count, units = len(images), len(target.units)
-        noise = torch.rand((units, self.draws * count), generator=moment.generator).to(images.device)
+        noise = torch.rand((units, self.draws * count), generator=moment.generator).to(
+            images.device
+        )
         labels = labels.repeat(self.draws)
-        output = target.walk(images.repeat(self.draws, 1, 1, 1), lambda unit, value: noise[unit] < value.detach(), straight_through=False)
+        output = target.walk(
+            images.repeat(self.draws, 1, 1, 1),
+            lambda unit, value: noise[unit] < value.detach(),
+            straight_through=False,
+        )
         error = F.cross_entropy(output.logits.float(), labels, reduction="none")
         advantage = self.advantage(output.decisions, error.detach())
-        log_policy = F.logsigmoid(torch.where(output.decisions, output.logit_margins, -output.logit_margins))
+        log_policy = F.logsigmoid(
+            torch.where(output.decisions, output.logit_margins, -output.logit_margins)
+        )
         policy = -(advantage * log_policy).sum(1).mean()
-        shown = {"accuracy": accuracy(output.logits, labels), "open": output.decisions.float().mean()}
+        shown = {
+            "accuracy": accuracy(output.logits, labels),
+            "open": output.decisions.float().mean(),
+        }
         return error.mean() + self.rl_weight * policy, shown
 
     def advantage(self, actions: Tensor, error: Tensor) -> Tensor:
@@ -207,7 +229,9 @@ class AdversarialStage(BudgetStage):
         if self.steps < 1:
             raise PlanError(f"steps = {self.steps}: at least 1")
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """Cross-entropy on both halves, the ramped penalty on the clean one, and what the attack opened."""
         attacked = self.attack(target, images, moment)
         count = len(images)
@@ -229,14 +253,21 @@ class AdversarialStage(BudgetStage):
         """(N, C, H, W) the images after the inner attack; the target is left in training mode, its weights untouched."""
         radius = (images[0].numel() * 10 ** (-self.psnr / 10)) ** 0.5
         noise = torch.randn(images.shape, generator=moment.generator).to(images)
-        moved = noise * (radius * 0.5 / noise.flatten(1).norm(dim=1).clamp(min=1e-12))[:, None, None, None]
+        moved = (
+            noise
+            * (radius * 0.5 / noise.flatten(1).norm(dim=1).clamp(min=1e-12))[:, None, None, None]
+        )
         target.eval()
         for _ in range(self.steps):
             inputs = (images + moved).clamp(0, 1).detach().requires_grad_()
             closed = torch.relu(0.03 - target(inputs).logit_margins.float()).sum()
             (grad,) = torch.autograd.grad(closed, inputs)
             size = grad.flatten(1).norm(dim=1).clamp(min=1e-12)
-            moved = inputs.detach() - images - grad * (2 * radius / self.steps / size)[:, None, None, None]
+            moved = (
+                inputs.detach()
+                - images
+                - grad * (2 * radius / self.steps / size)[:, None, None, None]
+            )
             far = moved.flatten(1).norm(dim=1).clamp(min=radius)
             moved = moved * (radius / far)[:, None, None, None]
         target.train()

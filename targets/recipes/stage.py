@@ -9,10 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from bench.api import Target
-from bench.data import Part
+from bench.api import Moment, Part, Target
 from bench.errors import PlanError
-from bench.training import Moment
 
 Metrics = dict[str, Tensor]
 """What is worth showing of a step: name -> number."""
@@ -51,7 +49,9 @@ class TrainingStage(ABC):
             if not getattr(self, name) > 0:
                 raise PlanError(f"{name} = {getattr(self, name)}: must be above 0")
         if not 0 <= self.held_out <= 0.5:
-            raise PlanError(f"held_out = {self.held_out}: a share of the training images, from 0 to 0.5")
+            raise PlanError(
+                f"held_out = {self.held_out}: a share of the training images, from 0 to 0.5"
+            )
 
     @abstractmethod
     def target_params(self) -> dict[str, Any]:
@@ -62,7 +62,9 @@ class TrainingStage(ABC):
         """The network to train, with fresh weights."""
 
     @abstractmethod
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """The loss of a batch of images in [0,1], and what is worth showing."""
 
     @abstractmethod

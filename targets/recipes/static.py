@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import Target
-from bench.training import Moment
+from bench.api import Moment, Target
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.resnet import ResNet
 
@@ -39,10 +38,14 @@ class StaticStage(TrainingStage):
         """ "resnet-20-static"."""
         return static_name(self.depth, self.layout)
 
-    def loss(self, target: Target, images: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
         """Cross-entropy."""
         output = target(images)
-        return F.cross_entropy(output.logits.float(), labels), {"accuracy": accuracy(output.logits, labels)}
+        return F.cross_entropy(output.logits.float(), labels), {
+            "accuracy": accuracy(output.logits, labels)
+        }
 
 
 def static_name(depth: int, layout: str) -> str:
@@ -52,7 +55,11 @@ def static_name(depth: int, layout: str) -> str:
 
 def family_name(family: str, depth: int, layout: str, stage: str) -> str:
     """The name of a dynamic ResNet's weights, or that of its static twin: "skipnet-20-budget", "manidp-18-imagenet-dynamic"."""
-    return static_name(depth, layout) if stage == "static" else f"{family}-{depth}{_suffix(layout)}-{stage}"
+    return (
+        static_name(depth, layout)
+        if stage == "static"
+        else f"{family}-{depth}{_suffix(layout)}-{stage}"
+    )
 
 
 def _suffix(layout: str) -> str:

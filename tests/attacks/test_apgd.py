@@ -11,7 +11,9 @@ from bench.image import difference, project, psnr, squared_sum, to_grid
 
 def test_checkpoints_by_hand():
     assert checkpoints(100) == {22, 41, 57, 70, 80, 87, 93, 99}
-    assert checkpoints(10) == {ceil(10 * p) for p in (0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99)}
+    assert checkpoints(10) == {
+        ceil(10 * p) for p in (0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99)
+    }
 
 
 def published(target, image, threat, norm, steps, offset):
@@ -23,11 +25,19 @@ def published(target, image, threat, norm, steps, offset):
     def look(x):
         inputs = x.clone().requires_grad_()
         loss = (torch.relu(offset - target(inputs).logit_margins) * weight).sum()
-        grad = torch.autograd.grad(loss, inputs)[0] if float(loss.detach()) > 0 else torch.zeros_like(x)
+        grad = (
+            torch.autograd.grad(loss, inputs)[0]
+            if float(loss.detach()) > 0
+            else torch.zeros_like(x)
+        )
         return float(loss.detach()), grad
 
     def unit(grad):
-        return grad.sign() if norm == "linf" else grad * (grad.numel() ** 0.5 / max(float(grad.norm()), 1e-30))
+        return (
+            grad.sign()
+            if norm == "linf"
+            else grad * (grad.numel() ** 0.5 / max(float(grad.norm()), 1e-30))
+        )
 
     x, before, eta = image, image, 2 * far
     best_x, best_f, best_g = None, float("inf"), None
@@ -66,7 +76,10 @@ def test_the_points_it_visits_are_the_papers(norm, threat):
     def spied(self, *arguments):
         climb = original(self, *arguments)
         look = climb.look
-        climb.look = lambda place, rows, share: (visited.append((rows.clone(), place.image.clone())), look(place, rows, share))[1]
+        climb.look = lambda place, rows, share: (
+            visited.append((rows.clone(), place.image.clone())),
+            look(place, rows, share),
+        )[1]
         return climb
 
     APGDMargin.climb = spied
@@ -83,11 +96,15 @@ def test_the_points_it_visits_are_the_papers(norm, threat):
             assert float((one - other).abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize("params", [{}, {"norm": "linf"}, {"norm": "l2"}, {"restarts": 3}, {"rounding": "inside"}])
+@pytest.mark.parametrize(
+    "params", [{}, {"norm": "linf"}, {"norm": "l2"}, {"restarts": 3}, {"rounding": "inside"}]
+)
 def test_recovers_and_never_makes_an_image_cheaper(params):
     target, images = frozen(ConvGates()), pictures(16)
     view, job = begin(target, images, 120, PSNR35)
-    adversarial = APGDMargin(**params).perturb(view, images, torch.zeros(16, dtype=torch.int64), job)
+    adversarial = APGDMargin(**params).perturb(
+        view, images, torch.zeros(16, dtype=torch.int64), job
+    )
     clean, won = (target.macs(target(x).decisions).double() for x in (images, adversarial))
     assert bool((won >= clean).all())
     assert float((won - clean).mean()) > 0.2 * float((target.ceiling - clean).mean())
@@ -97,7 +114,9 @@ def test_recovers_and_never_makes_an_image_cheaper(params):
 def test_without_a_bound_it_keeps_to_a_floor_of_its_own():
     target, images = frozen(ConvGates()), pictures(8)
     view, job = begin(target, images, 60, NONE)
-    adversarial = APGDMargin(psnr=33.0).perturb(view, images, torch.zeros(8, dtype=torch.int64), job)
+    adversarial = APGDMargin(psnr=33.0).perturb(
+        view, images, torch.zeros(8, dtype=torch.int64), job
+    )
     total = squared_sum(difference(to_grid(adversarial), to_grid(images)))
     assert float(psnr(total, images[0].numel()).min()) > 32.5
 
@@ -107,5 +126,9 @@ def test_restarts_begin_elsewhere():
     results = []
     for restarts in (1, 4):
         view, job = begin(target, images, 40, LINF8)
-        results.append(APGDMargin(restarts=restarts).perturb(view, images, torch.zeros(4, dtype=torch.int64), job))
+        results.append(
+            APGDMargin(restarts=restarts).perturb(
+                view, images, torch.zeros(4, dtype=torch.int64), job
+            )
+        )
     assert not torch.equal(*results)

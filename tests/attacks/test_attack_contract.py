@@ -17,17 +17,31 @@ from attacks.ilfo import ILFO
 from attacks.patch import Patch
 from attacks.square import Square
 from attacks.universal import Universal
-from bench import stats
+from bench.results import stats
 from bench.testing import ToyTarget, check_attack, problems
 
 PUSHING = [GradAuto, ILFO, GradMDM, DeepSloth, APGDMargin]
-SHIPPED = [*PUSHING, Square, Universal, Patch, AutoEnergySplit, Identity, Noise, Contrast, Photometric]
+SHIPPED = [
+    *PUSHING,
+    Square,
+    Universal,
+    Patch,
+    AutoEnergySplit,
+    Identity,
+    Noise,
+    Contrast,
+    Photometric,
+]
 FORMS = [(attack, preset) for attack in SHIPPED for preset in ("", *attack.presets)]
 
 
 @pytest.mark.parametrize(("attack", "preset"), FORMS, ids=[f"{a.__name__}:{p}" for a, p in FORMS])
 def test_keeps_the_contract(attack, preset):
-    needing = {"ponder": Halting, "linf": Exits, "l2": Exits, "deepsloth": Exits} if attack in (ILFO, DeepSloth, Universal) else {}
+    needing = (
+        {"ponder": Halting, "linf": Exits, "l2": Exits, "deepsloth": Exits}
+        if attack in (ILFO, DeepSloth, Universal)
+        else {}
+    )
     target = frozen(needing[preset]()) if preset in needing else None
     assert not problems(check_attack(attack(**attack.presets.get(preset, {})), target))
 
@@ -55,11 +69,15 @@ def test_rows_of_equal_images_get_equal_answers(attack):
 
 
 def test_progress_never_goes_back():
-    for attack, threat in itertools.product((GradAuto(), GradAuto(steps=7), ILFO()), (PSNR35, NONE)):
+    for attack, threat in itertools.product(
+        (GradAuto(), GradAuto(steps=7), ILFO()), (PSNR35, NONE)
+    ):
         target, images = frozen(ConvGates()), pictures(2)
         view, job = begin(target, images, 60, threat)
         seen = []
-        object.__setattr__(job, "progress", lambda done, total, seen=seen: seen.append(done / total))
+        object.__setattr__(
+            job, "progress", lambda done, total, seen=seen: seen.append(done / total)
+        )
         attack.perturb(view, images, torch.zeros(2, dtype=torch.int64), job)
         assert seen
         assert all(0 <= share <= 1 for share in seen)

@@ -4,10 +4,10 @@ from gated_toys import LINF8, PSNR35, ConvGates, Exits, Halting, begin, frozen, 
 
 from attacks.autoenergy import AutoEnergy, AutoEnergySplit, ensemble
 from attacks.ilfo import ILFO
-from bench import registry
 from bench.errors import PlanError
 from bench.image import difference, inside, to_grid
-from bench.params import resolve_params
+from bench.plugins import registry
+from bench.plugins.parameters import resolve_params
 
 
 def test_members_are_attacks_of_the_registry_with_parameters_that_exist():
@@ -16,7 +16,12 @@ def test_members_are_attacks_of_the_registry_with_parameters_that_exist():
         name, _, preset = use.partition(":")
         facts = registry.find("attack", name).facts()
         assert not preset or preset in facts.presets
-        resolve_params(facts.parameters, {**facts.presets.get(preset, {}), **params}, "members", facts.constants.get("ranges"))
+        resolve_params(
+            facts.parameters,
+            {**facts.presets.get(preset, {}), **params},
+            "members",
+            facts.constants.get("ranges"),
+        )
 
 
 def test_the_ponder_loss_takes_part_only_where_something_halts():

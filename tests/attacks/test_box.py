@@ -17,8 +17,8 @@ from attacks.box import (
     statistics_of,
     with_rounding,
 )
+from bench.api import Threat
 from bench.image import difference, inside, overshoot, project, to_grid
-from bench.threat import Threat
 
 RGB = (3, 224, 224)
 
@@ -38,7 +38,9 @@ def test_released_map_at_rest_is_a_contrast_stretch_of_54_db_in_the_papers_units
     assert 0.15 < mse < 0.35
     assert 52.8 < published_units < 56.4
     assert published_units - true == pytest.approx(35.2, abs=0.1)
-    assert float(image.min()) < -0.01  # the released bounds are CIFAR-10's: ImageNet pixels can leave [0, 1]
+    assert (
+        float(image.min()) < -0.01
+    )  # the released bounds are CIFAR-10's: ImageNet pixels can leave [0, 1]
     assert float(image.min()) > -0.095
     assert float(image.max()) < 1.065
 
@@ -54,7 +56,9 @@ def test_literal_equation_3_squashes_the_pixels():
     clean = torch.tensor([0.0, 0.5, 1.0]).reshape(1, 3, 1, 1)
     box = gradauto_box("literal", (3, 1, 1))
     image = box.place(box.start(clean), clean, NONE).image
-    assert image.flatten().tolist() == pytest.approx([0.5, (1 + 0.46211716) / 2, (1 + 0.76159416) / 2])
+    assert image.flatten().tolist() == pytest.approx(
+        [0.5, (1 + 0.46211716) / 2, (1 + 0.76159416) / 2]
+    )
 
 
 def test_ilfo_map_has_its_own_constants():
@@ -78,14 +82,18 @@ def test_pull_is_the_gradient_of_the_map(name):
     clean = pictures(2, (3, 8, 8)).double()
     box = gradauto_box(name, (3, 8, 8), bounds="released")
     free = (box.start(clean) + 0.1).requires_grad_()
-    weight = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = torch.randn(
+        clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     place = box.place(free, clean, NONE)
     (expected,) = torch.autograd.grad((place.image * weight).sum(), free)
     assert torch.allclose(place.pull(weight), expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("box", [Clamp(), Tanh(0.0, 1.0, arctanh=True)])
-@pytest.mark.parametrize("threat", [PSNR35, LINF8, Threat("l2", Fraction(1, 2)), Threat("patch", Fraction(3))])
+@pytest.mark.parametrize(
+    "threat", [PSNR35, LINF8, Threat("l2", Fraction(1, 2)), Threat("patch", Fraction(3))]
+)
 def test_places_stay_inside_the_threat(box, threat):
     clean = pictures(3, (3, 8, 8))
     free = box.start(clean) + torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
@@ -140,7 +148,12 @@ def test_rounding_inside_puts_every_iterate_on_the_grid_and_adds_up_small_steps(
 def test_rounding_inside_settles_inside_the_threat():
     clean = (torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 255).round() / 255
     far = clean + torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    for threat in (LINF8, Threat("psnr", Fraction(40)), Threat("l2", Fraction(1, 2)), Threat("patch", Fraction(3))):
+    for threat in (
+        LINF8,
+        Threat("psnr", Fraction(40)),
+        Threat("l2", Fraction(1, 2)),
+        Threat("patch", Fraction(3)),
+    ):
         place = with_rounding(Clamp(), "inside").place(far, clean, threat)
         levels = place.image * 255
         assert float((levels - levels.round()).abs().max()) < 1e-3

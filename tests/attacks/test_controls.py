@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.controls import Contrast, Identity, Noise, Photometric, gaussian_blur
+from bench.api import Threat
 from bench.image import difference, inside, psnr, settle, squared_sum, to_float, to_grid
-from bench.signature import read_class
-from bench.threat import Threat
+from bench.plugins.declarations import read_class
 
 TARGET = frozen(ConvGates())
 
@@ -47,7 +47,9 @@ def test_noise_fills_a_sphere_exactly(distribution, threat, seed):
     assert bool((bound - squared_sum(d) < smallest).all())
     if distribution == "gaussian":
         assert squared_sum(d).tolist() == [bound] * 2
-    assert torch.equal(settle(adversarial, to_grid(images), threat), to_grid(adversarial))  # the judge has nothing to pull back
+    assert torch.equal(
+        settle(adversarial, to_grid(images), threat), to_grid(adversarial)
+    )  # the judge has nothing to pull back
     assert int(view.ledger.used.sum()) == 0
 
 
@@ -104,14 +106,21 @@ def test_noise_depends_on_the_image_id_alone():
 def test_contrast_is_the_map_at_rest(map_name):
     images = pictures(4)
     stretched, view = apply(Contrast(map=map_name), images, NONE)
-    spread = [(x.flatten(1) - x.flatten(1).mean(1, keepdim=True)).square().mean(1) for x in (images, stretched)]
+    spread = [
+        (x.flatten(1) - x.flatten(1).mean(1, keepdim=True)).square().mean(1)
+        for x in (images, stretched)
+    ]
     assert bool((spread[1] > 1.3 * spread[0]).all())
     decibel = psnr(squared_sum(difference(to_grid(stretched), to_grid(images))), images[0].numel())
     assert bool(((decibel > 14) & (decibel < 26)).all())
     bounded, _ = apply(Contrast(map=map_name), images, PSNR35)
-    assert bool(inside(difference(settle(bounded, to_grid(images), PSNR35), to_grid(images)), PSNR35).all())
+    assert bool(
+        inside(difference(settle(bounded, to_grid(images), PSNR35), to_grid(images)), PSNR35).all()
+    )
     moved = (bounded - images).flatten(1), (stretched.clamp(0, 1) - images).flatten(1)
-    assert torch.nn.functional.cosine_similarity(*moved).min() > 0.999  # the same stretch, less of it
+    assert (
+        torch.nn.functional.cosine_similarity(*moved).min() > 0.999
+    )  # the same stretch, less of it
     assert int(view.ledger.used.sum()) == 0
 
 
@@ -120,7 +129,9 @@ def test_photometric_keeps_the_dearest_setting_by_its_own_counting():
     attacker = Photometric()
     assert attacker.access == "macs"
     adversarial, view = apply(attacker, images, LINF8)
-    tried = [to_float(settle(changed, to_grid(images), LINF8)) for changed in attacker.settings(images)]
+    tried = [
+        to_float(settle(changed, to_grid(images), LINF8)) for changed in attacker.settings(images)
+    ]
     assert view.ledger.used.tolist() == [len(tried)] * 8
     most = torch.stack([TARGET.macs(TARGET(saved).decisions) for saved in tried]).amax(0)
     assert torch.equal(TARGET.macs(TARGET(adversarial).decisions), most)
@@ -137,7 +148,13 @@ def test_photometric_prefers_the_nearest_of_equals_and_obeys_its_budget():
 
 def test_photometric_can_open_what_brightness_opens():
     images = pictures(4)
-    bright = frozen(LinearGates(torch.full((1, 768), 1.0), -768 * (images.mean((1, 2, 3)).max() + 0.05).reshape(1), (3, 16, 16)))
+    bright = frozen(
+        LinearGates(
+            torch.full((1, 768), 1.0),
+            -768 * (images.mean((1, 2, 3)).max() + 0.05).reshape(1),
+            (3, 16, 16),
+        )
+    )
     assert not bool(bright(images).decisions.any())
     adversarial, _ = apply(Photometric(), images, NONE, target=bright)
     assert bool(bright(adversarial).decisions[images.mean((1, 2, 3)).argmax()])

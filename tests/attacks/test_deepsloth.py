@@ -24,7 +24,9 @@ def test_the_loss_over_exits_by_hand():
     assert uniform_exits(of_exits(logits)).tolist() == pytest.approx(expected)
     moving = logits.clone().requires_grad_()
     (grad,) = torch.autograd.grad(uniform_exits(of_exits(moving)).sum(), moving)
-    assert torch.allclose(grad[:, :-1], logits[:, :-1].softmax(-1) - 0.25, atol=1e-6), "softmax - 1/K: least where no class stands out"
+    assert torch.allclose(grad[:, :-1], logits[:, :-1].softmax(-1) - 0.25, atol=1e-6), (
+        "softmax - 1/K: least where no class stands out"
+    )
     assert float(grad[:, -1].abs().max()) == 0
     with pytest.raises(ContractBroken, match="has none"):
         uniform_exits(Output(flat, flat, flat, flat.bool()))
@@ -34,7 +36,9 @@ def test_the_loss_over_margins_by_hand():
     logit = torch.tensor([[0.0, 2.0]])
     output = Output(logit, logit, logit, logit > 0)
     weight = torch.tensor([0.25, 0.75])
-    assert float(opening(output, weight)) == pytest.approx(0.25 * math.log(2) + 0.75 * math.log(1 + math.exp(-2)))
+    assert float(opening(output, weight)) == pytest.approx(
+        0.25 * math.log(2) + 0.75 * math.log(1 + math.exp(-2))
+    )
 
 
 def test_auto_is_exits_where_there_are_any():
@@ -62,10 +66,17 @@ def released(target, images, start, steps, lr, ball):
 def test_the_linf_preset_is_the_published_loop():
     target, images = frozen(Exits().double()), pictures(4).double()
     view, job = begin(target, images, 1000, NONE)
-    found = DeepSloth(**{**DeepSloth.presets["linf"], "steps": 6}).perturb(view, images, torch.zeros(4, dtype=torch.int64), job)
+    found = DeepSloth(**{**DeepSloth.presets["linf"], "steps": 6}).perturb(
+        view, images, torch.zeros(4, dtype=torch.int64), job
+    )
     start = images + 0.002 * (2 * job.draw(images.shape[1:]).double() - 1)
     expected = released(
-        target, images, start, 6, lambda step, steps, grad: 0.002 * grad.sign(), lambda delta, step: delta.clamp(-0.03125, 0.03125)
+        target,
+        images,
+        start,
+        6,
+        lambda step, steps, grad: 0.002 * grad.sign(),
+        lambda delta, step: delta.clamp(-0.03125, 0.03125),
     )
     assert float((found - expected).abs().max()) < 1e-5
     assert float((found - images).abs().max()) > 0.005

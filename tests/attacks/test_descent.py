@@ -24,21 +24,38 @@ class Brighten(Climb):
         return Direction(output, torch.zeros(len(rows)), -torch.ones_like(place.free))
 
 
-def setting(thresholds: float, budget: int, steps: int | str, count: int = 3, cost: int = 1, verify: bool = False, **more):
-    target = frozen(LinearGates(torch.full((1, 48), 100 / 48), torch.tensor([-100 * thresholds]), SHAPE))
+def setting(
+    thresholds: float,
+    budget: int,
+    steps: int | str,
+    count: int = 3,
+    cost: int = 1,
+    verify: bool = False,
+    **more,
+):
+    target = frozen(
+        LinearGates(torch.full((1, 48), 100 / 48), torch.tensor([-100 * thresholds]), SHAPE)
+    )
     clean = torch.full((count, *SHAPE), 51 / 255)
     view, job = begin(target, clean, budget, more.pop("threat", NONE))
     kept = Incumbent(view, clean, job.threat, "best", verify=verify)
     return Descent(view, job, clean, Clamp(), Sgd(1 / 255), kept, steps, cost, **more), view
 
 
-@pytest.mark.parametrize(("budget", "cost", "verify"), [(0, 1, False), (7, 1, False), (7, 3, False), (7, 3, True), (20, 5, True)])
+@pytest.mark.parametrize(
+    ("budget", "cost", "verify"),
+    [(0, 1, False), (7, 1, False), (7, 3, False), (7, 3, True), (20, 5, True)],
+)
 def test_the_budget_is_used_up_and_never_overdrawn(budget, cost, verify):
     descent, view = setting(2.0, budget, "budget", cost=cost, verify=verify)
     climb = Brighten(view, forwards=cost)
     descent.run(climb)
     descent.incumbent.finish()
-    assert len(climb.seen) == (budget - verify) // cost if budget >= cost + verify else len(climb.seen) == 0
+    assert (
+        len(climb.seen) == (budget - verify) // cost
+        if budget >= cost + verify
+        else len(climb.seen) == 0
+    )
     assert bool((view.left >= 0).all())
     assert bool((view.left < cost + 2).all())
 
@@ -69,7 +86,11 @@ def test_rows_leave_at_the_ceiling_and_the_others_go_on_undisturbed():
     end = descent.run(climb)
     assert [rows for rows, _ in climb.seen][:5] == [[0, 1, 2], [1, 2], [1, 2], [1, 2], [2]]
     assert view.ledger.used.tolist() == [1, 4, 12]
-    assert (end.flatten(1).mean(1) * 255).round().tolist() == [82, 82, 62]  # one step past the last look
+    assert (end.flatten(1).mean(1) * 255).round().tolist() == [
+        82,
+        82,
+        62,
+    ]  # one step past the last look
     assert descent.incumbent.macs.tolist() == [110, 110, 10]
 
 
@@ -93,7 +114,16 @@ def test_share_follows_what_each_image_has_spent():
     clean = pictures(1, SHAPE)
     target = frozen(LinearGates(torch.zeros(1, 48), torch.tensor([-1.0]), SHAPE))
     view, job = begin(target, clean, 11)
-    descent = Descent(view, job, clean, Clamp(), Sgd(0.0), Incumbent(view, clean, NONE, "last", verify=False), "budget", 2)
+    descent = Descent(
+        view,
+        job,
+        clean,
+        Clamp(),
+        Sgd(0.0),
+        Incumbent(view, clean, NONE, "last", verify=False),
+        "budget",
+        2,
+    )
     climb = Brighten(view, forwards=2)
     descent.run(climb)
     assert [share[0] for _, share in climb.seen] == [0, 0.222, 0.444, 0.667, 0.889]
@@ -107,14 +137,19 @@ def test_the_iterate_after_the_last_step_is_seen():
 
     from attacks.gradauto import GradAuto
     from bench.api import Job, Threat
+    from bench.evaluation.view import TargetView
     from bench.testing import ToyTarget, sample_images
-    from bench.view import TargetView
 
     target = ToyTarget().eval().requires_grad_(False)
     clean = sample_images(target.image_shape)
     threat = Threat("linf", Fraction(32, 255))
     view = TargetView.of(target, clean, 7)
-    GradAuto().perturb(view, clean.clone(), torch.zeros(len(clean), dtype=torch.int64), Job(threat, 7, tuple("abcdef")))
+    GradAuto().perturb(
+        view,
+        clean.clone(),
+        torch.zeros(len(clean), dtype=torch.int64),
+        Job(threat, 7, tuple("abcdef")),
+    )
     asked = view.ledger.forwards[view.ledger.backwards > 0]
     assert len(asked) > 0
     assert bool((asked >= 2).all())

@@ -2,7 +2,17 @@ from itertools import pairwise
 
 import pytest
 import torch
-from gated_toys import LINF8, NONE, PSNR35, ConvGates, LinearGates, begin, frozen, photographs, pictures
+from gated_toys import (
+    LINF8,
+    NONE,
+    PSNR35,
+    ConvGates,
+    LinearGates,
+    begin,
+    frozen,
+    photographs,
+    pictures,
+)
 from torch import nn
 
 from attacks.box import gradauto_box
@@ -10,7 +20,7 @@ from attacks.controls import Noise
 from attacks.gradauto import GradAuto
 from attacks.rules import Incidents
 from bench.image import difference, inside, settle, squared_sum, to_float, to_grid
-from bench.signature import read_class
+from bench.plugins.declarations import read_class
 
 CODE = GradAuto(**GradAuto.presets["code"])
 PAPER = GradAuto(**GradAuto.presets["paper"])
@@ -53,7 +63,9 @@ def released_script(network, x, steps, K, keep=0.0):
         opened = -torch.relu(gates - 0.5).sum()
         if step == steps - 1:
             break
-        g_far, g_open, g_closed = (torch.autograd.grad(loss, delta, retain_graph=True)[0] for loss in (far, opened, closed))
+        g_far, g_open, g_closed = (
+            torch.autograd.grad(loss, delta, retain_graph=True)[0] for loss in (far, opened, closed)
+        )
         for row in range(len(x)):
             unit = g_open[row] / (g_open[row].norm() + 1e-20)
             along = min(float((g_closed[row] * unit).sum()), 0.0)
@@ -92,15 +104,29 @@ def test_complexity_gradient_has_length_k_chw_or_none():
     weight[1, 5:20] = -0.3
     shape = (3, 4, 4)
     images = pictures(3, shape)
-    for bias, length in (([-30.0, 30.0, 3.0], 2.0 * 48), ([30.0, 30.0, 3.0], 0.0), ([30.0, 30.0, -3.0], 0.0)):
+    for bias, length in (
+        ([-30.0, 30.0, 3.0], 2.0 * 48),
+        ([30.0, 30.0, 3.0], 0.0),
+        ([30.0, 30.0, -3.0], 0.0),
+    ):
         target = frozen(LinearGates(weight, torch.tensor(bias), shape))
-        look, incidents, _ = first_look(GradAuto(K=2.0, K_per="image", distance="none", space="logit"), target, images)
-        assert look.gradient.flatten(1).norm(dim=1).tolist() == pytest.approx([length] * 3, rel=1e-4)
-        assert incidents.vanished == (3 if bias[2] < 0 else 0)  # closed, but nothing leads there: flagged, no noise blown up
+        look, incidents, _ = first_look(
+            GradAuto(K=2.0, K_per="image", distance="none", space="logit"), target, images
+        )
+        assert look.gradient.flatten(1).norm(dim=1).tolist() == pytest.approx(
+            [length] * 3, rel=1e-4
+        )
+        assert incidents.vanished == (
+            3 if bias[2] < 0 else 0
+        )  # closed, but nothing leads there: flagged, no noise blown up
     look, _, _ = first_look(
-        GradAuto(K=2.0, K_per="pixel", distance="none"), frozen(LinearGates(weight, torch.tensor([-9.0, 9, 9]), shape)), images
+        GradAuto(K=2.0, K_per="pixel", distance="none"),
+        frozen(LinearGates(weight, torch.tensor([-9.0, 9, 9]), shape)),
+        images,
     )
-    assert look.gradient.flatten(1).square().mean(1).sqrt().tolist() == pytest.approx([2.0] * 3, rel=1e-4)
+    assert look.gradient.flatten(1).square().mean(1).sqrt().tolist() == pytest.approx(
+        [2.0] * 3, rel=1e-4
+    )
 
 
 def test_saturated_gates_vanish_in_gate_space_but_not_in_logit_space():
@@ -132,7 +158,10 @@ def test_two_conflicting_gates():
         def spied(*arguments, climb_of=climb_of, seen=seen):
             climb = climb_of(*arguments)
             look = climb.look
-            climb.look = lambda *where: (found := look(*where), seen.append(found.output.decisions[0].tolist()))[0]
+            climb.look = lambda *where: (
+                found := look(*where),
+                seen.append(found.output.decisions[0].tolist()),
+            )[0]
             return climb
 
         object.__setattr__(attacker, "climb", spied)
@@ -152,11 +181,23 @@ def test_without_complexity_the_released_loop_returns_to_the_clean_image():
     On ImageNet photographs about 57 dB were measured at iteration 100; of the four crops here the darkest is the slowest.
     """
     images = photographs(112)[::2]
-    target = frozen(LinearGates(torch.zeros(1, images[0].numel()), torch.tensor([-1.0]), tuple(images.shape[1:])))
+    target = frozen(
+        LinearGates(
+            torch.zeros(1, images[0].numel()), torch.tensor([-1.0]), tuple(images.shape[1:])
+        )
+    )
     for steps, decibel in ((1, None), (100, 55), (300, 100)):
         params = {**GradAuto.presets["code"], "K": 0.0, "steps": steps, "statistics": "imagenet"}
         adversarial, _ = attack(GradAuto(**params), target, images, 10_000, NONE)
-        psnr = -10 * (adversarial.double() - images.double()).square().flatten(1).mean(1).clamp(min=1e-13).log10()
+        psnr = (
+            -10
+            * (adversarial.double() - images.double())
+            .square()
+            .flatten(1)
+            .mean(1)
+            .clamp(min=1e-13)
+            .log10()
+        )
         if decibel is None:
             assert bool((psnr < 30).all())
         else:
@@ -172,14 +213,18 @@ def test_a_step_alone_equals_the_step_in_a_batch_of_64():
         scale = together.gradient.abs().amax()
         for row in (0, 17, 63):
             alone, _, _ = first_look(attacker, target, images[row : row + 1])
-            assert float((alone.gradient[0] - together.gradient[row]).abs().max()) < 1e-5 * float(scale)
+            assert float((alone.gradient[0] - together.gradient[row]).abs().max()) < 1e-5 * float(
+                scale
+            )
 
 
 @pytest.mark.parametrize(("rd", "expected"), [(True, [2, 1, 0]), (False, [1, 1, 0])])
 def test_backwards_are_spent_only_where_the_method_needs_them(rd, expected):
     """Rows: one gate open and one closed; both closed (nothing to protect); both open (nothing to do)."""
     shape = (1, 1, 2)
-    target = frozen(LinearGates(torch.tensor([[20.0, 0.0], [0.0, 20.0]]), torch.tensor([-10.0, -10.0]), shape))
+    target = frozen(
+        LinearGates(torch.tensor([[20.0, 0.0], [0.0, 20.0]]), torch.tensor([-10.0, -10.0]), shape)
+    )
     images = torch.tensor([[0.8, 0.2], [0.2, 0.2], [0.8, 0.8]]).reshape(3, *shape)
     _, _, view = first_look(GradAuto(rd=rd), target, images)
     assert view.ledger.backwards.tolist() == expected
@@ -192,13 +237,28 @@ def test_rd_begins_when_it_is_told_to():
     images = pictures(4)
     counts = {}
     for start in (0.0, 0.5, 2.0):
-        _, view = attack(GradAuto(steps=9, rd_start=start, verify=False, stop_at_ceiling=False), target, images, 1000)
+        _, view = attack(
+            GradAuto(steps=9, rd_start=start, verify=False, stop_at_ceiling=False),
+            target,
+            images,
+            1000,
+        )
         counts[start] = int(view.ledger.backwards.sum())
     assert counts[0.0] > counts[0.5] > counts[2.0]
 
 
 @pytest.mark.parametrize("threat", [PSNR35, LINF8, NONE])
-@pytest.mark.parametrize("params", [{}, {"rd": False}, {"rm": False}, {"rm": False, "rd": False}, {"rd_on": "step"}, {"optimiser": "adam"}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"rd": False},
+        {"rm": False},
+        {"rm": False, "rd": False},
+        {"rd_on": "step"},
+        {"optimiser": "adam"},
+    ],
+)
 def test_every_form_recovers_inside_its_threat_and_its_budget(params, threat):
     target = frozen(ConvGates())
     images = pictures(16)
@@ -210,10 +270,14 @@ def test_every_form_recovers_inside_its_threat_and_its_budget(params, threat):
     assert bool((view.left >= 0).all())
     d = difference(to_grid(adversarial), to_grid(images))
     assert bool(inside(d, threat).all())
-    assert float((to_float(to_grid(adversarial)) - adversarial).abs().max()) < 1e-6  # what is returned is what will be saved
+    assert (
+        float((to_float(to_grid(adversarial)) - adversarial).abs().max()) < 1e-6
+    )  # what is returned is what will be saved
     clean, won = (target.macs(target(x).decisions).double().mean() for x in (images, adversarial))
     assert won - clean > 0.2 * (target.ceiling - clean)
-    assert bool((target.macs(target(adversarial).decisions) >= target.macs(target(images).decisions)).all())
+    assert bool(
+        (target.macs(target(adversarial).decisions) >= target.macs(target(images).decisions)).all()
+    )
 
 
 def test_the_default_beats_noise_of_the_same_size():
@@ -240,8 +304,15 @@ def test_clean_without_a_ball_trades_macs_against_distance():
     target, images = frozen(ConvGates()), pictures(8)
     found = []
     for steps in (30, 150):
-        adversarial, _ = attack(GradAuto(**{**GradAuto.presets["clean"], "steps": steps}), target, images, 5000, NONE)
-        found.append((target.macs(target(adversarial).decisions), squared_sum(difference(to_grid(adversarial), to_grid(images)))))
+        adversarial, _ = attack(
+            GradAuto(**{**GradAuto.presets["clean"], "steps": steps}), target, images, 5000, NONE
+        )
+        found.append(
+            (
+                target.macs(target(adversarial).decisions),
+                squared_sum(difference(to_grid(adversarial), to_grid(images))),
+            )
+        )
     (early, far), (late, near) = found
     assert bool((late >= early).all())
     assert bool((near[late == early] <= far[late == early]).all())
@@ -262,7 +333,14 @@ def test_accuracy_keeping_holds_the_logits():
     logits = target(images).logits
     moved = []
     for weight in (0.0, 1e5):
-        params = {"keep_logits": weight, "optimiser": "adam", "lr": 0.003, "steps": 25, "iterate": "last", "verify": False}
+        params = {
+            "keep_logits": weight,
+            "optimiser": "adam",
+            "lr": 0.003,
+            "steps": 25,
+            "iterate": "last",
+            "verify": False,
+        }
         adversarial, _ = attack(GradAuto(**params), target, images, 1000, NONE)
         moved.append(float((target(adversarial).logits - logits).square().sum()))
     assert moved[1] < 0.5 * moved[0]
@@ -297,4 +375,6 @@ def test_runs_on_cuda():
     adversarial, _ = attack(GradAuto(), target, images, 40)
     assert adversarial.device.type == "cuda"
     assert isinstance(target, nn.Module)
-    assert int(target.macs(target(adversarial).decisions).sum()) >= int(target.macs(target(images).decisions).sum())
+    assert int(target.macs(target(adversarial).decisions).sum()) >= int(
+        target.macs(target(images).decisions).sum()
+    )

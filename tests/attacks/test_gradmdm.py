@@ -6,7 +6,7 @@ from torch import nn
 from attacks.box import gradauto_box
 from attacks.gradmdm import GradMDM, gate_values, power_losses, unit_rows
 from bench.image import difference, inside, to_grid
-from bench.signature import read_class
+from bench.plugins.declarations import read_class
 
 CODE = GradMDM(**GradMDM.presets["code"])
 
@@ -20,7 +20,9 @@ def test_power_losses_by_hand():
     assert float(far) == pytest.approx(-((0.3**3.5 + 0.5**3.5) ** (1 / 3.5)))
     (grad,) = torch.autograd.grad(negative.sum(), value, retain_graph=True)
     norm = -float(far)
-    assert grad[0].tolist() == pytest.approx([-((0.3 / norm) ** 2.5), 0.0]), "greedy in closed gates, none in open ones"
+    assert grad[0].tolist() == pytest.approx([-((0.3 / norm) ** 2.5), 0.0]), (
+        "greedy in closed gates, none in open ones"
+    )
     (grad,) = torch.autograd.grad(positive.sum(), value)
     assert grad[0].tolist() == pytest.approx([0.0, -0.1 / float(near)])
 
@@ -41,7 +43,9 @@ def test_gates_that_are_no_probabilities_are_read_through_a_sigmoid():
     assert torch.equal(gate_values(seen, gates.units), seen.margins + 0.5)
 
 
-def slow_rectified(net: ConvGates, image: torch.Tensor, p_open: float, p_closed: float, swapped: bool, warm: bool):
+def slow_rectified(
+    net: ConvGates, image: torch.Tensor, p_open: float, p_closed: float, swapped: bool, warm: bool
+):
     """grad L_neg of one image (1, C, H, W), worked out segment by segment and gate by gate, without forks, in float64."""
     inputs = image.clone().requires_grad_()
     maps = [net.stem((inputs - 0.5) * 4).relu()]
@@ -91,14 +95,20 @@ def test_a_step_is_what_the_slow_way_finds(swapped, warm):
     """Every map's gradient worked out one gate at a time agrees with the forks' to 1e-5, image by image."""
     target = frozen(ConvGates().double())
     images = pictures(6).double()
-    attacker = GradMDM(scale=1.0, counts="swapped" if swapped else "own", warmup=5.0 if warm else 0.0, p_open=4.0)
+    attacker = GradMDM(
+        scale=1.0, counts="swapped" if swapped else "own", warmup=5.0 if warm else 0.0, p_open=4.0
+    )
     view, _ = begin(target, images, 100)
     box = gradauto_box("clamp", view.image_shape)
-    look = attacker.climb(view, images).look(box.place(images, images, NONE), torch.arange(6), torch.zeros(6))
+    look = attacker.climb(view, images).look(
+        box.place(images, images, NONE), torch.arange(6), torch.zeros(6)
+    )
     powers = (1.0, 1.0) if warm else (4.0, 3.5)
     for row in range(6):
         slow = slow_rectified(target, images[row : row + 1], *powers, swapped, warm)[0]
-        assert float((look.gradient[row] - slow).abs().max()) < 1e-5 * max(1.0, float(slow.abs().max()))
+        assert float((look.gradient[row] - slow).abs().max()) < 1e-5 * max(
+            1.0, float(slow.abs().max())
+        )
     ran = target(images).decisions
     assert bool(ran.any(1).any())
     assert not bool(ran.all(1).any())
@@ -155,7 +165,11 @@ def test_direction_takes_out_what_opposes_open_gates():
 
     type(view).gradients = spying
     try:
-        climb.look(gradauto_box("clamp", view.image_shape).place(images, images, NONE), torch.arange(8), torch.zeros(8))
+        climb.look(
+            gradauto_box("clamp", view.image_shape).place(images, images, NONE),
+            torch.arange(8),
+            torch.zeros(8),
+        )
     finally:
         type(view).gradients = original
     assert view.target._fork_edit is kept
@@ -193,7 +207,9 @@ def test_backwards_are_charged_as_the_docstring_says():
     for warmup, expected in ((0.0, [2, 1, 0]), (5.0, [1, 1, 0])):
         view, _ = begin(target, images, 100)
         GradMDM(warmup=warmup).climb(view, images).look(
-            gradauto_box("clamp", view.image_shape).place(images, images, NONE), torch.arange(3), torch.zeros(3)
+            gradauto_box("clamp", view.image_shape).place(images, images, NONE),
+            torch.arange(3),
+            torch.zeros(3),
         )
         assert view.ledger.backwards.tolist() == expected
 

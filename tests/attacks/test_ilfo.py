@@ -5,7 +5,7 @@ from gated_toys import LINF8, NONE, PSNR35, ConvGates, LinearGates, begin, froze
 from attacks.box import ilfo_box
 from attacks.ilfo import ILFO
 from bench.image import difference, inside, squared_sum, to_grid
-from bench.signature import read_class
+from bench.plugins.declarations import read_class
 
 CODE = ILFO(**ILFO.presets["code"])
 
@@ -40,8 +40,18 @@ def test_code_preset_is_the_released_script(c):
     target = frozen(ConvGates().double())
     images = pictures(4).double()
     units = len(target.units)
-    expected = released_script(lambda x: target(x * std + mean).margins + 0.5, (images - mean) / std, 5, c * units) * std + mean
-    params = {**ILFO.presets["code"], "steps": 5, "c": c}  # `broadcast` multiplies c by the number of units
+    expected = (
+        released_script(
+            lambda x: target(x * std + mean).margins + 0.5, (images - mean) / std, 5, c * units
+        )
+        * std
+        + mean
+    )
+    params = {
+        **ILFO.presets["code"],
+        "steps": 5,
+        "c": c,
+    }  # `broadcast` multiplies c by the number of units
     adversarial, view = attack(ILFO(**params), target, images, 1000, NONE)
     assert float((adversarial - expected.clamp(0, 1)).abs().max()) < 1e-5
     assert view.ledger.forwards.tolist() == [5] * 4
@@ -57,7 +67,11 @@ def test_a_step_alone_equals_the_step_in_a_batch_of_64():
             view, _ = begin(target, some, 10)
             box = ilfo_box(attacker.box, view.image_shape)
             place = box.place(box.start(some), some, NONE)
-            looks[name] = attacker.penalty(view, some).look(place, torch.arange(len(some)), torch.zeros(len(some))).gradient
+            looks[name] = (
+                attacker.penalty(view, some)
+                .look(place, torch.arange(len(some)), torch.zeros(len(some)))
+                .gradient
+            )
         scale = float(looks["batch"].abs().max())
         assert scale > 0
         assert float((looks["batch"][17] - looks["alone"][0]).abs().max()) < 1e-5 * scale
@@ -83,11 +97,21 @@ def test_the_search_finds_a_constant_for_each_image():
     weight = torch.randn(1, 48, generator=torch.Generator().manual_seed(0)).abs() ** 3
     images = torch.stack([torch.full((3, 4, 4), level / 255) for level in (60, 100, 120)])
     target = frozen(LinearGates(weight, -weight.sum(1) * 130 / 255, (3, 4, 4)))
-    searched, _ = attack(ILFO(**{**ILFO.presets["clean"], "steps": 60, "rounds": 6}), target, images, 5000, NONE)
-    fixed, _ = attack(ILFO(**{**ILFO.presets["clean"], "steps": 60, "rounds": 1, "c": 1e6}), target, images, 5000, NONE)
+    searched, _ = attack(
+        ILFO(**{**ILFO.presets["clean"], "steps": 60, "rounds": 6}), target, images, 5000, NONE
+    )
+    fixed, _ = attack(
+        ILFO(**{**ILFO.presets["clean"], "steps": 60, "rounds": 1, "c": 1e6}),
+        target,
+        images,
+        5000,
+        NONE,
+    )
     for adversarial in (searched, fixed):
         assert bool(target(adversarial).decisions.all())
-    near, far = (squared_sum(difference(to_grid(found), to_grid(images))) for found in (searched, fixed))
+    near, far = (
+        squared_sum(difference(to_grid(found), to_grid(images))) for found in (searched, fixed)
+    )
     assert bool((near <= far).all())
     assert int(near.sum()) < int(far.sum())
 

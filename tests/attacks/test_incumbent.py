@@ -9,7 +9,9 @@ SHAPE = (3, 4, 4)
 
 def bright(threshold: float) -> LinearGates:
     """One gate that opens when the mean of the image exceeds `threshold`."""
-    return frozen(LinearGates(torch.full((1, 48), 100 / 48), torch.tensor([-100 * threshold]), SHAPE))
+    return frozen(
+        LinearGates(torch.full((1, 48), 100 / 48), torch.tensor([-100 * threshold]), SHAPE)
+    )
 
 
 def grey(*levels: float) -> torch.Tensor:
@@ -27,8 +29,18 @@ def offers(rule: str, table: list[tuple[float, int, float]]) -> Incumbent:
 
 
 def test_which_iterate_each_rule_keeps():
-    table = [(101, 10, 5.0), (105, 30, 1.0), (104, 30, 2.0), (106, 30, 9.0), (102, 20, 0.5), (103, 20, 7.0)]
-    kept = {rule: round(float(offers(rule, table).finish().mean() * 255)) for rule in ("best", "first", "last", "loss")}
+    table = [
+        (101, 10, 5.0),
+        (105, 30, 1.0),
+        (104, 30, 2.0),
+        (106, 30, 9.0),
+        (102, 20, 0.5),
+        (103, 20, 7.0),
+    ]
+    kept = {
+        rule: round(float(offers(rule, table).finish().mean() * 255))
+        for rule in ("best", "first", "last", "loss")
+    }
     assert kept == {"best": 104, "first": 105, "last": 103, "loss": 102}
 
 
@@ -49,7 +61,9 @@ def test_an_iterate_that_rounding_closes_is_not_believed():
             kept.offer(rows, image, view.price(view(image, rows).decisions), torch.tensor([1.0]))
         saved = to_float(to_grid(kept.finish()))
         assert int(kept.macs) == macs
-        assert int(target.macs(target(saved).decisions)) == 10  # what was believed unverified is not there
+        assert (
+            int(target.macs(target(saved).decisions)) == 10
+        )  # what was believed unverified is not there
         assert kept.failures == int(verify)
 
 

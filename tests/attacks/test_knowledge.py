@@ -15,12 +15,11 @@ from attacks.ilfo import ILFO
 from attacks.objective import MarginLoss
 from attacks.patch import Patch
 from attacks.universal import Universal
-from bench import judge
-from bench.api import Defense, Job, Output, Skip
-from bench.masking import gradients
+from bench.api import Defense, Job, Output, Skip, Threat
+from bench.evaluation import target_checks
+from bench.evaluation.masking import gradients
+from bench.evaluation.view import TargetView
 from bench.testing import ToyTarget, check_attack, problems, sample_images
-from bench.threat import Threat
-from bench.view import TargetView
 from targets.defenses.monitor import Monitored
 from targets.defenses.smoothing import RandomisedSmoothing
 from targets.defenses.transforms import JPEG, BitDepth
@@ -31,7 +30,7 @@ GRADIENT = (GradAuto, ILFO, GradMDM, DeepSloth, APGDMargin, Universal, Patch)
 
 
 def frozen(target):
-    judge.freeze(target)
+    target_checks.freeze(target)
     return target
 
 
@@ -47,7 +46,9 @@ def attacked(attack, target, budget=40, threat=THREAT):
 def dearer(attack, target, budget=40):
     saved, _, images = attacked(attack, target, budget)
     with torch.no_grad():
-        return int((target.macs(target(saved).decisions) - target.macs(target(images).decisions)).sum())
+        return int(
+            (target.macs(target(saved).decisions) - target.macs(target(images).decisions)).sum()
+        )
 
 
 @pytest.mark.parametrize("kind", GRADIENT)
@@ -102,7 +103,10 @@ def test_every_draw_is_paid_for_and_left_counts_evaluations():
     assert view.left.tolist() == [1] * 6
     assert TargetView.of(target, sample_images((3, 8, 8)), 150).each == 2
     assert TargetView.of(target, sample_images((3, 8, 8)), 10_000).each == 8
-    assert TargetView.of(frozen(ToyTarget()), sample_images((3, 8, 8)), 10_000).using(draws=5).each == 1
+    assert (
+        TargetView.of(frozen(ToyTarget()), sample_images((3, 8, 8)), 10_000).using(draws=5).each
+        == 1
+    )
 
 
 def test_the_gradient_over_draws_is_the_mean_of_theirs():
@@ -118,7 +122,10 @@ def test_the_gradient_over_draws_is_the_mean_of_theirs():
 
 @pytest.mark.parametrize("kind", [GradAuto, ILFO, DeepSloth, APGDMargin])
 def test_attacks_keep_their_contract_on_random_and_coarse_targets(kind):
-    for target in (RandomisedSmoothing(sigma=0.05, draws=3).wrap(ToyTarget()), JPEG().wrap(ToyTarget())):
+    for target in (
+        RandomisedSmoothing(sigma=0.05, draws=3).wrap(ToyTarget()),
+        JPEG().wrap(ToyTarget()),
+    ):
         assert not problems(check_attack(kind(), target, budget=20))
 
 
@@ -175,7 +182,9 @@ class Sure(Defense):
         class Steep(Wrapped):
             def forward(self, images, decisions=None):
                 output = super().forward(images, decisions)
-                return Output(output.logits, output.margins, output.logit_margins * 1e4, output.decisions)
+                return Output(
+                    output.logits, output.margins, output.logit_margins * 1e4, output.decisions
+                )
 
         return Steep(target)
 

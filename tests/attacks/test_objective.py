@@ -18,14 +18,21 @@ def units(count: int = 3) -> Units:
 
 def output(margins: list[list[float]], logit: list[list[float]] | None = None) -> Output:
     table = torch.tensor(margins, requires_grad=True)
-    return Output(torch.zeros(len(margins), 2), table, table * 4 if logit is None else torch.tensor(logit), table.detach() > 0)
+    return Output(
+        torch.zeros(len(margins), 2),
+        table,
+        table * 4 if logit is None else torch.tensor(logit),
+        table.detach() > 0,
+    )
 
 
 def test_hinges_by_hand():
     seen = output([[-0.2, 0.3, -0.1], [0.1, 0.2, 0.3]])
     uniform = MarginLoss.over(units(), "uniform", "gate", 0.0, CPU)
     assert uniform.missing(seen).tolist() == pytest.approx([0.3, 0.0])
-    assert uniform.finished(seen, torch.tensor([True, True])).tolist() == pytest.approx([-0.3, -0.6])
+    assert uniform.finished(seen, torch.tensor([True, True])).tolist() == pytest.approx(
+        [-0.3, -0.6]
+    )
     by_cost = MarginLoss.over(units(), "cost", "gate", 0.0, CPU)
     assert by_cost.weight.tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6])
     assert by_cost.missing(seen).tolist() == pytest.approx([0.2 / 6 + 0.1 * 3 / 6, 0.0])
@@ -64,9 +71,17 @@ def test_a_logit_too_small_for_its_sigmoid_is_still_missing():
 
 
 def test_offset_is_a_share_of_the_gates_range_or_logits():
-    wide = dataclasses.replace(units(2), low=torch.tensor([0.0, 0.0]).double(), high=torch.tensor([2.0, torch.inf]).double())
-    assert MarginLoss.over(wide, "uniform", "gate", 0.01, CPU).offset.tolist() == pytest.approx([0.02, 0.01])
-    assert MarginLoss.over(wide, "uniform", "logit", 0.01, CPU).offset.tolist() == pytest.approx([0.01, 0.01])
+    wide = dataclasses.replace(
+        units(2),
+        low=torch.tensor([0.0, 0.0]).double(),
+        high=torch.tensor([2.0, torch.inf]).double(),
+    )
+    assert MarginLoss.over(wide, "uniform", "gate", 0.01, CPU).offset.tolist() == pytest.approx(
+        [0.02, 0.01]
+    )
+    assert MarginLoss.over(wide, "uniform", "logit", 0.01, CPU).offset.tolist() == pytest.approx(
+        [0.01, 0.01]
+    )
 
 
 def test_gate_and_logit_space_agree_on_what_is_missing():
@@ -85,7 +100,9 @@ def test_distance_gradient_is_the_derivative_of_its_value(name):
     value = apart.value(images, clean)
     (expected,) = torch.autograd.grad(value.sum(), images)
     assert torch.allclose(apart.gradient(images.detach(), clean), expected, atol=1e-6)
-    by_hand = {"pixels": 1.0, "none": torch.inf}.get(name, torch.tensor([0.2, 0.3, 0.4])[None, :, None, None])
+    by_hand = {"pixels": 1.0, "none": torch.inf}.get(
+        name, torch.tensor([0.2, 0.3, 0.4])[None, :, None, None]
+    )
     assert torch.allclose(value, ((images - clean) / by_hand).square().sum((1, 2, 3)))
     assert (float(value.sum().detach()) > 0) is (name != "none")
 
@@ -118,7 +135,10 @@ def test_the_ponder_gradient_lowers_the_scores_before_the_stop():
     (grad,) = torch.autograd.grad(loss.sum(), image)
     assert bool((grad > 0).all()), "scores grow with the image here, so descending darkens it"
     step = 1e-3
-    nudged = [float(missing_ponder(target(image.detach() + sign * step), target.units)) for sign in (1, -1)]
+    nudged = [
+        float(missing_ponder(target(image.detach() + sign * step), target.units))
+        for sign in (1, -1)
+    ]
     assert float(grad.sum()) == pytest.approx((nudged[0] - nudged[1]) / (2 * step), rel=1e-2)
 
 

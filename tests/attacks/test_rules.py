@@ -17,7 +17,9 @@ def pairs(draw):
     seed = draw(st.integers(0, 2**31))
     scale = 10.0 ** draw(st.integers(-6, 6))
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(5, *SHAPE, generator=generator) * scale, torch.randn(5, *SHAPE, generator=generator)
+    return torch.randn(5, *SHAPE, generator=generator) * scale, torch.randn(
+        5, *SHAPE, generator=generator
+    )
 
 
 @given(pairs())
@@ -35,8 +37,12 @@ def test_direction_never_opposes_what_is_finished(pair):
 
 
 def test_direction_by_hand():
-    rectified, lost = direction(vectors([1.0, -1.0], [1.0, 1.0], [3.0, -4.0]), vectors([0.0, 2.0], [0.0, 2.0], [0.0, 0.0]))
-    assert torch.equal(rectified, vectors([1.0, 0.0], [1.0, 1.0], [3.0, -4.0]))  # no finished gate: no projection (A.7 c)
+    rectified, lost = direction(
+        vectors([1.0, -1.0], [1.0, 1.0], [3.0, -4.0]), vectors([0.0, 2.0], [0.0, 2.0], [0.0, 0.0])
+    )
+    assert torch.equal(
+        rectified, vectors([1.0, 0.0], [1.0, 1.0], [3.0, -4.0])
+    )  # no finished gate: no projection (A.7 c)
     assert lost.tolist() == [False, False, False]
 
 
@@ -51,7 +57,9 @@ def test_an_antiparallel_gradient_is_kept_rather_than_its_rounding_noise():
 @given(pairs(), st.floats(1e-3, 1e3))
 def test_magnitude_has_the_length_asked_for(pair, length):
     """Golden 2, the rule alone."""
-    assert torch.allclose(norms(magnitude(pair[0], length)).flatten(), torch.full((5,), length), rtol=1e-4)
+    assert torch.allclose(
+        norms(magnitude(pair[0], length)).flatten(), torch.full((5,), length), rtol=1e-4
+    )
     capped = norms(magnitude(pair[0], length, "cap")).flatten()
     assert torch.allclose(capped, norms(pair[0]).flatten().clamp(max=length), rtol=1e-4)
 
@@ -71,26 +79,46 @@ def test_order_of_the_two_rules_matters_only_in_length():
     assert torch.allclose(code, vectors([2.0, 0.0]))
     assert torch.allclose(paper, vectors([1.2, 0.0]))
     assert torch.equal(Rectification(2.0, False, False)(gradient, finished, loss), gradient)
-    assert torch.allclose(Rectification(2.0, True, False)(gradient, finished, loss), vectors([1.2, -1.6]))
-    assert torch.allclose(Rectification(2.0, False, True)(gradient, finished, loss), vectors([3.0, 0.0]))
+    assert torch.allclose(
+        Rectification(2.0, True, False)(gradient, finished, loss), vectors([1.2, -1.6])
+    )
+    assert torch.allclose(
+        Rectification(2.0, False, True)(gradient, finished, loss), vectors([3.0, 0.0])
+    )
 
 
 def test_bad_gradients_are_counted_and_take_no_step():
     incidents = Incidents()
     assert not incidents
     rule = Rectification(2.0, True, True, incidents=incidents)
-    gradient = torch.stack([torch.full(SHAPE, 1e-15), torch.zeros(SHAPE), torch.full(SHAPE, torch.nan), torch.ones(SHAPE)])
+    gradient = torch.stack(
+        [
+            torch.full(SHAPE, 1e-15),
+            torch.zeros(SHAPE),
+            torch.full(SHAPE, torch.nan),
+            torch.ones(SHAPE),
+        ]
+    )
     rectified = rule(gradient, torch.zeros_like(gradient), torch.tensor([0.1, 0.0, 0.1, 0.1]))
     assert norms(rectified).flatten().tolist() == pytest.approx([0, 0, 0, 2.0])
-    assert (incidents.vanished, incidents.nonfinite, incidents.antiparallel) == (1, 1, 0)  # the row that is done is no incident
+    assert (incidents.vanished, incidents.nonfinite, incidents.antiparallel) == (
+        1,
+        1,
+        0,
+    )  # the row that is done is no incident
     rule(vectors([1.0, 0.0]), vectors([-1.0, 0.0]), torch.ones(1))
     assert incidents.antiparallel == 1
 
 
 def test_rows_do_not_mix():
     generator = torch.Generator().manual_seed(3)
-    gradient, finished = torch.randn(6, *SHAPE, generator=generator), torch.randn(6, *SHAPE, generator=generator)
+    gradient, finished = (
+        torch.randn(6, *SHAPE, generator=generator),
+        torch.randn(6, *SHAPE, generator=generator),
+    )
     rule = Rectification(1.5, True, True)
     together = rule(gradient, finished, torch.ones(6))
-    alone = torch.cat([rule(gradient[i : i + 1], finished[i : i + 1], torch.ones(1)) for i in range(6)])
+    alone = torch.cat(
+        [rule(gradient[i : i + 1], finished[i : i + 1], torch.ones(1)) for i in range(6)]
+    )
     assert torch.allclose(together, alone, rtol=1e-6)

@@ -5,9 +5,9 @@ import torch
 from gated_toys import LINF8, NONE, PSNR35, ConvGates, begin, frozen, pictures
 
 from attacks.square import SHRINKS, Square, edge, recoloured, window
+from bench.api import Threat
 from bench.errors import ContractBroken
 from bench.image import difference, inside, squared_sum, to_float, to_grid
-from bench.threat import Threat
 
 PATCH6 = Threat("patch", Fraction(6))
 
@@ -42,7 +42,17 @@ def test_squares_shrink_on_the_published_schedule():
 
 def test_patterns_reach_the_edge_of_the_ball():
     delta = torch.randn(2, 3, 8, 8)
-    assert float((delta * edge(delta, PSNR35)).flatten(1).norm(dim=1).sub(PSNR35.bound(192) ** 0.5 / 255).abs().max()) < 1e-5
+    assert (
+        float(
+            (delta * edge(delta, PSNR35))
+            .flatten(1)
+            .norm(dim=1)
+            .sub(PSNR35.bound(192) ** 0.5 / 255)
+            .abs()
+            .max()
+        )
+        < 1e-5
+    )
     assert float(edge(delta, LINF8).max()) == pytest.approx(8 / 255)
 
 
@@ -61,7 +71,9 @@ def test_never_cheaper_on_the_grid_inside_and_blind(threat):
     with pytest.raises(ContractBroken):
         view(images, torch.arange(12))
     again, job = begin(target, images, 80, threat, "macs")
-    assert torch.equal(Square().perturb(again, images, torch.zeros(12, dtype=torch.int64), job), adversarial)
+    assert torch.equal(
+        Square().perturb(again, images, torch.zeros(12, dtype=torch.int64), job), adversarial
+    )
 
 
 def test_equally_dear_and_nearer_is_kept():

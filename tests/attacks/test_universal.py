@@ -6,9 +6,8 @@ from gated_toys import LINF8, NONE, PSNR35, ConvGates, Exits, begin, frozen, pic
 
 from attacks.patch import Patch, paste, quantised
 from attacks.universal import Universal, fit_losses
-from bench.api import Job
+from bench.api import Job, Threat
 from bench.image import difference, inside, overshoot, settle, to_float, to_grid
-from bench.threat import Threat
 
 PATCH6 = Threat("patch", Fraction(6))
 
@@ -45,7 +44,9 @@ def test_one_perturbation_for_images_it_has_never_seen(threat):
     clean, won = (target.macs(target(x).decisions).double().mean() for x in (images, adversarial))
     noise = (images + learnt["delta"].flatten()[torch.randperm(768)].reshape(3, 16, 16)).clamp(0, 1)
     assert won > clean
-    assert won > target.macs(target(noise).decisions).double().mean(), "no better than its own values shuffled"
+    assert won > target.macs(target(noise).decisions).double().mean(), (
+        "no better than its own values shuffled"
+    )
 
 
 def test_the_first_steps_are_those_of_a_slow_loop():
@@ -131,6 +132,8 @@ def test_the_losses_of_a_fit():
     target = frozen(Exits())
     view, _ = begin(target, pictures(2), 10)
     output = target(pictures(2))
-    hinge, exits = (fit_losses(Universal(loss=name, offset=0.0), view)(output)[0] for name in ("hinge", "auto"))
+    hinge, exits = (
+        fit_losses(Universal(loss=name, offset=0.0), view)(output)[0] for name in ("hinge", "auto")
+    )
     assert hinge.shape == exits.shape == (2,)
     assert not torch.equal(hinge, exits)

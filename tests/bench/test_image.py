@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from bench import image
-from bench.threat import Threat
+from bench.contracts.threat import Threat
 
 THREATS = st.one_of(
     st.builds(lambda n: Threat("linf", Fraction(n, 2550)), st.integers(1, 400)),
@@ -20,13 +20,17 @@ THREATS = st.one_of(
     st.just(Threat("none", Fraction(0))),
 )
 SHAPES = st.tuples(st.integers(1, 3), st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9))
-ROWS = st.sampled_from(["noise", "bright", "dark", "saturated", "wild", "tiny", "half", "brim", "one pixel"])
+ROWS = st.sampled_from(
+    ["noise", "bright", "dark", "saturated", "wild", "tiny", "half", "brim", "one pixel"]
+)
 
 
 def pictures(shape, kind, seed, threat):
     """A clean uint8 batch and a float batch that an attack might return for it."""
     draw = np.random.default_rng(seed)
-    clean = torch.from_numpy(draw.choice([0, 255], shape) if kind == "saturated" else draw.integers(0, 256, shape)).to(torch.uint8)
+    clean = torch.from_numpy(
+        draw.choice([0, 255], shape) if kind == "saturated" else draw.integers(0, 256, shape)
+    ).to(torch.uint8)
     start = clean.to(torch.float64) / 255
     noise = torch.from_numpy(draw.standard_normal(shape))
     bound = threat.bound(clean[0].numel()) or 100
@@ -38,11 +42,17 @@ def pictures(shape, kind, seed, threat):
         found = noise * 100
     elif kind == "tiny":
         found = start + noise * 1e-4
-    elif kind == "half":  # every value exactly between two levels: where rounding pushes outwards most
+    elif (
+        kind == "half"
+    ):  # every value exactly between two levels: where rounding pushes outwards most
         found = (clean.to(torch.float64) + 0.5 * noise.sign()) / 255
     elif kind == "brim":  # on the surface of the ball, in real numbers
         size = bound / 255 if threat.norm == "linf" else bound**0.5 / 255
-        unit = noise.sign() if threat.norm == "linf" else noise / noise.flatten(1).norm(dim=1)[:, None, None, None].clamp(min=1e-9)
+        unit = (
+            noise.sign()
+            if threat.norm == "linf"
+            else noise / noise.flatten(1).norm(dim=1)[:, None, None, None].clamp(min=1e-9)
+        )
         found = start + size * unit
     elif kind == "one pixel":
         found = start.clone()
@@ -69,7 +79,9 @@ def slow_inside(saved, clean, threat):
             result.append(all(abs(d) <= 255 * threat.amount for _, _, d in flat))
         elif threat.norm == "l2":
             result.append(sum(d * d for _, _, d in flat) <= (255 * threat.amount) ** 2)
-        elif threat.norm == "psnr":  # s <= n 255^2 10^(-f/10) with f = p/2, raised to the twentieth power
+        elif (
+            threat.norm == "psnr"
+        ):  # s <= n 255^2 10^(-f/10) with f = p/2, raised to the twentieth power
             total, half = sum(d * d for _, _, d in flat), int(2 * threat.amount)
             result.append(total**20 * 10**half <= (n * 255**2) ** 20)
         else:
@@ -88,15 +100,27 @@ def test_settle_is_always_inside_and_only_rounds_what_is(shape, kind, seed, thre
     assert saved.shape == clean.shape
     assert slow_inside(saved, clean, threat) == [True] * len(clean)
     assert image.inside(image.difference(saved, clean), threat).all()
-    assert torch.equal(saved, image.settle(found, clean, threat)), "the same image settles the same way"
-    assert torch.equal(saved, image.settle(image.to_float(saved), clean, threat)), "a settled image stays as it is"
-    alone = torch.cat([image.settle(found[i : i + 1], clean[i : i + 1], threat) for i in range(len(found))])
+    assert torch.equal(saved, image.settle(found, clean, threat)), (
+        "the same image settles the same way"
+    )
+    assert torch.equal(saved, image.settle(image.to_float(saved), clean, threat)), (
+        "a settled image stays as it is"
+    )
+    alone = torch.cat(
+        [image.settle(found[i : i + 1], clean[i : i + 1], threat) for i in range(len(found))]
+    )
     assert torch.equal(saved, alone), "an image settles the same in any company"
     plain = image.to_grid(found.double())
-    untouched = ~image.overshoot(found, image.to_float(clean), threat) & image.inside(image.difference(plain, clean), threat)
-    strictly = untouched & torch.isclose(image.project(found, image.to_float(clean), threat), found.clamp(0, 1)).flatten(1).all(1)
+    untouched = ~image.overshoot(found, image.to_float(clean), threat) & image.inside(
+        image.difference(plain, clean), threat
+    )
+    strictly = untouched & torch.isclose(
+        image.project(found, image.to_float(clean), threat), found.clamp(0, 1)
+    ).flatten(1).all(1)
     for i in strictly.nonzero().flatten().tolist():
-        assert int((saved[i].int() - plain[i].int()).abs().max()) <= int(kind in ("half", "brim")), "inside is plain rounding"
+        assert int((saved[i].int() - plain[i].int()).abs().max()) <= int(
+            kind in ("half", "brim")
+        ), "inside is plain rounding"
 
 
 @settings(max_examples=200)
@@ -129,7 +153,9 @@ def test_projection_is_idempotent_in_range_and_inside(shape, kind, seed, threat)
 def test_inside_is_the_definition(shape, kind, seed, threat):
     clean, found = pictures(shape, kind, seed, threat)
     saved = image.to_grid(found)
-    assert image.inside(image.difference(saved, clean), threat).tolist() == slow_inside(saved, clean, threat)
+    assert image.inside(image.difference(saved, clean), threat).tolist() == slow_inside(
+        saved, clean, threat
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,7 +195,9 @@ def test_grid_psnr_and_ssim_against_oracles():
     draw = np.random.default_rng(0)
     clean = torch.from_numpy(draw.integers(0, 256, (4, 3, 32, 32))).to(torch.uint8)
     assert torch.equal(image.to_grid(image.to_float(clean)), clean)
-    saved = image.to_grid(image.to_float(clean) + torch.from_numpy(draw.normal(0, 0.03, (4, 3, 32, 32))).float())
+    saved = image.to_grid(
+        image.to_float(clean) + torch.from_numpy(draw.normal(0, 0.03, (4, 3, 32, 32))).float()
+    )
     saved[0] = clean[0]
     total = image.squared_sum(image.difference(saved, clean))
     assert total.dtype == torch.int64
@@ -177,7 +205,9 @@ def test_grid_psnr_and_ssim_against_oracles():
     assert float(mine[0]) == image.PSNR_CAP
     for i in range(1, 4):
         oracle = peak_signal_noise_ratio(saved[i].double(), clean[i].double(), data_range=255.0)
-        assert float(mine[i]) == pytest.approx(float(oracle), rel=1e-6)  # its data range is a float32
+        assert float(mine[i]) == pytest.approx(
+            float(oracle), rel=1e-6
+        )  # its data range is a float32
     similarity = image.ssim(saved, clean)
     assert float(similarity[0]) == 1
     assert (similarity[1:] < 1).all()

@@ -12,24 +12,14 @@ import bench
 HOME = Path(bench.__file__).resolve().parent.parent
 PACKAGES = ("bench", "attacks", "targets", "reports")
 
-FLOORS = [
-    {"errors", "keys", "home", "memory", "bench"},
-    {"atomic", "threat", "stats", "signature", "toml_writer", "eot"},
-    {"image", "units", "codec"},
-    {"api", "draws"},
-    {"registry", "executors"},
-    {"data", "datasets", "weights", "checkpoint", "cost", "suites", "speeds", "provenance", "store"},
-    {"params", "plan", "plan_file", "plan_schema", "judge", "view", "suspicion", "masking", "scoring", "seal"},
-    {"fitting", "combine", "config", "cell", "ranking", "rows", "table", "doubts", "cards", "transfer"},
-    {"transferring", "board", "run", "executors.local", "executors.worker", "findings"},
-    {"verifying", "replay", "latency"},
-    {"fronts", "testing", "training", "measuring", "measured"},
-    {"baseline"},
-    {"matching"},
-    {"regression", "comparing"},
-    {"cli", "__main__", "pytest_plugin"},
-]
-"""Modules of bench from the ground up; a module may import from its own floor and from those below."""
+ORDER = (
+    "errors codec < files plugins contracts < api image datasets weights store < plans training "
+    "< evaluation results < testing executors regression analysis < runs < verify pytest_plugin < cli"
+)
+"""A room of bench may import from itself, from its own step and from those before it; `docs/architecture.md` says why."""
+
+STEPS = {room: step for step, rooms in enumerate(ORDER.split(" < ")) for room in rooms.split()}
+STEPS |= {"": 0, "suites": 0, "__main__": max(STEPS.values())}
 
 
 def sources(package):
@@ -52,26 +42,33 @@ def imports(path):
             for alias in node.names:
                 inner = HOME.joinpath(*f"{node.module}.{alias.name}".split("."))
                 is_module = inner.with_suffix(".py").is_file() or inner.is_dir()
-                found.append((node.lineno, f"{node.module}.{alias.name}" if is_module else str(node.module)))
+                found.append(
+                    (node.lineno, f"{node.module}.{alias.name}" if is_module else str(node.module))
+                )
     return found
 
 
-def floor(module):
-    name = module.removeprefix("bench.")
-    for candidate in (name, name.partition(".")[0]):
-        for number, names in enumerate(FLOORS):
-            if candidate in names:
-                return number
-    pytest.fail(f"{module} stands on no floor of test_imports.FLOORS; where does it belong?")
+def room(module):
+    """The folder or file on top of bench that a module lies in; "" for bench itself."""
+    return module.removeprefix("bench").removeprefix(".").partition(".")[0]
 
 
 def edges(package):
-    return [(path, line, name) for path in sources(package) for line, name in imports(path) if name.partition(".")[0] in PACKAGES]
+    return [
+        (path, line, name)
+        for path in sources(package)
+        for line, name in imports(path)
+        if name.partition(".")[0] in PACKAGES
+    ]
 
 
 def test_bench_never_imports_what_it_finds_through_the_registry():
     assert len(sources("bench")) > 30
-    wrong = [f"{path}:{line} imports {name}" for path, line, name in edges("bench") if not name.startswith("bench")]
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for path, line, name in edges("bench")
+        if not name.startswith("bench")
+    ]
     assert not wrong
 
 
@@ -79,46 +76,44 @@ def test_imports_inside_bench_run_one_way():
     wrong = [
         f"{path.relative_to(HOME)}:{line} imports {name}"
         for path, line, name in edges("bench")
-        if name.startswith("bench") and floor(name) > floor(module_of(path))
+        if name.startswith("bench") and STEPS[room(name)] > STEPS[room(module_of(path))]
     ]
     assert not wrong
 
 
+PUBLIC = {"bench.api", "bench.image", "bench.codec", "bench.errors"}
+"""What a plugin may import of bench."""
+
 ALLOWED = {
-    "attacks": {"bench.api", "bench.threat", "bench.image", "bench.errors"},
-    "targets": {"bench.codec", "bench.api", "bench.threat", "bench.image", "bench.errors"},
-    "reports": {
-        "bench.board",
-        "bench.fronts",
-        "bench.stats",
-        "bench.threat",
-        "bench.errors",
-        "bench.rows",
-        "bench.ranking",
-        "bench.atomic",
-        "bench.api",
-        "bench.regression",
-        "bench.comparing",
-    },
+    "attacks": PUBLIC,
+    "targets": PUBLIC,
+    "reports": PUBLIC
+    | {"bench.results", "bench.regression", "bench.files", "bench.contracts.threat"},
 }
+
+
+def is_allowed(name, allowed):
+    return any(name == each or name.startswith(f"{each}.") for each in allowed)
 
 
 @pytest.mark.parametrize("package", ALLOWED)
 def test_plugins_see_the_contracts_only(package):
     wrong = []
     for path, line, name in edges(package):
-        if package == "targets" and "recipes" in path.parts:
-            continue  # recipes are trained by bench.training, which they know
-        if name.partition(".")[0] != package and name not in ALLOWED[package]:
+        if name.partition(".")[0] != package and not is_allowed(name, ALLOWED[package]):
             wrong.append(f"{path.relative_to(HOME)}:{line} imports {name}")
     assert not wrong
 
 
 def test_the_walk_would_find_a_reverse_edge(tmp_path):
     path = tmp_path / "x.py"
-    path.write_text("import attacks.ilfo\ndef f():\n    from bench import cell\n    from bench.board import load_boards\n")
-    assert imports(path) == [(1, "attacks.ilfo"), (3, "bench.cell"), (4, "bench.board")]
-    assert floor("bench.board") > floor("bench.api") > floor("bench.errors")
+    path.write_text(
+        "import attacks.ilfo\ndef f():\n    from bench.results import stats\n    from bench.api import Target\n"
+    )
+    assert imports(path) == [(1, "attacks.ilfo"), (3, "bench.results.stats"), (4, "bench.api")]
+    assert (
+        STEPS[room("bench.results.board")] > STEPS[room("bench.api")] > STEPS[room("bench.errors")]
+    )
 
 
 def test_the_four_packages_lie_in_one_folder():
@@ -179,7 +174,12 @@ def test_looking_imports_nothing_heavy(arguments, tmp_path, child_environment):
     environment = child_environment()
     environment.pop("PYTHONPATH")
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -187,6 +187,38 @@ def test_looking_imports_nothing_heavy(arguments, tmp_path, child_environment):
 
 
 def test_python_dash_m_is_the_command(child_environment):
-    done = subprocess.run([sys.executable, "-m", "bench", "--version"], env=child_environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--version"],
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stdout.strip() == f"gatebench, version {bench.__version__}"
     assert done.returncode == 0
+
+
+def test_no_circle_among_modules():
+    graph = {module_of(path): set() for path in sources("bench")}
+    for path, _, name in edges("bench"):
+        if name in graph and name != module_of(path):
+            graph[module_of(path)].add(name)
+    done, open_ = set(), []
+
+    def visit(module):
+        assert module not in open_, " -> ".join([*open_[open_.index(module) :], module])
+        if module in done:
+            return
+        open_.append(module)
+        for following in sorted(graph[module]):
+            visit(following)
+        open_.pop()
+        done.add(module)
+
+    for module in sorted(graph):
+        visit(module)
+
+
+def test_what_lies_on_top_is_what_a_plugin_author_imports():
+    top = {path.stem for path in (HOME / "bench").glob("*.py")}
+    assert top == {"__init__", "__main__", "api", "image", "codec", "errors", "pytest_plugin"}

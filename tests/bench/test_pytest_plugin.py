@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from measured import baseline, cell, with_cells
 
-from bench.baseline import Baseline
 from bench.errors import NotComparable
 from bench.pytest_plugin import Result, assert_no_regression, assert_saving_survives
-from bench.stats import Estimate
+from bench.regression.baseline import Baseline
+from bench.results.stats import Estimate
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "regression-test"
 
@@ -35,7 +35,9 @@ def result(saving, *, accuracy=0.9, folder=Path("r")):
         clean_accuracy=Estimate(accuracy),
         recovery=Estimate(0.25),
     )
-    milder = SimpleNamespace(**{**vars(attacked), "attack": "noise", "surviving_saving": Estimate(0.39, 0.38, 0.4)})
+    milder = SimpleNamespace(
+        **{**vars(attacked), "attack": "noise", "surviving_saving": Estimate(0.39, 0.38, 0.4)}
+    )
     board = SimpleNamespace(cells=(milder, attacked, SimpleNamespace(status="skipped")))
     return Result(folder, (board,))
 
@@ -61,7 +63,14 @@ def test_a_saving_that_survives_is_judged_under_the_strongest_attack():
 
 def test_a_control_is_no_attack_and_nothing_passes_by_being_no_number():
     found = result(Estimate(0.30, 0.27, 0.33))
-    control = SimpleNamespace(**{**vars(found.strongest), "attack": "identity", "control": True, "surviving_saving": Estimate(0.1)})
+    control = SimpleNamespace(
+        **{
+            **vars(found.strongest),
+            "attack": "identity",
+            "control": True,
+            "surviving_saving": Estimate(0.1),
+        }
+    )
     board = SimpleNamespace(cells=(*found.boards[0].cells, control))
     assert replace(found, boards=(board,)).strongest.attack == "gradauto"
     alone = SimpleNamespace(cells=(control,))
@@ -71,13 +80,19 @@ def test_a_control_is_no_attack_and_nothing_passes_by_being_no_number():
 
 def test_a_run_in_which_everything_was_skipped_is_no_pass():
     with pytest.raises(ValueError, match="no cell of this run has numbers"):
-        assert_saving_survives(Result(Path("r"), (SimpleNamespace(cells=(SimpleNamespace(status="skipped"),)),)), at_least=0.0)
+        assert_saving_survives(
+            Result(Path("r"), (SimpleNamespace(cells=(SimpleNamespace(status="skipped"),)),)),
+            at_least=0.0,
+        )
 
 
 def test_a_regression_fails_with_what_got_worse(tmp_path, monkeypatch):
     before = baseline([cell(np.random.default_rng(0))])
     before.write(tmp_path / "base.json")
-    now = with_cells(before, lambda one: replace(one, adversarial_macs=np.minimum(one.adversarial_macs + 100, 1000)))
+    now = with_cells(
+        before,
+        lambda one: replace(one, adversarial_macs=np.minimum(one.adversarial_macs + 100, 1000)),
+    )
     found = result(Estimate(0.3))
     monkeypatch.setattr(Baseline, "of_run", classmethod(lambda cls, folder: now))
     said = failure(assert_no_regression, found, tmp_path / "base.json")
@@ -94,7 +109,15 @@ def test_a_regression_fails_with_what_got_worse(tmp_path, monkeypatch):
 def pytest_in(folder, *arguments, **variables):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", *arguments]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return subprocess.run(command, cwd=folder, env={**kept, **variables}, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**kept, **variables},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,16 @@ def wheel(tmp_path_factory):
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(HOME / name, source)
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = out.glob("*.whl")
@@ -50,7 +59,10 @@ def test_everything_that_is_needed_is_in_it(wheel):
         "attacks/gradauto.py",
     } <= names
     weights = {name for name in names if name.endswith(".safetensors")}
-    assert weights == {f"targets/weights/{path.name}" for path in (HOME / "targets" / "weights").glob("*.safetensors")}
+    assert weights == {
+        f"targets/weights/{path.name}"
+        for path in (HOME / "targets" / "weights").glob("*.safetensors")
+    }
     assert weights
 
 
@@ -63,7 +75,13 @@ def test_every_source_and_data_file_is_in_it_byte_for_byte(wheel):
 
 def test_nothing_else_is_in_it(wheel):
     tops = {name.partition("/")[0] for name in wheel.namelist()}
-    assert tops == {"bench", "attacks", "targets", "reports", f"gatebench-{bench.__version__}.dist-info"}
+    assert tops == {
+        "bench",
+        "attacks",
+        "targets",
+        "reports",
+        f"gatebench-{bench.__version__}.dist-info",
+    }
     assert not [name for name in wheel.namelist() if name.endswith((".pyc", ".part"))]
 
 
@@ -81,5 +99,14 @@ def test_its_weights_are_those_of_the_manifest(wheel):
 def test_the_command_and_the_entry_points_are_declared(wheel):
     points = wheel.read(f"gatebench-{bench.__version__}.dist-info/entry_points.txt").decode()
     assert "gatebench = bench.cli:main" in points
-    for group in ("targets", "attacks", "datasets", "recipes", "weights", "suites", "reports", "executors"):
+    for group in (
+        "targets",
+        "attacks",
+        "datasets",
+        "recipes",
+        "weights",
+        "suites",
+        "reports",
+        "executors",
+    ):
         assert f"[gatebench.{group}]" in points

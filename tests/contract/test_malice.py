@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bench.store import RunFolder
+from bench.store.folder import RunFolder
 
 HEAD = """
 schema = 1
@@ -38,7 +38,10 @@ ATTACKS = {
     "weights": ("invalid", "changed the target's weights: head.weight"),
     "buffers": ("invalid", "changed the target's weights: head.bias"),
     "train": ("invalid", "switched blocks.1 to train mode"),
-    "spend": ("invalid", "the budget of 9 forward-equivalents an image is spent; catch BudgetSpent"),
+    "spend": (
+        "invalid",
+        "the budget of 9 forward-equivalents an image is spent; catch BudgetSpent",
+    ),
     "gates": ("failed", "AssertionError: only for access macs"),
     "gradients": ("invalid", "expected one number a row"),
     "price": ("ok", ""),
@@ -102,10 +105,15 @@ LIARS = {
 
 
 def attack_tables():
-    text = "".join(f'[[attack]]\nuse = "mischief"\nlabel = "{deed}"\nparams = {{ deed = "{deed}" }}\n' for deed in ATTACKS)
+    text = "".join(
+        f'[[attack]]\nuse = "mischief"\nlabel = "{deed}"\nparams = {{ deed = "{deed}" }}\n'
+        for deed in ATTACKS
+    )
     for label in NAMED:
         door = {"outputs": "outputs", "grads": "gradients", "prices": "price"}.get(label)
-        use = {"contested": "mischief/contested", "other contested": "rival/contested"}.get(label, "burglar" if door else label)
+        use = {"contested": "mischief/contested", "other contested": "rival/contested"}.get(
+            label, "burglar" if door else label
+        )
         params = f'params = {{ door = "{door}" }}\n' if door else ""
         text += f'[[attack]]\nuse = "{use}"\nlabel = "{label}"\n{params}'
     return text
@@ -113,15 +121,29 @@ def attack_tables():
 
 def run(folder, text, environment, *extra):
     (folder / "plan.toml").write_text(text)
-    command = [sys.executable, "-m", "bench", "run", "plan.toml", "--name", "r", "--no-report", *extra]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=280)
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "run",
+        "plan.toml",
+        "--name",
+        "r",
+        "--no-report",
+        *extra,
+    ]
+    return subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=280
+    )
 
 
 def sealed_cells(folder):
     cells = {}
     for path in RunFolder(folder / "runs" / "r").path.glob("cells/*/cell.json"):
         sealed = json.loads(path.read_text())
-        cells[sealed["inputs"]["target"]["label"], sealed["inputs"]["attack"]["label"]] = sealed | {"folder": path.parent}
+        cells[sealed["inputs"]["target"]["label"], sealed["inputs"]["attack"]["label"]] = sealed | {
+            "folder": path.parent
+        }
     return cells
 
 
@@ -160,7 +182,9 @@ def test_one_bad_cell_never_stops_the_others(malice):
     assert "in _raise" in log
     assert "ZeroDivisionError: on purpose" in log
     assert "more rubbish" in log
-    assert "rubbish" not in done.stdout + done.stderr, "what a plugin prints stays out of the display"
+    assert "rubbish" not in done.stdout + done.stderr, (
+        "what a plugin prints stays out of the display"
+    )
 
 
 @pytest.mark.slow
@@ -184,10 +208,17 @@ def test_an_attack_that_leaves_the_ball_is_pulled_back_and_flagged(malice):
     assert "left-threat" not in cells["still"]["flags"]
     for label in ("range", "ball"):
         assert "left-threat" in cells[label]["flags"]
-        rows = [row for path in sorted(cells[label]["folder"].glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+        rows = [
+            row
+            for path in sorted(cells[label]["folder"].glob("*.parquet"))
+            for row in pq.read_table(path).to_pylist()
+        ]
         assert len(rows) == 6
         for row in rows:
-            before, after = (np.asarray(Image.open(io.BytesIO(row[name]["bytes"])), dtype=int) for name in ("image", "adversarial"))
+            before, after = (
+                np.asarray(Image.open(io.BytesIO(row[name]["bytes"])), dtype=int)
+                for name in ("image", "adversarial")
+            )
             d = after - before
             assert abs(d).max() == row["linf"] == 8
             assert (d**2).sum() == row["squared"]
@@ -198,18 +229,29 @@ def test_an_attack_that_leaves_the_ball_is_pulled_back_and_flagged(malice):
 def test_cells_do_not_reach_into_each_other(malice):
     """`global-state` ran in the same workers as what came after it, and `labels` wrote into what it was handed."""
     _, cells, _ = malice
-    assert cells["labels"]["aggregates"]["adversarial_macs"] == cells["still"]["aggregates"]["adversarial_macs"]
+    assert (
+        cells["labels"]["aggregates"]["adversarial_macs"]
+        == cells["still"]["aggregates"]["adversarial_macs"]
+    )
     assert cells["contested"]["aggregates"] == cells["still"]["aggregates"]
-    assert cells["other contested"]["aggregates"] == cells["wander"]["aggregates"], "the same attack by another name and distribution"
+    assert cells["other contested"]["aggregates"] == cells["wander"]["aggregates"], (
+        "the same attack by another name and distribution"
+    )
 
 
 @pytest.fixture(scope="module")
 def lies(tmp_path_factory, child_environment):
     folder = tmp_path_factory.mktemp("lies")
     text = HEAD + "".join(
-        f'[[target]]\nuse = "liar"\nweights = "random:0"\nlabel = "{lie}"\nparams = {{ lie = "{lie}" }}\n' for lie in LIARS
+        f'[[target]]\nuse = "liar"\nweights = "random:0"\nlabel = "{lie}"\nparams = {{ lie = "{lie}" }}\n'
+        for lie in LIARS
     )
-    done = run(folder, text + '[[attack]]\nuse = "still"\n[[attack]]\nuse = "wander"\n', child_environment, "--in-process")
+    done = run(
+        folder,
+        text + '[[attack]]\nuse = "still"\n[[attack]]\nuse = "wander"\n',
+        child_environment,
+        "--in-process",
+    )
     return done, sealed_cells(folder)
 
 
@@ -229,11 +271,16 @@ def test_a_target_that_lies_ends_invalid(lies, lie):
 @pytest.mark.slow
 def test_no_number_of_a_liar_reaches_the_board(lies):
     done, _ = lies
-    rows = [line for line in done.stdout.splitlines() if "kMAC" in line and "of" not in line.split()]
+    rows = [
+        line for line in done.stdout.splitlines() if "kMAC" in line and "of" not in line.split()
+    ]
     assert len(rows) == 2, "only the honest target has numbers"
 
 
 def test_a_name_that_two_distributions_provide_is_refused(tmp_path, child_environment):
     done = run(tmp_path, HEAD + TOY + '[[attack]]\nuse = "contested"\n', child_environment)
     assert done.returncode == 2
-    assert "provided by mischief and by rival; write 'mischief/contested' or 'rival/contested'" in done.stderr
+    assert (
+        "provided by mischief and by rival; write 'mischief/contested' or 'rival/contested'"
+        in done.stderr
+    )

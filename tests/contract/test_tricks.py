@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.board import load_boards
+from bench.results.board import load_boards
 
 PLAN = """
 schema = 1
@@ -47,7 +47,10 @@ SHAME = set(FLAGGED.values()) | {"black-box-leads", "transfer-leads"}
 @pytest.fixture
 def board(gatebench, tmp_path):
     tricks = [*INVALID, *FLAGGED, *HARMLESS]
-    text = PLAN + "".join(f'[[defense]]\nuse = "trick"\nlabel = "{name}"\nparams = {{ trick = "{name}" }}\n' for name in tricks)
+    text = PLAN + "".join(
+        f'[[defense]]\nuse = "trick"\nlabel = "{name}"\nparams = {{ trick = "{name}" }}\n'
+        for name in tricks
+    )
     (tmp_path / "plan.toml").write_text(text)
     code, out, err = gatebench("run", "plan.toml", "--name", "r", "--in-process", "--no-report")
     assert code == 4, out + err  # the invalid ones
@@ -76,5 +79,7 @@ def test_tricks_do_not_help(board):
     assert dearer.surviving_saving.value < bare.surviving_saving.value
     places = [standing.defense for standing in board.standings if standing.rank is not None]
     assert places.index("dearer") > places.index("")
-    still = next(cell for cell in board.cells if cell.attack == "still" and cell.defense == "dearer")
+    still = next(
+        cell for cell in board.cells if cell.attack == "still" and cell.defense == "dearer"
+    )
     assert still.recovery.value == 0

@@ -13,20 +13,34 @@ import sys
 import threading
 import time
 
-import bench.atomic
-import bench.board
-import bench.cell
+import bench.evaluation.shard
 import bench.executors.local
-import bench.run
-import bench.store
+import bench.files.atomic
+import bench.results.board
+import bench.runs.run
+import bench.store.folder
 import bench.testing
 from bench.cli import main
-from bench.store import CellFolder
+from bench.store.folder import CellFolder
 
-for name in ("mischief.world", "mischief.targets", "reports.sheets", "reports.tables", "rich.console"):
+for name in (
+    "mischief.world",
+    "mischief.targets",
+    "reports.sheets",
+    "reports.tables",
+    "rich.console",
+):
     importlib.import_module(name)  # what every run imports, once
 
-POINTS = ("before shard", "mid-write", "before rename", "after rename", "before seal", "before target", "before plan")
+POINTS = (
+    "before shard",
+    "mid-write",
+    "before rename",
+    "after rename",
+    "before seal",
+    "before target",
+    "before plan",
+)
 
 
 def die():
@@ -43,11 +57,19 @@ def arm(point, nth):
         if left[0] < 0:
             die()
 
-    replace, write, write_shard = os.replace, bench.atomic.write_atomic, CellFolder.write_shard
+    replace, write, write_shard = (
+        os.replace,
+        bench.files.atomic.write_atomic,
+        CellFolder.write_shard,
+    )
 
     def about(path):
         name = os.path.basename(path)
-        return {"cell.json": "before seal", "target.json": "before target", "plan.json": "before plan"}.get(name, "")
+        return {
+            "cell.json": "before seal",
+            "target.json": "before target",
+            "plan.json": "before plan",
+        }.get(name, "")
 
     def write_atomic(path, data):
         if point == about(path):
@@ -75,7 +97,7 @@ def arm(point, nth):
         return write_shard(self, *args)
 
     os.replace = rename
-    bench.store.write_atomic = write_atomic
+    bench.store.folder.write_atomic = write_atomic
     CellFolder.write_shard = shard
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.board import load_boards
-from bench.store import CellFolder
+from bench.results.board import load_boards
+from bench.store.folder import CellFolder
 
 PLAN = """
 schema = 1
@@ -37,13 +37,19 @@ ATTACKS = ("wander", "still", "black-box")
 
 def plan(folder, *, shard=4, workers=1, attacks=ATTACKS, images=18, budget=9, name="plan.toml"):
     text = PLAN.format(shard=shard, workers=workers, images=images, budget=budget)
-    (Path(folder) / name).write_text(text + "".join(f'[[attack]]\nuse = "{attack}"\n' for attack in attacks))
+    (Path(folder) / name).write_text(
+        text + "".join(f'[[attack]]\nuse = "{attack}"\n' for attack in attacks)
+    )
 
 
 def files(folder, *, but=()):
     """Every byte of what a run leaves under cells/."""
     root = Path(folder) / "runs" / "r" / "cells"
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file() and path.name not in but}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name not in but
+    }
 
 
 def rows(folder):
@@ -109,16 +115,27 @@ def test_the_same_run_twice_gives_the_same_bytes(reference, forks, tmp_path):
 def test_killed_at_a_shard(reference, forks, tmp_path, point, nth):
     plan(tmp_path)
     assert forks(tmp_path, kill={"point": point, "nth": nth}) == -signal.SIGKILL
-    kept = {name: data for name, data in files(tmp_path).items() if name.endswith(".parquet") and "/." not in name}
-    assert len(kept) == nth + (point == "after rename"), "what was finished is kept, and nothing half-finished counts"
+    kept = {
+        name: data
+        for name, data in files(tmp_path).items()
+        if name.endswith(".parquet") and "/." not in name
+    }
+    assert len(kept) == nth + (point == "after rename"), (
+        "what was finished is kept, and nothing half-finished counts"
+    )
     assert kept.items() <= reference[0].items()
     assert forks(tmp_path) == 0
     left_over = [name for name in files(tmp_path) if name.endswith(".part")]
-    assert {name: data for name, data in files(tmp_path).items() if name not in left_over} == reference[0]
+    assert {
+        name: data for name, data in files(tmp_path).items() if name not in left_over
+    } == reference[0]
     assert not left_over, "half a file of a killed run is swept away"
 
 
-@pytest.mark.parametrize(("point", "nth"), [("before seal", 0), ("before seal", 2), ("before target", 1), ("before plan", 0)])
+@pytest.mark.parametrize(
+    ("point", "nth"),
+    [("before seal", 0), ("before seal", 2), ("before target", 1), ("before plan", 0)],
+)
 def test_killed_between_shards(reference, forks, tmp_path, point, nth):
     plan(tmp_path)
     assert forks(tmp_path, kill={"point": point, "nth": nth}) == -signal.SIGKILL
@@ -216,7 +233,9 @@ def test_a_run_that_is_finished_computes_nothing(reference, forks, tmp_path):
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs/r/cells").rglob("*")}
     assert forks(tmp_path) == 0
     assert "0 images in 0 cells to do, 18 there already" in (tmp_path / "output.txt").read_text()
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs/r/cells").rglob("*")} == stamps
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "runs/r/cells").rglob("*")
+    } == stamps
 
 
 # ---------------------------------------------------------------- with real workers
@@ -267,7 +286,9 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks a
 
 @linux
 @pytest.mark.slow
-def test_real_workers_killed_with_their_parent_and_started_again(reference, tmp_path, child_environment):
+def test_real_workers_killed_with_their_parent_and_started_again(
+    reference, tmp_path, child_environment
+):
     """Whatever the number of workers, kills included: the files of the undisturbed run. And no worker survives its parent."""
     plan(tmp_path, workers=2)
     for instant in ("images]", "to do"):
@@ -288,15 +309,24 @@ def test_real_workers_killed_with_their_parent_and_started_again(reference, tmp_
 @linux
 @pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_the_lock_holds_meanwhile(tmp_path, child_environment):
-    plan(tmp_path, workers=2, images=40, budget=3000)  # far from over when the second process arrives
+    plan(
+        tmp_path, workers=2, images=40, budget=3000
+    )  # far from over when the second process arrives
     process = start(tmp_path, child_environment)
     wait_for(process, "to do")
     second = subprocess.run(
-        [sys.executable, "-m", "bench", *ARGS], cwd=tmp_path, env=child_environment(), capture_output=True, text=True, timeout=100
+        [sys.executable, "-m", "bench", *ARGS],
+        cwd=tmp_path,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert second.returncode == 5
     assert f"is in use by another gatebench (process {process.pid})" in second.stderr
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and workers, these perhaps still importing
+    os.killpg(
+        process.pid, signal.SIGINT
+    )  # as a terminal does: to parent and workers, these perhaps still importing
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "The same command goes on from there" in errors
@@ -333,14 +363,24 @@ def test_results_of_another_environment_are_not_mixed_in_silence(forks, tmp_path
     folder = next((tmp_path / "runs/r/cells").iterdir())
     cell = CellFolder(folder)
     first = cell.shards()[0]
-    other = {"threads": 7, "versions": {**first.record["versions"], "torch": "1.0"}, "sources": {**first.record["sources"], "attack": "0"}}
+    other = {
+        "threads": 7,
+        "versions": {**first.record["versions"], "torch": "1.0"},
+        "sources": {**first.record["sources"], "attack": "0"},
+    }
     table = cell.table()
-    record = {name: value for name, value in first.record.items() if name not in ("key", "schema")} | {field: other[field]}
+    record = {
+        name: value for name, value in first.record.items() if name not in ("key", "schema")
+    } | {field: other[field]}
     cell.write_shard(first.first, first.last, table.slice(0, 4).to_pylist(), record)
     assert forks(tmp_path) == 5
     said = (tmp_path / "output.txt").read_text()
     assert "holds results of 'toy random:0 / wander' made otherwise" in said
-    assert {"threads": "threads was 7, is 1", "versions": "versions.torch was '1.0'", "sources": "sources.attack was '0'"}[field] in said
+    assert {
+        "threads": "threads was 7, is 1",
+        "versions": "versions.torch was '1.0'",
+        "sources": "sources.attack was '0'",
+    }[field] in said
     assert "--fresh" in said
     assert "--keep" in said
     assert forks(tmp_path, "--keep") == 0
@@ -388,8 +428,8 @@ def test_a_full_disk_ends_the_run_with_code_6_and_loses_nothing(reference, forks
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_file(monkeypatch, tmp_path):
-    from bench.atomic import write_atomic
     from bench.errors import DiskError
+    from bench.files.atomic import write_atomic
 
     path = tmp_path / "cell.json"
     write_atomic(path, b"old")

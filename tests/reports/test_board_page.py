@@ -8,8 +8,8 @@ from fractions import Fraction
 import pytest
 from synthetic import empty_board, full_board
 
-from bench.stats import Estimate
-from bench.threat import Threat
+from bench.contracts.threat import Threat
+from bench.results.stats import Estimate
 from reports.board_page import answers, board_view, front_points, pages, strongest_attack, summary
 from reports.vocabulary import COLUMNS, threat_words
 
@@ -30,15 +30,24 @@ def test_the_three_answers() -> None:
 def test_the_strongest_attack_wins_most_targets_then_most_macs() -> None:
     def ranked(target: str, attack: str, rank: int, recovery: float) -> object:
         cell = next(cell for cell in BOARD.cells if cell.status == "ok" and not cell.control)
-        return replace(cell, target=target, attack=attack, attack_rank=rank, recovery=Estimate(recovery))
+        return replace(
+            cell, target=target, attack=attack, attack_rank=rank, recovery=Estimate(recovery)
+        )
 
-    cells = (ranked("a", "x", 1, 0.3), ranked("a", "y", 2, 0.2), ranked("b", "x", 1, 0.3), ranked("b", "y", 1, 0.9))
+    cells = (
+        ranked("a", "x", 1, 0.3),
+        ranked("a", "y", 2, 0.2),
+        ranked("b", "x", 1, 0.3),
+        ranked("b", "y", 1, 0.9),
+    )
     assert strongest_attack(replace(BOARD, cells=cells)) == "x"  # type: ignore[arg-type]
     assert strongest_attack(replace(BOARD, cells=(cells[0], cells[3]))) == "y"  # type: ignore[arg-type]
 
 
 def test_controls_never_answer() -> None:
-    only_controls = replace(BOARD, cells=tuple(cell for cell in BOARD.cells if cell.control), standings=())
+    only_controls = replace(
+        BOARD, cells=tuple(cell for cell in BOARD.cells if cell.control), standings=()
+    )
     assert [answer.answer for answer in answers(only_controls)] == ["–", "–", "–"]
 
 
@@ -89,11 +98,16 @@ def test_the_front_is_pooled_so_that_unchanged_images_cannot_lift_it() -> None:
 
 
 def test_pages_are_unique_and_harmless_names() -> None:
-    twins = tuple(replace(cell, key=f"abcdef012345{index}") for index, cell in enumerate(BOARD.cells[:3]))
+    twins = tuple(
+        replace(cell, key=f"abcdef012345{index}") for index, cell in enumerate(BOARD.cells[:3])
+    )
     hostile = replace(BOARD.cells[3], key="../../etc/passwd")
     places = pages(replace(BOARD, cells=(*twins, hostile)))
     assert len(set(places.values())) == 4
-    assert all(place.startswith("cells/") and place.count("/") == 1 and ".." not in place for place in places.values())
+    assert all(
+        place.startswith("cells/") and place.count("/") == 1 and ".." not in place
+        for place in places.values()
+    )
 
 
 @pytest.mark.parametrize(

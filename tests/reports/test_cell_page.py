@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 from synthetic import block_units, full_board, image_rows
 
-from reports.cell_page import Gallery, Limits, cell_view, class_name, key_numbers, mean_trace, spread
+from reports.cell_page import (
+    Gallery,
+    Limits,
+    cell_view,
+    class_name,
+    key_numbers,
+    mean_trace,
+    spread,
+)
 
 UNITS = block_units()
 ROWS = image_rows(UNITS, 20, strength=0.5, shift=5)
@@ -39,7 +47,9 @@ def test_the_trace_is_the_mean_of_step_functions() -> None:
 
 
 def test_long_traces_are_thinned_and_keep_their_ends() -> None:
-    row = replace(ROWS[0], trace=tuple((at, 100 + at, 0.0) for at in range(1, 500)), evaluations=499)
+    row = replace(
+        ROWS[0], trace=tuple((at, 100 + at, 0.0) for at in range(1, 500)), evaluations=499
+    )
     points = mean_trace([row])
     assert len(points) <= 48
     assert (points[0].evaluations, points[-1].evaluations, points[-1].macs) == (0, 499, 599.0)
@@ -55,8 +65,12 @@ def test_pictures_come_as_files_named_by_content() -> None:
 
 
 def test_browsing_stops_at_the_limit_of_bytes() -> None:
-    most = sum(len(content) for content in Gallery(CELL, ROWS, Limits(showcase=2, browse=3)).files.values())
-    assert 0 < len(Gallery(CELL, ROWS, Limits(showcase=2, browse=20, picture_bytes=most)).browse) < 20
+    most = sum(
+        len(content) for content in Gallery(CELL, ROWS, Limits(showcase=2, browse=3)).files.values()
+    )
+    assert (
+        0 < len(Gallery(CELL, ROWS, Limits(showcase=2, browse=20, picture_bytes=most)).browse) < 20
+    )
 
 
 def test_bytes_that_are_no_picture_are_not_shown() -> None:
@@ -79,7 +93,9 @@ def test_every_measured_quantity_is_on_the_page() -> None:
     assert not any("FLOP" in f"{word} {value}" for word, value in words.items())
 
 
-@pytest.mark.parametrize("flag", ["left-threat", "near-threshold", "mixed-environment", "somebody-s-own"])
+@pytest.mark.parametrize(
+    "flag", ["left-threat", "near-threshold", "mixed-environment", "somebody-s-own"]
+)
 def test_flags_are_put_in_words(flag: str) -> None:
     view = cell_view(replace(CELL, flags=(flag,)), ROWS, Gallery(CELL, ROWS, Limits()))
     ((name, words),) = view["flags"]

@@ -14,8 +14,18 @@ from reports import charts
 from reports.charts import FrontPoint, TracePoint
 
 
-def point(attack: str, psnr: float, recovery: float, *, target: str = "net", control: bool = False, marked: bool = False) -> FrontPoint:
-    return FrontPoint(target, attack, control, psnr, recovery, recovery - 0.1, recovery + 0.1, marked)
+def point(
+    attack: str,
+    psnr: float,
+    recovery: float,
+    *,
+    target: str = "net",
+    control: bool = False,
+    marked: bool = False,
+) -> FrontPoint:
+    return FrontPoint(
+        target, attack, control, psnr, recovery, recovery - 0.1, recovery + 0.1, marked
+    )
 
 
 POINTS = [
@@ -47,12 +57,29 @@ def test_documents_are_valid_and_ask_nothing_of_the_network(document: dict[str, 
 def test_stills_are_pictures_without_scripts(document: dict[str, Any]) -> None:
     drawn = ElementTree.fromstring(charts.still(document))
     names = {element.tag.rpartition("}")[2] for element in drawn.iter()}
-    assert {"svg", "path", "text"} <= names <= {"svg", "g", "path", "text", "rect", "line", "defs", "clipPath", "linearGradient", "stop"}
+    assert (
+        {"svg", "path", "text"}
+        <= names
+        <= {
+            "svg",
+            "g",
+            "path",
+            "text",
+            "rect",
+            "line",
+            "defs",
+            "clipPath",
+            "linearGradient",
+            "stop",
+        }
+    )
 
 
 def test_the_same_chart_twice_is_the_same_document() -> None:
     assert charts.front(POINTS) == charts.front(POINTS)
-    assert charts.trace([TracePoint(0, 5.0)], 2, 10, 5.0) == charts.trace([TracePoint(0, 5.0)], 2, 10, 5.0)
+    assert charts.trace([TracePoint(0, 5.0)], 2, 10, 5.0) == charts.trace(
+        [TracePoint(0, 5.0)], 2, 10, 5.0
+    )
 
 
 def test_nothing_to_draw_is_no_chart() -> None:
@@ -66,7 +93,11 @@ def test_nothing_to_draw_is_no_chart() -> None:
 
 def test_the_front_keeps_what_no_other_beats() -> None:
     kept = charts.undominated([*POINTS[:3], point("beaten", 34.0, 0.7), point("equal", 45.0, 0.3)])
-    assert [(one.attack, one.psnr) for one in kept] == [("equal", 45.0), ("weak", 36.0), ("strong", 35.0)]
+    assert [(one.attack, one.psnr) for one in kept] == [
+        ("equal", 45.0),
+        ("weak", 36.0),
+        ("strong", 35.0),
+    ]
 
 
 def test_controls_are_drawn_but_are_no_part_of_the_front() -> None:
@@ -75,7 +106,12 @@ def test_controls_are_drawn_but_are_no_part_of_the_front() -> None:
     line, ring = document["layer"][0], document["layer"][-1]
     assert [entry["psnr"] for entry in line["data"]["values"]] == [45.0, 36.0, 35.0]
     assert [entry["attack"] for entry in ring["data"]["values"]] == ["noise"]
-    assert [entry["attack"] for entry in document["layer"][2]["data"]["values"]] == ["strong", "weak", "gentle", "noise"]
+    assert [entry["attack"] for entry in document["layer"][2]["data"]["values"]] == [
+        "strong",
+        "weak",
+        "gentle",
+        "noise",
+    ]
 
 
 def test_every_image_is_in_the_histogram_once() -> None:
@@ -83,9 +119,14 @@ def test_every_image_is_in_the_histogram_once() -> None:
     document = charts.distribution(clean, adversarial, 2_000_000, 10_000_000, bins=8)
     assert document is not None
     bars, lines = document["layer"][0]["data"]["values"], document["layer"][1]["data"]["values"]
-    totals = {series: sum(bar["images"] for bar in bars if bar["series"] == series) for series in ("clean", "adversarial")}
+    totals = {
+        series: sum(bar["images"] for bar in bars if bar["series"] == series)
+        for series in ("clean", "adversarial")
+    }
     assert totals == {"clean": 3, "adversarial": 2}
-    assert [(bar["from"], bar["to"], bar["images"]) for bar in bars if bar["series"] == "clean"] == [(3.0, 4.0, 1), (4.0, 5.0, 2)]
+    assert [
+        (bar["from"], bar["to"], bar["images"]) for bar in bars if bar["series"] == "clean"
+    ] == [(3.0, 4.0, 1), (4.0, 5.0, 2)]
     assert [(line["line"], line["at"]) for line in lines] == [("floor", 2.0), ("ceiling", 10.0)]
 
 
@@ -98,5 +139,9 @@ def test_a_network_that_cannot_save_has_one_line() -> None:
 def test_images_finished_by_cost() -> None:
     document = charts.finished([2, 6, 6, 10], [10, 10, 10, 10], 2, 10)
     assert document is not None
-    rows = [(row["cost"], row["share"]) for row in document["data"]["values"] if row["series"] == "clean"]
+    rows = [
+        (row["cost"], row["share"])
+        for row in document["data"]["values"]
+        if row["series"] == "clean"
+    ]
     assert rows == [(0.0, 0.0), (0.0, 0.25), (0.5, 0.75), (1.0, 1.0), (1.0, 1.0)]

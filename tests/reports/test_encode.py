@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from reports.encode import clean, clean_tree, encode_json, json_block, safe_link, split_links
 
 TREES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -44,7 +48,11 @@ def test_json_in_a_page_holds_no_character_of_html_and_parses_back(tree: object)
 
 
 def test_numbers_that_json_lacks_become_their_names() -> None:
-    assert clean_tree({"a": math.nan, "b": -math.inf, "c": 1.5}) == {"a": "nan", "b": "-inf", "c": 1.5}
+    assert clean_tree({"a": math.nan, "b": -math.inf, "c": 1.5}) == {
+        "a": "nan",
+        "b": "-inf",
+        "c": 1.5,
+    }
     with pytest.raises(ValueError, match="JSON"):
         encode_json(math.nan)
 

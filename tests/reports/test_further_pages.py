@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from synthetic import full_board, png
 
-from bench.board import Board, BoardCell, Transferred
-from bench.config import load_plan
 from bench.errors import UnknownName
-from bench.stats import Estimate
+from bench.plans.resolve import load_plan
+from bench.results.records import Board, BoardCell, Transferred
+from bench.results.stats import Estimate
 from reports.audits_page import audits_sheet
 from reports.board_page import leaderboard_row
 from reports.cell_page import Gallery, Limits, cell_view
@@ -40,10 +40,18 @@ def texts(sheet: Sheet) -> list[str]:
 
 def small(**changes: object) -> Board:
     board = full_board(n=4)
-    return replace(board, cells=tuple(cell for cell in board.cells if cell.target == "skipnet-20-budget" and not cell.defense), **changes)
+    return replace(
+        board,
+        cells=tuple(
+            cell for cell in board.cells if cell.target == "skipnet-20-budget" and not cell.defense
+        ),
+        **changes,
+    )
 
 
-def attacked(cell: BoardCell, name: str, preset: str = "", label: str = "", **params: object) -> BoardCell:
+def attacked(
+    cell: BoardCell, name: str, preset: str = "", label: str = "", **params: object
+) -> BoardCell:
     return replace(
         cell,
         attack=label or cell.attack,
@@ -68,22 +76,33 @@ def test_curves_end_where_the_traces_do() -> None:
 def test_fronts_join_boards_of_several_floors() -> None:
     one = small()
     cells = tuple(
-        replace(cell, pooled_psnr=(cell.pooled_psnr or 0) + 8, recovery=Estimate(0.1)) for cell in one.cells if cell.status == "ok"
+        replace(cell, pooled_psnr=(cell.pooled_psnr or 0) + 8, recovery=Estimate(0.1))
+        for cell in one.cells
+        if cell.status == "ok"
     )
     assert fronts_sheet([one]) is None, "one point a series is no front"
     sheet = fronts_sheet([one, replace(one, name="other", cells=cells)])
     assert sheet is not None
-    row = next(row for section in sheet.sections for row in section.rows if row[0].text == "gradauto")
+    row = next(
+        row for section in sheet.sections for row in section.rows if row[0].text == "gradauto"
+    )
     assert row[2].text == "2"
 
 
 def test_the_transfer_matrix_marks_the_diagonal() -> None:
-    pairs = tuple(Transferred(a, "gradauto", b, Estimate(0.9 if a == b else 0.1, 0.0, 1.0), 5.0) for a in "pq" for b in "pq")
+    pairs = tuple(
+        Transferred(a, "gradauto", b, Estimate(0.9 if a == b else 0.1, 0.0, 1.0), 5.0)
+        for a in "pq"
+        for b in "pq"
+    )
     assert transfer_sheet(small()) is None
     sheet = transfer_sheet(small(transfers=pairs))
     assert sheet is not None
     rows = sheet.sections[0].rows
-    assert [[entry.text for entry in row[1:]] for row in rows] == [["90.0\u00a0%", "10.0\u00a0%"], ["10.0\u00a0%", "90.0\u00a0%"]]
+    assert [[entry.text for entry in row[1:]] for row in rows] == [
+        ["90.0\u00a0%", "10.0\u00a0%"],
+        ["10.0\u00a0%", "90.0\u00a0%"],
+    ]
     assert "its own" in rows[0][1].below
     assert "its own" not in rows[0][2].below
 
@@ -91,7 +110,10 @@ def test_the_transfer_matrix_marks_the_diagonal() -> None:
 def test_published_values_are_what_the_source_prints_and_nothing_doubtful() -> None:
     """Every number of the data file, against the literature's three tables; and none from a line that is marked unverified."""
     found = {
-        name: [(row["dataset"], row["target"], row["attack"], row.get("recovery"), row.get("psnr")) for row in table["row"]]
+        name: [
+            (row["dataset"], row["target"], row["attack"], row.get("recovery"), row.get("psnr"))
+            for row in table["row"]
+        ]
         for name, table in published().items()
     }
     assert found["gradauto-table1"] == [
@@ -125,11 +147,15 @@ def test_every_published_row_is_answered_by_a_cell_of_its_suite(name: str) -> No
     assert plan.pages == {"paper": name}
     cells = {(cell.target.label, cell.attack.label) for cell in plan.cells}
     for row in published()[name]["row"]:
-        assert any((target, row["ours"]["attack"]) in cells for target in row["ours"]["target"]), row
+        assert any((target, row["ours"]["attack"]) in cells for target in row["ours"]["target"]), (
+            row
+        )
     assert any(cell.attack.name == "contrast" for cell in plan.cells)
     assert plan.boards[0][0].protocol.threat.norm == "none"
     known = published()[name]["known"]
-    assert all(deviation in known for row in published()[name]["row"] for deviation in row.get("notes", ()))
+    assert all(
+        deviation in known for row in published()[name]["row"] for deviation in row.get("notes", ())
+    )
     assert all(deviation in known for deviation in published()[name]["deviations"])
 
 
@@ -139,9 +165,15 @@ def paper_board() -> Board:
     control = next(cell for cell in board.cells if cell.attack == "contrast")
     ours = replace(attacked(first, "gradauto", "code", "RM only"), target="skipnet-38-hrl")
     broken = replace(
-        attacked(first, "gradauto", "code", "RD only"), target="skipnet-38-hrl", status="failed", reason="it fell over", key="ff"
+        attacked(first, "gradauto", "code", "RD only"),
+        target="skipnet-38-hrl",
+        status="failed",
+        reason="it fell over",
+        key="ff",
     )
-    return replace(board, cells=(ours, broken, replace(attacked(control, "contrast"), target="skipnet-38-hrl")))
+    return replace(
+        board, cells=(ours, broken, replace(attacked(control, "contrast"), target="skipnet-38-hrl"))
+    )
 
 
 def test_published_and_measured_share_no_column() -> None:
@@ -156,8 +188,12 @@ def test_published_and_measured_share_no_column() -> None:
     assert row[heads.index("Recovery (MACs)")].sort == cell.recovery.value
     assert row[heads.index("Recovery (MACs)")].below.startswith("[")
     theirs = float(row[heads.index("PSNR as published")].text.split("\u00a0")[0])
-    assert theirs == pytest.approx(normalised_error([(one.image, one.adversarial) for one in cell.rows()]), abs=0.06)
-    assert rows["neither (baseline) on SkipNet HRL"][1].text == "–", "what the paper does not state is a dash"
+    assert theirs == pytest.approx(
+        normalised_error([(one.image, one.adversarial) for one in cell.rows()]), abs=0.06
+    )
+    assert rows["neither (baseline) on SkipNet HRL"][1].text == "–", (
+        "what the paper does not state is a dash"
+    )
     assert rows["neither (baseline) on SkipNet HRL"][3].text == "not in this plan"
     assert "it fell over" in rows["RD only on SkipNet HRL"][-1].text
     assert texts(replace(sheet, sections=[sheet.sections[1]]))[0].startswith("contrast")
@@ -182,7 +218,9 @@ def test_the_published_psnr_convention_by_hand() -> None:
     expected = 10 * np.log10(255**2 / ((1 / 255 / std) ** 2).mean())
     assert normalised_error([(png(clean), png(clean + 1))]) == pytest.approx(expected)
     true = 20 * np.log10(255)
-    assert expected - true == pytest.approx(20 * np.log10(255) + 10 * np.log10(1 / (1 / std**2).mean()))
+    assert expected - true == pytest.approx(
+        20 * np.log10(255) + 10 * np.log10(1 / (1 / std**2).mean())
+    )
     assert 33.5 < expected - true < 35, "CIFAR-10's std; ImageNet's makes it 35.2"
     assert normalised_error([(png(clean), png(clean))]) is None
     assert normalised_error([(b"", b"")]) is None
@@ -193,9 +231,21 @@ def audit_board() -> Board:
     ok = [cell for cell in board.cells if cell.status == "ok" and not cell.control]
     known = {"optimiser": "adam", "lr": 0.01}
     cells = [
-        replace(attacked(ok[0], "gradauto", "clean", "both", **known, rm=True, rd=True), recovery=Estimate(0.6), flip_rate=0.01),
-        replace(attacked(ok[0], "gradauto", "clean", "RD", **known, rm=False, rd=True), recovery=Estimate(0.4), flip_rate=0.05),
-        replace(attacked(ok[0], "gradauto", "clean", "RM", **known, rm=True, rd=False), recovery=Estimate(0.5), flip_rate=0.2),
+        replace(
+            attacked(ok[0], "gradauto", "clean", "both", **known, rm=True, rd=True),
+            recovery=Estimate(0.6),
+            flip_rate=0.01,
+        ),
+        replace(
+            attacked(ok[0], "gradauto", "clean", "RD", **known, rm=False, rd=True),
+            recovery=Estimate(0.4),
+            flip_rate=0.05,
+        ),
+        replace(
+            attacked(ok[0], "gradauto", "clean", "RM", **known, rm=True, rd=False),
+            recovery=Estimate(0.5),
+            flip_rate=0.2,
+        ),
         attacked(ok[1], "gradauto", "code", "released", **known, rm=True, rd=True),
         attacked(next(cell for cell in board.cells if cell.attack == "contrast"), "contrast"),
     ]
@@ -208,7 +258,9 @@ def test_audits_compare_like_with_like() -> None:
     assert sheet is not None
     magnitude, flips, contrast, closed = sheet.sections
     ((*_, gain),) = magnitude.rows
-    assert gain.text == "+20.0 points", "0.6 with RM and RD, 0.4 with RD alone; RM alone has no partner"
+    assert gain.text == "+20.0 points", (
+        "0.6 with RM and RD, 0.4 with RD alone; RM alone has no partner"
+    )
     assert [row[2].text for row in flips.rows] == ["1.00\u00a0%", "5.00\u00a0%", "20.00\u00a0%"]
     assert [row[0].text for row in contrast.rows] == ["released", "contrast"]
     (row,) = closed.rows
@@ -228,7 +280,12 @@ def test_the_audit_suite_has_what_its_page_compares() -> None:
         for cell in plan.cells
         if cell.attack.name == "gradauto" and cell.attack.preset == "clean"
     }
-    assert forms == {(name, rm, rd) for name in ("adam", "sgd", "normalised") for rm in (True, False) for rd in (True, False)}
+    assert forms == {
+        (name, rm, rd)
+        for name in ("adam", "sgd", "normalised")
+        for rm in (True, False)
+        for rd in (True, False)
+    }
 
 
 def test_an_ensemble_says_who_won_and_what_it_cost() -> None:
@@ -249,19 +306,27 @@ def test_an_ensemble_says_who_won_and_what_it_cost() -> None:
     assert view["members"][0]["page"] == f"{member.key[:12]}.html"
     assert view["members"][1]["page"] == "javascriptx.html"
     assert leaderboard_row(cell, "p").fields["evaluations"].below == "budget 300: 2 members"
-    assert leaderboard_row(replace(member, fit={"images": 9, "evaluations": 1000}), "p").fields["evaluations"].below.startswith("fit: 1")
+    assert (
+        leaderboard_row(replace(member, fit={"images": 9, "evaluations": 1000}), "p")
+        .fields["evaluations"]
+        .below.startswith("fit: 1")
+    )
 
 
 def test_the_site_has_every_page_and_links_to_it(tmp_path: Path) -> None:
     pairs = (Transferred("a", "x", "a", Estimate(1.0), 1.0),)
     boards = [replace(paper_board(), transfers=pairs), replace(audit_board(), name="second")]
     Leaderboard().render_all(boards, tmp_path / "site")
-    folders = sorted(path for path in (tmp_path / "site").iterdir() if path.name[:2] in ("01", "02"))
+    folders = sorted(
+        path for path in (tmp_path / "site").iterdir() if path.name[:2] in ("01", "02")
+    )
     first, second = ((folder / "index.html").read_text() for folder in folders)
     assert 'href="paper.html"' in first
     assert 'href="transfer.html"' in first
     assert 'href="audits.html"' in second
-    for folder, names in zip(folders, (("paper", "transfer", "curves"), ("audits", "curves")), strict=True):
+    for folder, names in zip(
+        folders, (("paper", "transfer", "curves"), ("audits", "curves")), strict=True
+    ):
         for name in names:
             page = (folder / f"{name}.html").read_text()
             assert "../assets/style.css" in page
@@ -279,10 +344,16 @@ def test_rounding_pairs_the_same_attack() -> None:
     after = attacked(ok, "gradauto", "", "gradauto", K=1, rounding="after")
     inside = replace(
         attacked(ok, "gradauto", "", "rounded", K=1, rounding="inside"),
-        rows=lambda: [replace(row, adversarial_macs=row.adversarial_macs + 1000) for row in ok.rows()],
+        rows=lambda: [
+            replace(row, adversarial_macs=row.adversarial_macs + 1000) for row in ok.rows()
+        ],
     )
     other = attacked(ok, "gradauto", "", "other", K=2, rounding="inside")
-    board = replace(small(), cells=(after, inside, other), protocol={**small().protocol, "threat": {"norm": "psnr", "floor": "35"}})
+    board = replace(
+        small(),
+        cells=(after, inside, other),
+        protocol={**small().protocol, "threat": {"norm": "psnr", "floor": "35"}},
+    )
     sheet = rounding_sheet([board])
     assert sheet is not None
     ((row,),) = [section.rows for section in sheet.sections]
@@ -291,7 +362,9 @@ def test_rounding_pairs_the_same_attack() -> None:
     assert row[-1].sort == pytest.approx(4 * 1000 / reserve)
 
 
-def test_a_publication_has_every_row_and_eight_pictures_a_cell_and_no_dead_link(tmp_path: Path) -> None:
+def test_a_publication_has_every_row_and_eight_pictures_a_cell_and_no_dead_link(
+    tmp_path: Path,
+) -> None:
     board = full_board(n=10)
     Publication().render(board, tmp_path / "site")
     finished = [cell for cell in board.cells if cell.status == "ok"]
@@ -299,11 +372,14 @@ def test_a_publication_has_every_row_and_eight_pictures_a_cell_and_no_dead_link(
     assert rows.num_rows == 10 * len(finished)
     assert not {"image", "adversarial"} & set(rows.column_names)
     first = rows.to_pylist()[0]
-    assert np.unpackbits(np.frombuffer(first["clean_decisions"], dtype=np.uint8))[: len(finished[0].units)].astype(bool).tolist() == list(
-        finished[0].rows()[0].clean_decisions
-    )
+    assert np.unpackbits(np.frombuffer(first["clean_decisions"], dtype=np.uint8))[
+        : len(finished[0].units)
+    ].astype(bool).tolist() == list(finished[0].rows()[0].clean_decisions)
     page = (tmp_path / "site" / "pictures.html").read_text()
-    strips = [Image.open(io.BytesIO(path.read_bytes())) for path in (tmp_path / "site" / "pictures").glob("*.png")]
+    strips = [
+        Image.open(io.BytesIO(path.read_bytes()))
+        for path in (tmp_path / "site" / "pictures").glob("*.png")
+    ]
     assert strips
     assert {strip.size for strip in strips} == {(8 * 34 - 2, 32)}
     for cell in finished:
@@ -316,12 +392,17 @@ def test_a_publication_has_every_row_and_eight_pictures_a_cell_and_no_dead_link(
             assert link.startswith("http") or (path.parent / link).exists(), (path.name, link)
 
 
-def defended(defense: str, attack: str, saved: float, sees: str = "gates", **others: object) -> BoardCell:
+def defended(
+    defense: str, attack: str, saved: float, sees: str = "gates", **others: object
+) -> BoardCell:
     """A cell of 40 images, of which every other saves 5 points more and less than `saved`, paired over all cells."""
     cell = next(cell for cell in full_board().cells if cell.status == "ok" and not cell.control)
     row = cell.rows()[0]
     savings = [saved + 0.05 * (-1) ** i + 0.004 * (i % 5 - 2) * bool(defense) for i in range(40)]
-    rows = tuple(replace(row, id=f"i{i}", adversarial_macs=round(1_000_000 * (1 - one))) for i, one in enumerate(savings))
+    rows = tuple(
+        replace(row, id=f"i{i}", adversarial_macs=round(1_000_000 * (1 - one)))
+        for i, one in enumerate(savings)
+    )
     return replace(
         cell,
         target="net",
@@ -354,16 +435,36 @@ def test_a_defence_is_judged_by_who_knows_it() -> None:
     sheet = defences_sheet(board)
     assert sheet is not None
     glance, section = sheet.sections
-    said = {point.partition(":")[0]: point.replace("\N{NO-BREAK SPACE}", " ") for point in section.points}
-    assert "falls to an attacker who knows it (20.0 % saved from one who knows it, 35.0 % from one who does not" in said["jpeg"]
+    said = {
+        point.partition(":")[0]: point.replace("\N{NO-BREAK SPACE}", " ")
+        for point in section.points
+    }
+    assert (
+        "falls to an attacker who knows it (20.0 % saved from one who knows it, 35.0 % from one who does not"
+        in said["jpeg"]
+    )
     assert "falls for the most part" in said["bit-depth"], "3 of 15 points are left"
     assert "holds" in said["cap"]
     assert "does harm" in said["monitor"]
     assert "changes nothing that these images could show" in said["median"]
     assert "clean accuracy falls from 90.0 % to 70.0 %" in said["median"]
     assert "accuracy" not in said["cap"]
-    assert [row[0].text for row in section.rows] == ["none", "jpeg", "bit-depth", "cap", "monitor", "median"]
-    assert [row[1].below for row in glance.rows] == ["", "falls", "falls for the most part", "holds", "does harm", "no difference"]
+    assert [row[0].text for row in section.rows] == [
+        "none",
+        "jpeg",
+        "bit-depth",
+        "cap",
+        "monitor",
+        "median",
+    ]
+    assert [row[1].below for row in glance.rows] == [
+        "",
+        "falls",
+        "falls for the most part",
+        "holds",
+        "does harm",
+        "no difference",
+    ]
     gain = section.rows[3][4]
     assert gain.text == "+12.0\N{NO-BREAK SPACE}points" or gain.text == "+12.0 points"
     assert defences_sheet(replace(full_board(), cells=cells[:1])) is None
@@ -371,8 +472,18 @@ def test_a_defence_is_judged_by_who_knows_it() -> None:
 
 
 def test_time_stands_beside_what_multiplies_nothing() -> None:
-    latency = {"entries": [{"target": "net", "defense": "", "ratio": None}, {"target": "net", "defense": "jpeg", "ratio": 1.234}]}
-    board = replace(full_board(), cells=(defended("", "strong", 0.2), defended("jpeg", "strong", 0.2)), ranked=True, latency=latency)
+    latency = {
+        "entries": [
+            {"target": "net", "defense": "", "ratio": None},
+            {"target": "net", "defense": "jpeg", "ratio": 1.234},
+        ]
+    }
+    board = replace(
+        full_board(),
+        cells=(defended("", "strong", 0.2), defended("jpeg", "strong", 0.2)),
+        ranked=True,
+        latency=latency,
+    )
     sheet = defences_sheet(board)
     assert sheet is not None
     _, section = sheet.sections
@@ -382,15 +493,31 @@ def test_time_stands_beside_what_multiplies_nothing() -> None:
 
 def test_a_publication_without_members_still_judges_by_them() -> None:
     """The strongest attacks are members here: pages, rows and pictures leave them out, the page of defences does not."""
-    bare, member = defended("", "ensemble", 0.2), defended("jpeg", "member", 0.3, "network", key="b" * 64)
+    bare, member = (
+        defended("", "ensemble", 0.2),
+        defended("jpeg", "member", 0.3, "network", key="b" * 64),
+    )
     inside = [{"label": "member", "key": member.key, "wins": 1, "evaluations": 3}]
-    whole = defended("jpeg", "ensemble", 0.2, key="c" * 64, combination={"budget": 60, "members": inside, "left_out": []})
-    board = replace(full_board(), cells=(bare, member, whole), standings=(), transfers=(), ranked=True)
+    whole = defended(
+        "jpeg",
+        "ensemble",
+        0.2,
+        key="c" * 64,
+        combination={"budget": 60, "members": inside, "left_out": []},
+    )
+    board = replace(
+        full_board(), cells=(bare, member, whole), standings=(), transfers=(), ranked=True
+    )
     pages = dict(Publication(members=False).files([board], version="1"))
     assert "30.0" in pages["defences.html"].decode()
     assert ">member<" not in pages["index.html"].decode()
     assert "curves.html" not in pages
-    assert set(pq.read_table(io.BytesIO(pages["rows.parquet"]))["attack"].to_pylist()) == {"ensemble"}
+    assert set(pq.read_table(io.BytesIO(pages["rows.parquet"]))["attack"].to_pylist()) == {
+        "ensemble"
+    }
     every = dict(Publication().files([board], version="1"))
     assert "member" in every["index.html"].decode()
-    assert set(pq.read_table(io.BytesIO(every["rows.parquet"]))["attack"].to_pylist()) == {"ensemble", "member"}
+    assert set(pq.read_table(io.BytesIO(every["rows.parquet"]))["attack"].to_pylist()) == {
+        "ensemble",
+        "member",
+    }

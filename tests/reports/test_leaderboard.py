@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from synthetic import empty_board, full_board
 
-from bench.board import Board
+from bench.results.records import Board
 from reports.leaderboard import Leaderboard, environment
 
 TEMPLATES = Path(__file__).parents[2] / "reports" / "templates"
@@ -36,7 +36,10 @@ def report() -> dict[str, str]:
 
 def texts(*boards: Board, **limits: int) -> dict[str, str]:
     files = Leaderboard(**limits).files(boards, version="0.1.0")
-    return {name: "" if name.endswith((".png", ".parquet")) else content.decode() for name, content in files}
+    return {
+        name: "" if name.endswith((".png", ".parquet")) else content.decode()
+        for name, content in files
+    }
 
 
 class Page(HTMLParser):
@@ -89,7 +92,9 @@ def test_the_policy_forbids_eval_inline_and_the_network() -> None:
     for name, text in report().items():
         if name.endswith(".html"):
             policy = next(
-                a["content"] for tag, a in Page(text).elements if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+                a["content"]
+                for tag, a in Page(text).elements
+                if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"
             )
             assert policy is not None
             assert policy.startswith("default-src 'none';")
@@ -104,7 +109,9 @@ def test_nothing_is_inline_and_nothing_comes_from_elsewhere() -> None:
                 assert not [key for key in attributes if key.startswith("on") or key == "style"]
                 assert tag not in ("style", "iframe", "object", "embed", "base")
                 if tag == "script":
-                    assert attributes.get("type") == "application/json" or str(attributes["src"]).startswith(("assets/", "../assets/"))
+                    assert attributes.get("type") == "application/json" or str(
+                        attributes["src"]
+                    ).startswith(("assets/", "../assets/"))
         if name.endswith((".css", "page.js", "early.js", "draw.js")):
             assert not re.search(r"https?:|//[a-z]|@import|\beval\b|innerHTML|new Function", text)
 
@@ -112,15 +119,33 @@ def test_nothing_is_inline_and_nothing_comes_from_elsewhere() -> None:
 def test_the_tables_are_complete_without_scripts() -> None:
     board = board_of_all_kinds()
     page = Page(report()["index.html"])
-    rows = [attributes for tag, attributes in page.elements if tag == "tr" and "data-target" in attributes]
+    rows = [
+        attributes
+        for tag, attributes in page.elements
+        if tag == "tr" and "data-target" in attributes
+    ]
     assert len(rows) == len(board.cells)
     text = " ".join(page.words)
     for cell in board.cells:
         assert cell.attack in text
         assert " ".join(cell.reason.split()) in " ".join(text.split())
-    for word in ("preliminary", "for trying, not for claims", "Holm over the board", "MMAC", "control", "left-threat"):
+    for word in (
+        "preliminary",
+        "for trying, not for claims",
+        "Holm over the board",
+        "MMAC",
+        "control",
+        "left-threat",
+    ):
         assert word in text
-    assert sum(1 for tag, a in page.elements if tag == "tr" and "control" in (a.get("class") or "").split()) == 3
+    assert (
+        sum(
+            1
+            for tag, a in page.elements
+            if tag == "tr" and "control" in (a.get("class") or "").split()
+        )
+        == 3
+    )
 
 
 def test_flops_are_named_only_to_say_that_none_are_printed() -> None:
@@ -137,8 +162,13 @@ def test_a_cell_s_page_has_pictures_gates_charts_inputs_and_command() -> None:
     text = report()[f"cells/{cell.key[:12]}.html"]
     page = Page(text)
     assert set(page.blocks) == {"front", "distribution", "finished", "trace", "rates"}
-    assert sum(1 for tag, a in page.elements if tag == "svg" and a.get("class") == "gates") == 6 + 8 + 1
-    assert sum(1 for tag, a in page.elements if tag == "img" and "../pictures/" in str(a.get("src"))) == 3 * (6 + 8)
+    assert (
+        sum(1 for tag, a in page.elements if tag == "svg" and a.get("class") == "gates")
+        == 6 + 8 + 1
+    )
+    assert sum(
+        1 for tag, a in page.elements if tag == "img" and "../pictures/" in str(a.get("src"))
+    ) == 3 * (6 + 8)
     words = " ".join(page.words)
     for part in (cell.command, '"steps": 50', "2.14.1", cell.key, "amplified"):
         assert part in words
@@ -164,7 +194,9 @@ def test_charts_are_data_that_parses_back() -> None:
 def test_a_target_of_maps_shows_maps() -> None:
     cell = next(cell for cell in full_board(n=8).cells if cell.target == "sact-like")
     page = Page(report()[f"cells/{cell.key[:12]}.html"])
-    assert sum(1 for tag, a in page.elements if tag == "img" and a.get("class") == "map") == 2 * 4 * (6 + 8)
+    assert sum(
+        1 for tag, a in page.elements if tag == "img" and a.get("class") == "map"
+    ) == 2 * 4 * (6 + 8)
 
 
 def test_limits_are_kept_and_said() -> None:
@@ -181,7 +213,11 @@ def test_the_same_board_gives_the_same_bytes(tmp_path: Path) -> None:
     Leaderboard().render(board, tmp_path / "one")
     Leaderboard().render(board, tmp_path / "two")
     one, two = (
-        {str(path.relative_to(tmp_path / side)): path.read_bytes() for path in sorted((tmp_path / side).rglob("*")) if path.is_file()}
+        {
+            str(path.relative_to(tmp_path / side)): path.read_bytes()
+            for path in sorted((tmp_path / side).rglob("*"))
+            if path.is_file()
+        }
         for side in ("one", "two")
     )
     assert one == two
@@ -209,7 +245,13 @@ def test_another_process_gives_the_same_bytes_and_needs_no_torch() -> None:
     found = set()
     for seed in ("1", "2"):
         surroundings = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}
-        done = subprocess.run([sys.executable, "-c", _DIGEST], env=surroundings, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", _DIGEST],
+            env=surroundings,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         found.add(done.stdout)
     assert len(found) == 1
     assert len(found.pop().strip()) == hashlib.sha256().digest_size * 2
@@ -243,9 +285,20 @@ FURTHER = ("sheet.path", "home", "entry.page", "member.page")
 def test_templates_never_declare_data_safe() -> None:
     for path in TEMPLATES.glob("*.html"):
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"\|\s*(safe|tojson)|Markup|autoescape|\son[a-z]+=|\sstyle=", text), path
+        assert not re.search(r"\|\s*(safe|tojson)|Markup|autoescape|\son[a-z]+=|\sstyle=", text), (
+            path
+        )
         for link in re.findall(r'href="\{\{\s*([a-z.]+)', text):
-            assert link in ("root", "row.page", "standing.page", "link", "before.page", "after.page", "entry.folder", *FURTHER), path
+            assert link in (
+                "root",
+                "row.page",
+                "standing.page",
+                "link",
+                "before.page",
+                "after.page",
+                "entry.folder",
+                *FURTHER,
+            ), path
         assert not re.search(r"<script(?! type=\"application/json\"| src=)", text), path
         assert not re.search(r"=\{\{", text), f"an unquoted attribute in {path}"
     assert environment().autoescape is True

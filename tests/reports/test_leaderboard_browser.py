@@ -12,7 +12,10 @@ from synthetic import full_board
 
 from reports.leaderboard import Leaderboard
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,9 @@ def attacks(browser: Browser) -> list[str]:
     return list(found)
 
 
-def test_charts_are_drawn_under_the_policy_and_nothing_is_asked_of_the_network(desktop: Browser, pages: Path) -> None:
+def test_charts_are_drawn_under_the_policy_and_nothing_is_asked_of_the_network(
+    desktop: Browser, pages: Path
+) -> None:
     desktop.complaints.clear()
     desktop.requests.clear()
     for page in [pages / "index.html", *sorted((pages / "cells").glob("*.html"))[:4]]:
@@ -59,7 +64,9 @@ def test_a_click_sorts_and_the_state_is_announced(desktop: Browser, pages: Path)
     assert desktop.ask(f"{head}.getAttribute('aria-sort')") == "descending"
     assert desktop.ask(VALUES) == sorted(desktop.ask(VALUES), reverse=True)
     last = "[...document.querySelectorAll('#leaderboard tbody tr')].slice(-7)"
-    assert desktop.ask(f"{last}.every(r => !r.querySelector('[data-key=recovery]')?.dataset.sort)"), "rows without a recovery come last"
+    assert desktop.ask(
+        f"{last}.every(r => !r.querySelector('[data-key=recovery]')?.dataset.sort)"
+    ), "rows without a recovery come last"
     desktop.ask(f"{head}.querySelector('button').click()")
     assert desktop.ask(VALUES) == sorted(desktop.ask(VALUES))
     desktop.ask(f"{head}.querySelector('button').click()")
@@ -72,7 +79,9 @@ def test_filters_narrow_the_table(desktop: Browser, pages: Path) -> None:
 
     def fill(name: str, change: str) -> None:
         element = f"document.querySelector('form.filter').elements['{name}']"
-        desktop.ask(f"(e => {{ {change}; e.dispatchEvent(new Event('input', {{bubbles: true}})); }})({element})")
+        desktop.ask(
+            f"(e => {{ {change}; e.dispatchEvent(new Event('input', {{bubbles: true}})); }})({element})"
+        )
 
     fill("controls", "e.checked = false")
     assert not {"identity", "noise", "contrast"} & set(attacks(desktop))
@@ -82,7 +91,10 @@ def test_filters_narrow_the_table(desktop: Browser, pages: Path) -> None:
     assert sorted(attacks(desktop)) == ["gradauto", "gradauto:RD", "gradauto:RM", "ilfo"]
     fill("text", "e.value = 'GRADAUTO:r'")
     assert sorted(attacks(desktop)) == ["gradauto:RD", "gradauto:RM"]
-    assert desktop.ask("document.querySelector('output').textContent") == f"2 of {len(everything)} rows"
+    assert (
+        desktop.ask("document.querySelector('output').textContent")
+        == f"2 of {len(everything)} rows"
+    )
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -100,8 +112,16 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(pages: Path, dark: bool) ->
 def test_without_scripts_tables_and_still_pictures_stand(pages: Path) -> None:
     with Browser(scripts=False) as still:
         still.open(pages / "index.html")
-        still.call("Emulation.setScriptExecutionDisabled", value=False)  # for the questions below; the page has loaded without
+        still.call(
+            "Emulation.setScriptExecutionDisabled", value=False
+        )  # for the questions below; the page has loaded without
         assert not still.ask("document.documentElement.classList.contains('scripted')")
-        assert still.ask("[...document.querySelectorAll('#leaderboard tbody tr')].every(r => r.offsetHeight > 0)")
-        assert still.ask("[...document.querySelectorAll('img.still')].every(i => i.complete && i.naturalWidth > 0 && i.offsetHeight > 100)")
-        assert still.ask("[...document.querySelectorAll('.script-only')].every(e => e.offsetHeight === 0)")
+        assert still.ask(
+            "[...document.querySelectorAll('#leaderboard tbody tr')].every(r => r.offsetHeight > 0)"
+        )
+        assert still.ask(
+            "[...document.querySelectorAll('img.still')].every(i => i.complete && i.naturalWidth > 0 && i.offsetHeight > 100)"
+        )
+        assert still.ask(
+            "[...document.querySelectorAll('.script-only')].every(e => e.offsetHeight === 0)"
+        )

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import full_board
 
-from bench.board import Board
+from bench.results.records import Board
 from reports.encode import clean
 from reports.leaderboard import Leaderboard
 from reports.tables import WIDTH, console, render_table
@@ -48,7 +48,11 @@ ATTACKS = (
     "%3Cscript%3E",
     "datum['x']",
 )
-TEXT = st.sampled_from(ATTACKS) | st.text(st.characters(), max_size=30) | st.lists(st.sampled_from(ATTACKS), max_size=3).map("".join)
+TEXT = (
+    st.sampled_from(ATTACKS)
+    | st.text(st.characters(), max_size=30)
+    | st.lists(st.sampled_from(ATTACKS), max_size=3).map("".join)
+)
 
 
 class Skeleton(HTMLParser):
@@ -119,16 +123,30 @@ def strewn(board: Board, word: Callable[[], str]) -> Board:
                 reason=cell.reason and word(),
                 flags=tuple(word() for _ in cell.flags),
                 classes=tuple(word() for _ in cell.classes),
-                units=tuple(replace(unit, name=word(), kind=named(unit.kind), owner=named(unit.owner)) for unit in cell.units),
+                units=tuple(
+                    replace(unit, name=word(), kind=named(unit.kind), owner=named(unit.owner))
+                    for unit in cell.units
+                ),
                 environment=tree(dict(cell.environment)),  # type: ignore[arg-type]
                 command=word(),
                 rows=lambda rows=rows: rows,
             )
         )
     standings = tuple(
-        replace(one, target=named(one.target), defense=named(one.defense), strongest=named(one.strongest or "")) for one in board.standings
+        replace(
+            one,
+            target=named(one.target),
+            defense=named(one.defense),
+            strongest=named(one.strongest or ""),
+        )
+        for one in board.standings
     )
-    protocol = {**{word(): word() for _ in range(2)}, "threat": word(), "images": 3, "budget": word()}
+    protocol = {
+        **{word(): word() for _ in range(2)},
+        "threat": word(),
+        "images": 3,
+        "budget": word(),
+    }
     return replace(
         board,
         name=word(),
@@ -147,7 +165,11 @@ def strewn(board: Board, word: Callable[[], str]) -> Board:
 
 def small() -> Board:
     board = full_board(n=2)
-    chosen = (board.cells[10], board.cells[14], next(cell for cell in board.cells if cell.status == "failed"))
+    chosen = (
+        board.cells[10],
+        board.cells[14],
+        next(cell for cell in board.cells if cell.status == "failed"),
+    )
     places = {(cell.target, cell.defense) for cell in chosen}
     standings = tuple(one for one in board.standings if (one.target, one.defense) in places)
     return replace(board, cells=chosen, standings=standings)
@@ -157,7 +179,11 @@ def pages(board: Board, *, stills: bool = False) -> dict[str, str]:
     """Pages and still pictures; the latter are slow to draw and empty unless asked for."""
     with nullcontext() if stills else patch("reports.charts.still", lambda document: b"<svg/>"):
         files = Leaderboard(browse=1, showcase=1).files([board], version=board.version)
-        return {name: content.decode("utf-8") for name, content in files if name.endswith((".html", ".svg"))}
+        return {
+            name: content.decode("utf-8")
+            for name, content in files
+            if name.endswith((".html", ".svg"))
+        }
 
 
 def supply(texts: Sequence[str]) -> Callable[[], str]:
@@ -197,18 +223,37 @@ def _without_credit_links(page: Skeleton) -> list[tuple[str, tuple[str, ...]]]:
 def _harmless(link: str) -> bool:
     """A place in the report by its fixed or hexadecimal name, or an address with an allowed scheme."""
     inside = r"#main|((\.\./)*(assets|cells|pictures)/)?[a-z0-9-]+\.(html|css|js|png|svg|csv|parquet)|\.\./index\.html"
-    return re.fullmatch(inside, link) is not None or link.startswith(("http://", "https://", "mailto:", "data:image/png;base64,"))
+    return re.fullmatch(inside, link) is not None or link.startswith(
+        ("http://", "https://", "mailto:", "data:image/png;base64,")
+    )
 
 
 def test_still_pictures_hold_words_as_words() -> None:
     for texts in (ATTACKS, ATTACKS[::-1]):
         files = pages(strewn(small(), supply(texts)), stills=True)
-        drawn = [ElementTree.fromstring(text) for name, text in files.items() if name.endswith(".svg")]
+        drawn = [
+            ElementTree.fromstring(text) for name, text in files.items() if name.endswith(".svg")
+        ]
         assert len(drawn) == 13
         for picture in drawn:
             elements = {element.tag.rpartition("}")[2] for element in picture.iter()}
-            assert elements <= {"svg", "g", "path", "text", "rect", "line", "defs", "clipPath", "tspan"}
-            assert not [key for element in picture.iter() for key in element.attrib if key.startswith("on") or key.endswith("href")]
+            assert elements <= {
+                "svg",
+                "g",
+                "path",
+                "text",
+                "rect",
+                "line",
+                "defs",
+                "clipPath",
+                "tspan",
+            }
+            assert not [
+                key
+                for element in picture.iter()
+                for key in element.attrib
+                if key.startswith("on") or key.endswith("href")
+            ]
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -217,7 +262,12 @@ def test_names_in_charts_parse_back_as_they_were(texts: list[str]) -> None:
     board = strewn(small(), supply(texts))
     blocks = Skeleton(pages(board)["index.html"]).blocks
     (front,) = blocks
-    drawn = {entry["attack"] for layer in front["layer"] for entry in layer["data"]["values"] if "attack" in entry}  # type: ignore[index]
+    drawn = {
+        entry["attack"]
+        for layer in front["layer"]
+        for entry in layer["data"]["values"]
+        if "attack" in entry
+    }  # type: ignore[index]
     assert drawn == {clean(cell.attack) for cell in board.cells if cell.status == "ok"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.stats import Estimate
+from bench.results.stats import Estimate
 from reports import numbers
 
 

@@ -8,7 +8,17 @@ import numpy as np
 from PIL import Image
 from synthetic import png
 
-from reports.pictures import CLOSED, OFF, ON, OPENED, STATE_COLOURS, amplification, amplified_difference, file_name, state_map
+from reports.pictures import (
+    CLOSED,
+    OFF,
+    ON,
+    OPENED,
+    STATE_COLOURS,
+    amplification,
+    amplified_difference,
+    file_name,
+    state_map,
+)
 
 
 def pixels(data: bytes | None) -> np.ndarray:
@@ -47,7 +57,9 @@ def test_what_is_no_picture_has_no_difference() -> None:
 
 def test_states_are_told_apart_by_colour_and_lightness() -> None:
     drawn = pixels(state_map([[OFF, CLOSED], [OPENED, ON]]))
-    assert [tuple(drawn[y, x]) for y, x in ((0, 0), (0, 1), (1, 0), (1, 1))] == [STATE_COLOURS[s] for s in (OFF, CLOSED, OPENED, ON)]
+    assert [tuple(drawn[y, x]) for y, x in ((0, 0), (0, 1), (1, 0), (1, 1))] == [
+        STATE_COLOURS[s] for s in (OFF, CLOSED, OPENED, ON)
+    ]
     assert len(set(STATE_COLOURS)) == 4
 
 

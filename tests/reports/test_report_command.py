@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from synthetic import full_board
 
-import bench.board
+import bench.results.board
 from bench.cli.report import report, write_report
 from bench.errors import PlanError, RunFolderError
 
@@ -24,7 +24,9 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("first", "second"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "plan.json").write_text("{}")
-    monkeypatch.setattr(bench.board, "load_boards", lambda run: [replace(BOARD, name=Path(run).name)])
+    monkeypatch.setattr(
+        bench.results.board, "load_boards", lambda run: [replace(BOARD, name=Path(run).name)]
+    )
     return tmp_path / "runs"
 
 
@@ -37,9 +39,14 @@ def test_one_run_is_reported_beside_its_results(runs: Path) -> None:
 
 
 def test_several_runs_make_one_index(runs: Path) -> None:
-    result = CliRunner().invoke(report, ["first", "runs/second", "--out", "both", "--browse", "0"], catch_exceptions=False)
+    result = CliRunner().invoke(
+        report, ["first", "runs/second", "--out", "both", "--browse", "0"], catch_exceptions=False
+    )
     assert result.output.strip() == "both/index.html"
-    assert sorted(path.name for path in Path("both").iterdir() if path.name[0].isdigit()) == ["01-first", "02-second"]
+    assert sorted(path.name for path in Path("both").iterdir() if path.name[0].isdigit()) == [
+        "01-first",
+        "02-second",
+    ]
 
 
 def test_an_unknown_run_names_the_nearest(runs: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from synthetic import block_units, image_rows, map_units
 
-from bench.rows import ImageRow, UnitRow
+from bench.results.rows import ImageRow, UnitRow
 from reports.gates import Drawing, before_and_after, gate_map, openings, overview, owners
 from reports.pictures import CLOSED, OFF, ON, OPENED, STATE_COLOURS
 
@@ -22,7 +22,10 @@ def row(before: list[bool], after: list[bool]) -> ImageRow:
 
 
 def squares(drawing: Drawing) -> dict[str, set[tuple[int, int]]]:
-    return {state: {(int(x), int(y)) for x, y in re.findall(r"M(\d+) (\d+)", path)} for state, path in drawing.paths}
+    return {
+        state: {(int(x), int(y)) for x, y in re.findall(r"M(\d+) (\d+)", path)}
+        for state, path in drawing.paths
+    }
 
 
 def test_owners_gather_maps_and_leave_blocks_alone() -> None:
@@ -73,10 +76,18 @@ def test_maps_hold_the_decisions() -> None:
     assert (shown.ran_clean, shown.ran_adversarial, shown.units, shown.strip) == (2, 3, 6, None)
     pair = shown.maps[0]
     assert (pair.width, pair.height, pair.opened, pair.closed) == (3, 2, 2, 1)
-    first, second = (np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))) for uri in (pair.before, pair.after))
-    colours = [[STATE_COLOURS[state] for state in line] for line in ([ON, OFF, ON], [OFF, OFF, OFF])]
+    first, second = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+        for uri in (pair.before, pair.after)
+    )
+    colours = [
+        [STATE_COLOURS[state] for state in line] for line in ([ON, OFF, ON], [OFF, OFF, OFF])
+    ]
     assert first.tolist() == [[list(colour) for colour in line] for line in colours]
-    colours = [[STATE_COLOURS[state] for state in line] for line in ([ON, OPENED, CLOSED], [OFF, OFF, OPENED])]
+    colours = [
+        [STATE_COLOURS[state] for state in line]
+        for line in ([ON, OPENED, CLOSED], [OFF, OFF, OPENED])
+    ]
     assert second.tolist() == [[list(colour) for colour in line] for line in colours]
 
 
@@ -99,13 +110,32 @@ def test_opening_rates_are_means_over_images() -> None:
 
 def test_a_map_s_rate_is_the_mean_of_its_units() -> None:
     units = tuple(UnitRow(f"p{i}", "position", "block", (4,), 5 + i, 0.5) for i in range(4))
-    (rate,) = openings(units, owners(units), [row([True, False, False, False], [True, True, True, False])])
-    assert (rate.name, rate.count, rate.cost, rate.clean, rate.adversarial) == ("block", 4, 8, 0.25, 0.75)
+    (rate,) = openings(
+        units, owners(units), [row([True, False, False, False], [True, True, True, False])]
+    )
+    assert (rate.name, rate.count, rate.cost, rate.clean, rate.adversarial) == (
+        "block",
+        4,
+        8,
+        0.25,
+        0.75,
+    )
 
 
 def test_the_overview_has_a_line_an_image() -> None:
     units = block_units(3)
-    drawing = overview([row([True, False, False], [True, True, False]), row([True, True, True], [True, True, False])], owners(units))
+    drawing = overview(
+        [
+            row([True, False, False], [True, True, False]),
+            row([True, True, True], [True, True, False]),
+        ],
+        owners(units),
+    )
     assert drawing is not None
-    assert squares(drawing) == {"on": {(0, 0), (0, 10), (10, 10)}, "opened": {(10, 0)}, "off": {(20, 0)}, "closed": {(20, 10)}}
+    assert squares(drawing) == {
+        "on": {(0, 0), (0, 10), (10, 10)},
+        "opened": {(10, 0)},
+        "off": {(20, 0)},
+        "closed": {(20, 10)},
+    }
     assert overview([], owners(units)) is None

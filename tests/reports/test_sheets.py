@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import full_board
 
-from bench.board import BoardCell
 from bench.errors import DiskError
-from bench.stats import Estimate
+from bench.results.records import BoardCell
+from bench.results.stats import Estimate
 from reports.sheets import Sheets, columns, csv_bytes, flat, parquet_bytes
 
 BOARD = full_board(n=6)
@@ -27,8 +27,21 @@ def test_one_row_a_cell_with_both_ends_of_every_interval() -> None:
     for field in fields(BoardCell):
         value = getattr(cell, field.name)
         if isinstance(value, Estimate):
-            assert (row[field.name], row[f"{field.name}_low"], row[f"{field.name}_high"]) == (value.value, value.low, value.high)
-        elif field.name not in ("rows", "units", "classes", "environment", "inputs", "flags", "combination", "fit"):
+            assert (row[field.name], row[f"{field.name}_low"], row[f"{field.name}_high"]) == (
+                value.value,
+                value.low,
+                value.high,
+            )
+        elif field.name not in (
+            "rows",
+            "units",
+            "classes",
+            "environment",
+            "inputs",
+            "flags",
+            "combination",
+            "fit",
+        ):
             assert row[field.name] == value
     assert json.loads(row["inputs"]) == cell.inputs
 
@@ -71,7 +84,10 @@ def test_names_are_no_formulas(name: str) -> None:
 
 def test_as_a_report_it_makes_its_folder(tmp_path: Path) -> None:
     Sheets().render(BOARD, tmp_path / "board-0")
-    assert {path.name for path in (tmp_path / "board-0").iterdir()} == {"board.csv", "board.parquet"}
+    assert {path.name for path in (tmp_path / "board-0").iterdir()} == {
+        "board.csv",
+        "board.parquet",
+    }
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError):
         Sheets().render(BOARD, tmp_path / "file" / "below")

@@ -12,14 +12,20 @@ from reports.site import File, write_site
 
 
 def listing(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_later_report_replaces_an_earlier_one_whole(tmp_path: Path) -> None:
     out = tmp_path / "report"
     write_site([("a.html", b"1"), ("sub/b.html", b"2")], out)
     write_site([("c.html", b"3")], out)
-    assert {name: content for name, content in listing(out).items() if not name.startswith(".")} == {"c.html": b"3"}
+    assert {
+        name: content for name, content in listing(out).items() if not name.startswith(".")
+    } == {"c.html": b"3"}
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from synthetic import empty_board, full_board
 
-from bench.board import Board
+from bench.results.records import Board
 from reports.tables import WIDTH, Terminal, print_table, render_table
 
 BOARD = full_board(n=12)
@@ -54,12 +54,33 @@ def test_long_names_fold_instead_of_pushing_numbers_out() -> None:
     assert "MMAC" in text
 
 
-@pytest.mark.parametrize("name", ["[bold red]x[/bold red]", "[/]", "[link=https://x]y[/link]", ":warning:", "a\nb", "\x1b[2Jc", "[0]"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "[bold red]x[/bold red]",
+        "[/]",
+        "[link=https://x]y[/link]",
+        ":warning:",
+        "a\nb",
+        "\x1b[2Jc",
+        "[0]",
+    ],
+)
 def test_markup_escapes_and_line_feeds_in_names_are_only_text(name: str) -> None:
     cell = replace(BOARD.cells[0], attack=name, flags=(name,), target=name)
     failed = replace(BOARD.cells[1], attack=name, status=name, reason=name)
     standing = replace(BOARD.standings[0], target=name, strongest=name)
-    text = printed(replace(BOARD, name=name, dataset=name, dataset_note=name, intervals=name, cells=(cell, failed), standings=(standing,)))
+    text = printed(
+        replace(
+            BOARD,
+            name=name,
+            dataset=name,
+            dataset_note=name,
+            intervals=name,
+            cells=(cell, failed),
+            standings=(standing,),
+        )
+    )
     shown = name.replace("\n", " ").replace("\x1b", "")
     assert "\x1b" not in text
     assert text.startswith(f"{shown}\n")
@@ -73,7 +94,9 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[3" not in out.getvalue()
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "xterm-256color")
-    Console(file=out, force_terminal=True, width=WIDTH, color_system="256").print(render_table(BOARD))
+    Console(file=out, force_terminal=True, width=WIDTH, color_system="256").print(
+        render_table(BOARD)
+    )
     assert "\x1b[3" in out.getvalue()
 
 
@@ -82,7 +105,9 @@ def test_boards_without_numbers_print_too() -> None:
     assert "Attacks are not ranked without a bound" in printed(full_board(n=4, ranked=False))
 
 
-def test_as_a_report_it_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_as_a_report_it_prints_or_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Terminal().render(BOARD, None)
     on_screen = capsys.readouterr().out
     Terminal().render(BOARD, tmp_path)

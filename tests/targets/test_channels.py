@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from gated_networks import attacked, natural
 
-from bench import cost
+from bench.api import Moment
 from bench.errors import PlanError, WeightsError
+from bench.evaluation import cost
 from bench.testing import check_target, finite_difference, problems, random_decisions
-from bench.training import Moment
-from bench.weights import load_into
+from bench.weights.manifest import load_into
 from targets.channels import Gated
 from targets.fbs import FBS
 from targets.manidp import EVERYTHING, ManiDP, SaliencyBranch
@@ -49,10 +49,18 @@ def half_closed(seed=0, **params):
 def test_published_totals(depth, layout, published, digits):
     with torch.device("meta"):
         target, plain = ManiDP(depth=depth, layout=layout), ResNet(depth=depth, layout=layout)
-    branches = sum(one.inputs * one.outputs + one.outputs * one.outputs + one.outputs for one in target.convolutions)
+    branches = sum(
+        one.inputs * one.outputs + one.outputs * one.outputs + one.outputs
+        for one in target.convolutions
+    )
     if layout == "imagenet":  # squeezed by 2 where a convolution has 80 channels or more
-        inner = {one.name: one.outputs // (2 if one.outputs >= 80 else 1) for one in target.convolutions}
-        branches = sum(one.inputs * inner[one.name] + inner[one.name] * one.outputs + one.outputs for one in target.convolutions)
+        inner = {
+            one.name: one.outputs // (2 if one.outputs >= 80 else 1) for one in target.convolutions
+        }
+        branches = sum(
+            one.inputs * inner[one.name] + inner[one.name] * one.outputs + one.outputs
+            for one in target.convolutions
+        )
     assert target.ceiling == plain.ceiling + branches
     assert abs(plain.ceiling - published) < digits
 
@@ -73,11 +81,15 @@ def test_published_totals(depth, layout, published, digits):
 def test_published_reductions(depth, layout, kept, published):
     with torch.device("meta"):
         target, plain = ManiDP(depth=depth, layout=layout), ResNet(depth=depth, layout=layout)
-    decisions = torch.cat([torch.arange(one.outputs) < round(kept * one.outputs) for one in target.convolutions])[None]
+    decisions = torch.cat(
+        [torch.arange(one.outputs) < round(kept * one.outputs) for one in target.convolutions]
+    )[None]
     branches = target.ceiling - plain.ceiling
     reduction = 1 - (int(target.macs(decisions)) - branches) / plain.ceiling
     # widths such as 16 cannot be split at 0.55 exactly
-    assert 100 * reduction == pytest.approx(published, abs=1.2 if layout == "cifar" and kept != 0.5 else 0.35)
+    assert 100 * reduction == pytest.approx(
+        published, abs=1.2 if layout == "cifar" and kept != 0.5 else 0.35
+    )
 
 
 def test_macs_of_a_few_channels_by_hand():
@@ -97,17 +109,33 @@ def test_macs_of_a_few_channels_by_hand():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: half_closed(depth=8), lambda: half_closed(depth=20, seed=1), lambda: FBS(depth=8), lambda: FBS(depth=20, density=0.25)]
+    "make",
+    [
+        lambda: half_closed(depth=8),
+        lambda: half_closed(depth=20, seed=1),
+        lambda: FBS(depth=8),
+        lambda: FBS(depth=20, density=0.25),
+    ],
 )
 def test_contract(make):
     assert not problems(check_target(make().eval(), natural(4)))
 
 
 @pytest.mark.parametrize(
-    ("kind", "depth", "layout"), [(ManiDP, 56, "cifar"), (ManiDP, 18, "imagenet"), (ManiDP, 34, "imagenet"), (FBS, 18, "imagenet")]
+    ("kind", "depth", "layout"),
+    [
+        (ManiDP, 56, "cifar"),
+        (ManiDP, 18, "imagenet"),
+        (ManiDP, 34, "imagenet"),
+        (FBS, 18, "imagenet"),
+    ],
 )
 def test_large_networks_cost_what_they_say(kind, depth, layout):
-    target = half_closed(depth=depth, layout=layout) if kind is ManiDP else FBS(depth=depth, layout=layout).eval()
+    target = (
+        half_closed(depth=depth, layout=layout)
+        if kind is ManiDP
+        else FBS(depth=depth, layout=layout).eval()
+    )
     images = natural(2, target.image_shape[1])
     with torch.no_grad():
         together = target(images)
@@ -116,7 +144,12 @@ def test_large_networks_cost_what_they_say(kind, depth, layout):
         assert counted.macs == int(target.macs(counted.output.decisions))
     alone = target.execute(images[:1])
     if torch.equal(alone.decisions[0], together.decisions[0]):
-        torch.testing.assert_close(alone.logits[0], together.logits[0], rtol=1e-3, atol=1e-3 * float(together.logits.abs().max()))
+        torch.testing.assert_close(
+            alone.logits[0],
+            together.logits[0],
+            rtol=1e-3,
+            atol=1e-3 * float(together.logits.abs().max()),
+        )
     if kind is ManiDP:
         assert 0.1 < float(together.decisions.float().mean()) < 0.9
 
@@ -138,7 +171,10 @@ def test_forced_all_on_is_the_network_of_all_scaled_channels():
     for number, place in enumerate(target.places):
         block, shortcut = target.get_submodule(place.layer), target.shortcut(place, x)
         first, second = (target.get_submodule(f"{place.layer}_branch{which}") for which in (1, 2))
-        y = F.relu(block.bn1(block.conv1(x))) * first(F.adaptive_avg_pool2d(x, 1)[:, :, 0, 0]).clamp(0, 1000)[:, :, None, None]
+        y = (
+            F.relu(block.bn1(block.conv1(x)))
+            * first(F.adaptive_avg_pool2d(x, 1)[:, :, 0, 0]).clamp(0, 1000)[:, :, None, None]
+        )
         scale = second(F.adaptive_avg_pool2d(y, 1)[:, :, 0, 0]).clamp(0, 1000)
         x = F.relu(block.bn2(block.conv2(y)) * scale[:, :, None, None] + shortcut)
         assert number < 3
@@ -152,7 +188,9 @@ def test_thresholds_are_loaded_with_the_weights():
     assert not torch.equal(other.units.threshold, target.units.threshold)
     load_into(other, target.state_dict())
     assert torch.equal(other.units.threshold, target.units.threshold)
-    assert torch.equal(copy.deepcopy(other).eval()(natural(2)).decisions, target(natural(2)).decisions)
+    assert torch.equal(
+        copy.deepcopy(other).eval()(natural(2)).decisions, target(natural(2)).decisions
+    )
     with pytest.raises(WeightsError, match=r"missing: group1_layer0_branch1\.thre"):
         load_into(other, ResNet(depth=8).state_dict())
 
@@ -184,15 +222,21 @@ def test_gradients_of_margins_are_right_for_channels_that_are_off(which):
     target.read_thresholds()
     inputs = images.clone().requires_grad_()
     output = target(inputs)
-    weight = torch.randn(output.margins.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = torch.randn(
+        output.margins.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     chosen = weight * ~output.decisions
-    (gradient,) = torch.autograd.grad((getattr(output, which) * chosen).sum(), inputs, retain_graph=True)
+    (gradient,) = torch.autograd.grad(
+        (getattr(output, which) * chosen).sum(), inputs, retain_graph=True
+    )
     direction = gradient / gradient.norm()
 
     def value(x):
         return (getattr(target(x, output.decisions), which) * chosen).sum(1).detach()
 
-    assert float(finite_difference(value, images, direction, step=1e-6)) == pytest.approx(float((gradient * direction).sum()), rel=1e-3)
+    assert float(finite_difference(value, images, direction, step=1e-6)) == pytest.approx(
+        float((gradient * direction).sum()), rel=1e-3
+    )
     assert float(gradient.norm()) > 0
 
 
@@ -221,7 +265,10 @@ def test_straight_through_closed_channels_pass_the_gradient_of_their_saliency():
     assert not torch.allclose(found["none"][1], found["ste"][1])
 
 
-@pytest.mark.parametrize(("params", "told"), [({"depth": 50, "layout": "imagenet"}, "did you mean 34"), ({"depth": 21}, "did you mean 20")])
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [({"depth": 50, "layout": "imagenet"}, "did you mean 34"), ({"depth": 21}, "did you mean 20")],
+)
 def test_networks_that_do_not_exist(params, told):
     with pytest.raises(PlanError, match=told):
         ManiDP(**params)
@@ -237,7 +284,9 @@ def test_the_budget_is_the_same_on_every_image():
     assert set(target.macs(output.decisions).tolist()) == {target.ceiling}
     for one in target.convolutions:
         assert output.decisions[:, one.units].sum(1).tolist() == [math.ceil(0.6 * one.outputs)] * 6
-    assert len({tuple(row) for row in output.decisions.tolist()}) > 1, "which channels win depends on the image"
+    assert len({tuple(row) for row in output.decisions.tolist()}) > 1, (
+        "which channels win depends on the image"
+    )
 
 
 def test_the_first_of_equals_wins():
@@ -269,9 +318,18 @@ def test_no_attack_wins_a_single_mac():
 
 
 def test_stages():
-    assert [stage().weights_name(name) for name, stage in ManiDPRecipe.stages.items()] == ["resnet-20-static", "manidp-20-dynamic"]
-    assert [stage().weights_name(name) for name, stage in FBSRecipe.stages.items()] == ["resnet-20-static", "fbs-20-fbs"]
-    assert DynamicStage(depth=18, layout="imagenet").weights_name("dynamic") == "manidp-18-imagenet-dynamic"
+    assert [stage().weights_name(name) for name, stage in ManiDPRecipe.stages.items()] == [
+        "resnet-20-static",
+        "manidp-20-dynamic",
+    ]
+    assert [stage().weights_name(name) for name, stage in FBSRecipe.stages.items()] == [
+        "resnet-20-static",
+        "fbs-20-fbs",
+    ]
+    assert (
+        DynamicStage(depth=18, layout="imagenet").weights_name("dynamic")
+        == "manidp-18-imagenet-dynamic"
+    )
     assert DynamicStage().twin_name() == "resnet-20-static"
     with pytest.raises(PlanError, match="remain"):
         DynamicStage(remain=0.0)
@@ -285,18 +343,25 @@ def test_only_easy_images_are_pushed():
 
 def test_the_share_falls_on_a_cosine():
     stage = DynamicStage(remain=0.6, ramp=0.5)
-    assert [stage.share(done) for done in (0.0, 0.25, 0.5, 0.9)] == pytest.approx([1.0, 0.8, 0.6, 0.6])
+    assert [stage.share(done) for done in (0.0, 0.25, 0.5, 0.9)] == pytest.approx(
+        [1.0, 0.8, 0.6, 0.6]
+    )
 
 
 def test_older_saliencies_count_less():
     branch = SaliencyBranch(4, 2, 1)
     branch.add(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
     branch.add(torch.tensor([[0.0, 4.0]]))
-    assert (branch.mask_sum / branch.mask_count).tolist() == pytest.approx([4 * 0.98 / 2.96, (4 * 0.98 + 4) / 2.96])
+    assert (branch.mask_sum / branch.mask_count).tolist() == pytest.approx(
+        [4 * 0.98 / 2.96, (4 * 0.98 + 4) / 2.96]
+    )
 
 
 def test_similarity_gap_by_hand():
-    pooled, saliency = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    pooled, saliency = (
+        torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+        torch.tensor([[1.0, 0.0], [1.0, 1.0]]),
+    )
     seen = Gated(pooled, saliency, saliency, saliency > 0)
     assert float(similarity_gap(seen)) == pytest.approx(2 * 0.5 / 4)
 
@@ -309,12 +374,20 @@ def test_a_step_moves_the_thresholds():
     loss, shown = stage.loss(target, natural(6), torch.arange(6), Moment(0.6, torch.Generator()))
     loss.backward()
     assert float(shown["open"]) == 1.0, "the thresholds of the step before"
-    assert all(float(parameter.grad.abs().sum()) > 0 for name, parameter in target.named_parameters() if "branch1.fc2" in name)
+    assert all(
+        float(parameter.grad.abs().sum()) > 0
+        for name, parameter in target.named_parameters()
+        if "branch1.fc2" in name
+    )
     stage.end_epoch(target, ({"error": 1.0},))
     for branch, one in zip(target.branches(), target.convolutions, strict=True):
-        assert int((branch.mask_sum / branch.mask_count >= branch.thre).sum()) == math.ceil(0.5 * one.outputs)
+        assert int((branch.mask_sum / branch.mask_count >= branch.thre).sum()) == math.ceil(
+            0.5 * one.outputs
+        )
         assert float(target.units.threshold[one.first]) == pytest.approx(float(branch.thre))
-    _, shown = stage.loss(target, natural(6), torch.arange(6), Moment(0.6, torch.Generator(), ({"error": 1.0},)))
+    _, shown = stage.loss(
+        target, natural(6), torch.arange(6), Moment(0.6, torch.Generator(), ({"error": 1.0},))
+    )
     assert 0.3 < float(shown["open"]) < 0.7
     plain, branches = stage.groups(target)
     assert branches["weight_decay"] == 0.0

@@ -13,18 +13,17 @@ from attacks.apgd import APGDMargin
 from attacks.deepsloth import DeepSloth
 from attacks.gradauto import GradAuto
 from attacks.square import Square
-from bench import judge
-from bench.api import Job, Output
+from bench.api import Job, Output, Threat
 from bench.codec import through_jpeg
-from bench.cost import audit
-from bench.data import open_dataset
-from bench.draws import seeded
+from bench.datasets.base import open_dataset
 from bench.errors import PlanError
+from bench.evaluation import judge, target_checks
+from bench.evaluation.cost import audit
+from bench.evaluation.seeds import seeded
+from bench.evaluation.view import TargetView
 from bench.image import to_float, to_grid
 from bench.testing import ToyTarget, check_target, problems, sample_images
-from bench.threat import Threat
-from bench.view import TargetView
-from bench.weights import find, load_into, read_state
+from bench.weights.manifest import find, load_into, read_state
 from targets.defenses.cap import Cap, CapGovernor, Capped
 from targets.defenses.monitor import LEAST_RATE, Monitor, Monitored
 from targets.defenses.smoothing import RandomisedSmoothing
@@ -57,7 +56,7 @@ def network(name):
     entry = find(name)
     target = FAMILIES[name](**entry.params)
     load_into(target, read_state(entry))
-    judge.freeze(target)
+    target_checks.freeze(target)
     return target
 
 
@@ -67,13 +66,15 @@ def pictures(split, count):
 
 
 def defended(target, defense, images):
-    return defense.wrap(target, defense.fit(target, images)) if defense.fits else defense.wrap(target)
+    return (
+        defense.wrap(target, defense.fit(target, images)) if defense.fits else defense.wrap(target)
+    )
 
 
 @pytest.fixture
 def toy():
     target = ToyTarget()
-    judge.freeze(target)
+    target_checks.freeze(target)
     return target
 
 
@@ -125,7 +126,9 @@ def test_bit_depth_by_hand():
     images = torch.tensor([0.0, 0.1, 0.34, 0.49, 0.51, 1.0]).view(1, 1, 2, 3).expand(1, 3, 2, 3)
     expected = torch.tensor([0.0, 0.0, 1 / 3, 1 / 3, 2 / 3, 1.0]).view(1, 1, 2, 3)
     torch.testing.assert_close(seen_by(BitDepth(bits=2), images)[:, :1], expected)
-    torch.testing.assert_close(seen_by(BitDepth(bits=8), sample_images((3, 8, 8))), sample_images((3, 8, 8)))
+    torch.testing.assert_close(
+        seen_by(BitDepth(bits=8), sample_images((3, 8, 8))), sample_images((3, 8, 8))
+    )
 
 
 def test_median_by_hand():
@@ -203,7 +206,9 @@ def test_the_governor_by_hand(toy):
     """Floor 7203, a block 9472: under 30000 two blocks fit, whichever ask first."""
     every = torch.ones(1, 3, dtype=torch.bool)
     assert governed(every, 30000, toy).tolist() == [[True, True, False]]
-    assert governed(torch.tensor([[False, True, True]]), 30000, toy).tolist() == [[False, True, True]]
+    assert governed(torch.tensor([[False, True, True]]), 30000, toy).tolist() == [
+        [False, True, True]
+    ]
     assert governed(every, 7203, toy).tolist() == [[False, False, False]]
     assert governed(every, 35619, toy).tolist() == [[True, True, True]]
     assert governed(every, 35618, toy).tolist() == [[True, True, False]]
@@ -225,7 +230,7 @@ def test_the_margins_of_what_was_held_back_say_so(toy):
     assert bool(held.any())
     assert bool((capped.margins[held] < 0).all())
     assert bool((capped.logit_margins[held] < 0).all())
-    judge.consistent(capped, target)
+    target_checks.consistent(capped, target)
 
 
 @settings(max_examples=60, deadline=None)
@@ -254,7 +259,12 @@ def test_the_cap_holds_on_every_family_for_any_image(family, share):
     target = Capped(inner, limit)
     generator = torch.Generator().manual_seed(1)
     images = torch.cat(
-        [pictures("test", 8), torch.rand(8, 3, 32, 32, generator=generator), torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)]
+        [
+            pictures("test", 8),
+            torch.rand(8, 3, 32, 32, generator=generator),
+            torch.zeros(1, 3, 32, 32),
+            torch.ones(1, 3, 32, 32),
+        ]
     )
     with torch.no_grad():
         output = target(images)
@@ -283,7 +293,7 @@ def test_no_attack_exceeds_the_cap(family):
     images = pictures("test", 4)
     limit = int(Cap().fit(inner, pictures("train", 48))["limit"])
     target = JPEG(quality=90).wrap(Capped(inner, limit))
-    judge.freeze(target)
+    target_checks.freeze(target)
     threat = Threat("linf", Fraction(48, 255))
     dearest = 0
     for attack in ATTACKERS:
@@ -291,7 +301,9 @@ def test_no_attack_exceeds_the_cap(family):
         with torch.no_grad():
             labels = target(images).logits.argmax(1)
         job = Job(threat, 18, tuple(f"i{k}" for k in range(len(images))))
-        saved = judge.verdict(attack.perturb(view, images.clone(), labels, job), to_grid(images), threat).saved
+        saved = judge.verdict(
+            attack.perturb(view, images.clone(), labels, job), to_grid(images), threat
+        ).saved
         with torch.no_grad():
             macs = target.macs(target(to_float(saved)).decisions)
         assert int(macs.max()) <= limit
@@ -308,7 +320,9 @@ def test_a_cap_that_cannot_be(toy):
     class Unruly(ToyTarget):
         admits = False
 
-    with pytest.raises(PlanError, match=r"Unruly does not pass its decisions through Target\.admit"):
+    with pytest.raises(
+        PlanError, match=r"Unruly does not pass its decisions through Target\.admit"
+    ):
         Capped(Unruly(), 20000)
     with pytest.raises(PlanError, match="held-out"):
         Cap().wrap(toy)
@@ -342,7 +356,7 @@ def test_the_score_is_the_likelihood_of_the_pattern(toy):
 def test_an_alarm_runs_everything_a_second_time(toy):
     weight = torch.tensor([1.0, 1.0, 1.0])
     target = Monitored(toy, weight, 0.0, 1.5)  # two open blocks are an alarm
-    judge.freeze(target)
+    target_checks.freeze(target)
     images = sample_images((3, 8, 8))
     with torch.no_grad():
         output, plain = target(images), toy(images)
@@ -350,11 +364,15 @@ def test_an_alarm_runs_everything_a_second_time(toy):
     fired = plain.decisions.sum(1) >= 2
     assert bool(fired.any())
     assert output.decisions[:, -1].tolist() == fired.tolist()
-    torch.testing.assert_close(output.logits, torch.where(fired[:, None], whole.logits, plain.logits))
+    torch.testing.assert_close(
+        output.logits, torch.where(fired[:, None], whole.logits, plain.logits)
+    )
     expected = toy.macs(plain.decisions) + 4 + fired * toy.ceiling
     assert target.macs(output.decisions).tolist() == expected.tolist()
     assert target.ceiling == 2 * toy.ceiling + 4
-    assert audit(target, images[int(fired.nonzero()[0])][None]).macs == int(expected[int(fired.nonzero()[0])])
+    assert audit(target, images[int(fired.nonzero()[0])][None]).macs == int(
+        expected[int(fired.nonzero()[0])]
+    )
 
 
 def test_the_score_has_a_gradient_where_a_decision_can_still_turn(toy):

@@ -28,7 +28,11 @@ def test_the_value_is_the_softmaxs(kind):
     torch.manual_seed(0)
     gate = kind(8).eval()
     x = torch.rand(5, 8, 16, 16)
-    y = torch.relu(gate.bn1(gate.conv1(torch.nn.functional.max_pool2d(x, 2) if kind is FeedForwardGateI else x)))
+    y = torch.relu(
+        gate.bn1(
+            gate.conv1(torch.nn.functional.max_pool2d(x, 2) if kind is FeedForwardGateI else x)
+        )
+    )
     if kind is FeedForwardGateI:
         y = torch.relu(gate.bn2(gate.conv2(y)))
     pair = gate.linear_layer(torch.nn.functional.avg_pool2d(y, y.shape[-1])).flatten(1)
@@ -38,7 +42,9 @@ def test_the_value_is_the_softmaxs(kind):
 
 def test_macs_by_hand():
     # FFGate-I on 16 channels at 32 pixels: 16x16 after pooling, 8x8 after the stride; two logits with bias
-    assert macs_of(FeedForwardGateI(16), (16, 32, 32)) == 16 * 16 * 9 * (16 * 16 + 8 * 8) + 2 * 16 + 2
+    assert (
+        macs_of(FeedForwardGateI(16), (16, 32, 32)) == 16 * 16 * 9 * (16 * 16 + 8 * 8) + 2 * 16 + 2
+    )
     assert macs_of(FeedForwardGateII(16), (16, 32, 32)) == 16 * 16 * 9 * (16 * 16) + 2 * 16 + 2
     assert macs_of(Embedding(64), (64, 8, 8)) == 64 * 10 + 10
     # two products 10 -> 40 with bias, and the projection

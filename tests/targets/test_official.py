@@ -33,17 +33,23 @@ def pair(family, depth, counts, gate, form, deep):
 def test_same_logits_gates_decisions_and_gradients(family, depth, counts, gate, form, deep):
     original, ours = pair(family, depth, counts, gate, form, deep)
     count = 6 if family == "cifar" else 1
-    images = torch.rand((count, *ours.image_shape), generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+    images = torch.rand(
+        (count, *ours.image_shape), generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    ).requires_grad_()
     logits, values, masks = original((images - ours.mean) / ours.std)
     output = ours(images)
     torch.testing.assert_close(output.logits, logits, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(output.margins + 0.5, values[:, : len(ours.units)], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        output.margins + 0.5, values[:, : len(ours.units)], rtol=1e-9, atol=1e-9
+    )
     torch.testing.assert_close(output.logit_margins.sigmoid(), output.margins + 0.5)
     assert torch.equal(output.decisions, masks > 0.5)
     assert 0 < output.decisions.double().mean() < 1, "the comparison says little if all gates agree"
 
     weight = torch.linspace(-1, 1, logits.numel(), dtype=torch.float64).view_as(logits)
-    (theirs,) = torch.autograd.grad((logits * weight).sum() + values[:, : len(ours.units)].sum(), images)
+    (theirs,) = torch.autograd.grad(
+        (logits * weight).sum() + values[:, : len(ours.units)].sum(), images
+    )
     (mine,) = torch.autograd.grad((output.logits * weight).sum() + output.margins.sum(), images)
     torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9)
 
@@ -79,7 +85,9 @@ def test_variants_of_the_layout(change):
     state = dict(wrapped["state_dict"])
     if change == "no_prefix":
         state = {name.removeprefix("module."): value for name, value in state.items()}
-    if change == "copy_only":  # only the copy inside the block, as a hand-made checkpoint may have it
+    if (
+        change == "copy_only"
+    ):  # only the copy inside the block, as a hand-made checkpoint may have it
         state = {name: value for name, value in state.items() if "_ds0." not in name}
     if change == "with_counters":
         state = dict(original.state_dict())
@@ -95,7 +103,9 @@ def test_every_problem_is_listed_at_once():
     del state["module.control.rnn.bias_hh_l0"]
     state["module.fc.bias"] = torch.zeros(7)
     state["module.stowaway"] = torch.zeros(1)
-    state["module.group2_layer0.downsample.0.weight"] = state["module.group2_layer0.downsample.0.weight"] + 1
+    state["module.group2_layer0.downsample.0.weight"] = (
+        state["module.group2_layer0.downsample.0.weight"] + 1
+    )
     with pytest.raises(WeightsError) as error:
         SkipNet.from_official(state)
     message = str(error.value)
@@ -135,10 +145,38 @@ def test_a_lost_block_is_named():
 @pytest.mark.parametrize(
     ("family", "counts", "gate", "deep", "classes", "expected"),
     [
-        ("cifar", (18, 18, 18), "ff2", False, 100, {"depth": 110, "gate": "ff2", "layout": "cifar", "num_classes": 100}),
-        ("imagenet", (3, 4, 6, 3), "rnn", False, 1000, {"depth": 34, "gate": "rnn", "layout": "imagenet", "num_classes": 1000}),
-        ("imagenet", (3, 4, 6, 3), "rnn", True, 1000, {"depth": 50, "gate": "rnn", "layout": "imagenet", "num_classes": 1000}),
-        ("imagenet", (3, 8, 36, 3), "rnn", True, 7, {"depth": 152, "gate": "rnn", "layout": "imagenet", "num_classes": 7}),
+        (
+            "cifar",
+            (18, 18, 18),
+            "ff2",
+            False,
+            100,
+            {"depth": 110, "gate": "ff2", "layout": "cifar", "num_classes": 100},
+        ),
+        (
+            "imagenet",
+            (3, 4, 6, 3),
+            "rnn",
+            False,
+            1000,
+            {"depth": 34, "gate": "rnn", "layout": "imagenet", "num_classes": 1000},
+        ),
+        (
+            "imagenet",
+            (3, 4, 6, 3),
+            "rnn",
+            True,
+            1000,
+            {"depth": 50, "gate": "rnn", "layout": "imagenet", "num_classes": 1000},
+        ),
+        (
+            "imagenet",
+            (3, 8, 36, 3),
+            "rnn",
+            True,
+            7,
+            {"depth": 152, "gate": "rnn", "layout": "imagenet", "num_classes": 7},
+        ),
     ],
 )
 def test_the_network_is_recognised(family, counts, gate, deep, classes, expected):

@@ -35,7 +35,8 @@ def test_totals_are_the_published_ones(layout, depth, published):
 
 
 @pytest.mark.parametrize(
-    ("layout", "depth", "always"), [("cifar", 38, 6.5), ("cifar", 110, 2.1), ("imagenet", 18, 20.3), ("imagenet", 50, 16.1)]
+    ("layout", "depth", "always"),
+    [("cifar", 38, 6.5), ("cifar", 110, 2.1), ("imagenet", 18, 20.3), ("imagenet", 50, 16.1)],
 )
 def test_share_that_always_runs(layout, depth, always):
     with torch.device("meta"):
@@ -45,9 +46,20 @@ def test_share_that_always_runs(layout, depth, always):
 
 
 def test_macs_by_hand():
-    assert macs_of(BasicBlock(16, 16), (16, 32, 32), (16, 32, 32)) == 2 * 16 * 16 * 9 * 32 * 32 == 4_718_592
-    assert macs_of(BasicBlock(16, 32, 2), (16, 32, 32), (32, 16, 16)) == (16 + 32) * 32 * 9 * 16 * 16 == 3_538_944
-    assert macs_of(Bottleneck(256, 64), (256, 56, 56), (256, 56, 56)) == (2 * 256 * 64 + 64 * 64 * 9) * 56 * 56
+    assert (
+        macs_of(BasicBlock(16, 16), (16, 32, 32), (16, 32, 32))
+        == 2 * 16 * 16 * 9 * 32 * 32
+        == 4_718_592
+    )
+    assert (
+        macs_of(BasicBlock(16, 32, 2), (16, 32, 32), (32, 16, 16))
+        == (16 + 32) * 32 * 9 * 16 * 16
+        == 3_538_944
+    )
+    assert (
+        macs_of(Bottleneck(256, 64), (256, 56, 56), (256, 56, 56))
+        == (2 * 256 * 64 + 64 * 64 * 9) * 56 * 56
+    )
     assert macs_of(nn.Linear(64, 10), (64,)) == 650
 
 
@@ -116,7 +128,12 @@ def test_imagenet_form_is_torchvisions(depth):
 
 @pytest.mark.parametrize(
     ("layout", "depth", "advice"),
-    [("cifar", 21, "20 or 26"), ("cifar", 2, "8 or 14"), ("imagenet", 49, "did you mean 50"), ("imagenet", 20, "18")],
+    [
+        ("cifar", 21, "20 or 26"),
+        ("cifar", 2, "8 or 14"),
+        ("imagenet", 49, "did you mean 50"),
+        ("imagenet", 20, "18"),
+    ],
 )
 def test_depths_that_do_not_exist(layout, depth, advice):
     with pytest.raises(PlanError, match=advice):

@@ -8,12 +8,12 @@ from click.testing import CliRunner
 from original_sact import OriginalSACT, variables
 from torch.utils.flop_counter import FlopCounterMode as SecondCounter
 
-from bench import cost
-from bench.checkpoint import read_checkpoint
+from bench.api import Moment
 from bench.cli import cli
 from bench.errors import PlanError, WeightsError
+from bench.evaluation import cost
 from bench.testing import check_target, finite_difference, problems, random_decisions
-from bench.training import Moment
+from bench.weights.checkpoint import read_checkpoint
 from targets.halting import HaltingScore, Run, halt
 from targets.positions import Positions, dilate, multiply
 from targets.preact import standardise
@@ -66,7 +66,9 @@ def test_published_flops_of_the_cifar_network():
     assert convolutions_only(target, on) + 2 * 640 == pytest.approx(139.79e6, abs=5e3)
     assert convolutions_only(target, off) + 2 * 640 == pytest.approx(25.0e6, abs=5e4)
     plain = SACT(depth=32, halting="none").eval()
-    assert convolutions_only(plain, plain.extremes()[1]) + 2 * 640 == pytest.approx(137.73e6, abs=5e3)
+    assert convolutions_only(plain, plain.extremes()[1]) + 2 * 640 == pytest.approx(
+        137.73e6, abs=5e3
+    )
 
 
 @pytest.mark.parametrize(("halting", "published"), [("none", 15.60e9), ("sact", 15.74e9)])
@@ -83,7 +85,10 @@ def test_published_flops_of_the_imagenet_network(halting, published):
 @pytest.mark.parametrize("units", [1, 2, 4])
 def test_imported_variables_compute_what_the_original_computes(units):
     made = variables(units)
-    made |= {"global_step": torch.tensor(3.0), "resnet_residual/Conv/weights/Momentum": torch.zeros(3, 3, 3, 16)}
+    made |= {
+        "global_step": torch.tensor(3.0),
+        "resnet_residual/Conv/weights/Momentum": torch.zeros(3, 3, 3, 16),
+    }
     target = imported(made, depth=6 * units + 2, halting="sact" if units > 1 else "none")
     images = pictures(3)
     with torch.no_grad():
@@ -104,7 +109,9 @@ def test_forced_all_on_is_the_network_that_never_halts():
     target, images = imported(made, depth=20), pictures(2)
     with torch.no_grad():
         found = target(images, torch.ones(2, len(target.units), dtype=torch.bool))
-    torch.testing.assert_close(found.logits, OriginalSACT(made, never=True)(images)[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        found.logits, OriginalSACT(made, never=True)(images)[0], rtol=1e-9, atol=1e-9
+    )
 
 
 def test_an_import_that_does_not_fit_lists_what_is_wrong():
@@ -114,7 +121,11 @@ def test_an_import_that_does_not_fit_lists_what_is_wrong():
     made["resnet_residual/Conv/biases"] = torch.zeros(17)
     with pytest.raises(WeightsError) as error:
         SACT.from_official(made)
-    for part in ("missing: bn.weight [64]", "unexpected: resnet_residual/block_1/unit_1/residual/conv9/weights", "stem.conv.bias is [17]"):
+    for part in (
+        "missing: bn.weight [64]",
+        "unexpected: resnet_residual/block_1/unit_1/residual/conv9/weights",
+        "stem.conv.bias is [17]",
+    ):
         assert part in error.value.message
     with pytest.raises(WeightsError, match="no variables of SACT"):
         SACT.from_official({"conv1.weight": torch.zeros(1)})
@@ -127,12 +138,19 @@ def imagenet_names(target, scope="resnet_v2_50"):
         if name.endswith("num_batches_tracked"):
             continue
         module, leaf = name.rsplit(".", 1)
-        norm = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+        norm = {
+            "weight": "gamma",
+            "bias": "beta",
+            "running_mean": "moving_mean",
+            "running_var": "moving_variance",
+        }
         parts, is_norm = module.split("."), "bn" in module or "preact" in module
         leaf = norm[leaf] if is_norm else {"weight": "weights", "bias": "biases"}[leaf]
         if parts[0] == "blocks":
             piece = {"bn1": "conv1/BatchNorm", "bn2": "conv2/BatchNorm"}.get(parts[3], parts[3])
-            module = f"{scope}/block{int(parts[1]) + 1}/unit_{int(parts[2]) + 1}/bottleneck_v2/{piece}"
+            module = (
+                f"{scope}/block{int(parts[1]) + 1}/unit_{int(parts[2]) + 1}/bottleneck_v2/{piece}"
+            )
         elif parts[0] == "scores":
             module = f"{scope}/block{int(parts[1]) + 1}/unit_{int(parts[2]) + 1}/bottleneck_v2/halting_proba/{parts[3]}"
         else:
@@ -147,14 +165,28 @@ def imagenet_names(target, scope="resnet_v2_50"):
 def test_imagenet_variables_find_their_places():
     target = lively(depth=50, layout="imagenet")
     state = SACT.from_official(imagenet_names(target))
-    assert all(torch.equal(value, state[name]) for name, value in target.state_dict().items() if "tracked" not in name)
+    assert all(
+        torch.equal(value, state[name])
+        for name, value in target.state_dict().items()
+        if "tracked" not in name
+    )
 
 
 def test_an_exported_file_is_imported(tmp_path, monkeypatch):
     monkeypatch.setenv("GATEBENCH_HOME", str(tmp_path / "home"))
     made = variables(2)
     np.savez(tmp_path / "sact.npz", **{name: value.float().numpy() for name, value in made.items()})
-    arguments = ["weights", "import", str(tmp_path / "sact.npz"), "--target", "sact", "--set", "depth=14", "--as", "theirs"]
+    arguments = [
+        "weights",
+        "import",
+        str(tmp_path / "sact.npz"),
+        "--target",
+        "sact",
+        "--set",
+        "depth=14",
+        "--as",
+        "theirs",
+    ]
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output
     assert "use it" in done.output
@@ -173,7 +205,11 @@ def test_broken_archives_are_named(tmp_path):
         read_checkpoint(path)
     np.savez(path, a=np.zeros(1000), half=np.ones(2, np.float16), step=np.int64(3))
     found = read_checkpoint(path).state
-    assert {name: value.dtype for name, value in found.items()} == {"a": torch.float32, "half": torch.float32, "step": torch.int64}
+    assert {name: value.dtype for name, value in found.items()} == {
+        "a": torch.float32,
+        "half": torch.float32,
+        "step": torch.int64,
+    }
     data = bytearray(path.read_bytes())
     data[200:300] = b"\xff" * 100
     path.write_bytes(bytes(data))
@@ -189,7 +225,12 @@ def test_broken_archives_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     "params",
-    [{"depth": 8}, {"depth": 14}, {"depth": 20, "halting": "act"}, {"depth": 20, "halting": "none"}],
+    [
+        {"depth": 8},
+        {"depth": 14},
+        {"depth": 20, "halting": "act"},
+        {"depth": 20, "halting": "none"},
+    ],
     ids=lambda params: "-".join(map(str, params.values())),
 )
 def test_contract(params):
@@ -228,10 +269,14 @@ def test_gradients_of_margins_are_right_halted_positions_included():
     inputs = images.clone().requires_grad_()
     output = target(inputs)
     halted = ~output.decisions
-    weight = torch.randn(output.margins.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = torch.randn(
+        output.margins.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     for chosen in (halted, output.decisions):
         assert bool(chosen.any())
-        (gradient,) = torch.autograd.grad((output.margins * weight * chosen).sum(), inputs, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            (output.margins * weight * chosen).sum(), inputs, retain_graph=True
+        )
         direction = gradient / gradient.norm()
 
         def value(x, chosen=chosen):
@@ -261,20 +306,32 @@ def test_halting_by_hand():
 
     def run(scores, forced=None):
         units = [lambda x: x + 1] * 3
-        return halt(units, [Score(value) for value in scores], torch.zeros(1, 1, 1, 1), forced, 0.99, residual, score)
+        return halt(
+            units,
+            [Score(value) for value in scores],
+            torch.zeros(1, 1, 1, 1),
+            forced,
+            0.99,
+            residual,
+            score,
+        )
 
     mean, how = run([0.5, 0.3])
     assert float(mean) == pytest.approx(0.5 * 1 + 0.3 * 2 + 0.2 * 3)
     assert float(how.ponder()) == pytest.approx(3 + 0.2)
     assert [float(total) for total in how.sums] == pytest.approx([0.5, 0.8])
     mean, how = run([0.5, 0.6])
-    assert float(mean) == pytest.approx(0.5 * 1 + 0.5 * 2), "halts behind unit 2 with the remainder 1 - 0.5"
+    assert float(mean) == pytest.approx(0.5 * 1 + 0.5 * 2), (
+        "halts behind unit 2 with the remainder 1 - 0.5"
+    )
     assert float(how.ponder()) == pytest.approx(2 + 0.5)
     assert [bool(active) for active in how.active] == [True, False]
     mean, how = run([0.995, 0.6])
     assert float(mean) == pytest.approx(1.0)
     assert float(how.ponder()) == pytest.approx(2.0)
-    assert [float(total) for total in how.sums] == pytest.approx([0.995, 0.995]), "the sum stands still"
+    assert [float(total) for total in how.sums] == pytest.approx([0.995, 0.995]), (
+        "the sum stands still"
+    )
     forced = [torch.ones(1, 1, 1, dtype=torch.bool)] * 2
     mean, _ = run([0.5, 0.6], forced)
     assert float(mean) == pytest.approx(0.5 * 1 + 0.6 * 2 - 0.1 * 3)
@@ -293,7 +350,9 @@ def test_windows_are_those_of_a_convolution():
 def test_dilation_by_hand():
     mask = torch.zeros(1, 4, 5, dtype=torch.bool)
     mask[0, 0, 0] = mask[0, 3, 3] = True
-    expected = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1]], dtype=torch.bool)
+    expected = torch.tensor(
+        [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1]], dtype=torch.bool
+    )
     assert torch.equal(dilate(mask)[0], expected)
 
 
@@ -306,15 +365,21 @@ def test_macs_of_one_active_position_by_hand():
     assert int(target.macs(one)) - int(target.macs(off)) == unit
     corner = off.clone()
     corner[0, 0] = True
-    assert int(target.macs(corner)) - int(target.macs(off)) == 4 * (9 * 16 * 16) + (9 * 16 * 16 + 16)
+    assert int(target.macs(corner)) - int(target.macs(off)) == 4 * (9 * 16 * 16) + (
+        9 * 16 * 16 + 16
+    )
     assert int(target.units.cost[33]) == 2 * 9 * 16 * 16 + 16
     deeper = SACT(depth=20)
-    assert int(deeper.units.cost[0]) == 2 * 9 * 16 * 16 + 16 + 9 * 16 + 1, "with its score, for it is not the last"
+    assert int(deeper.units.cost[0]) == 2 * 9 * 16 * 16 + 16 + 9 * 16 + 1, (
+        "with its score, for it is not the last"
+    )
 
 
 def test_standardisation_ignores_brightness_and_contrast():
     images = pictures(2)
-    torch.testing.assert_close(standardise(0.5 * images + 0.2), standardise(images), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        standardise(0.5 * images + 0.2), standardise(images), rtol=1e-6, atol=1e-6
+    )
     flat = torch.full((1, 3, 32, 32), 0.3)
     assert float(standardise(flat).abs().max()) < 1e-3
 
@@ -337,22 +402,37 @@ def test_networks_that_do_not_exist(params, told):
 
 def test_stages():
     stages = SACTRecipe.stages
-    assert [stage().weights_name(name) for name, stage in stages.items()] == ["sact-20-static", "sact-20-sact", "sact-20-act"]
+    assert [stage().weights_name(name) for name, stage in stages.items()] == [
+        "sact-20-static",
+        "sact-20-sact",
+        "sact-20-act",
+    ]
     for stage in stages.values():
         assert type(stage(depth=8).build(10)) is SACT
         assert stage().twin_name() == "sact-20-static"
     target = stages["sact"](depth=8, halting_bias=-2.0).build(10)
     stages["sact"](depth=14, halting_bias=-2.0).begin(target)
-    assert all(float(module.bias.detach()) == -2 for module in target.modules() if isinstance(module, HaltingScore))
+    assert all(
+        float(module.bias.detach()) == -2
+        for module in target.modules()
+        if isinstance(module, HaltingScore)
+    )
     stages["sact"](depth=14, halting_bias="keep").begin(target)
-    assert all(float(module.bias.detach()) == -2 for module in target.modules() if isinstance(module, HaltingScore))
+    assert all(
+        float(module.bias.detach()) == -2
+        for module in target.modules()
+        if isinstance(module, HaltingScore)
+    )
 
 
 def test_the_ponder_cost_is_ramped_and_pushes_scores_up():
     stage = SACTRecipe.stages["sact"](depth=14, ponder=0.5)
     target = lively(depth=14)
     images, labels = pictures(2).float(), torch.tensor([1, 2])
-    losses = [stage.loss(target, images, labels, Moment(done, torch.Generator()))[0] for done in (0.0, 0.125, 0.25, 0.9)]
+    losses = [
+        stage.loss(target, images, labels, Moment(done, torch.Generator()))[0]
+        for done in (0.0, 0.125, 0.25, 0.9)
+    ]
     _, runs = target.walk(images)
     assert all(isinstance(run, Run) for run in runs)
     pondered = float(torch.stack([run.ponder() for run in runs]).sum(0).mean().detach())

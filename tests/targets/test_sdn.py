@@ -6,13 +6,12 @@ import torch.nn.functional as F
 from gated_networks import attacked, natural
 from torch import nn
 
-from bench import cost
-from bench.data import Part
+from bench.api import Moment, Part
 from bench.errors import PlanError
-from bench.judge import reached
+from bench.evaluation import cost
+from bench.evaluation.target_checks import reached
 from bench.testing import check_target, finite_difference, problems
-from bench.training import Moment
-from bench.weights import load_into
+from bench.weights.manifest import load_into
 from targets.exits import InternalClassifier, confidence, first_sure, log_odds
 from targets.recipes.sdn import FrozenStage, JointStage, SDNRecipe, choose_threshold
 from targets.resnet import ResNet
@@ -34,17 +33,26 @@ def mixed(seed=0, **params):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "places"), [("resnet-56", (3, 7, 11, 15, 19, 23)), ("vgg-16-bn", (1, 3, 5, 6, 8, 9)), ("resnet-20", (0, 2, 3, 4, 6, 7))]
+    ("backbone", "places"),
+    [
+        ("resnet-56", (3, 7, 11, 15, 19, 23)),
+        ("vgg-16-bn", (1, 3, 5, 6, 8, 9)),
+        ("resnet-20", (0, 2, 3, 4, 6, 7)),
+    ],
 )
 def test_six_exits_sit_where_the_authors_put_them(backbone, places):
     target = SDN(backbone=backbone)
     assert target.places == places
     if backbone == "resnet-20":
-        shares = [float(target.macs((torch.arange(6) < k)[None])) / target.ceiling for k in range(6)]
+        shares = [
+            float(target.macs((torch.arange(6) < k)[None])) / target.ceiling for k in range(6)
+        ]
         assert shares == pytest.approx([0.15, 0.30, 0.45, 0.60, 0.75, 0.90], abs=0.06)
 
 
-@pytest.mark.parametrize(("backbone", "count"), [("resnet-56", 27), ("vgg-16-bn", 14), ("resnet-20", 9)])
+@pytest.mark.parametrize(
+    ("backbone", "count"), [("resnet-56", 27), ("vgg-16-bn", 14), ("resnet-20", 9)]
+)
 def test_all_exits_are_one_behind_every_layer(backbone, count):
     assert len(SDN(backbone=backbone, exits="all").units) == count
 
@@ -57,7 +65,9 @@ def test_macs_of_an_exit_and_a_segment_by_hand():
     assert int(target.units.cost[0]) == block + head
     assert target.units.after.tolist() == [-1, 0, 1, 2, 3, 4, 5, 6, 7]
     narrow = SDN(backbone="vgg-16-bn", exits="all")
-    assert int(narrow.units.cost[12]) == 512 * 512 + 512 + 512 * 10 + 10, "the first linear layer and its classifier"
+    assert int(narrow.units.cost[12]) == 512 * 512 + 512 + 512 * 10 + 10, (
+        "the first linear layer and its classifier"
+    )
 
 
 def test_a_chain_counts_like_the_plain_network():
@@ -83,7 +93,9 @@ def test_a_chain_counts_like_the_plain_network():
     ids=lambda params: "-".join(map(str, params.values())) or "six",
 )
 def test_contract(params):
-    target, images = mixed(**params) if params.get("exits") != "none" else (SDN(**params).eval(), natural(8))
+    target, images = (
+        mixed(**params) if params.get("exits") != "none" else (SDN(**params).eval(), natural(8))
+    )
     assert not problems(check_target(target))
     if len(target.units):
         assert len(set(target(images).decisions.sum(1).tolist())) > 1
@@ -94,7 +106,9 @@ def test_execute_computes_nothing_behind_the_exit_that_is_taken():
     called = []
     for number, place in enumerate(target.backbone.net.places):
         layer = target.backbone.net.get_submodule(place.layer)
-        layer.register_forward_hook(lambda module, inputs, output, number=number: called.append(number))
+        layer.register_forward_hook(
+            lambda module, inputs, output, number=number: called.append(number)
+        )
     for image in images.split(1):
         called.clear()
         output = target.execute(image)
@@ -103,17 +117,24 @@ def test_execute_computes_nothing_behind_the_exit_that_is_taken():
         assert called == list(range(last + 1))
         assert output.exits.shape == (1, 7, 10)
         assert torch.equal(output.exits[0, taken], output.logits[0])
-        assert output.margins[0, taken + 1 :].tolist() == pytest.approx([float(target.threshold) - 1] * max(0, 5 - taken))
+        assert output.margins[0, taken + 1 :].tolist() == pytest.approx(
+            [float(target.threshold) - 1] * max(0, 5 - taken)
+        )
 
 
 def test_forced_all_on_is_the_plain_network():
     torch.manual_seed(0)
     plain, target = ResNet(depth=20).eval(), SDN().eval()
-    state = {**target.state_dict(), **{f"backbone.net.{name}": value for name, value in plain.state_dict().items()}}
+    state = {
+        **target.state_dict(),
+        **{f"backbone.net.{name}": value for name, value in plain.state_dict().items()},
+    }
     load_into(target, state)
     everything = torch.ones(2, 6, dtype=torch.bool)
     torch.testing.assert_close(target(natural(2), everything).logits, plain(natural(2)).logits)
-    torch.testing.assert_close(target.execute(natural(1), everything[:1]).logits, plain(natural(1)).logits)
+    torch.testing.assert_close(
+        target.execute(natural(1), everything[:1]).logits, plain(natural(1)).logits
+    )
 
 
 def test_margins_of_exits_that_were_not_reached_are_nobodys_business():
@@ -130,7 +151,9 @@ def test_gradients_of_margins_are_right(which):
     weight = torch.arange(1.0, 7, dtype=torch.float64)
     (gradient,) = torch.autograd.grad((getattr(target(inputs), which) * weight).sum(), inputs)
     direction = gradient / gradient.norm()
-    found = finite_difference(lambda x: (getattr(target(x), which) * weight).sum(1).detach(), images, direction, step=1e-6)
+    found = finite_difference(
+        lambda x: (getattr(target(x), which) * weight).sum(1).detach(), images, direction, step=1e-6
+    )
     assert float(found) == pytest.approx(float((gradient * direction).sum()), rel=1e-4)
 
 
@@ -187,7 +210,9 @@ def test_internal_classifiers_by_hand():
     head, x = InternalClassifier((3, 8, 8), 5), torch.randn(2, 3, 8, 8)
     windows = x.view(2, 3, 4, 2, 4, 2)
     mixed_pool = head.alpha * windows.amax((3, 5)) + (1 - head.alpha) * windows.mean((3, 5))
-    torch.testing.assert_close(head(x), F.linear(mixed_pool.flatten(1), head.linear.weight, head.linear.bias))
+    torch.testing.assert_close(
+        head(x), F.linear(mixed_pool.flatten(1), head.linear.weight, head.linear.bias)
+    )
     assert InternalClassifier((3, 2, 2), 5).linear.in_features == 12, "small maps as they are"
     assert InternalClassifier((512, 1, 1), 10).linear.in_features == 512
 
@@ -265,7 +290,10 @@ def test_stages():
     assert static().target_name == "resnet"
     assert static(backbone="vgg-16-bn").weights_name("static") == "sdn-vgg-16-bn-static"
     assert len(static(backbone="vgg-16-bn").build(10).units) == 0
-    assert JointStage(backbone="vgg-16-bn", exits="all").weights_name("joint") == "sdn-vgg-16-bn-all-joint"
+    assert (
+        JointStage(backbone="vgg-16-bn", exits="all").weights_name("joint")
+        == "sdn-vgg-16-bn-all-joint"
+    )
     assert JointStage().twin_name() == "resnet-20-static"
     with pytest.raises(PlanError, match="held_out"):
         JointStage(held_out=0.0)
@@ -276,7 +304,9 @@ def test_weights_of_exits_rise_to_their_share_of_the_cost():
     assert stage.weights(target, 0.0).tolist() == pytest.approx([0.01] * 6)
     end = stage.weights(target, 1.0).tolist()
     assert end == pytest.approx([0.15, 0.3, 0.45, 0.6, 0.75, 0.9], abs=0.06)
-    assert stage.weights(target, 0.5).tolist() == pytest.approx([0.01 + (w - 0.01) / 2 for w in end])
+    assert stage.weights(target, 0.5).tolist() == pytest.approx(
+        [0.01 + (w - 0.01) / 2 for w in end]
+    )
 
 
 def test_a_frozen_backbone_stays_as_it_is():
@@ -291,7 +321,9 @@ def test_a_frozen_backbone_stays_as_it_is():
     loss, _ = stage.loss(target, natural(4), torch.arange(4), Moment(0.0, torch.Generator()))
     loss.backward()
     optimiser.step()
-    assert all(torch.equal(value, before[name]) for name, value in target.backbone.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in target.backbone.state_dict().items()
+    )
     assert all(float(head.linear.weight.grad.abs().sum()) > 0 for head in target.heads)
 
 
@@ -312,5 +344,7 @@ def test_the_threshold_is_the_smallest_that_costs_little():
             return torch.stack([early, torch.tensor([[9.0, 0.0]]).expand(len(rows), 2)], 1)
 
     held = Part(Whole(), (0, 1, 2, 3))
-    assert choose_threshold(Told(), held, drop=0.0) == 0.56, "the first of the grid that the wrong 0.55 does not reach"
+    assert choose_threshold(Told(), held, drop=0.0) == 0.56, (
+        "the first of the grid that the wrong 0.55 does not reach"
+    )
     assert choose_threshold(Told(), held, drop=0.25) == 0.2

@@ -3,14 +3,16 @@
 import pytest
 import torch
 
-from bench import registry
-from bench.data import open_dataset
+from bench.datasets.base import open_dataset
 from bench.errors import DataError
-from bench.measuring import measure
-from bench.weights import load_into, module_folder, read_manifest, read_record, read_state
+from bench.plugins import registry
+from bench.training.evaluate import measure
+from bench.weights.manifest import load_into, module_folder, read_manifest, read_record, read_state
 
 SHIPPED = read_manifest(module_folder("targets.weights"))
-DYNAMIC = sorted(name for name, entry in SHIPPED.items() if entry.opening_rates and entry.target != "fbs")
+DYNAMIC = sorted(
+    name for name, entry in SHIPPED.items() if entry.opening_rates and entry.target != "fbs"
+)
 CONTROLS = sorted(name for name, entry in SHIPPED.items() if entry.target == "fbs")
 ACCURACY_GIVEN_UP = {"digits-m": 0.02, "cifar10-jpeg": 0.015}
 PRICE_OF_DEFENCE = 0.02
@@ -18,8 +20,22 @@ PRICE_OF_DEFENCE = 0.02
 UNRECORDED = {"resnet-20-static@digits-m", "skipnet-20-budget@digits-m", "skipnet-20-hrl@digits-m"}
 """Trained before curves were recorded."""
 ZOO = {
-    "digits-m": ["skipnet-20-budget", "skipnet-20-hrl", "sact-20-sact", "manidp-20-dynamic", "sdn-resnet-20-joint", "fbs-20-fbs"],
-    "cifar10-jpeg": ["skipnet-38-budget", "skipnet-38-hrl", "sact-20-sact", "manidp-20-dynamic", "sdn-resnet-20-joint", "fbs-20-fbs"],
+    "digits-m": [
+        "skipnet-20-budget",
+        "skipnet-20-hrl",
+        "sact-20-sact",
+        "manidp-20-dynamic",
+        "sdn-resnet-20-joint",
+        "fbs-20-fbs",
+    ],
+    "cifar10-jpeg": [
+        "skipnet-38-budget",
+        "skipnet-38-hrl",
+        "sact-20-sact",
+        "manidp-20-dynamic",
+        "sdn-resnet-20-joint",
+        "fbs-20-fbs",
+    ],
 }
 
 
@@ -96,7 +112,9 @@ def test_a_control_spends_the_same_on_every_image(name):
     assert entry.accuracy >= entry.static_accuracy - ACCURACY_GIVEN_UP[entry.dataset]
 
 
-@pytest.mark.parametrize("name", sorted(name for name, entry in SHIPPED.items() if entry.opening_rates))
+@pytest.mark.parametrize(
+    "name", sorted(name for name, entry in SHIPPED.items() if entry.opening_rates)
+)
 def test_execution_of_real_images_agrees(name):
     target, data = built(SHIPPED[name]), open_dataset("digits-m:test")
     images = data.images(range(8)).float() / 255
@@ -107,4 +125,6 @@ def test_execution_of_real_images_agrees(name):
             near = together.margins[row].abs() < 1e-5
             assert bool(((alone.decisions[0] == together.decisions[row]) | near).all())
             if torch.equal(alone.decisions[0], together.decisions[row]):
-                torch.testing.assert_close(alone.logits[0], together.logits[row], rtol=1e-3, atol=1e-3)
+                torch.testing.assert_close(
+                    alone.logits[0], together.logits[row], rtol=1e-3, atol=1e-3
+                )

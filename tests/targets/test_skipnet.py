@@ -32,7 +32,9 @@ def lively(seed=0, **params):
 
 
 def images(net, count, seed=1, dtype=torch.float32):
-    return torch.rand((count, *net.image_shape), generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return torch.rand(
+        (count, *net.image_shape), generator=torch.Generator().manual_seed(seed), dtype=dtype
+    )
 
 
 def executed(net, image, decisions=None):
@@ -87,7 +89,16 @@ def test_real_images_cost_what_they_decided():
 def test_costs_by_hand():
     net = SkipNet(depth=20)
     assert net.units.name == tuple(f"group{g}.block{i}" for g in (1, 2, 3) for i in (0, 1, 2))[1:]
-    assert net.units.cost.tolist() == [4718592, 4718592, 3538944, 4718592, 4718592, 3538944, 4718592, 4718592]
+    assert net.units.cost.tolist() == [
+        4718592,
+        4718592,
+        3538944,
+        4718592,
+        4718592,
+        3538944,
+        4718592,
+        4718592,
+    ]
     gates = 8 * (2 * (10 * 40 + 40) + 11) + 10 * 8 + 10 * (3 * 16 + 3 * 32 + 2 * 64)
     assert net.ceiling == ResNet(depth=20).ceiling + gates
     static = 432 * 1024 + 512 * 256 + 2048 * 64 + 650  # stem, two projections, head with bias
@@ -105,7 +116,13 @@ def test_gate_networks_are_dear():
 def test_all_open_is_the_plain_resnet(gate):
     net = lively(gate=gate)
     plain = ResNet(depth=20).eval()
-    plain.load_state_dict({name: value for name, value in net.state_dict().items() if "gate" not in name and "control" not in name})
+    plain.load_state_dict(
+        {
+            name: value
+            for name, value in net.state_dict().items()
+            if "gate" not in name and "control" not in name
+        }
+    )
     batch = images(net, 4)
     with torch.no_grad():
         opened = net(batch, torch.ones(4, len(net.units), dtype=torch.bool))
@@ -143,7 +160,9 @@ def test_batch_of_one_is_batch_of_many(gate, mask_grad):
     net.mask_grad = mask_grad
     batch = images(net, 9, dtype=torch.float64).requires_grad_()
     together = net(batch)
-    (gradient,) = torch.autograd.grad(together.logits.square().sum() + together.margins.sum(), batch)
+    (gradient,) = torch.autograd.grad(
+        together.logits.square().sum() + together.margins.sum(), batch
+    )
     for row in range(9):
         alone = batch[row : row + 1].detach().requires_grad_()
         output = net(alone)
@@ -185,14 +204,22 @@ def test_gathering_keeps_the_gradient_of_the_masks(gate, mask_grad, seed):
         theirs = {"logits": logits, "margins": margins}[term]
         weight = torch.linspace(-1, 1, theirs.numel(), dtype=torch.float64).view_as(theirs)
         (expected,) = torch.autograd.grad((theirs * weight).sum(), batch, retain_graph=True)
-        (got,) = torch.autograd.grad((getattr(output, term) * weight).sum(), batch, retain_graph=True)
+        (got,) = torch.autograd.grad(
+            (getattr(output, term) * weight).sum(), batch, retain_graph=True
+        )
         torch.testing.assert_close(got, expected)
     parameters = list(net.parameters())
-    expected = torch.autograd.grad(logits.square().sum(), parameters, retain_graph=True, allow_unused=True)
+    expected = torch.autograd.grad(
+        logits.square().sum(), parameters, retain_graph=True, allow_unused=True
+    )
     got = torch.autograd.grad(output.logits.square().sum(), parameters, allow_unused=True)
     for one, other in zip(got, expected, strict=True):
         zero = torch.zeros(())
-        torch.testing.assert_close(zero if one is None else one.sum(), zero if other is None else other.sum(), check_dtype=False)
+        torch.testing.assert_close(
+            zero if one is None else one.sum(),
+            zero if other is None else other.sum(),
+            check_dtype=False,
+        )
 
 
 def test_straight_through_changes_gradients_but_no_value():
@@ -215,9 +242,13 @@ def test_margins_against_finite_differences(gate):
     net.mask_grad = "none"
     batch = images(net, 3, dtype=torch.float64).requires_grad_()
     output = net(batch)
-    weight = torch.linspace(1, 2, output.margins.numel(), dtype=torch.float64).view_as(output.margins)
+    weight = torch.linspace(1, 2, output.margins.numel(), dtype=torch.float64).view_as(
+        output.margins
+    )
     (gradient,) = torch.autograd.grad((output.margins * weight).sum(), batch)
-    step = 1e-7 * torch.randn(batch.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    step = 1e-7 * torch.randn(
+        batch.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64
+    )
     with torch.no_grad():
         up, down = net(batch + step), net(batch - step)
     assert torch.equal(up.decisions, down.decisions), "a decision flipped: choose another seed"
@@ -233,7 +264,9 @@ def test_forced_decisions_leave_the_margins_readable():
         output = net(batch, forced)
         free = net(batch)
     assert torch.equal(output.decisions, forced)
-    assert torch.equal(output.margins[:, 0], free.margins[:, 0]), "nothing is forced in front of the first gate"
+    assert torch.equal(output.margins[:, 0], free.margins[:, 0]), (
+        "nothing is forced in front of the first gate"
+    )
 
 
 def test_closed_blocks_are_not_evaluated():
@@ -305,11 +338,16 @@ def test_training_uses_the_statistics_of_the_whole_batch():
     net.train()
     batch = images(net, 8)
     seen = []
-    net.group2_layer1.bn1.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    net.group2_layer1.bn1.register_forward_hook(
+        lambda module, inputs, output: seen.append(len(inputs[0]))
+    )
     output = net(batch, torch.zeros(8, len(net.units), dtype=torch.bool))
     output.logits.sum().backward()
     assert seen == [8]
-    assert net.group2_layer1.conv1.weight.grad is None or float(net.group2_layer1.conv1.weight.grad.abs().sum()) == 0
+    assert (
+        net.group2_layer1.conv1.weight.grad is None
+        or float(net.group2_layer1.conv1.weight.grad.abs().sum()) == 0
+    )
 
 
 def test_gates_are_float32_under_autocast():

@@ -6,16 +6,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bench.api import Moment
 from bench.errors import PlanError
-from bench.training import Moment
-from targets.recipes.skipnet import BudgetStage, HybridStage, SkipNetRecipe, StaticStage, SupervisedStage
+from targets.recipes.skipnet import (
+    BudgetStage,
+    HybridStage,
+    SkipNetRecipe,
+    StaticStage,
+    SupervisedStage,
+)
 from targets.resnet import ResNet
 from targets.skipnet import SkipNet
 
 
 def batch(count, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand((count, 3, 32, 32), generator=generator), torch.randint(0, 10, (count,), generator=generator)
+    return torch.rand((count, 3, 32, 32), generator=generator), torch.randint(
+        0, 10, (count,), generator=generator
+    )
 
 
 def built(stage, seed=0):
@@ -41,7 +49,9 @@ def test_names_and_parameters():
     assert built(BudgetStage(depth=8)).mask_grad == "ste"
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0.0}, {"batch": -1}, {"draws": 0}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"lr": 0.0}, {"batch": -1}, {"draws": 0}, {"temperature": 0.0}]
+)
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(PlanError, match=next(iter(wrong))):
         HybridStage(**wrong)
@@ -56,7 +66,9 @@ def test_supervised_loss_is_cross_entropy():
     torch.testing.assert_close(loss, F.cross_entropy(output.logits, labels))
     assert float(shown["open"]) == pytest.approx(float(output.decisions.float().mean()))
     loss.backward()
-    assert float(target.control.proj.bias.grad.abs()) > 0, "gates learn through straight-through masks"
+    assert float(target.control.proj.bias.grad.abs()) > 0, (
+        "gates learn through straight-through masks"
+    )
 
 
 def test_budget_penalty_ramps_over_the_first_half():
@@ -68,7 +80,9 @@ def test_budget_penalty_ramps_over_the_first_half():
     opened = float(output.decisions.float().mean())
     for done, ramp in [(0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.9, 1.0)]:
         loss, _ = stage.loss(target, images, labels, Moment(done, torch.Generator()))
-        assert float((loss - entropy).detach()) == pytest.approx(ramp * 8 * (opened - 0.25) ** 2, abs=1e-5)
+        assert float((loss - entropy).detach()) == pytest.approx(
+            ramp * 8 * (opened - 0.25) ** 2, abs=1e-5
+        )
 
 
 def test_budget_gradient_is_that_of_the_mean_gate_value():
@@ -111,7 +125,9 @@ def test_the_policy_gradient_is_that_of_the_expected_return():
         output = target(images, forced)
         values = output.margins + 0.5
         probability = torch.where(forced, values, 1 - values).prod()
-        reward = (~forced).float().mean() * stage.alpha - F.cross_entropy(output.logits, labels).detach()
+        reward = (~forced).float().mean() * stage.alpha - F.cross_entropy(
+            output.logits, labels
+        ).detach()
         expected = expected - probability * reward
     (exact,) = torch.autograd.grad(expected, bias)
     assert float(exact.abs()) > 0.05
@@ -137,7 +153,13 @@ def test_hybrid_stage_draws_from_its_generator_only():
     losses = []
     for seed in (1, 1, 2):
         torch.rand(seed)
-        losses.append(float(stage.loss(target, images, labels, Moment(0.0, torch.Generator().manual_seed(seed)))[0].detach()))
+        losses.append(
+            float(
+                stage.loss(
+                    target, images, labels, Moment(0.0, torch.Generator().manual_seed(seed))
+                )[0].detach()
+            )
+        )
     assert losses[0] == losses[1] != losses[2]
 
 

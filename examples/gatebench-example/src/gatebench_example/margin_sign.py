@@ -19,7 +19,9 @@ class MarginSign(Attack):
         x, kept, most = images, images.clone(), torch.full((len(images),), -1, device=images.device)
         try:
             while True:
-                output, (gradient,) = view.gradients(lambda out: [out.margins.clamp(max=0).sum(1)], x, rows)
+                output, (gradient,) = view.gradients(
+                    lambda out: [out.margins.clamp(max=0).sum(1)], x, rows
+                )
                 macs = view.price(output.decisions)
                 better = macs > most
                 kept[better], most[better] = x[better], macs[better]

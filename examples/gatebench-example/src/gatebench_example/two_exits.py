@@ -15,9 +15,13 @@ class TwoExits(Target):
         self.early = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU())
         self.late = nn.Sequential(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU())
         self.exit1, self.exit2 = nn.Linear(16, 10), nn.Linear(32, 10)
-        self.first = 16 * 16 * (3 * 9 * 16 + 16) + 16 * 10 + 10  # MACs of what always runs, biases included
+        self.first = (
+            16 * 16 * (3 * 9 * 16 + 16) + 16 * 10 + 10
+        )  # MACs of what always runs, biases included
         self.second = 8 * 8 * (16 * 9 * 32 + 32) + 32 * 10 + 10  # and of what the exit saves
-        self.units = Units.gated(["second half"], ["exits"], [self.second], kind="exit", threshold=1 - confidence)
+        self.units = Units.gated(
+            ["second half"], ["exits"], [self.second], kind="exit", threshold=1 - confidence
+        )
 
     def forward(self, images, decisions=None):
         return self.walk(images, decisions, always=True)

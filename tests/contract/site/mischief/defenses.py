@@ -52,11 +52,21 @@ class Trickster(Wrapped):
         if decisions is not None:
             return output
         if self.trick == "under-gradients" and images.requires_grad:
-            return Output(output.logits, output.margins.abs(), output.logit_margins.abs(), torch.ones_like(output.decisions))
+            return Output(
+                output.logits,
+                output.margins.abs(),
+                output.logit_margins.abs(),
+                torch.ones_like(output.decisions),
+            )
         if self.trick == "remembers":
             return self._remembering(images, output)
         if self.trick == "idle-gate":
-            return Output(output.logits, output.margins * 1e-9, output.logit_margins * 1e-9, torch.zeros_like(output.decisions))
+            return Output(
+                output.logits,
+                output.margins * 1e-9,
+                output.logit_margins * 1e-9,
+                torch.zeros_like(output.decisions),
+            )
         return output
 
     def execute(self, image, decisions=None):
@@ -65,9 +75,16 @@ class Trickster(Wrapped):
     def _dressed(self, output):
         """Gates without a slope, said openly or behind modest logits."""
         if self.trick == "saturated":
-            return Output(output.logits, output.margins, output.logit_margins * 1e4, output.decisions)
+            return Output(
+                output.logits, output.margins, output.logit_margins * 1e4, output.decisions
+            )
         if self.trick == "saturated-unseen":
-            return Output(output.logits, (output.logit_margins * 1e6).sigmoid() - 0.5, output.logit_margins * 1e-3, output.decisions)
+            return Output(
+                output.logits,
+                (output.logit_margins * 1e6).sigmoid() - 0.5,
+                output.logit_margins * 1e-3,
+                output.decisions,
+            )
         return output
 
     def _remembering(self, images, output):
@@ -77,13 +94,24 @@ class Trickster(Wrapped):
             return output
         known = torch.zeros(len(images), dtype=torch.bool)
         for before in self.seen:
-            known |= torch.tensor([bool(((one - before).abs().mean((1, 2, 3)) < 0.02).any()) for one in images])
+            known |= torch.tensor(
+                [bool(((one - before).abs().mean((1, 2, 3)) < 0.02).any()) for one in images]
+            )
         closed = torch.where(known[:, None], -output.margins.abs() - 1e-3, output.margins)
-        return Output(output.logits, closed, torch.where(known[:, None], closed, output.logit_margins), output.decisions & ~known[:, None])
+        return Output(
+            output.logits,
+            closed,
+            torch.where(known[:, None], closed, output.logit_margins),
+            output.decisions & ~known[:, None],
+        )
 
     def macs(self, decisions):
         true = super().macs(decisions)
-        return torch.full_like(true, self.inner.floor) if self.trick == "price-in-company" and len(decisions) > 2 else true
+        return (
+            torch.full_like(true, self.inner.floor)
+            if self.trick == "price-in-company" and len(decisions) > 2
+            else true
+        )
 
     @property
     def undefended(self):

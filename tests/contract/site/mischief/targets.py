@@ -63,7 +63,9 @@ class Liar(ToyTarget):
         if self.lie == "nan" or (self.lie == "late-nan" and self.calls > 8):
             output.logits[0, 0] = float("nan")
         if self.lie == "shape":
-            return type(output)(output.logits, output.margins[:, :2], output.logit_margins, output.decisions)
+            return type(output)(
+                output.logits, output.margins[:, :2], output.logit_margins, output.decisions
+            )
         return output
 
     def execute(self, image, decisions=None):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bench.api import Attack, BudgetSpent
-from bench.data import PixelDataset
+from bench.contracts.dataset import PixelDataset
 from bench.image import project
 
 
@@ -58,10 +58,15 @@ class Wander(Attack):
         rows = torch.arange(len(images), device=images.device)
         noise = job.draw(images.shape[1:], normal=True).to(images.device)
         current = project(images + self.start * noise, images, job.threat)
-        best, most = images.clone(), torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        best, most = (
+            images.clone(),
+            torch.zeros(len(images), dtype=torch.int64, device=images.device),
+        )
         try:
             while True:
-                output, (grad,) = view.gradients(lambda out: [out.logit_margins.sum(1)], current, rows)
+                output, (grad,) = view.gradients(
+                    lambda out: [out.logit_margins.sum(1)], current, rows
+                )
                 macs = view.price(output.decisions)
                 better = macs > most
                 best[better], most[better] = current[better], macs[better]

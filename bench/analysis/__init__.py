@@ -1,0 +1,1 @@
+"""What is computed from sealed runs: transfer and latency."""

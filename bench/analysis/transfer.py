@@ -1,0 +1,143 @@
+"""Transfer: the saved images of one target, scored on all others of the same board, from sealed cells.
+
+Nothing is attacked again: pictures are read from the source's shards, and every other target of the board says what it would execute
+on them. transfer.parquet in the run's folder holds one row an image and pair.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from bench.codec import decoded
+from bench.contracts.target import Target
+from bench.errors import PlanError, RunFolderError, did_you_mean
+from bench.evaluation import target_checks
+from bench.evaluation.build import build_defended
+from bench.evaluation.score import score
+from bench.files.atomic import write_atomic
+from bench.files.canonical import canonical
+from bench.image import to_float
+from bench.results.transfer import FILE, SCHEMA, sealed_digest, target_label
+from bench.store.folder import CellFolder, RunFolder
+
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A cell whose pictures are tried elsewhere: its place in the plan, its folder, its key."""
+
+    entry: Entry
+    folder: CellFolder
+    key: str
+
+
+def transfer(
+    folder: RunFolder,
+    *,
+    attack: str | None = None,
+    device: str = "cpu",
+    data_root: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Score every source's pictures on every target of its board.
+
+    Args:
+        attack: label of the attack whose pictures are taken; by default, on each source, the one that made it dearest.
+        device: where to evaluate. data_root: of the data set, for defences that learn. tell: hears of each pair.
+
+    Returns:
+        The file written.
+
+    Raises:
+        PlanError: no attack is labelled so. RunFolderError: no cell is finished.
+    """
+    plan = folder.plan()
+    rows: list[dict[str, Any]] = []
+    digests: dict[str, str] = {}
+    for number, board in enumerate(plan["boards"]):
+        sources = list(_sources(folder, board, attack))
+        victims = {target_label(entry): entry for entry in board["cells"]}
+        digests |= {source.key: sealed_digest(source.folder) for source in sources}
+        for name, victim in victims.items():
+            target = build_defended({**victim, "protocol": board["protocol"]}, data_root)
+            target.to(torch.device(device))
+            target_checks.freeze(target)
+            for source in sources:
+                tell(f"{target_label(source.entry)} / {source.entry['attack']['label']} on {name}")
+                table = source.folder.table(["id", "adversarial"]).to_pylist()
+                macs = _macs(target, table, board["protocol"], device)
+                head = {
+                    "board": number,
+                    "source": target_label(source.entry),
+                    "attack": source.entry["attack"]["label"],
+                    "victim": name,
+                }
+                rows += [
+                    {**head, "id": row["id"], "macs": cost}
+                    for row, cost in zip(table, macs, strict=True)
+                ]
+    if not rows:
+        raise RunFolderError(
+            f"{folder.path} has no finished cell whose pictures could be tried elsewhere",
+            hint="'gatebench run' fills it",
+        )
+    metadata = {"gatebench": canonical({"schema": 1, "sources": digests}).decode()}
+    buffer = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata)),
+        buffer,
+        compression="zstd",
+        write_statistics=False,
+    )
+    write_atomic(folder.path / FILE, buffer.getvalue())
+    return folder.path / FILE
+
+
+def _sources(folder: RunFolder, board: Mapping[str, Any], attack: str | None) -> Iterator[Source]:
+    """The chosen cell of every target of a board."""
+    labels = [entry["attack"]["label"] for entry in board["cells"]]
+    if attack is not None and attack not in labels:
+        raise PlanError(
+            f"--attack {attack}: no attack of this run is labelled so{did_you_mean(attack, labels)}"
+        )
+    groups: dict[str, list[Source]] = {}
+    for entry in board["cells"]:
+        cell = folder.cell(entry["key"])
+        sealed = cell.sealed()
+        if sealed is None or sealed["status"] != "ok" or cell.altered(sealed["shards"]):
+            continue
+        if entry["attack"]["label"] == attack or (
+            attack is None and not entry["attack"]["control"]
+        ):
+            groups.setdefault(target_label(entry), []).append(Source(entry, cell, entry["key"]))
+    for found in groups.values():
+        yield max(found, key=lambda source: _total(source.folder))
+
+
+def _total(folder: CellFolder) -> int:
+    sealed = folder.sealed()
+    return int(sealed["aggregates"]["adversarial_macs"]) if sealed else -1
+
+
+def _macs(
+    target: Target, rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any], device: str
+) -> list[int]:
+    """Executed MACs of each saved picture, evaluated in the batches that a run would put them in."""
+    found: list[int] = []
+    batch = protocol["batch"]
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        padded = [part[i % len(part)] for i in range(batch)]
+        images = to_float(decoded([row["adversarial"]["bytes"] for row in padded])).to(device)
+        macs = score(target, images, [row["id"] for row in padded], protocol["seed"]).macs
+        found += macs.tolist()[: len(part)]
+    return found

@@ -1,0 +1,1 @@
+"""The contracts, one file a kind of plugin; `bench.api` re-exports what authors need."""

@@ -1,0 +1,119 @@
+"""Data sets: 8-bit RGB images with stable ids, and subsets pinned by those ids.
+
+A data set is named "NAME:SPLIT" in plans. Nothing here imports torch before pixels are asked for, so plans are read
+without it. Where a data set lies on disk is in no id, no digest and no message of a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import DataError, PlanError, did_you_mean
+
+if TYPE_CHECKING:
+    pass
+from bench.contracts.dataset import Dataset, Part
+
+
+def split_off(dataset: Dataset, share: float) -> tuple[Part, Part]:
+    """(the others, a share of the images): the first ones in the fixed order of `subset`, and none where the share is 0."""
+    chosen = sorted(subset(dataset, round(share * len(dataset)))) if share else []
+    held = set(chosen)
+    rest = tuple(index for index in range(len(dataset)) if index not in held)
+    return Part(dataset, rest), Part(dataset, tuple(chosen))
+
+
+def parse_name(name: str, where: str = "dataset") -> tuple[str, str]:
+    """("digits-m", "test") from "digits-m:test".
+
+    Raises:
+        PlanError: there is no split in it.
+    """
+    base, colon, split = name.partition(":")
+    if not (base and colon and split):
+        raise PlanError(
+            f'{where}: a data set is written NAME:SPLIT, for example "digits-m:test", got {name!r}'
+        )
+    return base, split
+
+
+def check_split(kind: type[Dataset], name: str, split: str, where: str = "dataset") -> None:
+    """Refuse a split that the data set `name` does not have.
+
+    Raises:
+        PlanError: naming the place and the nearest split.
+    """
+    if split not in kind.splits:
+        raise PlanError(f"{where}: {name} has no split {split!r}{did_you_mean(split, kind.splits)}")
+
+
+def open_dataset(name: str, data_root: Path | None = None) -> Dataset:
+    """Open a data set by its name in a plan.
+
+    Args:
+        name: "NAME:SPLIT"; NAME is what a package provides under the entry-point group `gatebench.datasets`.
+        data_root: the folder it lies in; each data set says what it looks for there, and where without it.
+
+    Raises:
+        UnknownName, PlanError: the name or the split is not known.
+        DataError: it is not there, or damaged.
+    """
+    from bench.plugins import registry
+
+    base, split = parse_name(name)
+    kind: type[Dataset] = registry.load("dataset", base)
+    check_split(kind, base, split)
+    return kind(split, data_root)  # type: ignore[call-arg]
+
+
+def subset(dataset: Dataset, n: int) -> list[int]:
+    """Indices of the first `n` images in a fixed order: that of the sha256 of the id.
+
+    A larger subset contains the smaller ones, and the order has nothing to do with how the files are sorted.
+
+    Raises:
+        PlanError: there are fewer than `n` images.
+    """
+    if n < 1:
+        raise PlanError(f"images: at least 1, got {n}")
+    if n > len(dataset):
+        raise PlanError(f"images: {n} asked for, {dataset} has {len(dataset)}")
+    return sorted(
+        range(len(dataset)), key=lambda index: hashlib.sha256(dataset.ids[index].encode()).digest()
+    )[:n]
+
+
+def subset_digest(dataset: Dataset, indices: Sequence[int]) -> str:
+    """sha256 (hex) over ids, labels and pixels of the images at `indices`, in that order: what makes rows comparable."""
+    total = hashlib.sha256()
+    for start in range(0, len(indices), 64):
+        part = list(indices[start : start + 64])
+        for index, picture in zip(part, dataset.pixels(part), strict=True):
+            name = dataset.ids[index].encode()
+            total.update(
+                f"{len(name)} {int(dataset.label_array[index])} {picture.shape}".encode() + name
+            )
+            total.update(picture.tobytes())
+    return total.hexdigest()
+
+
+def require_folder(path: Path, name: str) -> Path:
+    """`path`, if it is a folder.
+
+    Raises:
+        DataError: it is not there, or is no folder.
+    """
+    if not path.exists():
+        raise DataError(
+            f"{name}: {path} is not there",
+            hint="--data-root names the folder that the data lies in",
+        )
+    if not path.is_dir():
+        raise DataError(
+            f"{name}: {path} is no folder",
+            hint="--data-root names the folder that the data lies in",
+        )
+    return path

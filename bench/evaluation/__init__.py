@@ -1,0 +1,1 @@
+"""One shard of one cell: build, prepare, attack, judge, record."""

@@ -1,0 +1,123 @@
+"""One shard of one cell: clean pass, attack, judge, audit, record."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import weights
+from bench.contracts.dataset import Dataset
+from bench.contracts.defense import Defense
+from bench.contracts.target import Target
+from bench.datasets.base import open_dataset, subset
+from bench.errors import ContractBroken, GatebenchError, PluginError
+from bench.evaluation import target_checks
+from bench.image import to_float
+from bench.plugins import registry
+
+
+def build(kind: str, document: Mapping[str, Any]) -> Any:
+    """The object of a resolved component.
+
+    Raises:
+        PluginError: it cannot be imported or made.
+    """
+    made = registry.find(kind, f"{document['distribution']}/{document['name']}").load()
+    params = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in document["params"].items()
+    }
+    try:
+        return made(**params)
+    except PluginError:
+        raise
+    except GatebenchError as error:
+        raise PluginError(
+            f"{kind} {document['name']!r}: {error.message}", hint=error.hint
+        ) from error
+    except Exception as error:
+        raise PluginError(
+            f"{kind} {document['name']!r} cannot be made with {params}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def build_target(document: Mapping[str, Any]) -> Target:
+    """A target with its weights, from a manifest or from a seeded initialisation."""
+    name = document["weights"]
+    if name.startswith("random:"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(name[7:]))
+            made: Target = build("target", document)
+        return made
+    made = build("target", document)
+    weights.load_into(made, weights.read_state(weights.find(name)))
+    return made
+
+
+def build_defended(document: Mapping[str, Any], root: str | None) -> Target:
+    """The target of a resolved cell with its weights, and its defence around it.
+
+    A defence that learns does so here, from the images of the plan's fit split; the same images give the same defence.
+    """
+    target = build_target(document["target"])
+    if not document["defense"]:
+        return target
+    defense: Defense = build("defense", document["defense"])
+    name = document["defense"]["label"]
+    if not isinstance(defense, Defense):
+        raise PluginError(f"defense {name!r} is no bench.api.Defense")
+    if not defense.fits:
+        wrapped = defense.wrap(target)
+    else:
+        protocol = document["protocol"]
+        dataset = opened_dataset(
+            f"{protocol['dataset'].partition(':')[0]}:{protocol['fit']['split']}", root
+        )
+        images = to_float(dataset.images(subset(dataset, protocol["fit"]["images"])))
+        state = target_checks.freeze(target)
+        learnt = defense.fit(target, images)
+        target_checks.unchanged(target, state, f"the fit of {name}")
+        wrapped = defense.wrap(target, learnt)
+    if not isinstance(wrapped, Target):
+        raise PluginError(
+            f"defense {name!r} returned {type(wrapped).__name__} from wrap, no bench.api.Target"
+        )
+    return wrapped
+
+
+@lru_cache(maxsize=2)
+def opened_dataset(name: str, root: str | None) -> Dataset:
+    """The data set, opened once a process; that of the fit beside it."""
+    return open_dataset(name, Path(root) if root else None)
+
+
+def build_bare(document: Mapping[str, Any], target: Target, device: torch.device) -> Target | None:
+    """The network without its defence, made anew so that no defence has a say in what it is measured against; None where there is none.
+
+    Raises:
+        ContractBroken: the defence calls another network its own.
+    """
+    if not document["defense"]:
+        return None
+    bare = build_target(document["target"]).to(device)
+    target_checks.freeze(bare)
+    if target.undefended.ceiling != bare.ceiling:
+        label, said = document["defense"]["label"], target.undefended.ceiling
+        raise ContractBroken(
+            f"{label}: `undefended` has a ceiling of {said} MACs, the network that it defends one of {bare.ceiling}"
+        )
+    return bare
+
+
+def copy_target(target: Target) -> Target:
+    try:
+        return copy.deepcopy(target)
+    except Exception as error:
+        raise ContractBroken(
+            f"the target cannot be copied, so that attacks and judge would share one: {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,114 @@
+"""What an attack learns once a cell, on images that it is never scored on: computed by whoever comes first, read by the others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from bench.contracts.attack import Attack, Job
+from bench.contracts.dataset import Dataset
+from bench.contracts.target import Target
+from bench.contracts.threat import Threat
+from bench.datasets.base import subset
+from bench.errors import BudgetSpent, ContractBroken
+from bench.evaluation import target_checks
+from bench.evaluation.view import TargetView
+from bench.files.atomic import write_atomic
+from bench.image import to_float
+from bench.plans.plan import Fit
+from bench.store.folder import CellFolder, read_json, write_json
+
+
+def fitted(
+    attack: Attack,
+    target: Target,
+    dataset: Dataset,
+    terms: Fit,
+    threat: Threat,
+    seed: int,
+    folder: CellFolder,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> dict[str, Tensor]:
+    """The attack's fit for this cell, on `device`: read from the cell's folder, or computed and written there.
+
+    fit.safetensors holds the tensors, fit.json the images, the evaluations they cost together, and the tensors' digest. Workers on the
+    same cell wait for each other.
+
+    Raises:
+        ContractBroken: `fit` overspends, edits its images, or returns something else than named, finite tensors.
+    """
+    path, note = folder.path / "fit.safetensors", folder.path / "fit.json"
+    with folder.exclusive("fit.lock"):
+        if not (
+            path.is_file()
+            and note.is_file()
+            and _digest(path.read_bytes()) == read_json(note)["sha256"]
+        ):
+            found, spent = _compute(attack, target, dataset, terms, threat, seed, device, progress)
+            data = save(found)
+            write_atomic(path, data)
+            write_json(
+                note,
+                {
+                    "schema": 1,
+                    "images": terms.images,
+                    "evaluations": spent,
+                    "sha256": _digest(data),
+                },
+            )
+        return {name: value.to(device) for name, value in load(path.read_bytes()).items()}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _compute(
+    attack: Attack,
+    target: Target,
+    dataset: Dataset,
+    terms: Fit,
+    threat: Threat,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> tuple[dict[str, Tensor], int]:
+    indices = subset(dataset, terms.images)
+    images = to_float(dataset.images(indices)).to(device)
+    handed = images.clone()
+    view = TargetView.of(target, images, terms.budget, attack.access)
+    job = Job(
+        threat,
+        terms.budget,
+        tuple(dataset.ids[index] for index in indices),
+        seed,
+        progress=progress,
+    )
+    name = type(attack).__name__
+    try:
+        found: Any = attack.fit(view, handed, job)
+    except BudgetSpent as error:
+        raise ContractBroken(
+            f"{name}.fit went on when {error.message}; catch BudgetSpent and return what is kept"
+        ) from error
+    if not torch.equal(handed, images):
+        raise ContractBroken(f"{name}.fit edited its images in place")
+    if not isinstance(found, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
+    ):
+        raise ContractBroken(
+            f"{name}.fit returned {type(found).__name__}, expected a dict of named tensors"
+        )
+    for key, value in found.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ContractBroken(f"{name}.fit returned NaN or infinity in {key!r}")
+    target_checks.checked(target(images[:1]), target, 1)
+    return {key: value.detach().cpu().contiguous() for key, value in found.items()}, int(
+        view.ledger.used.sum()
+    )

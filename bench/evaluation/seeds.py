@@ -1,0 +1,64 @@
+"""Random targets: where their draws come from, and what several draws come to.
+
+A random target (`Target.draws` above 1) takes one seed a row. Attacks draw from seeds of their own; the judge scores with fresh
+ones, that depend on the protocol's seed, the image's id and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+from bench.contracts.target import Output, Target
+
+_STRIDE = 0x9E3779B97F4A7C15
+_LARGEST = (1 << 63) - 1
+
+
+@contextlib.contextmanager
+def seeded(target: Target, seeds: Tensor, step: int = 0) -> Iterator[None]:
+    """Let a random target draw from these (N,) seeds, varied by `step`; nothing to any other."""
+    if target.draws > 1:
+        target.seeds = varied(seeds, step) if step else seeds
+    try:
+        yield
+    finally:
+        if target.draws > 1:
+            target.seeds = None
+
+
+def seeds_of(ids: Sequence[str], seed: int, what: str, draw: int = 0) -> Tensor:
+    """(N,) int64, one an image, from the protocol's seed, the id, and what it is for."""
+    words = [sha256(f"{seed}\n{name}\n{what}\n{draw}".encode()).digest()[:8] for name in ids]
+    return torch.tensor([int.from_bytes(word, "big") >> 1 for word in words], dtype=torch.int64)
+
+
+def varied(seeds: Tensor, step: int) -> Tensor:
+    """(N,) other seeds for another step."""
+    return torch.tensor(
+        [(seed + step * _STRIDE) & _LARGEST for seed in seeds.tolist()], dtype=torch.int64
+    )
+
+
+def typical(draws: Sequence[Output], macs: Sequence[Tensor]) -> Output:
+    """What several draws of the same M images come to: means of logits and margins, and the decisions of a draw of median cost.
+
+    The median keeps an attack from being led by the luckiest draw.
+
+    Args:
+        macs: (M,) of each draw.
+    """
+    order = torch.stack(list(macs)).argsort(dim=0, stable=True)
+    chosen = order[(len(draws) - 1) // 2]
+    rows = torch.arange(len(chosen), device=chosen.device)
+
+    def mean(name: str) -> Tensor:
+        return torch.stack([getattr(draw, name) for draw in draws]).mean(0)
+
+    exits = None if draws[0].exits is None else mean("exits")
+    decisions = torch.stack([draw.decisions for draw in draws])[chosen, rows]
+    return Output(mean("logits"), mean("margins"), mean("logit_margins"), decisions, exits)

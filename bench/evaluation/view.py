@@ -1,0 +1,235 @@
+"""How an attack reaches a target: every use is counted per image, budgeted, and limited to the attack's access."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bench.contracts.attack import Losses, Units
+from bench.contracts.target import ForkEdit, Output, Target
+from bench.errors import ContractBroken
+from bench.evaluation.draws import affordable_draws
+from bench.evaluation.ledger import BACKWARD, FORWARD, Ledger
+from bench.evaluation.seeds import seeded, typical
+
+Knows = Literal["defense", "network"]
+
+
+@dataclass(frozen=True)
+class TargetView:
+    """The concrete `bench.api.View`.
+
+    Args:
+        whole: the target, defended or not, in eval mode, its weights frozen.
+        ledger: of the batch; views made by `using` share it.
+        access: "gates" or "macs".
+        mask_grad, knows, surrogate, alarm: see `bench.api.View.using`.
+        each: draws of a random target in every evaluation, all paid for.
+        allowed: (N,) how much each image may have used in all, where `within` said less than the budget.
+    """
+
+    whole: Target
+    ledger: Ledger
+    access: Literal["gates", "macs"] = "gates"
+    mask_grad: Literal["target", "ste", "none"] = "target"
+    knows: Knows = "defense"
+    surrogate: bool = True
+    alarm: Literal["raise", "avoid"] = "raise"
+    each: int = 1
+    allowed: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        target: Target,
+        clean: Tensor,
+        budget: int,
+        access: Literal["gates", "macs"] = "gates",
+        seeds: Tensor | None = None,
+    ) -> TargetView:
+        """A view for a batch of clean images (N, C, H, W), each with its own budget; `seeds` are for random targets."""
+        return cls(target, Ledger(clean, budget, seeds), access).using()
+
+    @property
+    def target(self) -> Target:
+        """What is evaluated: the defended target, or the network inside."""
+        return self.whole if self.knows == "defense" else self.whole.undefended
+
+    @property
+    def units(self) -> Units:
+        return self.target.units
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.target.image_shape
+
+    @property
+    def classes(self) -> int:
+        return self.target.classes
+
+    @property
+    def floor(self) -> int:
+        return self.target.floor
+
+    @property
+    def ceiling(self) -> int:
+        return self.target.ceiling
+
+    @property
+    def draws(self) -> int:
+        return self.target.draws
+
+    @property
+    def left(self) -> Tensor:
+        return (
+            (self.ledger.budget if self.allowed is None else self.allowed) - self.ledger.used
+        ) // self.each
+
+    def using(
+        self,
+        mask_grad: Literal["target", "ste", "none"] = "target",
+        *,
+        knows: Knows = "defense",
+        surrogate: bool = True,
+        draws: int | Literal["auto"] = "auto",
+        alarm: Literal["raise", "avoid"] = "raise",
+    ) -> TargetView:
+        own = (self.whole if knows == "defense" else self.whole.undefended).draws
+        each = 1
+        if own > 1:
+            each = affordable_draws(own, self.ledger.budget) if draws == "auto" else max(1, draws)
+        return replace(
+            self, mask_grad=mask_grad, knows=knows, surrogate=surrogate, alarm=alarm, each=each
+        )
+
+    def within(self, budget: int) -> TargetView:
+        allowed = (self.ledger.used + budget * self.each).clamp(max=self.ledger.budget)
+        return replace(
+            self, allowed=allowed if self.allowed is None else torch.minimum(allowed, self.allowed)
+        )
+
+    def __call__(self, images: Tensor, rows: Tensor) -> Output:
+        self._need_gates("outputs")
+        with torch.no_grad():
+            return self._noted(self._draws(images, rows), images, rows)
+
+    def macs(self, images: Tensor, rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            draws = self._draws(images, rows)
+            self._noted(draws, images, rows)
+            return torch.stack([self._macs(draw.decisions) for draw in draws]).sum(0) // len(draws)
+
+    def price(self, decisions: Tensor) -> Tensor:
+        self._need_gates("decisions")
+        macs = self._macs(decisions)
+        if self.alarm == "raise":
+            return macs
+        watched = [unit for unit, kind in enumerate(self.units.kind) if kind == "monitor"]
+        return macs.masked_fill(decisions[:, watched].any(1), 0)
+
+    def gradients(
+        self, losses: Losses, images: Tensor, rows: Tensor, at_fork: ForkEdit | None = None
+    ) -> tuple[Output, tuple[Tensor, ...]]:
+        self._need_gates("gradients")
+        inputs = images.detach().requires_grad_()
+        kept = self.whole.mask_grad, self.whole.surrogate
+        if self.mask_grad != "target":
+            self.whole.mask_grad = self.mask_grad
+        self.whole.surrogate = self.surrogate
+        self.whole._fork_edit = at_fork
+        sums: list[Any] = []
+        outputs = []
+        try:
+            for _ in range(self.each):
+                with torch.enable_grad():
+                    (output,) = self._draws(inputs, rows, once=True)
+                    outputs.append(output.detach())
+                    if len(outputs) == self.each:
+                        seen = self._noted(outputs, images, rows)
+                    values = list(losses(output))
+                grads = [self._backward(i, values, inputs, rows) for i in range(len(values))]
+                sums = (
+                    grads
+                    if not sums
+                    else [total + grad for total, grad in zip(sums, grads, strict=True)]
+                )
+        finally:
+            self.whole.mask_grad, self.whole.surrogate = kept
+            self.whole._fork_edit = None
+        if self.each > 1:
+            sums = [total / self.each for total in sums]
+        return seen, tuple(sums)
+
+    def _backward(self, index: int, values: list[Tensor], inputs: Tensor, rows: Tensor) -> Tensor:
+        loss = values[index]
+        if loss.shape != rows.shape:
+            raise ContractBroken(
+                f"loss {index} has shape {tuple(loss.shape)}, expected one number a row: {tuple(rows.shape)}"
+            )
+        open_rows = loss.detach() != 0
+        if not loss.requires_grad or not bool(open_rows.any()):
+            return torch.zeros_like(inputs)
+        self.ledger.charge(rows[open_rows], BACKWARD, self.ledger.backwards, self.allowed)
+        self.target._fork_loss = index
+        more = any(value.requires_grad for value in values[index + 1 :])
+        paid = (
+            loss if bool(open_rows.all()) else loss[open_rows]
+        )  # a loss of value 0 may have a slope; nobody paid for it
+        (grad,) = torch.autograd.grad(paid.sum(), inputs, retain_graph=more, allow_unused=True)
+        return torch.zeros_like(inputs) if grad is None else grad
+
+    def _draws(self, images: Tensor, rows: Tensor, *, once: bool = False) -> list[Output]:
+        """The target's output for each draw; one draw of a target that is not random."""
+        self._check_rows(images, rows)
+        found = []
+        for _ in range(1 if once else self.each):
+            self.ledger.charge(rows, FORWARD, self.ledger.forwards, self.allowed)
+            self.ledger.looks += 1
+            with seeded(self.whole, self.ledger.seeds[rows.cpu()], self.ledger.looks):
+                found.append(self.target(images))
+        return found
+
+    def _noted(self, draws: list[Output], images: Tensor, rows: Tensor) -> Output:
+        """What the attack gets to see of these draws, noted in the ledger; a look past the defence says nothing of what it is scored on."""
+        seen = (
+            draws[0]
+            if len(draws) == 1
+            else typical(draws, [self._macs(draw.decisions) for draw in draws])
+        )
+        self.ledger.watch(rows, seen.decisions)
+        if self.target is self.whole:
+            self.ledger.record(rows, images, self._macs(seen.decisions))
+        return seen
+
+    def _check_rows(self, images: Tensor, rows: Tensor) -> None:
+        """Whoever pays must be named: one row an image, each a place in the batch."""
+        count = len(self.ledger.clean)
+        if (
+            not isinstance(rows, Tensor)
+            or rows.dtype != torch.int64
+            or rows.shape != (len(images),)
+        ):
+            found = (
+                f"{rows.dtype} {tuple(rows.shape)}"
+                if isinstance(rows, Tensor)
+                else type(rows).__name__
+            )
+            raise ContractBroken(
+                f"rows name the image that each evaluated image belongs to: torch.int64 ({len(images)},), got {found}"
+            )
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < count:
+            raise ContractBroken(
+                f"rows are between {int(rows.min())} and {int(rows.max())}, but the batch has {count} images"
+            )
+
+    def _macs(self, decisions: Tensor) -> Tensor:
+        return self.target.macs(decisions).to(decisions.device)
+
+    def _need_gates(self, what: str) -> None:
+        if self.access != "gates":
+            raise ContractBroken(
+                f'an attack with access "macs" asked for {what}; it may only call view.macs'
+            )

@@ -1,0 +1,1 @@
+"""From bench.toml to a resolved, frozen plan of cells."""

@@ -1,0 +1,1 @@
+"""Names to classes through entry points, without importing torch."""

@@ -1,0 +1,153 @@
+"""Lazy entry points: name -> provider. A broken plugin is a row, never a crash.
+
+Everything that can be named in a plan arrives here, the built-ins by the same path as anybody's plugin: a distribution
+declares an entry point in one of the groups `gatebench.targets`, `.attacks`, `.defenses`, `.datasets`, `.recipes`,
+`.weights`, `.suites`, `.reports`, `.executors`. Nothing is imported until it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from bench.errors import PluginError, UnknownName
+from bench.plugins.declarations import ClassFacts, read_class
+
+GROUPS = {
+    "target": "gatebench.targets",
+    "attack": "gatebench.attacks",
+    "defense": "gatebench.defenses",
+    "dataset": "gatebench.datasets",
+    "recipe": "gatebench.recipes",
+    "weights": "gatebench.weights",
+    "suite": "gatebench.suites",
+    "report": "gatebench.reports",
+    "executor": "gatebench.executors",
+}
+"""Kinds of things that can be provided, and the entry-point group of each."""
+
+HOME_DISTRIBUTION = "gatebench"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One entry point.
+
+    Attributes:
+        kind: a key of `GROUPS`. name: as written in a plan. value: "module:attribute" or "module".
+        distribution: who provides it.
+        conflict: why the bare name is refused ("" if it is unique); a qualified name, "distribution/name", always works.
+    """
+
+    kind: str
+    name: str
+    value: str
+    distribution: str
+    conflict: str = ""
+
+    @property
+    def module(self) -> str:
+        """The module part of `value`."""
+        return self.value.partition(":")[0]
+
+    def load(self) -> Any:
+        """Import and return the object.
+
+        Raises:
+            PluginError: the import failed, in whatever way; the message names plugin, distribution and cause.
+        """
+        try:
+            return EntryPoint(self.name, self.value, GROUPS[self.kind]).load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything on import, SystemExit too
+            raise PluginError(
+                f"{self.kind} {self.name!r} (from {self.distribution}) cannot be imported: {type(error).__name__}: {error}",
+                hint=f"it is {self.value}; 'gatebench doctor' shows the health of every plugin",
+            ) from error
+
+    def error(self) -> str | None:
+        """Why it cannot be used, or None; imports it."""
+        if self.conflict:
+            return self.conflict
+        try:
+            self.load()
+        except PluginError as error:
+            return error.message
+        return None
+
+    def facts(self) -> ClassFacts:
+        """Docstring, parameters, presets and class constants, read from the source without importing it."""
+        return _facts(self)
+
+
+@functools.cache
+def _facts(provider: Provider) -> ClassFacts:
+    module, _, name = provider.value.partition(":")
+    try:
+        return read_class(module, name, fallback=provider.load)
+    except PluginError:
+        raise
+    except Exception as error:  # annotations are a plugin's own code too
+        raise PluginError(
+            f"{provider.kind} {provider.name!r} (from {provider.distribution}) cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+@functools.cache
+def providers(kind: str) -> tuple[Provider, ...]:
+    """All providers of a kind, sorted by name; two of the same name are both there and say so in `conflict`."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUPS[kind]):
+        rivals = found.setdefault(point.name, [])
+        if all(_distribution(point) != _distribution(rival) for rival in rivals):
+            rivals.append(point)
+    rows = []
+    for name, points in sorted(found.items()):
+        owners = sorted(_distribution(point) for point in points)
+        conflict = ""
+        if len(points) > 1:
+            choices = " or ".join(f"'{owner}/{name}'" for owner in owners)
+            conflict = f"{kind} {name!r} is provided by {' and by '.join(owners)}; write {choices}"
+        rows += [
+            Provider(kind, name, point.value, _distribution(point), conflict) for point in points
+        ]
+    return tuple(rows)
+
+
+def names(kind: str) -> list[str]:
+    """The names that a plan may use for this kind."""
+    return [
+        f"{row.distribution}/{row.name}" if row.conflict else row.name for row in providers(kind)
+    ]
+
+
+def find(kind: str, name: str, *, where: str | None = None) -> Provider:
+    """The provider of a name, plain or qualified ("distribution/name").
+
+    Raises:
+        UnknownName: nobody provides it; names the nearest.
+        PluginError: several do.
+    """
+    owner, _, plain = name.rpartition("/")
+    rows = [
+        row
+        for row in providers(kind)
+        if row.name == plain and (not owner or row.distribution == owner)
+    ]
+    if not rows:
+        raise UnknownName({"dataset": "data set"}.get(kind, kind), name, names(kind), where=where)
+    if len(rows) > 1:
+        raise PluginError(f"{where + ': ' if where else ''}{rows[0].conflict}")
+    return rows[0]
+
+
+def load(kind: str, name: str) -> Any:
+    """The object itself, imported."""
+    return find(kind, name).load()
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else HOME_DISTRIBUTION

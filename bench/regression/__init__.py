@@ -1,0 +1,1 @@
+"""A run against a committed baseline, or against another run."""

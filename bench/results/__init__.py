@@ -1,0 +1,1 @@
+"""From sealed cells to boards. Imports no torch."""

@@ -1,0 +1,161 @@
+"""What a board is made of: cells with their statistics, standings of targets, transfers. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.results.rows import ImageRow, UnitRow
+from bench.results.stats import UNDEFINED, Estimate
+
+
+@dataclass(frozen=True)
+class BoardCell:
+    """One (target, defence, attack) of the board.
+
+    Attributes:
+        key: sha256 of the resolved inputs, hex.
+        target, defense, attack: labels as shown (`defense` is "" for none).
+        inputs: the resolved document: protocol, target, defense, attack with all parameters, weights digest, versions.
+        status: ok, skipped, invalid, failed, timeout, oom or missing; reason: why, where it is not ok.
+        control: whether the attack is a control (identity, noise, contrast …), which is ranked with nobody.
+        flags: short words such as "left-threat", "near-threshold", "few-images".
+        n: images.
+        classes: class names, where the data set has them.
+        floor, ceiling: MACs; reference: the ceiling of the network without its defence, against which savings and recovery are
+            measured, so that a defence which only raises the cost gains nothing. clean_macs, adversarial_macs, float_macs: means.
+        recovery: (adversarial - clean) / (reference - clean), ratio of means; float_recovery: of the float images.
+        clean_efficacy, adversarial_efficacy: area under the curve of images finished by cost (`bench.results.stats.efficacy`).
+        mean_recovery: mean of per-image ratios; block_recovery: the block-count ratio of the original code.
+        clean_saving, surviving_saving: 1 - macs / reference.
+        clean_accuracy, adversarial_accuracy, agreement: shares.
+        psnr (mean dB), pooled_psnr (dB of the mean squared error), ssim, l2, linf: of the saved images.
+        jpeg_recovery: of the saved image after a JPEG round trip of quality 90.
+        flip_rate: share of the units open at one evaluation of the attack that were closed at the next.
+        evaluations: mean forward-equivalents used.
+        combination: of an ensemble: "budget" in all, "members" with label, key, wins and evaluations, "left_out" with reasons. fit: of an
+            attack that learnt something first: "images" and "evaluations" of that.
+        sees: what the attack knew: "gates" of the defended target, "network" inside without its defence, "macs" alone.
+        series: the attack's label without what a sweep put into it.
+        attack_rank: rank of the attack on this target, 1 is strongest; rows not significantly different share one; None if unranked.
+        units: the target's units. environment: versions, device class, threads. command: what reproduces the cell.
+        rows: loads the images (lazy).
+    """
+
+    key: str
+    target: str
+    defense: str
+    attack: str
+    inputs: Mapping[str, Any]
+    status: str
+    reason: str = ""
+    control: bool = False
+    flags: tuple[str, ...] = ()
+    n: int = 0
+    classes: tuple[str, ...] = ()
+    floor: int | None = None
+    ceiling: int | None = None
+    reference: int | None = None
+    clean_macs: float | None = None
+    adversarial_macs: float | None = None
+    float_macs: float | None = None
+    recovery: Estimate = UNDEFINED
+    float_recovery: Estimate = UNDEFINED
+    jpeg_recovery: Estimate = UNDEFINED
+    mean_recovery: Estimate = UNDEFINED
+    block_recovery: float | None = None
+    clean_saving: Estimate = UNDEFINED
+    surviving_saving: Estimate = UNDEFINED
+    clean_efficacy: Estimate = UNDEFINED
+    adversarial_efficacy: Estimate = UNDEFINED
+    clean_accuracy: Estimate = UNDEFINED
+    adversarial_accuracy: Estimate = UNDEFINED
+    agreement: Estimate = UNDEFINED
+    psnr: float | None = None
+    pooled_psnr: float | None = None
+    ssim: float | None = None
+    l2: float | None = None
+    linf: int | None = None
+    flip_rate: float | None = None
+    evaluations: float | None = None
+    attack_rank: int | None = None
+    series: str = ""
+    sees: str = "gates"
+    combination: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    units: tuple[UnitRow, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    rows: Callable[[], Sequence[ImageRow]] = field(default=lambda: (), repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class TargetStanding:
+    """A (target, defence) of the board, ranked by the saving that survives the strongest attack on it.
+
+    Attributes:
+        rank: 1 is most robust; shared where the paired difference is not significant; None if unranked.
+        strongest: label of the strongest attack, None where no attack ran.
+        surviving_saving: 1 - adversarial / reference under that attack.
+        clean_saving, clean_accuracy, adversarial_accuracy, recovery, psnr: as in the strongest attack's cell.
+    """
+
+    target: str
+    defense: str
+    rank: int | None
+    strongest: str | None
+    surviving_saving: Estimate
+    clean_saving: Estimate
+    clean_accuracy: Estimate
+    adversarial_accuracy: Estimate
+    recovery: Estimate
+    psnr: float | None
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """The saved images of one target, evaluated on another.
+
+    Attributes:
+        source, attack: whose images, and what made them. victim: who evaluated them.
+        recovery: of the victim's own saving; macs: mean executed.
+    """
+
+    source: str
+    attack: str
+    victim: str
+    recovery: Estimate
+    macs: float
+
+
+@dataclass(frozen=True)
+class Board:
+    """All cells of one protocol.
+
+    Attributes:
+        name: of the run; protocol: the resolved protocol (dataset, images, batch, threat, budget, seed …).
+        plan: the resolved plan document. command: what reproduces the run.
+        dataset: name as shown; dataset_note: "for trying, not for claims" and such, may be empty; credits: lines to show with the pictures.
+        preliminary: fewer than 100 images.
+        ranked: whether attacks are ranked (only under a ball).
+        intervals: one sentence naming level, method and n. version: of gatebench.
+        cells: in plan order. standings: best first. transfers: of every pair of targets, where `gatebench transfer` was run.
+        latency: what `gatebench latency` wrote, where it was run.
+    """
+
+    name: str
+    protocol: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    command: str
+    dataset: str
+    dataset_note: str
+    credits: tuple[str, ...]
+    preliminary: bool
+    ranked: bool
+    intervals: str
+    version: str
+    cells: tuple[BoardCell, ...]
+    standings: tuple[TargetStanding, ...]
+    transfers: tuple[Transferred, ...] = ()
+    latency: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,218 @@
+"""Intervals, paired tests and ranks; numpy only.
+
+Everything is paired by image: the same images stand on both sides of every comparison.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+LEVEL = 0.95
+DRAWS = 10_000
+PERMUTATIONS = 10_000
+ENOUGH = 100
+"""Draws as extreme as what was seen, after which a simulated test is as exact as it needs to be: to a tenth of its p."""
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval; `value` is None where it is undefined (printed as a dash)."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+UNDEFINED = Estimate(None)
+"""What there is no number for."""
+
+
+@lru_cache(maxsize=4)
+def resamples(images: int, draws: int | None = None, seed: int = 0) -> Array:
+    """(draws, images) float64: how often each image is drawn in each bootstrap resample. Fixed by the seed.
+
+    By default `DRAWS`, and fewer (at least 1000) from 2000 images on, to bound the memory. Kept for the next caller, so not to be
+    written to.
+    """
+    if draws is None:
+        draws = min(DRAWS, max(1000, 20_000_000 // max(images, 1)))
+    generator = np.random.Generator(np.random.PCG64([images, seed]))
+    found = generator.multinomial(images, np.full(images, 1 / images), size=draws).astype(
+        np.float64
+    )
+    found.setflags(write=False)
+    return found
+
+
+def interval(values: Array, level: float = LEVEL) -> tuple[float, float]:
+    """The central percentile interval of bootstrap values; NaN among them are left out."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return math.nan, math.nan
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def mean_estimate(values: Array, weights: Array) -> Estimate:
+    """The mean over images with a paired bootstrap interval.
+
+    Args:
+        values: (n,). weights: (draws, n) from `resamples`.
+    """
+    if len(values) == 0:
+        return Estimate(None)
+    values = values.astype(np.float64)
+    return Estimate(float(values.mean()), *interval(weights @ values / len(values)))
+
+
+def ratio_estimate(above: Array, below: Array, weights: Array) -> Estimate:
+    """Ratio of means, both resampled together.
+
+    Args:
+        above, below: (n,) numerator and denominator of each image. weights: (draws, n).
+    """
+    total = float(below.sum())
+    if len(below) == 0 or total == 0:
+        return Estimate(None)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = (weights @ above.astype(np.float64)) / (weights @ below.astype(np.float64))
+    return Estimate(float(above.sum()) / total, *interval(draws))
+
+
+def efficacy(macs: Array, floor: int, ceiling: int) -> Array:
+    """(n,) the part of the range from ceiling to floor that each image leaves unused; its mean is the network's efficacy.
+
+    The mean is the area under the curve "share of images finished by cost c", c from 0 at the floor to 1 at the ceiling:
+    1 when everyone leaves at once, 0 when nobody leaves before the end. Hong et al. (DeepSloth, ICLR 2021, section 4)
+    take that area over cost as a share of the full cost, additions, normalisation and pooling counted; here cost is MACs.
+
+    Args:
+        macs: (n,) of each image. floor, ceiling: of the target, different.
+    """
+    return 1 - (macs.astype(np.float64) - floor) / (ceiling - floor)
+
+
+def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson score interval for a share (E. B. Wilson, JASA 1927); meaningful where all images agree, unlike a bootstrap.
+
+    Args:
+        successes: of `n` images.
+    """
+    if n == 0:
+        return math.nan, math.nan
+    z = _normal_quantile((1 + level) / 2)
+    share = successes / n
+    centre = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return (0.0 if successes == 0 else max(low, 0.0)), (1.0 if successes == n else min(high, 1.0))
+
+
+def share_estimate(hits: Array, weights: Array) -> Estimate:
+    """A share of images: bootstrap, or Wilson where all images agree."""
+    n, successes = len(hits), int(hits.sum())
+    if n and successes in (0, n):
+        return Estimate(successes / n, *wilson(successes, n))
+    return mean_estimate(hits.astype(np.float64), weights)
+
+
+def _normal_quantile(p: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(p)
+
+
+def sign_flip_p(
+    differences: Array,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+    *,
+    one_sided: bool = False,
+    enough: int | None = None,
+) -> float:
+    """p of a paired randomisation test: could the signs of the per-image differences as well be random?
+
+    Exact for at most 13 images that differ, otherwise Monte Carlo with the add-one rule (Phipson and Smyth 2010), so never below
+    1 / (permutations + 1). Where that is too coarse, Hoeffding's bound (JASA 1963) says how much smaller p is at least: signs s_i give
+    P(sum s_i d_i >= t) <= exp(-t^2 / (2 sum d_i^2)), so that many tests of clear differences can stand a correction.
+
+    Args:
+        differences: (n,) one number an image. one_sided: against a positive mean only, instead of one of either sign.
+        enough: stop once so many draws were as extreme as what was seen; p is then their share of the draws so far, which is as valid
+            (Besag and Clifford, Biometrika 1991). What is far from significant needs few draws, so there may be many for what is not.
+    """
+    d = differences[differences != 0].astype(np.float64)
+    n = len(d)
+    if n == 0:
+        return 1.0
+    size = (lambda sums: sums) if one_sided else np.abs
+    total = float(size(d.sum()))
+    observed = total - 1e-12 * abs(total)
+    if n <= 13:
+        signs: Array = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((size(signs @ d) >= observed).mean())
+    bound = (
+        (1 if one_sided else 2) * math.exp(-(total**2) / (2 * float(d @ d))) if total > 0 else 1.0
+    )
+    if bound <= 1 / (permutations + 1):
+        return bound
+    generator = np.random.Generator(np.random.PCG64([n, seed]))
+    hits = 0
+    for start in range(0, permutations, 1000):
+        signs = 1.0 - 2.0 * generator.integers(0, 2, size=(min(1000, permutations - start), n))
+        extreme = size(signs @ d) >= observed
+        if enough is not None and hits + extreme.sum() >= enough:
+            place = int(np.flatnonzero(extreme)[enough - hits - 1])
+            return enough / (start + place + 1)
+        hits += int(extreme.sum())
+    return (hits + 1) / (permutations + 1)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values (S. Holm, 1979), in the order given."""
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    adjusted, highest = [0.0] * len(p), 0.0
+    for place, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p) - place) * p[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def paired_tests(scores: Sequence[Array]) -> list[tuple[int, int, float]]:
+    """(i, j, two-sided p) of every pair of rows, paired by image.
+
+    Args:
+        scores: one (n,) array a row.
+    """
+    pairs = [(i, j) for i in range(len(scores)) for j in range(i + 1, len(scores))]
+    return [(i, j, sign_flip_p(scores[i] - scores[j], enough=ENOUGH)) for i, j in pairs]
+
+
+def shared_ranks(
+    means: Sequence[float],
+    tests: Sequence[tuple[int, int, float]],
+    *,
+    best: Callable[[Sequence[float]], float] = max,
+    level: float = LEVEL,
+) -> list[int]:
+    """Ranks in which rows that are not significantly different share one.
+
+    The rank of a row is 1 + the number of rows that are significantly better.
+
+    Args:
+        means: of each row. tests: (i, j, adjusted p) of every pair. best: max or min; which mean is best.
+    """
+    better = [0] * len(means)
+    for i, j, p in tests:
+        if p <= 1 - level and means[i] != means[j]:
+            better[j if best([means[i], means[j]]) == means[i] else i] += 1
+    return [1 + count for count in better]

@@ -1,0 +1,1 @@
+"""The run folder and the record of what made its rows."""

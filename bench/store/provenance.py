@@ -1,0 +1,129 @@
+"""What made a shard: versions, device class, threads and the digests of the plugins' sources."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import __version__
+from bench.errors import PlanError
+from bench.plugins.declarations import source_file
+
+if TYPE_CHECKING:
+    import torch
+
+
+VERSIONED = ("torch", "torchvision", "timm", "ptflops", "numpy", "pillow")
+
+
+def deterministic(threads: int) -> None:
+    """Make this process compute reproducibly: fixed threads, TF32 and autotuning off, deterministic algorithms on, float32."""
+    import torch
+
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def resolve_devices(name: str) -> list[torch.device]:
+    """The devices a plan asks for, one worker each; "auto" and "cuda" are all GPUs there are, "auto" else the CPU.
+
+    Raises:
+        PlanError: it is not there.
+    """
+    import torch
+
+    gpus = (
+        [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
+    if name == "auto":
+        return gpus or [torch.device("cpu")]
+    device = torch.device(name)
+    if device.type == "cuda" and (not gpus or (device.index or 0) >= len(gpus)):
+        raise PlanError(
+            f"device {name!r} is not there; torch sees {len(gpus)} CUDA devices",
+            hint='"auto" takes what there is',
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise PlanError("device 'mps' is not there", hint='"auto" takes what there is')
+    if name == "cuda":
+        return gpus
+    return [device]
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What every shard of this process has in common: versions, device class, threads."""
+    import torch
+
+    kind = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} {platform.machine()}"
+    )
+    return {
+        "gatebench": __version__,
+        "versions": versions(),
+        "device": kind,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def sources(document: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of the source of the plugins that a cell uses."""
+    return {
+        kind: source_digest(document[kind]["value"])
+        for kind in ("target", "defense", "attack")
+        if document[kind]
+    }
+
+
+def record(document: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """What a shard's bytes may depend on beside its cell's key; no time, host or path."""
+    return {**environment(device), "sources": sources(document)}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that numbers depend on."""
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+@functools.cache
+def source_digest(value: str) -> str:
+    """sha256 (16 hex digits) over the Python files of the package that provides `value`, or of its one module."""
+    module = value.partition(":")[0]
+    path = source_file(module)
+    if path is None:
+        return "unknown"
+    top = source_file(module.partition(".")[0])
+    files = sorted(top.parent.rglob("*.py")) if top and top.name == "__init__.py" else [path]
+    total = hashlib.sha256()
+    for file in files:
+        total.update(
+            _relative(file, path).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest()
+        )
+    return total.hexdigest()[:16]
+
+
+def _relative(file: Path, path: Path) -> str:
+    try:
+        return file.relative_to(path.parent).as_posix()
+    except ValueError:
+        return file.name

@@ -1,0 +1,74 @@
+"""A trained network on all clean images of a split: the numbers that go into its manifest and its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+
+from bench.contracts.attack import Units
+from bench.contracts.dataset import Dataset
+from bench.contracts.target import Target
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A target on all clean images of a split, in float32.
+
+    Attributes:
+        accuracy: share of images classified rightly.
+        clean_saving: 1 - mean executed MACs / ceiling.
+        spread: standard deviation over images of executed MACs / ceiling.
+        ceiling: MACs.
+        rates: of each unit, the share of images that run it.
+        opening_rates: of each owner of units, the mean of their rates.
+        owners: (name, kind, shape, number of units) of each owner, in order.
+        gates_varying: how many units open between 5 % and 95 % of the time.
+    """
+
+    accuracy: float
+    clean_saving: float
+    spread: float
+    ceiling: int
+    rates: tuple[float, ...]
+    opening_rates: tuple[float, ...]
+    owners: tuple[tuple[str, str, tuple[int, ...], int], ...]
+    gates_varying: int
+
+
+def measure(target: Target, data: Dataset, *, batch: int = 100) -> Measured:
+    """Evaluate a target, in evaluation mode, on every image of a split, without autocast."""
+    device = next((parameter.device for parameter in target.parameters()), torch.device("cpu"))
+    right, macs, decisions = [], [], []
+    with torch.no_grad():
+        for start in range(0, len(data), batch):
+            rows = range(start, min(start + batch, len(data)))
+            output = target((data.images(rows).to(torch.float32) / 255).to(device))
+            right.append(output.logits.argmax(1).cpu() == data.labels[start : rows.stop])
+            macs.append(target.macs(output.decisions).cpu())
+            decisions.append(output.decisions.cpu())
+    spent = torch.cat(macs).to(torch.float64) / target.ceiling
+    rates = torch.cat(decisions).to(torch.float64).mean(0)
+    owners = owners_of(target.units)
+    means = (
+        [float(part.mean()) for part in rates.split([count for *_, count in owners])]
+        if owners
+        else []
+    )
+    return Measured(
+        accuracy=round(float(torch.cat(right).to(torch.float64).mean()), 6),
+        clean_saving=round(1 - float(spent.mean()), 6),
+        spread=round(float(spent.std(correction=0)), 6),
+        ceiling=target.ceiling,
+        rates=tuple(round(rate, 4) for rate in rates.tolist()),
+        opening_rates=tuple(round(rate, 4) for rate in means),
+        owners=owners,
+        gates_varying=int(((rates > 0.05) & (rates < 0.95)).sum()),
+    )
+
+
+def owners_of(units: Units) -> tuple[tuple[str, str, tuple[int, ...], int], ...]:
+    """(name, kind, shape, number of units) of each owner: consecutive units with the same `owner`."""
+    rows = zip(units.owner, units.kind, units.shape, strict=True)
+    return tuple((*row, len(list(same))) for row, same in groupby(rows))

@@ -1,0 +1,1 @@
+"""Whether a run folder can be believed."""

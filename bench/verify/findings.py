@@ -1,0 +1,70 @@
+"""What a verification of somebody's run comes to: what was looked at, what does not hold, and the cell under examination."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.errors import GatebenchError
+from bench.plans.plan import entry_label
+from bench.store.folder import CellFolder
+
+
+@dataclass
+class Findings:
+    """What a verification looked at, and what does not hold.
+
+    Attributes:
+        problems: sentences that name cell, image, column and both values. remarks: what could not be checked, or differs for a reason.
+        cells, images, executed, counted: how many cells and rows were looked at, and images executed and counted anew.
+        seed: which images were executed.
+    """
+
+    seed: int
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    cells: int = 0
+    images: int = 0
+    executed: int = 0
+    counted: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"schema": 1, "holds": self.holds, **vars(self)}
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One cell under examination: its entry of the plan with protocol, its folder, its rows."""
+
+    entry: Mapping[str, Any]
+    folder: CellFolder
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def label(self) -> str:
+        return entry_label(self.entry)
+
+
+@contextlib.contextmanager
+def examined(label: str, found: Findings) -> Iterator[None]:
+    """What breaks while a cell is looked at is that cell's problem, and the others are looked at all the same."""
+    try:
+        yield
+    except GatebenchError as error:
+        found.problems.append(f"{label}: {error.message}")
+    except Exception as error:  # a folder from somebody else may hold anything
+        found.problems.append(f"{label}: cannot be examined: {type(error).__name__}: {error}")
+
+
+def short(value: Any) -> str:
+    """A value in a sentence, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,212 @@
+"""Stored images executed anew: what a run says of its targets and images, held against the targets themselves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.codec import decoded
+from bench.contracts.target import Output, Target
+from bench.evaluation import cost, target_checks
+from bench.evaluation.build import build_defended, build_target
+from bench.evaluation.score import SCORING, score
+from bench.evaluation.seeds import seeded, seeds_of
+from bench.image import to_float
+from bench.store.folder import read_json
+from bench.verify.findings import Examined, Findings, examined, short
+
+COUNTED = 2
+"""Images of each cell whose execution is counted by ptflops."""
+
+
+def execute_anew(
+    cells: Sequence[Examined],
+    images: int | None,
+    generator: np.random.Generator,
+    data_root: str | None,
+    device: str,
+    found: Findings,
+    tell: Callable[[str], None],
+) -> None:
+    """Evaluate a random part of each cell again, in the batch places that the run put its images in; targets are built once.
+
+    Args:
+        cells: to execute. images: of each; None is all. generator: which. found: hears what does not hold.
+        data_root, device, tell: as in `bench.verify.verify.verify`.
+    """
+    groups: dict[tuple[str, str], list[Examined]] = {}
+    for cell in cells:
+        defense = cell.entry["defense"]
+        groups.setdefault(
+            (cell.entry["target"]["label"], defense["label"] if defense else ""), []
+        ).append(cell)
+    for members in groups.values():
+        with examined(members[0].label, found):
+            target = build_defended(members[0].entry, data_root)
+            target.to(torch.device(device))
+            target_checks.freeze(target)
+            noise = _described(target, members, device, found)
+            for cell in members:
+                tell(f"{cell.label}: executing")
+                with examined(cell.label, found):
+                    _prices(target, cell, found)
+                    for start, places in _drawn(cell, images, generator):
+                        part = list(cell.rows[start : start + cell.entry["protocol"]["batch"]])
+                        _again(target, cell, part, places, device, noise, found)
+
+
+def _drawn(
+    cell: Examined, images: int | None, generator: np.random.Generator
+) -> Iterator[tuple[int, list[int]]]:
+    """(first image of a batch, places in it) of a random part of a cell's rows; of all where `images` is None."""
+    batch = cell.entry["protocol"]["batch"]
+    starts = list(range(0, len(cell.rows), batch))
+    if images is not None:
+        count = min(-(-images // batch), len(starts))
+        starts = sorted(int(start) for start in generator.choice(starts, size=count, replace=False))
+    for start in starts:
+        places = list(range(len(cell.rows[start : start + batch])))
+        if images is not None and images < len(places):
+            places = sorted(int(i) for i in generator.choice(places, size=images, replace=False))
+        yield start, places
+
+
+def _described(
+    target: Target, cells: Sequence[Examined], device: str, found: Findings
+) -> target_checks.Noise:
+    """Hold what the cells say of their target against the target, and measure its float noise here."""
+    first = cells[0]
+    reference = (
+        build_target(first.entry["target"]).ceiling if first.entry["defense"] else target.ceiling
+    )
+    own = {
+        "floor": target.floor,
+        "ceiling": target.ceiling,
+        "reference": reference,
+        "bound": target.bound,
+        "draws": target.draws,
+    }
+    for cell in cells:
+        described = read_json(cell.folder.path / "target.json")
+        for name, value in own.items():
+            if described.get(name) != value:
+                found.problems.append(
+                    f"{cell.label}: target.json says {name} = {described.get(name)}, the target has {value}"
+                )
+        if (
+            described["units"]["name"] != list(target.units.name)
+            or described["units"]["cost"] != target.units.cost.tolist()
+        ):
+            found.problems.append(
+                f"{cell.label}: target.json names other units than the target has"
+            )
+    rows = first.rows[: first.entry["protocol"]["batch"]]
+    return target_checks.probe(
+        copy.deepcopy(target), to_float(decoded([row["image"]["bytes"] for row in rows])).to(device)
+    )
+
+
+def _prices(target: Target, cell: Examined, found: Findings) -> None:
+    """The MACs of every row are the price of its decisions; of a random target they are a mean over draws."""
+    if target.draws > 1:
+        return
+    for which in ("clean", "adversarial"):
+        packed = np.frombuffer(
+            b"".join(row[f"{which}_decisions"] for row in cell.rows), dtype=np.uint8
+        ).reshape(len(cell.rows), -1)
+        decisions = torch.from_numpy(
+            np.unpackbits(packed, axis=1)[:, : len(target.units)].astype(bool)
+        )
+        macs = target.macs(decisions.to(next(iter(target.buffers()), decisions).device)).tolist()
+        for row, price in zip(cell.rows, macs, strict=True):
+            if row[f"{which}_macs"] != price:
+                said = row[f"{which}_macs"]
+                found.problems.append(
+                    f"{cell.label}: image {row['id']}: {which}_macs is {said}, its decisions cost {price}"
+                )
+                break
+
+
+def _again(
+    target: Target,
+    cell: Examined,
+    part: Sequence[Mapping[str, Any]],
+    places: Sequence[int],
+    device: str,
+    noise: target_checks.Noise,
+    found: Findings,
+) -> None:
+    """Evaluate one batch as the run did, and hold some of its rows against it."""
+    protocol = cell.entry["protocol"]
+    padded = [part[i % len(part)] for i in range(protocol["batch"])]
+    ids = [row["id"] for row in padded]
+    for which, picture in (("clean", "image"), ("adversarial", "adversarial")):
+        images = to_float(decoded([row[picture]["bytes"] for row in padded])).to(device)
+        seen = score(target, images, ids, protocol["seed"])
+        for place in places:
+            row, output = part[place], seen.output.rows(torch.tensor([place], device=device))
+            now = {
+                f"{which}_decisions": np.packbits(output.decisions.cpu().numpy(), axis=1)[
+                    0
+                ].tobytes(),
+                f"{which}_macs": int(seen.macs[place]),
+                f"{which}_prediction": int(output.logits.argmax()),
+            }
+            found.executed += 1
+            name = next((name for name, value in now.items() if row[name] != value), None)
+            if name is not None:
+                text = f"{cell.label}: image {row['id']}: {name} is {short(row[name])}, executed anew {short(now[name])}"
+                excused = _by_noise(target, output, row, which, noise)
+                (found.remarks if excused else found.problems).append(
+                    text + (" (within float noise)" if excused else "")
+                )
+        for place in list(places)[:COUNTED]:
+            _counted(target, cell, part[place], which, images[place : place + 1], noise, found)
+
+
+def _by_noise(
+    target: Target, output: Output, row: Mapping[str, Any], which: str, noise: target_checks.Noise
+) -> bool:
+    """Whether float noise explains a difference: a gate at its threshold, or, with the same gates, a tie of two classes."""
+    bits = np.unpackbits(np.frombuffer(row[f"{which}_decisions"], dtype=np.uint8))[
+        : len(target.units)
+    ].astype(bool)
+    stored = torch.from_numpy(bits).to(output.decisions.device)
+    if len(stored) != output.decisions.shape[1]:
+        return False
+    if not torch.equal(stored, output.decisions[0]):
+        return (
+            target_checks.disputed(target, output.decisions[0], stored, output.margins[0], noise)
+            is None
+        )
+    first, second = output.logits[0].topk(2).values.tolist()
+    return (
+        bool(row[f"{which}_prediction"] != int(output.logits.argmax()))
+        and first - second <= 2 * noise.logits
+    )
+
+
+def _counted(
+    target: Target,
+    cell: Examined,
+    row: Mapping[str, Any],
+    which: str,
+    image: Tensor,
+    noise: target_checks.Noise,
+    found: Findings,
+) -> None:
+    found.counted += 1
+    with seeded(target, seeds_of([row["id"]], cell.entry["protocol"]["seed"], SCORING)):
+        counted = cost.audit(target, image)
+    if target.draws == 1 and counted.macs != row[f"{which}_macs"]:
+        text = f"{cell.label}: image {row['id']}: {which}_macs is {row[f'{which}_macs']}, ptflops counts {counted.macs}"
+        (
+            found.remarks
+            if _by_noise(target, counted.output, row, which, noise)
+            else found.problems
+        ).append(text)

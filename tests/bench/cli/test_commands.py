@@ -1,0 +1,245 @@
+"""The command line: one clear message and the documented exit code for everything that can go wrong."""
+
+import os
+import re
+import signal
+import threading
+
+import pytest
+
+from bench.cli import COMMANDS
+from bench.errors import EXIT_CODES
+
+RUN = ("run", "plan.toml", "--name", "r", "--in-process", "--no-report")
+
+
+def test_help_names_every_command_and_exit_code(gatebench):
+    code, out, _ = gatebench("--help")
+    assert code == 0
+    for command in COMMANDS:
+        assert re.search(rf"^  {command}\s", out, re.MULTILINE)
+    for number, meaning in EXIT_CODES.items():
+        assert re.search(rf"^  {number}\s+{re.escape(meaning[:30])}", out, re.MULTILINE)
+    for command in COMMANDS:
+        code, out, _ = gatebench(command, "--help")
+        assert code == 0
+        assert "Usage: gatebench" in out
+
+
+def test_a_run_from_end_to_end(gatebench, tmp_path):
+    code, out, err = gatebench(*RUN)
+    assert code == 0, err
+    assert "12 images in 2 cells to do, 0 there already" in out
+    assert re.search(r"still \(control\)\s+0\.0\s%", out)
+    assert (tmp_path / "runs/r/board.parquet").is_file()
+    code, out, _ = gatebench("show", "r")
+    assert code == 0
+    assert re.search(r"still \(control\)\s+0\.0\s%", out)
+    code, out, _ = gatebench(*RUN)
+    assert code == 0
+    assert "0 images in 0 cells to do, 12 there already" in out
+    code, _, err = gatebench(*RUN, "--images", "5")
+    assert code == 5
+    assert "holds another plan: [0].protocol.images was 6, is 5" in err
+    code, _, err = gatebench("show", "rr")
+    assert code == 5
+    assert "there is no run 'rr'; did you mean 'r'?" in err
+
+
+def test_plan_shows_and_runs_nothing(gatebench, tmp_path):
+    code, out, _ = gatebench("plan", "plan.toml")
+    assert code == 0
+    assert "2 cells in 1 boards, at most 108 forward-equivalents" in out
+    assert re.search(r"toy random:0\W+-\W+wander\W+random:0\W+6\W+<= 54", out)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_name_defaults_to_the_protocol_and_the_plans_hash(gatebench, tmp_path):
+    code, _, err = gatebench("run", "plan.toml", "--in-process", "--no-report", "--only", "still")
+    assert code == 0, err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"toy-pixels-test-linf8over255-b9-[0-9a-f]{6}", folder.name)
+
+
+def test_a_data_set_by_its_full_name_has_a_run_of_its_own(gatebench, tmp_path):
+    code, _, err = gatebench(
+        "run",
+        "plan.toml",
+        "--in-process",
+        "--no-report",
+        "--set",
+        "protocol.dataset=mischief/toy-pixels:test",
+    )
+    assert code == 0, err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "plan.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["runn"], 2, "there is no command 'runn'; did you mean 'run'?"),
+        (["run", "--imagse", "3"], 2, "--imagse"),
+        (["run", "nowhere.toml"], 2, "there is no file nowhere.toml"),
+        (["run", "quikstart"], 2, "unknown suite 'quikstart'; did you mean 'quickstart'?"),
+        (["run", "plan.toml", "--images", "0"], 2, "0"),
+        (["run", "plan.toml", "--images", "41"], 2, "41 asked for, but toy-pixels:test has 40"),
+        (
+            ["run", "plan.toml", "--set", "protocol.threat={norm='linf',eps='8/0'}"],
+            2,
+            "divides by zero",
+        ),
+        (
+            ["run", "plan.toml", "--set", "protocol.threat={norm='psnr',floor=100}"],
+            2,
+            "admits no change",
+        ),
+        (
+            ["plan", "plan.toml", "--set", "protocol.threat={norm='psnr',floor=100}"],
+            2,
+            "admits no change",
+        ),
+        (
+            ["run", "plan.toml", "--only", "nothing"],
+            2,
+            "--only nothing: no cell has that in its label",
+        ),
+        (["run", "plan.toml", "--fresh", "--keep"], 2, "exclude each other"),
+        (["run", "plan.toml", "--name", "../x"], 2, "a run is named in letters"),
+        (["run", "plan.toml", "--name", ".x"], 2, "a run is named in letters"),
+        (["run", "plan.toml", "--name", ""], 2, "a run is named in letters"),
+        (["run", "plan.toml", "--device", "gpu"], 2, "unknown device 'gpu'"),
+        (["run", "plan.toml", "--device", "cuda:99", "--in-process"], 2, "'cuda:99' is not there"),
+        (["run", "plan.toml", "--device", "cuda:x", "--in-process"], 2, "cuda:x"),
+        (
+            ["run", "plan.toml", "--set", 'protocol.dataset="imagenet:val"', "--in-process"],
+            3,
+            "imagenet",
+        ),
+        (["list", "atacks"], 2, "atacks"),
+        (["list", "attacks", "wonder"], 2, "did you mean 'wander'?"),
+        (["list", "suites", "quikstart"], 2, "did you mean 'quickstart'?"),
+        (["list", "weights", "nobody"], 2, "unknown weights 'nobody'"),
+        (["show", "nowhere"], 5, "there is no run 'nowhere'"),
+        (["plugin", "test", "wonder"], 2, "did you mean 'wander'?"),
+        (["plugin", "test", "broken"], 7, "this module leaves"),
+        (["plugin", "test", "mischief.nowhere:X"], 7, "cannot be imported"),
+        (["plugin", "test", "mischief.broken:Broken"], 7, "this module leaves"),
+        (
+            ["plugin", "test", "mischief.attacks:Unmade"],
+            7,
+            "neither a bench.api.Target nor a bench.api.Attack or Defense",
+        ),
+        (["plugin", "test", "wander", "--set", "step"], 2, "expected key=value"),
+        (["plugin", "test", "wander", "--set", "stp=3"], 7, "cannot be made"),
+        (["plugin", "test", "toy", "--weights", "random:x"], 2, "random:x"),
+    ],
+)
+def test_one_message_and_its_exit_code(gatebench, arguments, code, said):
+    found, out, err = gatebench(*arguments)
+    assert said in err, out + err
+    assert found == code, err
+    assert "Traceback" not in err
+
+
+def test_listing_survives_broken_plugins(gatebench):
+    code, out, _ = gatebench("list", "attacks")
+    assert code == 0
+    assert re.search(
+        r"^absent\s+broken: attack 'absent' \(from mischief\) cannot be imported", out, re.MULTILINE
+    )
+    assert re.search(r"^rival/contested\s+Random starts", out, re.MULTILINE)
+    assert re.search(r"^wander\s+Random starts.*\[presets: bold\]", out, re.MULTILINE)
+    code, out, _ = gatebench("list", "attacks", "wander")
+    assert code == 0
+    assert "step: float = 0.02" in out
+    assert "Preset wander:bold" in out
+    for kind in ("targets", "defenses", "datasets", "suites", "weights", "recipes"):
+        code, out, err = gatebench("list", kind)
+        assert code == 0, err
+        assert out.strip()
+
+
+def test_plugin_test_of_sound_and_lying_plugins(gatebench):
+    code, out, _ = gatebench("plugin", "test", "wander")
+    assert code == 0
+    assert "10 promises kept, 0 broken" in out
+    code, out, _ = gatebench("plugin", "test", "toy")
+    assert code == 0
+    code, out, _ = gatebench("plugin", "test", "monitor")
+    assert code == 0, out
+    code, out, _ = gatebench("plugin", "test", "trick", "--set", "trick=another-network")
+    assert code == 7
+    assert "FAIL  `undefended` is the network that it was given" in out
+    code, out, err = gatebench("plugin", "test", "liar", "--set", "lie=mask")
+    assert code == 7
+    assert "FAIL  floor and ceiling are what is executed" in out
+    assert "does not keep its contract" in err
+    code, out, err = gatebench("plugin", "test", "mischief", "--set", "deed=shape")
+    assert code == 7
+    assert "expected images of shape" in out
+
+
+def test_ctrl_c_in_the_middle(gatebench, tmp_path, monkeypatch):
+    import bench.runs.run
+
+    tried = bench.runs.run.Run._compute
+
+    def interrupted(self, tasks, listen):
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        tried(
+            self,
+            tasks * 1,
+            lambda event: (listen(event), event.what == "done" and __import__("time").sleep(2)),
+        )
+
+    monkeypatch.setattr(bench.runs.run.Run, "_compute", interrupted)
+    code, _, err = gatebench(*RUN)
+    assert code == 130
+    assert (
+        f"everything finished is kept in {os.path.join('runs', 'r')}. The same command goes on from there."
+        in err
+    )
+    monkeypatch.undo()
+    os.chdir(tmp_path)
+
+
+def test_a_damaged_plan_json_is_told(gatebench, tmp_path):
+    gatebench(*RUN)
+    for text in ("{", "{}", "[]", '{"schema": 99}'):
+        (tmp_path / "runs/r/plan.json").write_text(text)
+        for command in (RUN, ("show", "r")):
+            code, _, err = gatebench(*command)
+            assert code == 5, (text, command, err)
+            assert "plan.json" in err
+
+
+def test_an_output_folder_that_cannot_be_made(gatebench, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = gatebench(*RUN, "--out", str(tmp_path / "file" / "runs"))
+    assert code == 6
+    assert "cannot make" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("deed", "said"),
+    [
+        ("os._exit(0)", "exit code 0"),
+        ("os.kill(os.getpid(), 11)", "signal 11"),
+        ("time.sleep(99)", "hangs"),
+    ],
+)
+def test_a_plugin_that_ends_or_blocks_its_test_has_failed_it(
+    gatebench, tmp_path, monkeypatch, deed, said
+):
+    text = (
+        "import os, time\nfrom dataclasses import dataclass\nfrom bench.api import Attack\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Bad(Attack):\n"
+        f"    def perturb(self, view, images, labels, job):\n        {deed}\n        return images\n"
+    )
+    (tmp_path / "bad_deeds.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, _, err = gatebench("plugin", "test", "bad_deeds:Bad", "--deadline", "20")
+    assert code == 7
+    assert said in err

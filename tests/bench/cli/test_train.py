@@ -1,0 +1,217 @@
+"""`gatebench train` from the command line to the manifest."""
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import bench.datasets.base
+from bench.cli import cli
+from bench.contracts.dataset import Dataset
+from bench.errors import PlanError, UnknownName, WeightsError
+from bench.weights.manifest import read_manifest, read_record, read_state
+from targets.resnet import ResNet
+from targets.skipnet import SkipNet
+
+
+class Few(Dataset):
+    """Forty images in two classes."""
+
+    flip_allowed = False
+
+    def __init__(self, split, data_root=None):
+        self.name, self.split, self.classes, self.image_shape = (
+            "few",
+            split,
+            ("dark", "light"),
+            (3, 32, 32),
+        )
+        generator = torch.Generator().manual_seed(len(split))
+        self.label_array = (torch.arange(40) % 2).numpy()
+        shade = 120 * (torch.arange(40) % 2).view(40, 1, 1, 1)
+        self.held = (
+            (torch.randint(0, 120, (40, 3, 32, 32), generator=generator) + shade)
+            .to(torch.uint8)
+            .numpy()
+        )
+        self.ids = tuple(f"{split}-{index}" for index in range(40))
+
+    def pixels(self, indices):
+        return self.held[list(indices)]
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        bench.datasets.base, "open_dataset", lambda name, root=None: Few(name.partition(":")[2])
+    )
+    monkeypatch.setenv("GATEBENCH_HOME", str(tmp_path / "home"))
+
+
+def run(*args):
+    result = CliRunner().invoke(cli, ["train", *args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+SMALL = (
+    "--dataset",
+    "few",
+    "--set",
+    "depth=8",
+    "--set",
+    "batch=20",
+    "--epochs",
+    "2",
+    "--device",
+    "cpu",
+)
+
+
+def test_a_chain_of_stages(tmp_path):
+    out = tmp_path / "out"
+    output = run("skipnet", "--stage", "static", *SMALL, "--out", str(out))
+    assert "epoch   1/2" in output
+    assert "epoch   2/2" in output
+    output = run("skipnet", "--stage", "budget", *SMALL, "--out", str(out))
+    assert "static twin" in output
+    output = run(
+        "skipnet",
+        "--stage",
+        "hrl",
+        *SMALL,
+        "--out",
+        str(out),
+        "--from",
+        "skipnet-8-budget@few",
+        "--set",
+        "alpha=0.5",
+    )
+    assert sorted(path.name for path in out.iterdir()) == [
+        "manifest.toml",
+        "resnet-8-static@few.json",
+        "resnet-8-static@few.safetensors",
+        "skipnet-8-budget@few.json",
+        "skipnet-8-budget@few.safetensors",
+        "skipnet-8-hrl@few.json",
+        "skipnet-8-hrl@few.safetensors",
+    ]
+    entries = read_manifest(out)
+    static, budget, hybrid = (
+        entries[f"{name}@few"] for name in ("resnet-8-static", "skipnet-8-budget", "skipnet-8-hrl")
+    )
+    assert static.target == "resnet"
+    assert static.static_accuracy == static.accuracy == budget.static_accuracy
+    assert budget.target == hybrid.target == "skipnet"
+    assert hybrid.params == {
+        "depth": 8,
+        "gate": "rnn",
+        "form": "hrl",
+        "layout": "cifar",
+        "num_classes": 2,
+    }
+    assert hybrid.more["started_from"] == "skipnet-8-budget@few"
+    assert hybrid.more["training"]["alpha"] == 0.5
+    assert hybrid.more["training"]["start"] == budget.sha256
+    assert budget.licence == "MIT"
+    assert (budget.recipe, budget.stage, budget.seed, budget.epochs, budget.dataset) == (
+        "skipnet",
+        "budget",
+        0,
+        2,
+        "few",
+    )
+    assert len(budget.opening_rates) == len(SkipNet(depth=8).units)
+    record = read_record(budget)
+    assert record["rates"] == list(budget.opening_rates)
+    assert record["owners"] == [[name, "block", [], 1] for name in SkipNet(depth=8).units.owner]
+    assert {name: len(curve) for name, curve in record["curves"].items()} == {
+        "loss": 2,
+        "accuracy": 2,
+        "open": 2,
+    }
+
+    target = SkipNet(**budget.params).eval()
+    target.load_state_dict(read_state(budget))
+    data = Few("test")
+    with torch.no_grad():
+        found = target(data.images(range(40)).float() / 255)
+    assert budget.accuracy == pytest.approx(
+        float((found.logits.argmax(1) == data.labels).float().mean())
+    )
+    spent = target.macs(found.decisions).double() / target.ceiling
+    assert budget.ceiling == target.ceiling
+    assert budget.clean_saving == pytest.approx(1 - float(spent.mean()), abs=1e-6)
+    assert budget.spread == pytest.approx(float(spent.std(correction=0)), abs=1e-6)
+    ResNet(**static.params).load_state_dict(read_state(static))
+
+
+def test_the_same_command_again_does_nothing_and_fresh_gives_the_same_bytes(tmp_path):
+    args = ("skipnet", "--stage", "static", *SMALL, "--out", str(tmp_path))
+    run(*args)
+    first = (tmp_path / "resnet-8-static@few.safetensors").read_bytes()
+    assert "already trained" in run(*args)
+    assert "epoch" not in run(*args).replace("2 epochs", "")
+    assert "epoch   2/2" in run(*args, "--fresh")
+    assert (tmp_path / "resnet-8-static@few.safetensors").read_bytes() == first
+    assert "epoch   2/2" in run(*args, "--seed", "1")
+    assert (tmp_path / "resnet-8-static@few.safetensors").read_bytes() != first
+    (tmp_path / "resnet-8-static@few.safetensors").write_bytes(b"altered")
+    assert "epoch   2/2" in run(*args, "--seed", "1")
+
+
+def test_weights_go_home_under_another_name(tmp_path):
+    run("skipnet", "--stage", "static", *SMALL, "--as", "mine")
+    assert set(read_manifest(tmp_path / "home" / "weights")) == {"mine"}
+
+
+def test_without_a_stage_the_stages_are_shown():
+    output = run("skipnet")
+    for part in [
+        "static: ",
+        "sp: ",
+        "budget: ",
+        "hrl: ",
+        "starts from: ",
+        "alpha: float",
+        "next: gatebench train skipnet --stage",
+    ]:
+        assert part in output
+
+
+@pytest.mark.parametrize(
+    ("args", "kind", "message"),
+    [
+        (("skipnt",), UnknownName, "did you mean 'skipnet'"),
+        (("skipnet", "--stage", "budgt"), UnknownName, "did you mean 'budget'"),
+        (("skipnet", "--stage", "static", "--set", "dept=20"), PlanError, "did you mean 'depth'"),
+        (
+            ("skipnet", "--stage", "static", "--set", "depth=deep", "--set", "lr=high"),
+            PlanError,
+            "lr",
+        ),
+        (("skipnet", "--stage", "static", "--set", "depth"), PlanError, "KEY=VALUE"),
+        (("skipnet", "--stage", "static", "--set", "lr=0"), PlanError, "above 0"),
+        (
+            ("skipnet", "--stage", "static", "--set", "epochs=3", "--epochs", "4"),
+            PlanError,
+            "same thing",
+        ),
+        (("skipnet", "--stage", "static", "--set", "depth=21"), PlanError, "did you mean 20 or 26"),
+        (("skipnet", "--stage", "hrl", "--set", "depth=8"), WeightsError, "--stage"),
+        (
+            ("skipnet", "--stage", "hrl", "--from", "skipnet-20-budgt@digits-m"),
+            UnknownName,
+            "skipnet-20-budget@digits-m",
+        ),
+    ],
+)
+def test_mistakes(args, kind, message):
+    with pytest.raises(kind) as error:
+        CliRunner().invoke(cli, ["train", *args], catch_exceptions=False)
+    assert message in str(error.value)
+
+
+def test_help_teaches():
+    output = run("--help")
+    for part in ["--stage", "same command goes on", "skipnet-20-budget@digits-m", "--set"]:
+        assert part in output

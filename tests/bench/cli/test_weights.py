@@ -1,0 +1,190 @@
+import re
+import tomllib
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from bench import weights as store
+from bench.cli.weights import weights
+from bench.errors import PlanError, UnknownName, WeightsError
+
+SKIPNET = ["--target", "skipnet", "--set", "depth=20"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("GATEBENCH_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "weights"
+
+
+@pytest.fixture(scope="module")
+def network():
+    from targets.skipnet import SkipNet
+
+    torch.manual_seed(0)
+    net = SkipNet(depth=20)
+    for value in net.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.randn_like(value).abs())
+    return net
+
+
+@pytest.fixture
+def official(tmp_path, network):
+    """A checkpoint as the authors' code saved it: prefixed, projections twice, no counters, wrapped, old format."""
+    state = {}
+    for key, value in network.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            state[f"module.{key}"] = value
+            copy = re.sub(r"^group(\d)_ds0\.", r"group\1_layer0.downsample.", key)
+            state[f"module.{copy}"] = value
+    path = tmp_path / "resnet-20.pth.tar"
+    torch.save(
+        {"iter": 64000, "arch": "x", "state_dict": state, "best_prec1": 90.5},
+        path,
+        _use_new_zipfile_serialization=False,
+    )
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(weights, [str(one) for one in arguments], catch_exceptions=True)
+
+
+def test_an_official_checkpoint_becomes_weights(home, official, network):
+    result = run(
+        "import",
+        official,
+        *SKIPNET,
+        "--as",
+        "official-20",
+        "--dataset",
+        "cifar10",
+        "--licence",
+        "MIT",
+    )
+    assert result.exception is None, result.output
+    assert "iter 64000" in result.output
+    assert "counters that old torch did not save" in result.output
+    entry = store.find("official-20")
+    assert (entry.target, entry.dataset, entry.licence, entry.params["depth"]) == (
+        "skipnet",
+        "cifar10",
+        "MIT",
+        20,
+    )
+    state, expected = store.read_state(entry), network.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[key], expected[key]) for key in expected)
+    snippet = re.search(r"\[\[target\]\].*", result.output, re.DOTALL).group()
+    assert tomllib.loads(snippet)["target"] == [{"use": "skipnet", "weights": "official-20"}]
+
+
+def test_the_wrong_depth_is_explained(home, official):
+    result = run("import", official, "--target", "skipnet", "--set", "depth=38", "--as", "a")
+    assert isinstance(result.exception, WeightsError)
+    assert "missing: group1_layer3.conv1.weight [16, 16, 3, 3]" in result.exception.message
+    assert "depth = 38" in result.exception.hint
+    assert not home.exists()
+
+
+def test_a_tensor_too_few_or_too_many(home, official, tmp_path):
+    wrapper = torch.load(official, weights_only=True)
+    state = wrapper["state_dict"]
+    state["module.extra.weight"] = torch.ones(3)
+    del state["module.fc.bias"]
+    state["module.conv1.weight"] = torch.ones(16, 3, 5, 5)
+    torch.save(wrapper, official)
+    result = run("import", official, *SKIPNET, "--as", "a")
+    assert isinstance(result.exception, WeightsError)
+    for line in (
+        "missing: fc.bias [10]",
+        "unexpected: extra.weight [3]",
+        "misshapen: conv1.weight is [16, 3, 5, 5], expected [16, 3, 3, 3]",
+    ):
+        assert line in result.exception.message
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        (["--target", "skipnot", "--as", "a"], UnknownName, "did you mean 'skipnet'"),
+        (["--target", "skipnet:38-rn", "--as", "a"], PlanError, "no preset '38-rn'"),
+        (
+            ["--target", "skipnet", "--set", "dept=20", "--as", "a"],
+            PlanError,
+            "did you mean 'depth'",
+        ),
+        (["--target", "skipnet", "--set", "depth=many", "--as", "a"], PlanError, "depth: int"),
+        (["--target", "skipnet", "--set", "depth", "--as", "a"], PlanError, "KEY=VALUE"),
+        (["--target", "skipnet", "--as", "Bad Name"], PlanError, "small letters"),
+    ],
+)
+def test_mistakes_on_the_command_line(official, arguments, error, match):
+    result = run("import", official, *arguments)
+    assert isinstance(result.exception, error)
+    assert match in str(result.exception)
+    assert result.exception.exit_code == 2
+
+
+def test_nothing_is_overwritten(official):
+    assert run("import", official, *SKIPNET, "--as", "a").exception is None
+    again = run("import", official, *SKIPNET, "--as", "a")
+    assert isinstance(again.exception, PlanError)
+    assert "already" in again.exception.message
+
+
+def test_what_is_damaged_can_be_imported_again(home, official):
+    assert run("import", official, *SKIPNET, "--as", "a").exception is None
+    (file,) = home.rglob("*.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert run("import", official, *SKIPNET, "--as", "a").exception is None
+    assert file.read_bytes() == whole
+
+
+def test_a_file_that_is_something_else(tmp_path, home):
+    page = tmp_path / "page.pth"
+    page.write_text("<!doctype html>")
+    result = run("import", page, *SKIPNET, "--as", "a")
+    assert isinstance(result.exception, WeightsError)
+    assert "a web page" in result.exception.message
+    assert not home.exists()
+
+
+def test_list_and_verify(home, monkeypatch):
+    monkeypatch.setattr(store.registry, "providers", lambda kind: ())
+    assert "no weights yet" in run("list").output
+    facts = {
+        "target": "skipnet",
+        "params": {"depth": 20},
+        "dataset": "toy",
+        "accuracy": 0.951,
+        "clean_saving": 0.352,
+    }
+    store.add_entry(home, "good", {"w": torch.ones(3)}, facts)
+    bad = store.add_entry(home, "bad", {"w": torch.ones(3)}, {"target": "[red]x[/red]"})
+    listing = run("list").output
+    for text in ("good", "skipnet depth=20, on toy", "95.1 %", "35.2 %", "[red]x[/red]", "own"):
+        assert text in listing
+    assert run("verify").exit_code == 0
+    bad.path.write_bytes(b"")
+    result = run("verify")
+    assert isinstance(result.exception, WeightsError)
+    assert result.exception.exit_code == 3
+    assert "BAD  bad" in result.output
+    assert "ok   good" in result.output
+    assert run("verify", "good").exit_code == 0
+    assert isinstance(run("verify", "goood").exception, UnknownName)
+
+
+def test_a_broken_manifest_does_not_hide_the_others(home, monkeypatch):
+    monkeypatch.setattr(store.registry, "providers", lambda kind: ())
+    home.mkdir(parents=True)
+    (home / "manifest.toml").write_text("[")
+    result = run("list")
+    assert result.exit_code == 0
+    assert "left out, from own" in result.stderr
+    assert isinstance(run("verify").exception, WeightsError)

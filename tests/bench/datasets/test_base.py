@@ -1,0 +1,122 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.contracts.dataset import PixelDataset, content_ids
+from bench.datasets.base import open_dataset, parse_name, subset, subset_digest
+from bench.errors import PlanError, UnknownName
+
+
+class Toy(PixelDataset):
+    """Random pictures."""
+
+    def __init__(self, n=20, seed=0, order=None, split="test"):
+        random = np.random.default_rng(seed)
+        pictures, labels = (
+            random.integers(0, 256, (n, 4, 6, 3), dtype=np.uint8),
+            random.integers(0, 3, n),
+        )
+        order = np.arange(n) if order is None else order
+        self.name, self.split, self.classes = "toy", split, ("a", "b", "c")
+        self.hold(pictures[order], labels[order])
+
+
+def test_images_and_labels_are_tensors_of_the_promised_kind():
+    data = Toy()
+    images = data.images([3, 1])
+    assert images.shape == (2, 3, 4, 6) == (2, *data.image_shape)
+    assert images.dtype == torch.uint8
+    assert data.labels.dtype == torch.int64
+    assert len(data.labels) == len(data) == len(data.ids) == 20
+    assert str(data) == "toy:test"
+    images.zero_()
+    assert data.images([3]).any(), "a caller's edit must not reach the data set"
+
+
+def test_channels_come_first():
+    data = Toy()
+    assert torch.equal(data.images([5])[0, 1], torch.from_numpy(data._pictures[5][:, :, 1]))
+
+
+def test_ids_do_not_depend_on_order():
+    straight, reversed_ = Toy(), Toy(order=np.arange(20)[::-1])
+    assert straight.ids == tuple(reversed(reversed_.ids))
+    assert [straight.ids[i] for i in subset(straight, 7)] == [
+        reversed_.ids[i] for i in subset(reversed_, 7)
+    ]
+    assert subset_digest(straight, subset(straight, 7)) == subset_digest(
+        reversed_, subset(reversed_, 7)
+    )
+
+
+def test_ids_are_pinned():
+    black = np.zeros((1, 2, 2, 3), dtype=np.uint8)
+    assert content_ids("test", black, np.zeros(1)) == (
+        "test-15ec7bf0b50732b4",
+    )  # sha256 of twelve zero bytes
+
+
+def test_repeated_pictures_are_told_apart_by_label():
+    pictures = np.zeros((3, 2, 2, 3), dtype=np.uint8)
+    there = dict(zip(content_ids("t", pictures, np.array([2, 0, 1])), [2, 0, 1], strict=True))
+    back = dict(zip(content_ids("t", pictures, np.array([0, 1, 2])), [0, 1, 2], strict=True))
+    assert there == back
+    assert len(there) == 3
+
+
+@given(st.integers(1, 19))
+def test_smaller_subsets_lie_in_larger_ones(n):
+    data = Toy()
+    assert subset(data, n + 1)[:n] == subset(data, n)
+    assert len(set(subset(data, n))) == n
+
+
+def test_more_than_there_are():
+    with pytest.raises(PlanError, match="21 asked for, toy:test has 20"):
+        subset(Toy(), 21)
+    with pytest.raises(PlanError, match="at least 1"):
+        subset(Toy(), 0)
+
+
+def test_digest_sees_pixels_labels_and_order():
+    data, digest = Toy(), subset_digest(Toy(), [0, 1, 2])
+    assert digest == subset_digest(data, [0, 1, 2])
+    assert digest != subset_digest(data, [1, 0, 2])
+    data.label_array[1] += 1
+    assert digest != subset_digest(data, [0, 1, 2])
+    data.label_array[1] -= 1
+    assert digest == subset_digest(data, [0, 1, 2])
+    data._pictures[2, 0, 0, 0] ^= 1
+    assert digest != subset_digest(data, [0, 1, 2])
+
+
+@pytest.mark.parametrize("name", ["digits-m", "digits-m:", ":test", ""])
+def test_a_split_is_part_of_the_name(name):
+    with pytest.raises(PlanError, match="NAME:SPLIT"):
+        parse_name(name)
+
+
+def test_unknown_names_meet_the_nearest():
+    with pytest.raises(UnknownName, match="did you mean 'digits-m'"):
+        open_dataset("digits:test")
+    with pytest.raises(PlanError, match="did you mean 'test'"):
+        open_dataset("digits-m:tests")
+
+
+def test_opens_by_name():
+    data = open_dataset("digits-m:test")
+    assert (str(data), len(data)) == ("digits-m:test", 500)
+
+
+def test_no_torch_before_pixels_are_asked_for():
+    code = (
+        "import sys, bench.datasets.base, bench.datasets.digits_m as d, bench.datasets.cifar, bench.datasets.folder, bench.weights; "
+        "x = d.DigitsM('test'); bench.datasets.base.subset_digest(x, bench.datasets.base.subset(x, 3)); bench.weights.entries(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,72 @@
+"""Entry points: found without importing, told apart, and broken ones are rows."""
+
+import sys
+
+import pytest
+
+from bench.errors import PluginError, UnknownName
+from bench.plugins import registry
+
+pytestmark = pytest.mark.usefixtures("plugins")
+
+
+def test_built_ins_and_plugins_come_the_same_way():
+    assert {"gradauto", "ilfo", "identity", "wander", "mischief"} <= set(registry.names("attack"))
+    assert registry.find("attack", "wander").distribution == "mischief"
+    assert registry.find("attack", "gradauto").distribution == "gatebench"
+    assert registry.find("attack", "gatebench/gradauto") == registry.find("attack", "gradauto")
+
+
+def test_a_name_that_two_distributions_provide():
+    assert "contested" not in registry.names("attack")
+    assert {"mischief/contested", "rival/contested"} <= set(registry.names("attack"))
+    with pytest.raises(
+        PluginError,
+        match="provided by mischief and by rival; write 'mischief/contested' or 'rival/contested'",
+    ):
+        registry.find("attack", "contested")
+    assert registry.find("attack", "rival/contested").value == "mischief.world:Wander"
+    assert "write" in str(registry.find("attack", "rival/contested").error())
+
+
+def test_unknown_names():
+    with pytest.raises(
+        UnknownName, match=r"here: unknown attack 'wnder'; did you mean 'wander'\?"
+    ) as caught:
+        registry.find("attack", "wnder", where="here")
+    assert caught.value.exit_code == 2
+    with pytest.raises(UnknownName, match="unknown data set 'x'"):
+        registry.find("dataset", "x")
+    with pytest.raises(UnknownName):
+        registry.find("attack", "nobody/wander")
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("broken", "SystemExit: this module leaves"),
+        ("absent", "No module named 'mischief.nowhere'"),
+    ],
+)
+def test_broken_plugins_are_told_with_their_distribution(name, cause):
+    provider = registry.find("attack", name)
+    with pytest.raises(PluginError, match=cause) as caught:
+        provider.load()
+    assert "from mischief" in caught.value.message
+    assert caught.value.exit_code == 7
+    assert cause in provider.error()
+    assert registry.find("attack", "wander").error() is None
+
+
+def test_facts_need_no_import():
+    for name in [module for module in sys.modules if module.partition(".")[0] == "mischief"]:
+        del sys.modules[name]
+    facts = registry.find("attack", "broken").facts()
+    assert facts.summary == "Never gets as far as being a class."
+    assert list(facts.parameters) == ["strength"]
+    assert registry.find("attack", "black-box").facts().constants["access"] == "macs"
+    assert registry.find("dataset", "toy-pixels").facts().constants["sizes"] == {
+        "train": 8,
+        "test": 40,
+    }
+    assert not [module for module in sys.modules if module.partition(".")[0] == "mischief"]

@@ -1,0 +1,338 @@
+"""Hand-made cells, and the numbers of their board worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from bench.errors import RunFolderError
+from bench.plans.resolve import load_plan
+from bench.results import stats
+from bench.results.board import load_boards
+from bench.runs.layout import lay_out
+from bench.runs.seal import seal
+from bench.store.folder import write_json
+
+pytestmark = pytest.mark.usefixtures("plugins")
+
+PLAN = """
+[protocol]
+dataset = "toy-pixels:test"
+images = {images}
+batch = 2
+threat = {threat}
+budget = 9
+[[target]]
+use = "toy"
+weights = "random:0"
+label = "one"
+[[target]]
+use = "toy"
+weights = "random:1"
+label = "two"
+[[attack]]
+use = "wander"
+label = "weak"
+[[attack]]
+use = "wander:bold"
+label = "strong"
+[[attack]]
+use = "still"
+[[exclude]]
+target = "two"
+attack = "still"
+reason = "not today"
+"""
+LINF = '{ norm = "linf", eps = "8/255" }'
+FLOOR, CEILING = 1000, 5000
+
+
+def row(
+    i,
+    clean,
+    adversarial,
+    unrounded,
+    squared=0,
+    units=(0b0100_0000, 0b1110_0000),
+    right=(True, False),
+):
+    values = 3 * 8 * 8
+    return {
+        "id": f"test-{i}",
+        "label": 1,
+        "clean_prediction": 1 if right[0] else 0,
+        "adversarial_prediction": 1 if right[1] else 0,
+        "clean_macs": clean,
+        "adversarial_macs": adversarial,
+        "float_macs": unrounded,
+        "clean_decisions": bytes([units[0]]),
+        "adversarial_decisions": bytes([units[1]]),
+        "linf": 3,
+        "squared": squared,
+        "l2": math.sqrt(squared) / 255,
+        "psnr": 10 * math.log10(255**2 * values / squared) if squared else 120.0,
+        "ssim": 0.5 + i / 100,
+        "evaluations": 9,
+        "forwards": 3,
+        "backwards": 3,
+        "near_threshold": 0,
+        "overshoot": False,
+        "trace": [
+            {"evaluations": 1, "macs": clean, "squared": 0.0},
+            {"evaluations": 9, "macs": adversarial, "squared": float(squared)},
+        ],
+        "image": {"bytes": b"before", "path": None},
+        "adversarial": {"bytes": b"after", "path": None},
+    }
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A run folder whose cells are filled by hand: `fill(target, attack, rows)`, then `board()`."""
+
+    class World:
+        def __init__(self, images=4, threat=LINF):
+            (tmp_path / "plan.toml").write_text(PLAN.format(images=images, threat=threat))
+            self.laid = lay_out(
+                load_plan(tmp_path / "plan.toml"),
+                tmp_path / "runs",
+                "r",
+                "gatebench run plan.toml",
+                None,
+            )
+            self.folder = tmp_path / "runs" / "r"
+
+        def cell(self, target, attack):
+            for key, entry in self.laid.entries.items():
+                if (entry["target"]["label"], entry["attack"]["label"]) == (target, attack):
+                    return self.laid.folder.cell(key, create=True), {
+                        name: value for name, value in entry.items() if name != "key"
+                    }
+            raise LookupError
+
+        def fill(self, target, attack, rows, status="ok", reason=""):
+            folder, inputs = self.cell(target, attack)
+            if status == "ok":
+                names = [f"block{i}" for i in range(3)]
+                units = {
+                    "name": names,
+                    "kind": ["block"] * 3,
+                    "owner": ["b"] * 3,
+                    "shape": [[]] * 3,
+                    "cost": [1] * 3,
+                    "threshold": [0.5] * 3,
+                }
+                document = {
+                    "schema": 1,
+                    "floor": FLOOR,
+                    "ceiling": CEILING,
+                    "classes": ["a", "b"],
+                    "units": units,
+                    "control": False,
+                }
+                document["dataset"] = {
+                    "name": "toy-pixels:test",
+                    "note": "for tests",
+                    "credits": ["numpy"],
+                }
+                write_json(folder.path / "target.json", document)
+                folder.write_shard(0, len(rows) - 1, rows, {"threads": 1})
+            return seal(folder, inputs, status, reason)
+
+        def board(self):
+            (board,) = load_boards(self.folder)
+            return board, {(cell.target, cell.attack): cell for cell in board.cells}
+
+    return World
+
+
+def test_numbers_by_hand(world):
+    made = world()
+    rows = [
+        row(0, 2000, 3000, 3500, 100),
+        row(1, 4000, 4000, 4200, 0),
+        row(2, 1000, 5000, 5000, 300),
+        row(3, 3000, 2000, 3000, 400),
+    ]
+    made.fill("one", "weak", rows)
+    board, cells = made.board()
+    cell = cells["one", "weak"]
+    assert (cell.status, cell.n, cell.floor, cell.ceiling) == ("ok", 4, 1000, 5000)
+    assert (cell.clean_macs, cell.adversarial_macs, cell.float_macs) == (2500, 3500, 3925)
+    assert cell.recovery.value == pytest.approx(1000 / 2500), "ratio of means"
+    assert cell.float_recovery.value == pytest.approx(1425 / 2500)
+    assert cell.mean_recovery.value == pytest.approx(np.mean([1 / 3, 0, 1, -0.5])), (
+        "a negative image counts as it is"
+    )
+    assert cell.recovery.low < 0.4 < cell.recovery.high
+    assert cell.clean_saving.value == pytest.approx(0.5)
+    assert cell.surviving_saving.value == pytest.approx(0.3)
+    assert (cell.clean_efficacy.value, cell.adversarial_efficacy.value) == pytest.approx(
+        (0.625, 0.375)
+    )
+    assert cell.block_recovery == pytest.approx((3 - 1) / (3 - 1)), (
+        "two of two skipped blocks are run again"
+    )
+    assert (cell.clean_accuracy.value, cell.adversarial_accuracy.value, cell.agreement.value) == (
+        1,
+        0,
+        0,
+    )
+    assert cell.clean_accuracy.low == pytest.approx(stats.wilson(4, 4)[0]), "all agree: Wilson"
+    values = 3 * 8 * 8
+    assert cell.pooled_psnr == pytest.approx(10 * math.log10(255**2 * values / 200))
+    assert cell.psnr == pytest.approx(np.mean([rows[i]["psnr"] for i in range(4)]))
+    assert cell.linf == 3
+    assert cell.l2 == pytest.approx(np.mean([10, 0, math.sqrt(300), 20]) / 255)
+    assert cell.ssim == pytest.approx(0.515)
+    assert cell.evaluations == 9
+    assert board.preliminary
+    assert (board.dataset, board.dataset_note, board.credits) == (
+        "toy-pixels:test",
+        "for tests",
+        ("numpy",),
+    )
+
+
+def test_rows_are_loaded_when_asked_for(world):
+    made = world()
+    made.fill("one", "weak", [row(i, 2000, 3000, 3000, 100) for i in range(4)])
+    first = made.board()[1]["one", "weak"].rows()[0]
+    assert first.clean_decisions == (False, True, False)
+    assert first.adversarial_decisions == (True, True, True)
+    assert (first.image, first.adversarial) == (b"before", b"after")
+    assert first.trace == ((1, 2000, 0.0), (9, 3000, 100.0))
+
+
+def test_negative_recovery_is_not_clipped(world):
+    made = world()
+    made.fill("one", "weak", [row(i, 3000, 2000, 2000, 1) for i in range(4)])
+    cell = made.board()[1]["one", "weak"]
+    assert (cell.recovery.value, cell.recovery.low, cell.recovery.high) == pytest.approx(
+        (-0.5, -0.5, -0.5)
+    )
+
+
+@pytest.mark.parametrize(("clean", "defined"), [(4950, True), (4951, False), (5000, False)])
+def test_recovery_is_undefined_under_one_percent_reserve(world, clean, defined):
+    made = world()
+    made.fill("one", "weak", [row(i, clean, 5000, 5000, 1) for i in range(4)])
+    cell = made.board()[1]["one", "weak"]
+    assert cell.recovery == stats.UNDEFINED or defined
+    assert cell.recovery.value == (pytest.approx(1.0) if defined else None)
+    assert cell.float_recovery.value == cell.recovery.value
+    assert cell.adversarial_macs == 5000, "the MACs themselves are always there"
+
+
+def test_an_unchanged_cell_has_no_pooled_psnr(world):
+    made = world()
+    made.fill("one", "still", [row(i, 2000, 2000, 2000, 0) for i in range(4)])
+    cell = made.board()[1]["one", "still"]
+    assert cell.pooled_psnr is None
+    assert cell.control
+    assert (cell.recovery.value, cell.recovery.low, cell.recovery.high) == (0, 0, 0)
+
+
+def test_only_sealed_cells_have_numbers(world):
+    made = world()
+    made.fill("one", "weak", [], "invalid", "it lied")
+    made.fill("one", "strong", [], "timeout", "too slow")
+    _, cells = made.board()
+    assert {key: (cell.status, cell.reason) for key, cell in cells.items()} == {
+        ("one", "weak"): ("invalid", "it lied"),
+        ("one", "strong"): ("timeout", "too slow"),
+        ("one", "still"): ("missing", "not run yet, or not finished"),
+        ("two", "weak"): ("missing", "not run yet, or not finished"),
+        ("two", "strong"): ("missing", "not run yet, or not finished"),
+        ("two", "still"): ("skipped", "not today"),
+    }
+    assert all(
+        cell.adversarial_macs is None and cell.recovery == stats.UNDEFINED
+        for cell in cells.values()
+    )
+    assert all(cell.attack_rank is None for cell in cells.values())
+
+
+def spread(mean, n=40, seed=0, width=200):
+    noise = np.random.default_rng(seed).integers(-width, width + 1, n)
+    return (mean + noise - round(float(noise.mean()))).tolist()
+
+
+def filled(made):
+    for target, base in (("one", 2000), ("two", 3000)):
+        clean = spread(base, seed=1)
+        for attack, gain, seed in (("weak", 300, 2), ("strong", 900, 3), ("still", 0, None)):
+            if (target, attack) == ("two", "still"):
+                continue
+            gains = [0] * 40 if seed is None else spread(gain, seed=seed)
+            made.fill(
+                target,
+                attack,
+                [
+                    row(i, c, c + g, c + g, 50)
+                    for i, (c, g) in enumerate(zip(clean, gains, strict=True))
+                ],
+            )
+    return made.board()
+
+
+def test_ranks_by_paired_tests(world):
+    board, cells = filled(world(images=40))
+    assert board.ranked
+    assert {key: cell.attack_rank for key, cell in cells.items()} == {
+        ("one", "weak"): 2,
+        ("one", "strong"): 1,
+        ("one", "still"): None,
+        ("two", "weak"): 2,
+        ("two", "strong"): 1,
+        ("two", "still"): None,
+    }
+    assert [
+        (standing.target, standing.rank, standing.strongest) for standing in board.standings
+    ] == [
+        ("one", 1, "strong"),
+        ("two", 2, "strong"),
+    ]
+    assert board.standings[0].surviving_saving.value == pytest.approx(1 - 2900 / 5000, abs=1e-3)
+
+
+def test_nothing_is_ranked_without_a_ball(world):
+    board, cells = filled(world(images=40, threat='"none"'))
+    assert not board.ranked
+    assert all(cell.attack_rank is None for cell in cells.values())
+    assert all(standing.rank is None for standing in board.standings)
+
+
+def test_rows_that_do_not_differ_share_a_rank(world):
+    made = world(images=40)
+    clean = spread(2000, seed=1)
+    for attack, seed in (("weak", 4), ("strong", 5)):
+        gains = spread(500, seed=seed)
+        made.fill(
+            "one",
+            attack,
+            [
+                row(i, c, c + g, c + g, 50)
+                for i, (c, g) in enumerate(zip(clean, gains, strict=True))
+            ],
+        )
+    _, cells = made.board()
+    assert cells["one", "weak"].attack_rank == cells["one", "strong"].attack_rank == 1
+
+
+def test_what_is_no_run_is_refused(world, tmp_path):
+    with pytest.raises(RunFolderError, match="is not there"):
+        load_boards(tmp_path)
+    made = world()
+    made.fill("one", "weak", [row(i, 2000, 3000, 3000, 1) for i in range(4)])
+    folder, _ = made.cell("one", "weak")
+    (folder.path / "cell.json").write_text("{")
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        made.board()
+    (folder.path / "cell.json").write_text('{"schema": 99}')
+    with pytest.raises(RunFolderError, match="upgrade gatebench"):
+        made.board()
+    made.fill("one", "weak", [row(i, 2000, 3000, 3000, 1) for i in range(4)])
+    (folder.path / "target.json").unlink()
+    with pytest.raises(RunFolderError, match=r"target\.json is not there"):
+        made.board()

@@ -1,0 +1,75 @@
+import torch
+from torch import nn
+
+from bench.evaluation.masking import gradients
+from bench.results import flags
+from bench.testing import ToyTarget, sample_images
+
+
+def frozen(target):
+    return target.eval().requires_grad_(False)
+
+
+def test_a_healthy_target_raises_no_flag():
+    found = gradients(frozen(ToyTarget()), sample_images((3, 8, 8)))
+    assert found["images"] > 0
+    assert flags.of_target({"gradients": found}) == []
+
+
+def test_gates_without_a_gradient_are_flagged():
+    class Detached(ToyTarget):
+        def forward(self, images, decisions=None):
+            return super().forward(images.detach(), decisions)
+
+    found = gradients(frozen(Detached()), sample_images((3, 8, 8)))
+    assert found["zero"] == found["images"] > 0
+    assert flags.of_target({"gradients": found}) == ["zero-gradient"]
+
+
+def test_saturated_gates_are_flagged():
+    target = ToyTarget()
+    for gate in target.gates:
+        nn.init.constant_(gate.bias, -50.0)
+    found = gradients(frozen(target), sample_images((3, 8, 8)))
+    assert found["saturated"] == found["images"] == 6
+    assert "saturated-gates" in flags.of_target({"gradients": found})
+
+
+def test_a_target_with_nothing_to_skip_is_asked_nothing():
+    target = frozen(ToyTarget())
+    with torch.no_grad():
+        for gate in target.gates:
+            gate.bias.fill_(50.0)
+    assert gradients(target, sample_images((3, 8, 8))) == {
+        "images": 0,
+        "zero": 0,
+        "saturated": 0,
+        "misled": 0,
+        "without_surrogates": 0,
+        "hard_masks": False,
+    }
+
+
+def trace(*points):
+    return [{"evaluations": at, "macs": macs} for at, macs in points]
+
+
+def test_still_rising_by_hand():
+    """Reserve 100 each, budget 100. Image 1 gains 3 of its 10 after evaluation 50, image 2 nothing."""
+    first, second = trace((10, 507), (80, 510)), trace((10, 505))
+    assert flags.still_rising([first, second], [500, 500], [100, 100], 600), (
+        "3 of 200 is 1.5 points"
+    )
+    assert not flags.still_rising([second, second], [500, 500], [100, 100], 600)
+    assert not flags.still_rising([trace((50, 560))], [500], [100], 600), (
+        "half of the budget counts as the first half"
+    )
+    assert flags.still_rising([trace((51, 560))], [500], [100], 600)
+    assert not flags.still_rising([trace((99, 600))], [600], [100], 600), "nothing was left to win"
+    assert not flags.still_rising([[]], [500], [100], 600)
+
+
+def test_half_of_what_was_spent_counts_and_who_arrived_needs_no_more():
+    """Eight steps that stop at a quarter of the budget are as little converged as any; at the ceiling nothing is left to win."""
+    assert flags.still_rising([trace((5, 510), (20, 540))], [500], [30], 600)
+    assert not flags.still_rising([trace((5, 510), (20, 600))], [500], [30], 600)

@@ -1,0 +1,127 @@
+"""Transfer on a real small run: the diagonal is what the cells sealed, the rest what the other targets really execute."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from bench.analysis.transfer import transfer
+from bench.codec import decoded
+from bench.errors import PlanError, RunFolderError
+from bench.evaluation.build import build_target
+from bench.image import to_float
+from bench.plans.resolve import load_plan
+from bench.results.board import load_boards
+from bench.results.transfer import read_transfer
+from bench.runs.layout import lay_out
+from bench.runs.run import Run
+from bench.store.folder import RunFolder
+
+PLAN = """
+[protocol]
+dataset = "digits-m:test"
+images = 6
+batch = 4
+threat = { norm = "psnr", floor = 30 }
+budget = 16
+audit = 1
+[run]
+device = "cpu"
+shard = 8
+[[target]]
+use = "skipnet"
+weights = "skipnet-20-budget@digits-m"
+[[target]]
+use = "sdn"
+weights = "sdn-resnet-20-joint@digits-m"
+[[attack]]
+use = "gradauto"
+[[attack]]
+use = "deepsloth"
+[[attack]]
+use = "identity"
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("transfer")
+    (folder / "plan.toml").write_text(PLAN)
+    laid = lay_out(load_plan(folder / "plan.toml"), folder, "r", "gatebench run plan.toml", None)
+    Run(laid, in_process=True)(lambda tasks, there: None, lambda event: None)
+    return laid
+
+
+def test_every_pair_by_executing_the_saved_pictures(done):
+    said = []
+    path = transfer(RunFolder(done.folder.path), attack="gradauto", tell=said.append)
+    assert len(said) == 4
+    assert pq.read_table(path).num_rows == 4 * 6
+    pairs = {(pair["source"], pair["victim"]): pair for pair in read_transfer(done.folder, 0)}
+    assert len(pairs) == 4
+    entries = {
+        entry["target"]["label"]: entry
+        for entry in done.entries.values()
+        if entry["attack"]["label"] == "gradauto"
+    }
+    for source, entry in entries.items():
+        rows = (
+            done.folder.cell(next(key for key, other in done.entries.items() if other is entry))
+            .table()
+            .to_pylist()
+        )
+        assert pairs[source, source]["macs"].tolist() == [
+            row["adversarial_macs"] for row in rows
+        ], "the diagonal"
+        for victim, other in entries.items():
+            target = build_target(other["target"]).eval()
+            pictures = to_float(decoded([row["adversarial"]["bytes"] for row in rows]))
+            with torch.no_grad():
+                executed = [
+                    int(target.macs(target.execute(picture[None]).decisions))
+                    for picture in pictures
+                ]
+            assert pairs[source, victim]["macs"].tolist() == executed
+    (board,) = load_boards(done.folder.path)
+    shown = {(pair.source, pair.victim): pair for pair in board.transfers}
+    for cell in board.cells:
+        if cell.attack == "gradauto":
+            assert shown[cell.target, cell.target].recovery.value == pytest.approx(
+                cell.recovery.value
+            )
+            assert shown[cell.target, cell.target].macs == pytest.approx(cell.adversarial_macs)
+
+
+def test_by_default_each_source_brings_its_dearest_attack(done):
+    transfer(RunFolder(done.folder.path))
+    (board,) = load_boards(done.folder.path)
+    for pair in board.transfers:
+        rivals = [cell for cell in board.cells if cell.target == pair.source and not cell.control]
+        assert pair.attack == max(rivals, key=lambda cell: cell.adversarial_macs).attack
+
+
+def test_what_came_from_cells_made_anew_is_not_shown(done):
+    transfer(RunFolder(done.folder.path), attack="gradauto")
+    key = next(key for key, entry in done.entries.items() if entry["attack"]["label"] == "gradauto")
+    path = done.folder.cell(key).path / "cell.json"
+    before = path.read_text()
+    try:
+        path.write_text(
+            before.replace('"shards": {', '"shards": {"shard-90000-90001.parquet": "0",')
+        )
+        assert len(read_transfer(done.folder, 0)) == 2
+    finally:
+        path.write_text(before)
+    assert len(read_transfer(done.folder, 0)) == 4
+
+
+def test_mistakes(done, tmp_path):
+    with pytest.raises(PlanError, match="did you mean 'gradauto'"):
+        transfer(RunFolder(done.folder.path), attack="gradato")
+    (tmp_path / "plan.toml").write_text(PLAN)
+    empty = lay_out(
+        load_plan(tmp_path / "plan.toml"), tmp_path, "r", "gatebench run plan.toml", None
+    )
+    with pytest.raises(RunFolderError, match="no finished cell"):
+        transfer(empty.folder)
+    assert np.size(read_transfer(empty.folder, 0)) == 0

@@ -1,0 +1,215 @@
+"""AutoEnergy from sealed cells: a real small run, and the rule by hand."""
+
+import shutil
+
+import pytest
+
+from bench.plans.resolve import load_plan
+from bench.results.board import load_boards
+from bench.results.ensemble import _one_after_the_other, member_keys, strongest
+from bench.runs.layout import lay_out
+from bench.runs.run import Run
+from bench.runs.seal import seal
+
+PLAN = """
+schema = 1
+[protocol]
+dataset = "digits-m:test"
+images = 5
+batch = 4
+threat = { norm = "psnr", floor = 32 }
+budget = 20
+audit = 1
+[run]
+shard = 4
+device = "cpu"
+[[target]]
+use = "skipnet"
+weights = "skipnet-20-budget@digits-m"
+[[target]]
+use = "fbs"
+weights = "fbs-20-fbs@digits-m"
+[[attack]]
+use = "autoenergy"
+[[attack]]
+use = "gradauto"
+label = "mine"
+params = { mask_grad = "ste" }
+[[attack]]
+use = "identity"
+"""
+
+
+def run(folder, *, keep=False):
+    (folder / "plan.toml").write_text(PLAN)
+    laid = lay_out(load_plan(folder / "plan.toml"), folder, "r", "gatebench run plan.toml", None)
+    return laid, Run(laid, in_process=True, keep=keep)
+
+
+def go(work):
+    return work(lambda tasks, there: None, lambda event: None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("combine")
+    laid, work = run(folder)
+    outcome = go(work)
+    assert outcome.clean
+    return folder, laid
+
+
+def cell_of(laid, target, attack):
+    return next(
+        (key, entry)
+        for key, entry in laid.entries.items()
+        if (entry["target"]["label"], entry["attack"]["label"]) == (target, attack)
+    )
+
+
+def test_members_become_cells_and_what_the_plan_has_is_not_run_twice(finished):
+    _, laid = finished
+    labels = [
+        entry["attack"]["label"]
+        for entry in laid.entries.values()
+        if entry["target"]["name"] == "skipnet"
+    ]
+    assert labels.count("mine") == 1
+    assert "gradauto mask_grad=ste" not in labels
+    expected = {
+        "apgd-margin:sign",
+        "apgd-margin:l2",
+        "gradauto mask_grad=none",
+        "deepsloth",
+        "ilfo:ponder",
+        "square",
+        "autoenergy",
+    }
+    assert expected <= set(labels)
+    _, entry = cell_of(laid, "skipnet-20-budget", "autoenergy")
+    members = [laid.entries[key]["attack"]["label"] for key in member_keys(entry, laid.entries)]
+    assert members == [
+        "apgd-margin:sign",
+        "apgd-margin:l2",
+        "mine",
+        "gradauto mask_grad=none",
+        "deepsloth",
+        "ilfo:ponder",
+        "square",
+    ]
+
+
+def test_as_strong_as_thestrongest_member_image_by_image(finished):
+    _, laid = finished
+    key, _ = cell_of(laid, "skipnet-20-budget", "autoenergy")
+    whole = laid.folder.cell(key).table().to_pylist()
+    sealed = laid.folder.cell(key).sealed()
+    parts = [
+        laid.folder.cell(member["key"]).table().to_pylist()
+        for member in sealed["combination"]["members"]
+    ]
+    assert len(parts) == 6
+    for i, row in enumerate(whole):
+        candidates = [part[i] for part in parts]
+        best = max(
+            (candidate["adversarial_macs"], -candidate["squared"]) for candidate in candidates
+        )
+        assert (row["adversarial_macs"], -row["squared"]) == best
+        assert row["evaluations"] == sum(candidate["evaluations"] for candidate in candidates)
+        winner = candidates[sealed["combination"]["winner"][i]]
+        assert row["adversarial"] == winner["adversarial"]
+        assert [point["evaluations"] for point in row["trace"]] == sorted(
+            point["evaluations"] for point in row["trace"]
+        )
+        assert row["trace"][-1]["macs"] == max(
+            point["macs"] for candidate in candidates for point in candidate["trace"]
+        )
+    assert sum(member["wins"] for member in sealed["combination"]["members"]) == 5
+    assert sealed["combination"]["budget"] == 6 * 20
+    (left_out,) = sealed["combination"]["left_out"]
+    assert left_out["label"] == "ilfo:ponder"
+    assert "halting" in left_out["reason"]
+
+
+def test_on_the_board_it_has_no_rank_but_sets_the_standing(finished):
+    folder, _ = finished
+    (board,) = load_boards(folder / "r")
+    cells = {(cell.target, cell.attack): cell for cell in board.cells}
+    whole = cells["skipnet-20-budget", "autoenergy"]
+    assert whole.attack_rank is None
+    assert cells["skipnet-20-budget", "mine"].attack_rank is not None
+    assert whole.combination["budget"] == 120
+    assert whole.recovery.value >= max(
+        cell.recovery.value or 0
+        for (target, _), cell in cells.items()
+        if target == "skipnet-20-budget"
+    )
+    assert cells["skipnet-20-budget", "identity"].recovery.value == 0
+    for (target, _), cell in cells.items():
+        if target == "fbs-20-fbs" and cell.status == "ok":
+            assert cell.adversarial_macs == cell.clean_macs == cell.ceiling, (
+                "the fixed-budget control gives exactly nothing"
+            )
+
+
+def test_again_it_is_the_same_bytes(finished, tmp_path):
+    folder, laid = finished
+    shutil.copytree(folder / "r", tmp_path / "r")
+    key, _ = cell_of(laid, "skipnet-20-budget", "autoenergy")
+    before = {path.name: path.read_bytes() for path in laid.folder.cell(key).path.iterdir()}
+    _, work = run(tmp_path, keep=True)
+    assert go(work).clean
+    assert {
+        path.name: path.read_bytes() for path in (tmp_path / "r" / "cells" / key).iterdir()
+    } == before
+
+
+def test_a_member_without_numbers_fails_it_with_the_reason(finished, tmp_path, monkeypatch):
+    """Nothing is called the strongest of an ensemble of which a part is missing."""
+    folder, _ = finished
+    shutil.copytree(folder / "r", tmp_path / "r")
+    laid, work = run(tmp_path, keep=True)
+    key, entry = cell_of(laid, "skipnet-20-budget", "square")
+    seal(
+        laid.folder.cell(key),
+        {name: value for name, value in entry.items() if name != "key"},
+        "timeout",
+        "too slow",
+    )
+    monkeypatch.setattr(Run, "_tasks", lambda self: [])
+    outcome = go(work)
+    whole, _ = cell_of(laid, "skipnet-20-budget", "autoenergy")
+    assert outcome.statuses[whole] == "failed"
+    assert "skipnet-20-budget / square is timeout" in laid.folder.cell(whole).sealed()["reason"]
+    assert laid.folder.cell(whole).shards() == []
+
+
+def candidate(macs, squared, spent=10, trace=()):
+    points = [{"evaluations": at, "macs": found, "squared": near} for at, found, near in trace]
+    counts = {"evaluations": spent, "forwards": 1, "backwards": 2, "held": 3, "flipped": 1}
+    return {"adversarial_macs": macs, "squared": squared, "trace": points, **counts}
+
+
+def test_most_macs_then_nearest_then_earliest():
+    for found, winner in (
+        ([candidate(5, 9), candidate(7, 99), candidate(6, 1)], 1),
+        ([candidate(7, 9), candidate(7, 8), candidate(7, 8)], 1),
+        ([candidate(7, 8), candidate(7, 8)], 0),
+    ):
+        row, place = strongest(found)
+        assert place == winner
+        assert (row["evaluations"], row["held"], row["flipped"]) == (
+            10 * len(found),
+            3 * len(found),
+            len(found),
+        )
+
+
+def test_traces_are_joined_in_turn_and_keep_what_rises():
+    first = candidate(7, 5, 10, [(1, 4, 9.0), (6, 7, 5.0)])
+    second = candidate(8, 3, 10, [(1, 4, 1.0), (2, 7, 6.0), (5, 7, 4.0), (9, 8, 3.0)])
+    joined = _one_after_the_other([first, second])
+    found = [(point["evaluations"], point["macs"], point["squared"]) for point in joined]
+    assert found == [(1, 4, 9.0), (6, 7, 5.0), (15, 7, 4.0), (19, 8, 3.0)]
+    many = candidate(900, 1, 10, [(i, i, 1.0) for i in range(100)])
+    assert len(_one_after_the_other([many])) <= 32

@@ -1,0 +1,261 @@
+"""The contract tests that plugin authors get find every kind of broken promise, and nothing in what is sound."""
+
+import pytest
+import torch
+
+from bench.errors import ContractBroken
+from bench.testing import (
+    ToyTarget,
+    check_attack,
+    check_target,
+    finite_difference,
+    problems,
+    random_decisions,
+    sample_images,
+    sample_threats,
+)
+
+pytestmark = pytest.mark.usefixtures("plugins")
+
+
+def test_the_toy_keeps_every_promise():
+    findings = check_target(ToyTarget())
+    assert problems(findings) == []
+    assert len(findings) >= 10
+
+
+def test_all_toys_keep_every_promise():
+    for seed in range(1, 5):
+        assert problems(check_target(ToyTarget(seed=seed))) == []
+
+
+@pytest.mark.parametrize(
+    ("lie", "promise", "problem"),
+    [
+        (
+            "macs",
+            "macs(decisions) is what ptflops counts, for forced random decisions",
+            "ptflops counts 16675",
+        ),
+        ("floor", "floor and ceiling are what is executed", "declared as 7202"),
+        ("ceiling", "floor and ceiling are what is executed", "declared as 35620"),
+        ("mask", "floor and ceiling are what is executed", "ptflops counts 35619"),
+        ("ignores-forced", "floor and ceiling are what is executed", "ran others"),
+        (
+            "forward-ignores-forced",
+            "forward follows forced decisions as execute does",
+            "ran others",
+        ),
+        ("disagrees", "an image's result does not depend on its company", "execute disagrees"),
+        (
+            "decides-otherwise",
+            "an image's result does not depend on its company",
+            "by execute decides",
+        ),
+        (
+            "random",
+            "an image's result does not depend on its company",
+            "two forward passes of the same images differ",
+        ),
+        ("company", "an image's result does not depend on its company", "depends on the others"),
+        ("nan", "outputs have the promised shapes and are finite", "not all finite"),
+        ("inference", "floor and ceiling are what is executed", "inference_mode"),
+        ("inference-declared", "floor and ceiling are what is executed", "inference_mode"),
+        ("lstm", "floor and ceiling are what is executed", "rnn"),
+        ("shape", "outputs have the promised shapes and are finite", "margins have shape"),
+        (
+            "raises",
+            "outputs have the promised shapes and are finite",
+            "LookupError: no forward today",
+        ),
+        ("after", "outputs have the promised shapes and are finite", "runs a unit without the one"),
+        ("trains", "evaluating changes no weight and no mode", "to train mode"),
+        ("drifts", "evaluating changes no weight and no mode", "head.bias"),
+    ],
+)
+def test_each_lie_is_found_where_it_belongs(lie, promise, problem):
+    from mischief.targets import Liar
+
+    found = problems(check_target(Liar(lie=lie)))
+    assert any(text.startswith(promise) and problem in text for text in found), found
+
+
+class Detached(ToyTarget):
+    def forward(self, images, decisions=None):
+        return super().forward(images, decisions).detach()
+
+
+class Greedy(ToyTarget):
+    """Runs a unit that its margin does not ask for."""
+
+    def forward(self, images, decisions=None):
+        return super().forward(
+            images, torch.ones(len(images), 3, dtype=torch.bool) if decisions is None else decisions
+        )
+
+    def execute(self, image, decisions=None):
+        return super().execute(
+            image, torch.ones(1, 3, dtype=torch.bool) if decisions is None else decisions
+        )
+
+
+class Lazy(ToyTarget):
+    """Leaves out a unit that its margin asks for, and whose parent runs."""
+
+    def forward(self, images, decisions=None):
+        return super().forward(
+            images,
+            torch.zeros(len(images), 3, dtype=torch.bool) if decisions is None else decisions,
+        )
+
+    def execute(self, image, decisions=None):
+        return super().execute(
+            image, torch.zeros(1, 3, dtype=torch.bool) if decisions is None else decisions
+        )
+
+
+class Skewed(ToyTarget):
+    def _output(self, classes, logits, taken):
+        output = super()._output(classes, logits, taken)
+        return type(output)(
+            output.logits, output.margins, output.logit_margins + 100, output.decisions
+        )
+
+
+class Soft(ToyTarget):
+    """Its straight-through mask leaks into the forward value."""
+
+    def forward(self, images, decisions=None):
+        output = super().forward(images, decisions)
+        return type(output)(
+            output.logits * (2 if self.mask_grad == "ste" else 1),
+            output.margins,
+            output.logit_margins,
+            output.decisions,
+        )
+
+
+@pytest.mark.parametrize(
+    ("made", "promise"),
+    [
+        (Detached, "margins have gradients"),
+        (Greedy, "units want what their margins say"),
+        (Lazy, "units want what their margins say"),
+        (Skewed, "units want what their margins say"),
+        (Soft, "straight-through masks change no forward value"),
+    ],
+)
+def test_subtler_lies(made, promise):
+    found = problems(check_target(made()))
+    assert any(text.startswith(promise) for text in found), found
+
+
+@pytest.mark.parametrize("name", ["Still", "Wander", "BlackBox"])
+def test_sound_attacks_keep_every_promise(name):
+    from mischief import world
+
+    findings = check_attack(getattr(world, name)())
+    assert problems(findings) == []
+    assert len(findings) == 10, "two promises under each of five threats"
+
+
+@pytest.mark.parametrize(
+    ("deed", "problem"),
+    [
+        ("raise", "ZeroDivisionError: on purpose"),
+        ("nan", "NaN or infinity"),
+        ("infinity", "NaN or infinity"),
+        ("range", "leave the threat"),
+        ("ball", "leave the threat linf<=8/255"),
+        ("shape", "expected images of shape"),
+        ("type", "list"),
+        ("integers", "torch.uint8"),
+        ("in-place", "edited in place"),
+        ("weights", "head.weight"),
+        ("train", "train mode"),
+        ("spend", "BudgetSpent was not caught"),
+        ("pass-rows-off", "rows name the image"),
+        ("gradients", "one number a row"),
+        ("system-exit", "SystemExit: enough"),
+        ("supports-lies", "neither None nor a Skip"),
+        ("fork", "refuses every threat"),
+    ],
+)
+def test_each_mischief_is_found(deed, problem):
+    from mischief.attacks import Mischief
+
+    found = problems(check_attack(Mischief(deed=deed)))
+    assert any(problem in text for text in found), found
+
+
+def test_gamblers_and_burglars_are_found():
+    from mischief.attacks import Burglar, Gambler
+
+    assert any(
+        "two equal calls return different images" in text
+        for text in problems(check_attack(Gambler()))
+    )
+    for door in ("outputs", "gradients", "price"):
+        assert any('access "macs"' in text for text in problems(check_attack(Burglar(door=door))))
+
+
+def test_a_check_leaves_no_damage_to_the_next():
+    """An attack that changes the weights under one threat is not blamed again for what the check itself put right."""
+    from mischief.attacks import Mischief
+    from mischief.world import Still
+
+    target = ToyTarget()
+    assert problems(check_attack(Mischief(deed="weights"), target))
+    assert problems(check_attack(Mischief(deed="train"), target))
+    assert problems(check_attack(Still(), target)) == []
+
+
+def test_samples_are_fixed_and_on_the_grid():
+    images = sample_images((3, 8, 8))
+    assert images.shape == (6, 3, 8, 8)
+    assert torch.equal(images, sample_images((3, 8, 8)))
+    assert torch.equal((images * 255).round() / 255, images)
+    assert [threat.norm for threat in sample_threats()] == ["linf", "l2", "psnr", "patch", "none"]
+    decisions = random_decisions(ToyTarget(), 64)
+    assert decisions.dtype == torch.bool
+    assert 0.3 < float(decisions.float().mean()) < 0.7
+
+
+def test_finite_differences_of_the_toy_are_its_gradients():
+    target = ToyTarget().double().eval()
+    images = sample_images(target.image_shape).double()
+    direction = torch.randn(
+        images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    inputs = images.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(target(inputs).margins.sum(), inputs)
+    with torch.no_grad():
+        slope = finite_difference(lambda x: target(x).margins.sum(1), images, direction, step=1e-7)
+    assert torch.allclose(slope, (grad * direction).flatten(1).sum(1), rtol=1e-4, atol=1e-6)
+
+
+def test_units_refuse_columns_that_do_not_fit():
+    from dataclasses import replace
+
+    from bench.api import Units
+
+    units = Units.gated(["a", "b"], ["x", "x"], [1, 2])
+    assert len(units) == 2
+    assert units.wanted(torch.tensor([[0.0, 0.1]])).tolist() == [[False, True]], (
+        "blocks are wanted strictly above their threshold"
+    )
+    loose = replace(units, strict=torch.zeros(2, dtype=torch.bool))
+    assert loose.wanted(torch.tensor([[0.0, -0.1]])).tolist() == [[True, False]]
+    chained = replace(units, after=torch.tensor([-1, 0]))
+    assert chained.admissible(torch.tensor([[False, True], [True, True]])).tolist() == [
+        [False, False],
+        [True, True],
+    ]
+    for column, value in [
+        ("name", ("a",)),
+        ("cost", torch.ones(2)),
+        ("strict", torch.ones(2)),
+        ("after", torch.ones(2)),
+    ]:
+        with pytest.raises(ContractBroken, match=f"Units.{column}|Units.kind"):
+            replace(units, **{column: value})

@@ -1,0 +1,330 @@
+"""The training loop: crops, schedules, checkpoints that go on bit for bit, and the numbers in the manifest."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from bench.datasets.base import subset
+from bench.errors import DiskError, PlanError, RunFolderError, WeightsError
+from bench.training.augment import augment
+from bench.training.loop import learning_rate, pick_device, train
+from bench.training.settings import Training, Watch
+from targets.recipes.skipnet import BudgetStage, HybridStage, StaticStage
+from targets.skipnet import SkipNet
+
+CPU = torch.device("cpu")
+
+
+class Few:
+    """Thirty images of noise in three classes."""
+
+    name, split, classes, flip_allowed = "few", "train", ("a", "b", "c"), True
+
+    def __init__(self, count=30):
+        generator = torch.Generator().manual_seed(0)
+        self.labels = torch.arange(count) % 3
+        noise = torch.randint(0, 128, (count, 3, 32, 32), generator=generator)
+        self.pictures = (noise + 60 * self.labels[:, None, None, None]).to(torch.uint8)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        return self.pictures[list(indices)]
+
+
+def training(stage, **changes):
+    return replace(Training("skipnet", "some", stage, "few"), **changes)
+
+
+def same(one, other):
+    return all(
+        torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items()
+    )
+
+
+STAGES = [
+    StaticStage(depth=8, epochs=3, batch=10),
+    BudgetStage(depth=8, epochs=3, batch=12, optimiser="sgd", schedule="step"),
+    HybridStage(depth=8, epochs=3, batch=12, schedule="constant"),
+]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
+def test_an_interrupted_training_ends_in_the_same_bits(stage, tmp_path):
+    whole = train(training(stage), Few(), tmp_path / "whole.pt", device=CPU).target
+
+    class Enough(Exception):
+        pass
+
+    def stop(done, total):
+        if done == total // 3 + 2:  # inside the second epoch
+            raise Enough
+
+    notes = []
+    with pytest.raises(Enough):
+        train(training(stage), Few(), tmp_path / "cut.pt", device=CPU, watch=Watch(step=stop))
+    torch.rand(17)  # whatever else has drawn from the global generator
+    epochs = []
+    watch = Watch(epoch=lambda epoch: epochs.append(epoch.number), note=notes.append)
+    again = train(training(stage), Few(), tmp_path / "cut.pt", device=CPU, watch=watch)
+    resumed = again.target
+    assert epochs == [2, 3]
+    assert notes == ["going on after epoch 1"]
+    assert same(whole, resumed)
+    assert not resumed.training
+    assert again.seconds > 0
+    other = train(training(stage, seed=1), Few(), tmp_path / "other.pt", device=CPU).target
+    assert not same(whole, other)
+
+
+def test_a_killed_training_goes_on(tmp_path):
+    script = f"""
+import os, signal, sys, torch
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from pathlib import Path
+from test_training import CPU, Few, STAGES, training, train, Watch
+torch.set_num_threads({torch.get_num_threads()})
+def kill(done, total):
+    if done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+train(training(STAGES[0]), Few(), Path({str(tmp_path / "killed.pt")!r}), device=CPU, watch=Watch(step=kill))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["killed.pt"]
+    notes = []
+    resumed = train(
+        training(STAGES[0]),
+        Few(),
+        tmp_path / "killed.pt",
+        device=CPU,
+        watch=Watch(note=notes.append),
+    ).target
+    assert notes == ["going on after epoch 1"]
+    whole = train(training(STAGES[0]), Few(), tmp_path / "whole.pt", device=CPU).target
+    assert same(whole, resumed)
+
+
+def test_a_stage_is_told_of_every_epoch_and_kept_from_what_is_held_out(tmp_path):
+    told, seen = [], set()
+
+    @dataclass(frozen=True, kw_only=True)
+    class Telling(StaticStage):
+        def begin_epoch(self, target, history):
+            super().begin_epoch(target, history)
+            told.append(("begin", [sorted(means) for means in history]))
+
+        def loss(self, target, images, labels, moment):
+            seen.update(labels.tolist())
+            assert len(moment.history) == len(told) // 2
+            return super().loss(target, images, labels, moment)
+
+        def end_epoch(self, target, history):
+            assert target.training
+            told.append(("end", [sorted(means) for means in history]))
+
+        def finish(self, target, held):
+            assert not target.training
+            told.append(("finish", held.labels.tolist(), held.images([0]).tolist()))
+
+    data = Few()
+    data.ids = tuple(f"{place:02}" for place in range(len(data)))
+    data.labels = torch.arange(30)
+    stage = Telling(depth=8, epochs=2, batch=10, held_out=0.1)
+    data.classes = tuple(map(str, range(30)))
+    trained = train(training(stage), data, tmp_path / "c.pt", device=CPU)
+    kept = sorted(subset(data, 3))
+    means = ["accuracy", "loss"]
+    assert told == [
+        ("begin", []),
+        ("end", [means]),
+        ("begin", [means]),
+        ("end", [means, means]),
+        ("finish", kept, data.images([kept[0]]).tolist()),
+    ]
+    assert seen == set(range(30)) - set(kept)
+    assert [sorted(epoch) for epoch in trained.history] == [means, means]
+
+
+def test_groups_of_parameters_have_their_own_pace(tmp_path):
+    @dataclass(frozen=True, kw_only=True)
+    class Halves(StaticStage):
+        def groups(self, target):
+            slow = [target.fc.weight, target.fc.bias]
+            others = [
+                value for name, value in target.named_parameters() if not name.startswith("fc.")
+            ]
+            return [{"params": others}, {"params": slow, "scale": 0.0}]
+
+    stage = Halves(depth=8, epochs=1, batch=10, weight_decay=0.0)
+    trained = train(training(stage), Few(), tmp_path / "c.pt", device=CPU).target
+    torch.manual_seed(0)
+    fresh = stage.build(3)
+    assert torch.equal(trained.fc.weight, fresh.fc.weight)
+    assert not torch.equal(trained.conv1.weight, fresh.conv1.weight)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    stage = StaticStage(depth=8, epochs=1, batch=30)
+    train(training(stage), Few(), tmp_path / "c.pt", device=CPU)
+    with pytest.raises(RunFolderError, match=r"lr: 0.004 there, 0.1 now") as error:
+        train(training(replace(stage, lr=0.1)), Few(), tmp_path / "c.pt", device=CPU)
+    assert "seed" not in str(error.value)
+    with pytest.raises(RunFolderError, match=r"seed: 0 there, 5 now"):
+        train(training(stage, seed=5), Few(), tmp_path / "c.pt", device=CPU)
+
+
+def test_a_folder_that_another_training_cleared_away_is_made_again(tmp_path):
+    folder = tmp_path / "checkpoints"
+    stage = StaticStage(depth=8, epochs=2, batch=15)
+    watch = Watch(step=lambda done, total: shutil.rmtree(folder, ignore_errors=True))
+    train(training(stage), Few(), folder / "c.pt", device=CPU, watch=watch)
+    assert (folder / "c.pt").is_file()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = tmp_path / "c.pt"
+    stage = StaticStage(depth=8, epochs=1, batch=30)
+    train(training(stage), Few(), path, device=CPU)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match=r"c\.pt is no whole checkpoint"):
+        train(training(stage), Few(), path, device=CPU)
+    path.write_bytes(b"")
+    with pytest.raises(WeightsError, match="--fresh"):
+        train(training(stage), Few(), path, device=CPU)
+
+
+def test_other_threads_are_told(tmp_path, monkeypatch):
+    stage = StaticStage(depth=8, epochs=1, batch=30)
+    train(training(stage), Few(), tmp_path / "c.pt", device=CPU)
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    notes = []
+    train(training(stage), Few(), tmp_path / "c.pt", device=CPU, watch=Watch(note=notes.append))
+    assert any(
+        "not bit for bit" in note and f"threads {threads} -> {threads + 1}" in note
+        for note in notes
+    )
+
+
+def test_a_stage_starts_from_the_weights_it_is_given(tmp_path):
+    stage = HybridStage(depth=8, epochs=1, batch=30, lr=1e-12, weight_decay=0.0, temperature=1.0)
+    torch.manual_seed(9)
+    before = SkipNet(depth=8, num_classes=3)
+    after = train(
+        training(stage), Few(), tmp_path / "a.pt", start=before.state_dict(), device=CPU
+    ).target
+    for name, value in before.state_dict().items():
+        torch.testing.assert_close(after.state_dict()[name], value)
+    twin = train(
+        training(StaticStage(depth=8, epochs=1)), Few(), tmp_path / "s.pt", device=CPU
+    ).target
+    train(
+        training(stage), Few(), tmp_path / "b.pt", start=twin.state_dict(), device=CPU
+    )  # gates stay as drawn
+    with pytest.raises(WeightsError, match="another network") as error:
+        train(
+            training(StaticStage(depth=8, epochs=1)),
+            Few(),
+            tmp_path / "c.pt",
+            start=before.state_dict(),
+            device=CPU,
+        )
+    assert "unexpected: control.proj.weight" in str(error.value)
+    with pytest.raises(WeightsError, match=r"misshapen: fc\.weight"):
+        train(
+            training(stage),
+            Few(),
+            tmp_path / "d.pt",
+            start=SkipNet(depth=8).state_dict(),
+            device=CPU,
+        )
+
+
+def test_crops_are_windows_of_the_padded_image():
+    images = Few(6).pictures
+    seen = augment(images, torch.Generator().manual_seed(0), flip=False)
+    assert seen.shape == images.shape
+    assert seen.dtype == torch.float32
+    padded = torch.nn.functional.pad(images, (4, 4, 4, 4)).float() / 255
+    places = set()
+    for row in range(6):
+        found = [
+            (y, x)
+            for y in range(9)
+            for x in range(9)
+            if torch.equal(seen[row], padded[row, :, y : y + 32, x : x + 32])
+        ]
+        assert len(found) == 1
+        places.add(found[0])
+    assert len(places) > 1
+
+
+def test_flips_mirror_about_half_of_the_images():
+    images = torch.zeros(200, 1, 32, 32, dtype=torch.uint8)
+    images[..., 12] = 255  # a column left of the middle; crops move it by at most 4
+    columns = (
+        augment(images, torch.Generator().manual_seed(0), flip=True).sum(2).argmax(-1).flatten()
+    )
+    mirrored = int((columns > 16).sum())
+    assert 70 < mirrored < 130
+    assert not bool(
+        (augment(images, torch.Generator().manual_seed(0), flip=False).sum(2).argmax(-1) > 16).any()
+    )
+
+
+def test_schedules():
+    assert [learning_rate("constant", done) for done in (0.0, 0.99)] == [1.0, 1.0]
+    assert [learning_rate("step", done) for done in (0.0, 0.49, 0.5, 0.74, 0.75)] == [
+        1.0,
+        1.0,
+        0.1,
+        0.1,
+        0.01,
+    ]
+    reference = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(reference, 1.0, total_steps=1001)
+    rates = []
+    for _ in range(1000):
+        rates.append(reference.param_groups[0]["lr"])
+        reference.step()
+        cycle.step()
+    for step in (0, 150, 300, 600, 999):  # torch counts its phases a step shorter
+        assert learning_rate("one-cycle", step / 1000) == pytest.approx(rates[step], abs=4e-3)
+    assert learning_rate("one-cycle", 0.3) == pytest.approx(1.0)
+
+
+def test_devices():
+    assert pick_device("cpu") == CPU
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    for wrong in ("gpu", "cuda:99"):
+        with pytest.raises(PlanError, match=f"--device {wrong}"):
+            pick_device(wrong)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
+    stage = StaticStage(depth=8, epochs=2, batch=30, lr=1e30, schedule="constant", optimiser="sgd")
+    with pytest.raises(WeightsError, match=r"not finite in epoch [12]"):
+        train(training(stage), Few(90), tmp_path / "c.pt", device=CPU)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DiskError, match="cannot make"):
+        train(training(STAGES[0]), Few(), tmp_path / "file" / "c.pt", device=CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
+def test_training_on_cuda(stage, tmp_path):
+    target = train(training(stage), Few(), tmp_path / "c.pt", device=torch.device("cuda")).target
+    assert next(target.parameters()).device.type == "cpu"
+    assert all(bool(torch.isfinite(value).all()) for value in target.state_dict().values())

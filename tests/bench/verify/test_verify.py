@@ -1,0 +1,346 @@
+"""A run held against itself: honest ones hold, and every forgery is found, also one that mended its digests."""
+
+import hashlib
+import io
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from mischief_site import SITE
+from PIL import Image
+
+from bench.cli import main
+from bench.plugins import registry
+from bench.runs.seal import seal
+from bench.store.folder import CellFolder, RunFolder, read_json
+from bench.verify.verify import verify
+
+PLAN = """schema = 1
+[protocol]
+dataset = "toy-pixels:test"
+images = 8
+batch = 4
+threat = { norm = "linf", eps = "64/255" }
+budget = 9
+[run]
+device = "cpu"
+shard = 4
+[[target]]
+use = "toy"
+weights = "random:0"
+[[defense]]
+use = "bit-depth"
+[[defense]]
+use = "smoothing"
+label = "smoothing"
+params = { draws = 3 }
+[[attack]]
+use = "wander"
+params = { step = 0.2 }
+[[attack]]
+use = "autoenergy"
+"""
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    """A finished run of a toy, bare and behind two defences, under an attack and an ensemble."""
+    folder = tmp_path_factory.mktemp("verify")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SITE))
+        registry.providers.cache_clear()
+        (folder / "plan.toml").write_text(PLAN)
+        with pytest.raises(SystemExit) as end:
+            main(
+                [
+                    "run",
+                    str(folder / "plan.toml"),
+                    "--out",
+                    str(folder),
+                    "--name",
+                    "r",
+                    "--in-process",
+                    "--no-report",
+                ]
+            )
+        assert end.value.code == 0
+        yield folder / "r"
+    registry.providers.cache_clear()
+
+
+@pytest.fixture
+def run(honest, tmp_path, plugins):
+    """A copy to be tampered with."""
+    return RunFolder(shutil.copytree(honest, tmp_path / "r"))
+
+
+def cell(run, attack="wander", defense=""):
+    for entry in run.plan()["boards"][0]["cells"]:
+        if (
+            entry["attack"]["label"].startswith(attack)
+            and (entry["defense"] or {"label": ""})["label"] == defense
+        ):
+            return run.cell(entry["key"])
+    raise KeyError(attack)
+
+
+def rewritten(folder: CellFolder, change):
+    """Rows changed and everything mended that stands beside them: metadata, digests, sums."""
+    for shard in folder.shards():
+        rows = pq.read_table(shard.path).to_pylist()
+        for row in rows:
+            change(row)
+        record = {
+            name: value for name, value in shard.record.items() if name not in ("key", "schema")
+        }
+        folder.write_shard(shard.first, shard.last, rows, record)
+    sealed = folder.sealed()
+    seal(folder, sealed["inputs"], "ok", combination=sealed.get("combination"))
+
+
+def repainted(row, column, value):
+    picture = np.array(Image.open(io.BytesIO(row[column]["bytes"])))
+    picture[0, 0, 0] = value
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, format="PNG")
+    row[column] = {**row[column], "bytes": out.getvalue()}
+
+
+def test_an_honest_run_holds_to_the_last_image(run):
+    found = verify(run, images=None, seed=1)
+    assert found.problems == []
+    assert found.cells > 6
+    assert found.images == 8 * found.cells
+    assert found.executed == 2 * found.images
+    assert found.counted > 0
+    some = verify(run, images=2, seed=1)
+    assert some.holds
+    assert some.executed == 2 * 2 * found.cells
+
+
+def test_a_flipped_byte_is_found(run):
+    path = next(iter(cell(run).shards())).path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    assert any(
+        "is missing, or not what was sealed" in problem
+        for problem in verify(run, images=1, seed=1).problems
+    )
+
+
+def dearer(row):
+    row["adversarial_macs"] += 9472
+
+
+def nearer(row):
+    row["squared"] -= 1
+
+
+def another_answer(row):
+    row["adversarial_prediction"] = (row["adversarial_prediction"] + 1) % 4
+
+
+def other_units(row):
+    row["adversarial_decisions"] = bytes(255 - byte for byte in row["adversarial_decisions"])
+
+
+def far_away(row):
+    repainted(row, "adversarial", 255)
+    repainted(row, "image", 0)
+
+
+def another_picture(row):
+    repainted(row, "image", 7)
+
+
+@pytest.mark.parametrize(
+    ("forgery", "said"),
+    [
+        (dearer, "adversarial_macs is"),
+        (nearer, "squared is"),
+        (another_answer, "adversarial_prediction is"),
+        (other_units, "adversarial_decisions is"),
+        (far_away, "lies outside"),
+        (another_picture, "is not the data set's"),
+    ],
+)
+@pytest.mark.parametrize("defense", ["", "smoothing"])
+def test_a_forgery_with_mended_digests_is_found(run, forgery, said, defense):
+    rewritten(cell(run, defense=defense), forgery)
+    found = verify(run, images=None, seed=1)
+    assert any(said in problem for problem in found.problems), found.problems
+
+
+def test_an_ensemble_that_is_none_of_its_members_is_found(run):
+    rewritten(cell(run, "autoenergy", "bit-depth"), dearer)
+    found = verify(run, images=1, seed=1, only=["nothing"])
+    assert any("its strongest member has" in problem for problem in found.problems), found.problems
+
+
+def test_inputs_and_keys_are_made_anew(run):
+    folder = cell(run)
+    sealed = folder.sealed()
+    sealed["inputs"]["attack"]["params"]["step"] = 0.1
+    (folder.path / "cell.json").write_text(json.dumps(sealed))
+    assert any(
+        "made with other inputs" in problem for problem in verify(run, images=1, seed=1).problems
+    )
+    plan = read_json(run.path / "plan.json")
+    plan["boards"][0]["cells"][0]["attack"]["params"]["step"] = 0.1
+    (run.path / "plan.json").write_text(json.dumps(plan))
+    assert any(
+        "what the plan says of it makes" in problem
+        for problem in verify(run, images=1, seed=1).problems
+    )
+
+
+def rewritten_json(path, change):
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def test_missing_rows_are_found(run):
+    folder = cell(run)
+    first, second = folder.shards()
+    second.path.unlink()
+    sealed = folder.sealed()
+    del sealed["shards"][second.path.name]
+    (folder.path / "cell.json").write_text(json.dumps(sealed))
+    assert hashlib.sha256(first.path.read_bytes()).hexdigest() == sealed["shards"][first.path.name]
+    problems = verify(run, images=1, seed=1).problems
+    assert any("holds 4 images, the protocol says 8" in problem for problem in problems)
+    assert any("the rows add up to" in problem for problem in problems)
+
+
+def test_other_images_another_order_and_labels_are_found(run):
+    folder = cell(run)
+    rewritten(folder, lambda row: row.update(label=row["adversarial_prediction"]))
+    assert any("label is" in problem for problem in verify(run, images=1, seed=1).problems)
+    first, second = folder.shards()
+    parts = [pq.read_table(shard.path).to_pylist() for shard in (first, second)]
+    record = {name: value for name, value in first.record.items() if name not in ("key", "schema")}
+    folder.write_shard(first.first, first.last, parts[1], record)
+    folder.write_shard(second.first, second.last, parts[0], record)
+    seal(folder, folder.sealed()["inputs"], "ok")
+    assert any(
+        "not the first of the data set, in their order" in problem
+        for problem in verify(run, images=1, seed=1).problems
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda found: found.update(reference=2 * found["reference"]),
+            "target.json says reference = 71238",
+        ),
+        (lambda found: found.update(floor=1), "target.json says floor = 1"),
+        (lambda found: found["units"].update(cost=[1, 1, 1]), "names other units"),
+    ],
+)
+def test_what_is_said_of_a_target_is_held_against_it(run, change, said):
+    rewritten_json(cell(run).path / "target.json", change)
+    assert any(said in problem for problem in verify(run, images=1, seed=1).problems)
+
+
+def test_noise_is_measured_anew_and_excuses_no_forgery(run):
+    folder = cell(run)
+    rewritten_json(
+        folder.path / "target.json",
+        lambda found: found.update(noise={"logits": 1e9, "margins": 1e9}),
+    )
+    rewritten(folder, lambda row: row.update(adversarial_macs=7203, adversarial_decisions=b"\0"))
+    assert any("executed anew" in problem for problem in verify(run, images=None, seed=1).problems)
+
+
+def test_a_price_that_its_decisions_do_not_have_is_found_in_every_row(run):
+    changed = []
+
+    def one(row):
+        if not changed:
+            row["adversarial_macs"] += 1
+            changed.append(row["id"])
+
+    rewritten(cell(run), one)
+    problems = verify(run, images=1, seed=1, only=["random:0 / wander"]).problems
+    assert any(changed[0] in problem and "its decisions cost" in problem for problem in problems)
+
+
+def test_a_cell_does_not_vanish_unseen(run):
+    folder = cell(run)
+    rewritten_json(
+        folder.path / "cell.json", lambda found: found.update(status="skipped", reason="no gates")
+    )
+    assert any(
+        "is skipped (no gates), but the attack does run there" in problem
+        for problem in verify(run, images=1, seed=1).problems
+    )
+    rewritten_json(run.path / "plan.json", lambda plan: plan["boards"][0]["cells"].pop(0))
+    assert any(
+        "plan.json states the digest" in problem
+        for problem in verify(run, images=1, seed=1).problems
+    )
+
+
+def test_shards_that_nobody_sealed_are_found(run):
+    folder = cell(run)
+    first, second = folder.shards()
+    rows = [row for shard in (first, second) for row in pq.read_table(shard.path).to_pylist()]
+    record = {name: value for name, value in first.record.items() if name not in ("key", "schema")}
+    folder.write_shard(0, 63, rows, record)
+    assert any(
+        "not what was sealed" in problem for problem in verify(run, images=1, seed=1).problems
+    )
+
+
+def test_damage_is_one_cells_problem(run):
+    def truncated(row):
+        row["adversarial"] = {**row["adversarial"], "bytes": row["adversarial"]["bytes"][:40]}
+
+    rewritten(cell(run), truncated)
+    (cell(run, defense="bit-depth").path / "target.json").unlink()
+    found = verify(run, images=1, seed=1)
+    assert any(
+        problem.startswith("toy random:0 / wander step=0.2: image") and "cannot be read" in problem
+        for problem in found.problems
+    )
+    assert any(
+        "toy random:0 + bit-depth" in problem and "target.json" in problem
+        for problem in found.problems
+    )
+    assert found.executed > 0, "the others are looked at all the same"
+
+
+def test_other_code_and_other_weights_are_told(run, monkeypatch):
+    import bench.verify.verify
+
+    monkeypatch.setattr(bench.verify.verify, "sources", lambda entry: {"target": "other"})
+    found = verify(run, images=1, seed=1)
+    assert found.holds
+    assert any("made by other code than is here" in remark for remark in found.remarks)
+
+
+def test_nothing_looked_at_is_no_proof(run):
+    assert any(
+        "no cell has nosuch" in problem
+        for problem in verify(run, images=1, seed=1, only=["nosuch"]).problems
+    )
+
+
+def test_the_command_ends_with_ten_where_something_does_not_hold(gatebench, honest, tmp_path):
+    shutil.copytree(honest, tmp_path / "runs/r")
+    code, out, _ = gatebench("verify", "r", "--images", "2")
+    assert code == 0
+    assert "everything holds" in out
+    rewritten(cell(RunFolder(tmp_path / "runs/r")), nearer)
+    code, out, _ = gatebench("verify", "r", "--images", "2", "--json", "found.json")
+    assert code == 10
+    assert "WRONG: toy random:0 / wander" in out
+    document = json.loads((tmp_path / "found.json").read_text())
+    assert not document["holds"]
+    assert document["problems"]
