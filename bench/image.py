@@ -1,7 +1,7 @@
 """The 8-bit grid, projection onto threats, norms, PSNR and SSIM.
 
-Float images are in [0,1], shape (N, C, H, W); saved images are uint8 of the same shape. D = 255 (x' - x) is int64
-between saved images. Distances are always taken from the true clean image.
+Float images are in [0,1], shape (N, C, H, W). Saved images are uint8 of the same shape.
+D = 255 (x' - x) is int64 between saved images. Distances are always taken from the clean image.
 """
 
 from __future__ import annotations
@@ -18,35 +18,110 @@ PSNR_CAP = 120.0
 
 
 def to_float(saved: Tensor) -> Tensor:
-    """uint8 -> float32 in [0,1]."""
+    """A saved image as float32 in [0,1].
+
+    Args:
+        saved: uint8, any shape.
+
+    Returns:
+        float32 of the same shape: the value over 255.
+
+    Examples:
+        >>> to_float(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
     return saved.to(torch.float32) / 255
 
 
 def to_grid(images: Tensor) -> Tensor:
-    """The uint8 image that would be saved: clipped to [0,1], rounded to the nearest of 256 levels."""
+    """The image as it would be saved: clipped to [0,1], rounded to the nearest of 256 levels.
+
+    Args:
+        images: float, any shape.
+
+    Returns:
+        uint8 of the same shape.
+
+    Examples:
+        >>> to_grid(torch.tensor([-0.1, 0.001, 0.2, 1.5]))
+        tensor([  0,   0,  51, 255], dtype=torch.uint8)
+    """
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def difference(saved: Tensor, clean: Tensor) -> Tensor:
-    """D = 255 (x' - x) as int64, from two uint8 images."""
+    """The difference D = 255 (x' - x) of two saved images.
+
+    Args:
+        saved: uint8, the changed image x'.
+        clean: uint8 of the same shape, the clean image x.
+
+    Returns:
+        int64 of the same shape, from -255 to 255.
+
+    Examples:
+        >>> saved = torch.tensor([3, 255], dtype=torch.uint8)
+        >>> clean = torch.tensor([5, 0], dtype=torch.uint8)
+        >>> difference(saved, clean)
+        tensor([ -2, 255])
+    """
     return saved.to(torch.int64) - clean.to(torch.int64)
 
 
 def squared_sum(d: Tensor) -> Tensor:
-    """(N,) sum of D^2 over an image; int64 for an integer D."""
+    """The sum of D^2 over each image.
+
+    Args:
+        d: (N, ...) differences in grey levels, as `difference` gives them.
+
+    Returns:
+        (N,) of the dtype of `d`; exact for int64.
+
+    Examples:
+        >>> squared_sum(torch.tensor([[[[3, -4]]], [[[0, 1]]]]))
+        tensor([25,  1])
+    """
     return d.flatten(1).square().sum(1)
 
 
 def psnr(total: Tensor, values: int) -> Tensor:
-    """(N,) float64 dB from the integer sum of D^2 over `values` numbers, peak 255; `PSNR_CAP` where nothing changed."""
+    """The peak signal-to-noise ratio, 10 log10(255^2 values / total), with peak 255.
+
+    Args:
+        total: (N,) sums of D^2, as `squared_sum` gives them.
+        values: how many numbers an image has, C H W.
+
+    Returns:
+        (N,) float64 in decibel; `PSNR_CAP` where nothing changed.
+
+    Examples:
+        Every value off by one level is 48.13 dB:
+
+        >>> psnr(torch.tensor([3072, 0]), 3072)
+        tensor([ 48.1308, 120.0000], dtype=torch.float64)
+    """
     decibel = 10 * torch.log10(255.0**2 * values / total.to(torch.float64).clamp(min=1e-12))
     return torch.where(total == 0, torch.full_like(decibel, PSNR_CAP), decibel)
 
 
 def ssim(saved: Tensor, clean: Tensor) -> Tensor:
-    """(N,) float64 structural similarity, 11x11 Gaussian of sigma 1.5, data range 1, from uint8 images.
+    """The structural similarity, with a Gaussian window of 11x11, sigma 1.5 and data range 1.
 
-    Sides under 11 pixels are mirrored to 11 first: the window does not fit into them.
+    Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
+    TIP 13(4), 2004. Sides under 11 pixels, into which the window does not fit, are continued to 11
+    by their mirror images first.
+
+    Args:
+        saved: (N, C, H, W) uint8.
+        clean: (N, C, H, W) uint8.
+
+    Returns:
+        (N,) float64, at most 1, which is reached by equal images.
+
+    Examples:
+        >>> clean = torch.arange(192, dtype=torch.uint8).reshape(1, 3, 8, 8)
+        >>> [f"{value:.3f}" for value in ssim(clean, clean).tolist()]
+        ['1.000']
     """
     first, second = (_mirrored(picture.to(torch.float64) / 255, 11) for picture in (saved, clean))
     value = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
@@ -55,7 +130,7 @@ def ssim(saved: Tensor, clean: Tensor) -> Tensor:
 
 
 def _mirrored(images: Tensor, least: int) -> Tensor:
-    """Images whose sides are at least `least` pixels, continued by their mirror images to the right and below."""
+    """Images of sides of at least `least` pixels, mirrored to the right and below where short."""
     for axis in (-2, -1):
         while images.shape[axis] < least:
             missing = min(least - images.shape[axis], images.shape[axis])
@@ -64,7 +139,21 @@ def _mirrored(images: Tensor, least: int) -> Tensor:
 
 
 def inside(d: Tensor, threat: Threat) -> Tensor:
-    """(N,) bool: whether the integer differences D (N, C, H, W) satisfy the threat exactly."""
+    """Whether each image satisfies its threat exactly, as integers.
+
+    Args:
+        d: (N, C, H, W) int64 differences, as `difference` gives them.
+        threat: the bound.
+
+    Returns:
+        (N,) bool.
+
+    Examples:
+        >>> from bench.contracts.threat import parse_threat
+        >>> threat = parse_threat({"norm": "linf", "eps": "8/255"})
+        >>> inside(torch.tensor([[[[8, -8]]], [[[9, 0]]]]), threat)
+        tensor([ True, False])
+    """
     bound = threat.bound(d[0].numel())
     if bound is None:
         return torch.ones(len(d), dtype=torch.bool, device=d.device)
@@ -76,12 +165,22 @@ def inside(d: Tensor, threat: Threat) -> Tensor:
 
 
 def project(images: Tensor, clean: Tensor, threat: Threat) -> Tensor:
-    """The float projection that attacks apply to each iterate: [0,1], then the threat.
+    """The projection that attacks apply to each iterate: onto [0,1], then onto the threat.
 
     Args:
-        images: (N, C, H, W) float iterate.
-        clean: (N, C, H, W) float clean images on the 8-bit grid.
-        threat: whose integer bound is met in real numbers (rounding afterwards is the judge's affair).
+        images: (N, C, H, W) float, the iterate.
+        clean: (N, C, H, W) float, the clean images, on the 8-bit grid.
+        threat: whose integer bound is met in real numbers; `settle` rounds afterwards.
+
+    Returns:
+        (N, C, H, W) float.
+
+    Examples:
+        >>> from bench.contracts.threat import parse_threat
+        >>> threat = parse_threat({"norm": "linf", "eps": "51/255"})
+        >>> clean = torch.tensor([[[[0.0, 1.0]]]])
+        >>> project(torch.tensor([[[[0.9, 0.9]]]]), clean, threat)
+        tensor([[[[0.2000, 0.9000]]]])
     """
     bound = threat.bound(clean[0].numel())
     boxed = images.clamp(0, 1)
@@ -99,7 +198,25 @@ def project(images: Tensor, clean: Tensor, threat: Threat) -> Tensor:
 
 
 def overshoot(images: Tensor, clean: Tensor, threat: Threat) -> Tensor:
-    """(N,) bool: whether a float image lies outside its threat by more than float noise (1e-4 of a level or 1e-5 of the radius)."""
+    """Whether a float image lies outside its threat by more than float noise.
+
+    The noise that is allowed for is 1e-4 of a grey level (`linf`, `patch`) or 1e-5 of the radius.
+
+    Args:
+        images: (N, C, H, W) float.
+        clean: (N, C, H, W) float, the clean images.
+        threat: the bound.
+
+    Returns:
+        (N,) bool.
+
+    Examples:
+        >>> from bench.contracts.threat import parse_threat
+        >>> threat = parse_threat({"norm": "linf", "eps": "51/255"})
+        >>> clean = torch.tensor([[[[0.0, 1.0]]]])
+        >>> overshoot(torch.tensor([[[[0.9, 0.9]]]]), clean, threat)
+        tensor([True])
+    """
     bound = threat.bound(clean[0].numel())
     if bound is None:
         return torch.zeros(len(images), dtype=torch.bool, device=images.device)
@@ -109,18 +226,30 @@ def overshoot(images: Tensor, clean: Tensor, threat: Threat) -> Tensor:
     if threat.norm == "patch":
         outside = torch.where(_best_square(d.square(), bound), torch.zeros_like(d), d)
         return outside.flatten(1).abs().amax(1) > 1e-4
-    return d.flatten(1).norm(dim=1) > bound**0.5 * (1 + 1e-5)
+    radius: float = bound**0.5
+    return d.flatten(1).norm(dim=1) > radius * (1 + 1e-5)
 
 
 def settle(images: Tensor, clean: Tensor, threat: Threat) -> Tensor:
-    """The saved image: projected, rounded to uint8, and moved back until the integer bound holds.
+    """The saved image: projected, rounded to uint8, moved back until the integer bound holds.
 
-    While an image is outside, the values that rounding pushed outwards most move one level back, in a fixed order.
+    While an image is outside, the values that rounding pushed outwards most move one level back,
+    in a fixed order.
 
     Args:
         images: (N, C, H, W) float, finite.
         clean: (N, C, H, W) uint8.
         threat: the bound.
+
+    Returns:
+        (N, C, H, W) uint8, inside the threat exactly.
+
+    Examples:
+        >>> from bench.contracts.threat import parse_threat
+        >>> threat = parse_threat({"norm": "linf", "eps": "8/255"})
+        >>> clean = torch.tensor([[[[0, 250]]]], dtype=torch.uint8)
+        >>> settle(torch.tensor([[[[0.5, 1.0]]]]), clean, threat)
+        tensor([[[[  8, 255]]]], dtype=torch.uint8)
     """
     target = project(images.to(torch.float64), to_float(clean).to(torch.float64), threat)
     wanted = 255 * target - clean.to(torch.float64)
@@ -140,7 +269,10 @@ def settle(images: Tensor, clean: Tensor, threat: Threat) -> Tensor:
 
 
 def _step_back(d: Tensor, wanted: Tensor, bound: int) -> Tensor:
-    """One image's integer D, brought to sum D^2 <= bound by single levels towards 0, most outward rounding first."""
+    """One image's D, brought to sum D^2 <= bound by single levels towards 0.
+
+    Values that rounding moved outwards most are moved back first.
+    """
     flat, goal = d.flatten().clone(), wanted.flatten()
     while int(flat.square().sum()) > bound:
         outward = torch.where(
@@ -156,7 +288,15 @@ def _step_back(d: Tensor, wanted: Tensor, bound: int) -> Tensor:
 
 
 def _best_square(weight: Tensor, side: int) -> Tensor:
-    """(N, 1, H, W) bool: the square of `side` pixels that covers most of `weight` (N, C, H, W), first among equals."""
+    """The square that covers most of `weight`, the first among equals.
+
+    Args:
+        weight: (N, C, H, W), not negative.
+        side: of the square, in pixels.
+
+    Returns:
+        (N, 1, H, W) bool.
+    """
     height, width = weight.shape[-2:]
     side_y, side_x = min(side, height), min(side, width)
     covered = F.avg_pool2d(weight.sum(1, keepdim=True), (side_y, side_x), stride=1)
@@ -165,4 +305,5 @@ def _best_square(weight: Tensor, side: int) -> Tensor:
     top, left = (best // columns)[:, None, None, None], (best % columns)[:, None, None, None]
     y = torch.arange(height, device=weight.device)[None, None, :, None]
     x = torch.arange(width, device=weight.device)[None, None, None, :]
-    return (y >= top) & (y < top + side_y) & (x >= left) & (x < left + side_x)
+    square: Tensor = (y >= top) & (y < top + side_y) & (x >= left) & (x < left + side_x)
+    return square

@@ -39,9 +39,8 @@ class Tally:
             self.done += event.task.images
             self.left[event.task.key] -= event.task.images
             before = self.sums.get(event.task.key, (0, 0, 0))
-            self.sums[event.task.key] = tuple(
-                a + b for a, b in zip(before, event.sums, strict=True)
-            )  # type: ignore[assignment]
+            first, second, third = (a + b for a, b in zip(before, event.sums, strict=True))
+            self.sums[event.task.key] = (first, second, third)
         else:
             self.total -= self.left.pop(event.task.key, 0)
             self.running = {

@@ -342,7 +342,7 @@ def _describe(recipe: str, kind: Recipe) -> str:
     """The stages of a recipe with their settings."""
     from bench.plugins.declarations import read_class
 
-    lines = [f"recipe {recipe}: {(kind.__doc__ or '').strip().splitlines()[0]}", ""]  # type: ignore[attr-defined]
+    lines = [f"recipe {recipe}: {(kind.__doc__ or '').strip().splitlines()[0]}", ""]
     for stage in kind.stages.values():
         facts = read_class(stage.__module__, stage.__name__, lambda stage=stage: stage)  # type: ignore[misc]
         lines.append(facts.summary)

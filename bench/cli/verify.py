@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -93,7 +93,7 @@ def verify(
     return 0 if found.holds else 10
 
 
-def _progress(quiet: bool):  # type: ignore[no-untyped-def]
+def _progress(quiet: bool) -> Callable[[str], None]:
     """A status line on a terminal; nothing elsewhere."""
     from rich.console import Console
 

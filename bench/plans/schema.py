@@ -214,7 +214,7 @@ def _fields_at(loc: Sequence[str | int]) -> list[str]:
 
 
 def _expected(item: Mapping[str, Any]) -> str:
-    return {
+    known = {
         "int_type": "expected a whole number",
         "string_type": "expected a string in quotes",
         "bool_type": "expected true or false",
@@ -222,4 +222,6 @@ def _expected(item: Mapping[str, Any]) -> str:
         "list_type": "expected a list",
         "model_type": "expected a table",
         "literal_error": f"expected {item.get('ctx', {}).get('expected', '')}",
-    }.get(item["type"], item["msg"][:1].lower() + item["msg"][1:])
+    }
+    kind, message = str(item["type"]), str(item["msg"])
+    return known.get(kind, message[:1].lower() + message[1:])

@@ -263,7 +263,7 @@ def _type(node: ast.expr, tree: ast.Module) -> Any:
         head = ast.unparse(node.value).rpartition(".")[2]
         if head == "Literal":
             values = ast.literal_eval(node.slice)
-            return Literal[values if isinstance(values, tuple) else (values,)]  # type: ignore[valid-type]
+            return Literal[values if isinstance(values, tuple) else (values,)]
         if head == "tuple":
             items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
             inner = [

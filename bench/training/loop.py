@@ -98,7 +98,7 @@ def train(
             )
         save(checkpoint, training, history, seconds, target, optimiser)
         watch.epoch(Epoch(epoch + 1, stage.epochs, means, seconds))
-    target = target.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    target = target.to("cpu", memory_format=torch.contiguous_format).eval()
     stage.finish(target, held)
     return Trained(target, seconds, tuple(history))
 
