@@ -1,10 +1,12 @@
 """Accuracy under a cap: where cost cannot rise any further, an attacker may still spoil the answer.
 
-No energy attack: the loss is the margin by which the clean prediction leads (Carlini and Wagner, 2017),
+No energy attack: the loss is the margin by which the clean prediction leads (Carlini and Wagner,
+2017),
 
     max(z_y - max_{k != y} z_k + confidence, 0),
 
-descended by the steps of APGD (Croce and Hein, ICML 2020). Recovery says nothing about it; adversarial accuracy does.
+descended by the steps of APGD (Croce and Hein, ICML 2020). Recovery says nothing about it;
+adversarial accuracy does.
 """
 
 from __future__ import annotations
@@ -16,18 +18,19 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks.apgd import HalvingClimb
-from attacks.box import Clamp, Place, ball_of, reach, with_rounding
+from attacks.apgd import StepHalving
+from attacks.best_image import BestImage
+from attacks.box import Clamp, Point, ball_of, reach, with_rounding
 from attacks.descent import Descent, Direction
-from attacks.incumbent import Incumbent
-from attacks.knowledge import Informed
-from attacks.optimiser import Sgd
+from attacks.gradient_attack import GradientAttack
+from attacks.optimizer import Sgd
 from bench.api import Job, Output, Skip, Target, Threat, View
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy(Informed):
-    """Changes the prediction, whatever the cost: what is left to attack where a cap bounds the MACs (a control: ranked with nobody).
+class Accuracy(GradientAttack):
+    """Changes the prediction, whatever the cost: what is left to attack where a cap bounds the MACs
+    (a control: ranked with nobody).
 
     Costs per step: 1 forward, and 1 backward while the prediction stands.
 
@@ -35,7 +38,10 @@ class Accuracy(Informed):
         confidence: by how much another class is to lead, in logits.
         psnr: under threat "none" the attack stays above this floor, dB.
         rounding: images are rounded "after" the loop has found them, or every iterate "inside" it.
-        mask_grad, knows, surrogate, draws: see `attacks.knowledge.Informed`.
+        mask_grad: see `attacks.gradient_attack.GradientAttack`.
+        knows: see `attacks.gradient_attack.GradientAttack`.
+        surrogate: see `attacks.gradient_attack.GradientAttack`.
+        draws: see `attacks.gradient_attack.GradientAttack`.
     """
 
     control: ClassVar[bool] = True
@@ -59,15 +65,15 @@ class Accuracy(Informed):
         """Needs two classes at least."""
         if target.classes < 2:
             return Skip("there is no other class to lead to")
-        return self.not_informed(target)
+        return self.refusal(target)
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         view = self.seen_by(view)
         ball = ball_of(job.threat, self.psnr)
-        incumbent = Incumbent(view, images, job.threat, "loss", verify=False)
+        best = BestImage(view, images, job.threat, "loss", verify=False)
         steps = max(int(view.left.max()) // 3, 1)
         norm = "linf" if ball.norm in ("linf", "patch") else "l2"
-        climb = _AwayFromPrediction(
+        rule = _AwayFromPrediction(
             view,
             images,
             ball,
@@ -78,9 +84,9 @@ class Accuracy(Informed):
             self.confidence,
         )
         Descent(
-            view, job, images, with_rounding(Clamp(), self.rounding), Sgd(1.0), incumbent, steps, 3
-        ).run(climb)
-        return incumbent.finish().clamp(0, 1)
+            view, job, images, with_rounding(Clamp(), self.rounding), Sgd(1.0), best, steps, 3
+        ).run(rule)
+        return best.finish().clamp(0, 1)
 
 
 class _Lead:
@@ -97,7 +103,7 @@ class _Lead:
         return torch.relu(output.logits.gather(1, own)[:, 0] - others + self.confidence)
 
 
-class _AwayFromPrediction(HalvingClimb):
+class _AwayFromPrediction(StepHalving):
     def __init__(
         self,
         view: View,
@@ -112,6 +118,6 @@ class _AwayFromPrediction(HalvingClimb):
         self.lead = _Lead(labels, confidence)
         super().__init__(view, clean, ball, self.lead, norm, far, steps)
 
-    def look(self, place: Place, rows: Tensor, share: Tensor) -> Direction:
+    def evaluate(self, point: Point, rows: Tensor, share: Tensor) -> Direction:
         self.lead.rows = rows
-        return super().look(place, rows, share)
+        return super().evaluate(point, rows, share)

@@ -1,12 +1,15 @@
-"""APGD on the margin hinge: parameter-free projected descent whose step halves when it stops paying (Croce and Hein, ICML 2020).
+"""APGD on the margin hinge: parameter-free projected descent whose step halves when it stops paying
+(Croce and Hein, ICML 2020).
 
     z       = P(x_k - eta * u(g_k)),      x_{k+1} = P(x_k + 0.75 (z - x_k) + 0.25 (x_k - x_{k-1}))
 
-with g the gradient of the hinge L_C on missing units (`attacks.objective`), u its sign (L_inf) or its normalisation (L_2), P the
-projection onto the threat. At checkpoints 0, 22 %, 41 %, ... of the steps the step is halved, and the run set back to its best
-point, when under three quarters of the steps since the last checkpoint lowered the loss, or nothing improved at this step size.
+with g the gradient of the hinge L_C on missing units (`attacks.objective`), u its sign (L_inf) or
+its normalisation (L_2), P the projection onto the threat. At checkpoints 0, 22 %, 41 %, ... of the
+steps the step is halved, and the run set back to its best point, when under three quarters of the
+steps since the last checkpoint lowered the loss, or nothing improved at this step size.
 
-The original maximises a classification loss; the rule for steps is kept to the letter, the loss is the field's own.
+The original maximises a classification loss; the rule for steps is kept to the letter, the loss is
+the field's own.
 """
 
 from __future__ import annotations
@@ -19,12 +22,12 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from attacks.box import Clamp, Place, ball_of, reach, with_rounding
-from attacks.descent import Climb, Descent, Direction
-from attacks.incumbent import Incumbent
-from attacks.knowledge import Informed
+from attacks.best_image import BestImage
+from attacks.box import Clamp, Point, ball_of, reach, with_rounding
+from attacks.descent import Descent, Direction, StepRule
+from attacks.gradient_attack import GradientAttack
 from attacks.objective import MarginLoss
-from attacks.optimiser import Sgd
+from attacks.optimizer import Sgd
 from attacks.rules import norms
 from bench.api import Job, Output, Skip, Target, Threat, View
 from bench.image import project
@@ -35,24 +38,38 @@ PAYING = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGDMargin(Informed):
-    """Step-halving projected descent on the margin hinge, with restarts; nothing to tune (after APGD, ICML 2020).
+class APGDMargin(GradientAttack):
+    """Step-halving projected descent on the margin hinge, with restarts.
+
+    Nothing to tune (after APGD, ICML 2020).
 
     Costs per step: 1 forward, and 1 backward while a gate is missing.
 
-    The first run starts at the image, later ones anywhere in the ball. The best saved image of all runs is kept.
+    The first run starts at the image, later ones anywhere in the ball. The best saved image of all
+    runs is kept.
 
     Attributes:
-        norm: of a step: "linf" signs, "l2" normalised gradients; "auto" is the threat's own ("linf" under a patch).
+        norm: of a step: "linf" signs, "l2" normalised gradients; "auto" is the threat's own ("linf"
+            under a patch).
         restarts: runs in all, among which the budget is shared.
-        psnr: under threat "none" the attack stays above this floor, dB: a step that is a share of a ball needs one.
-        weighting, space, offset, mask_grad, knows, surrogate, draws, alarm, rounding: as in GradAuto.
+        psnr: under threat "none" the attack stays above this floor, dB: a step that is a share of a
+            ball needs one.
+        weighting: as in GradAuto.
+        space: as in GradAuto.
+        offset: as in GradAuto.
+        mask_grad: as in GradAuto.
+        knows: as in GradAuto.
+        surrogate: as in GradAuto.
+        draws: as in GradAuto.
+        alarm: as in GradAuto.
+        rounding: as in GradAuto.
     """
 
     version: ClassVar[int] = 1
     randomised: ClassVar[bool] = True
     follows: ClassVar[str] = (
-        "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
+        "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of "
+        "diverse attacks, ICML 2020"
     )
     step_cost: ClassVar[str] = "3 (forward and one backward); 1 once nothing is missing"
     ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
@@ -75,20 +92,20 @@ class APGDMargin(Informed):
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """Unless its knowledge means nothing there."""
-        return self.not_informed(target)
+        return self.refusal(target)
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         view = self.seen_by(view)
         ball = ball_of(job.threat, self.psnr)
-        incumbent = Incumbent(view, images, job.threat, "best", verify=True)
+        best = BestImage(view, images, job.threat, "best", verify=True)
         random = (
             job.draw((self.restarts - 1, *images.shape[1:])).to(images)
             if self.restarts > 1
             else None
         )
         for run in range(self.restarts):
-            steps = max(int(view.left.max() - incumbent.reserve) // (3 * (self.restarts - run)), 1)
-            climb = self.climb(view, images, ball, steps)
+            steps = max(int(view.left.max() - best.reserve) // (3 * (self.restarts - run)), 1)
+            rule = self.step_rule(view, images, ball, steps)
             box = with_rounding(Clamp(), self.rounding)
             descent = Descent(
                 view,
@@ -96,7 +113,7 @@ class APGDMargin(Informed):
                 images,
                 box,
                 Sgd(1.0),
-                incumbent,
+                best,
                 steps,
                 3,
                 stop_at_ceiling=True,
@@ -105,13 +122,13 @@ class APGDMargin(Informed):
             start = None
             if run > 0 and random is not None:
                 spread = (2 * random[:, run - 1] - 1) * (
-                    3**0.5 * climb.far if climb.norm == "l2" else climb.far
+                    3**0.5 * rule.far if rule.norm == "l2" else rule.far
                 )
                 start = project(images + spread, images, ball)
-            descent.run(climb, start)
-        return incumbent.finish().clamp(0, 1)
+            descent.run(rule, start)
+        return best.finish().clamp(0, 1)
 
-    def climb(self, view: View, images: Tensor, ball: Threat, steps: int) -> HalvingClimb:
+    def step_rule(self, view: View, images: Tensor, ball: Threat, steps: int) -> StepHalving:
         """One run's part of the loop."""
         norm = (
             self.norm
@@ -121,7 +138,7 @@ class APGDMargin(Informed):
         loss = MarginLoss.over(
             view.units, self.weighting, self.space, self.offset, images.device, alarm=self.alarm
         )
-        return HalvingClimb(
+        return StepHalving(
             view, images, ball, loss, norm, reach(ball, images[0].numel(), self.psnr), steps
         )
 
@@ -134,11 +151,15 @@ class HingeLoss(Protocol):
         ...
 
 
-class HalvingClimb(Climb):
+class StepHalving(StepRule):
     """The rule of steps; every image has its own step size.
 
     Args:
-        ball: projected onto. loss: descended. norm: of a step. far: the ball's reach, root mean square. steps: of the run.
+        ball: projected onto.
+        loss: descended.
+        norm: of a step.
+        far: the ball's reach, root mean square.
+        steps: of the run.
     """
 
     def __init__(
@@ -172,14 +193,14 @@ class HalvingClimb(Climb):
         self.gradient = torch.zeros(0)
         self.taken, self.last_checkpoint = 0, 0
 
-    def look(self, place: Place, rows: Tensor, share: Tensor) -> Direction:
+    def evaluate(self, point: Point, rows: Tensor, share: Tensor) -> Direction:
         values: list[Tensor] = []
 
         def one(output: Output) -> list[Tensor]:
             values.append(self.loss.missing(output))
             return values[-1:]
 
-        output, (gradient,) = self.view.gradients(one, place.image, rows)
+        output, (gradient,) = self.view.gradients(one, point.image, rows)
         self.gradient, value = (
             torch.nan_to_num(gradient, 0.0, 0.0, 0.0),
             torch.stack(values).mean(0).detach(),
@@ -190,13 +211,13 @@ class HalvingClimb(Climb):
         winners = rows[better]
         self.lowest[winners], self.best[winners], self.best_gradient[winners] = (
             value[better],
-            place.free[better],
+            point.free[better],
             self.gradient[better],
         )
         return Direction(output, value, self.gradient)
 
-    def amend(self, step: Tensor, place: Place, rows: Tensor) -> Tensor:
-        x, gradient, clean = place.free, self.gradient, self.clean[rows]
+    def adjust(self, step: Tensor, point: Point, rows: Tensor) -> Tensor:
+        x, gradient, clean = point.free, self.gradient, self.clean[rows]
         if self.taken in self.checkpoints:
             halved = self._stalled(rows)[:, None, None, None]
             x, gradient = (
@@ -215,7 +236,7 @@ class HalvingClimb(Climb):
             )
         )
         self.before[rows] = x
-        return place.free - new
+        return point.free - new
 
     def _shape(self, gradient: Tensor) -> Tensor:
         if self.norm == "linf":
@@ -238,7 +259,9 @@ class HalvingClimb(Climb):
 
 
 def checkpoints(steps: int) -> frozenset[int]:
-    """The steps at which the step size is looked at: ceil(p_j * steps), p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)."""
+    """The steps at which the step size is looked at: ceil(p_j * steps), p_1 = 0.22, p_{j+1} = p_j +
+    max(p_j - p_{j-1} - 0.03, 0.06).
+    """
     before, here, found = 0.0, 0.22, []
     while here < 1:
         found.append(ceil(round(here * steps, 9)))

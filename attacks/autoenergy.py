@@ -1,11 +1,13 @@
 """AutoEnergy: a fixed ensemble of attacks that fail for different reasons, with nothing to tune.
 
-After AutoAttack (Croce and Hein, ICML 2020): sign and L_2 steps on the margin hinge, GradAuto with either gradient of hard masks,
-DeepSloth's loss (over exits, or over margins), ILFO's ponder loss where something halts, and a random search that sees executed
-MACs alone. Of an image's candidates the strongest counts: most executed MACs as saved, then the smallest distortion.
+After AutoAttack (Croce and Hein, ICML 2020): sign and L_2 steps on the margin hinge, GradAuto with
+either gradient of hard masks, DeepSloth's loss (over exits, or over margins), ILFO's ponder loss
+where something halts, and a random search that sees executed MACs alone. Of an image's candidates
+the strongest counts: most executed MACs as saved, then the smallest distortion.
 
-`autoenergy` runs every member at the protocol's full budget, as cells of their own, and combines them once they are sealed
-(`bench.runs.ensemble`); its budget is their sum. `autoenergy-split` is an attack like any other: every member has an equal part of one budget.
+`autoenergy` runs every member at the protocol's full budget, as cells of their own, and combines
+them once they are sealed (`bench.runs.ensemble`); its budget is their sum. `autoenergy-split` is an
+attack like any other: every member has an equal part of one budget.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from torch import Tensor
 from attacks.apgd import APGDMargin
 from attacks.deepsloth import DeepSloth
 from attacks.gradauto import GradAuto
+from attacks.gradient_attack import GradientAttack
 from attacks.ilfo import ILFO, halts
-from attacks.knowledge import Informed
 from attacks.square import Square
 from bench.api import Attack, BudgetSpent, Job, View
 from bench.errors import PlanError
@@ -38,14 +40,18 @@ _CLASSES: dict[str, type[Attack]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AutoEnergy(Attack):
-    """The strongest of a fixed ensemble, image by image, each member at the full budget; nothing to tune.
+    """The strongest of a fixed ensemble, image by image, each member at the full budget.
 
-    Never runs itself: a plan that names it runs its members as cells, and combines what they sealed. Its budget is the sum of
-    theirs, and printed. Members that do not support a target are left out there.
+    Nothing to tune.
 
-    On a defended target every member attacks the defended pipeline: end to end, through surrogates where a stage has no gradient,
-    over draws where it is random, with a monitor's fallback as a unit to be opened. The last member is the transfer attack that a
-    valid evaluation needs beside them: it knows the network without its defence (on a target without one it is left out).
+    Never runs itself: a plan that names it runs its members as cells, and combines what they
+    sealed. Its budget is the sum of theirs, and printed. Members that do not support a target are
+    left out there.
+
+    On a defended target every member attacks the defended pipeline: end to end, through surrogates
+    where a stage has no gradient, over draws where it is random, with a monitor's fallback as a
+    unit to be opened. The last member is the transfer attack that a valid evaluation needs beside
+    them: it knows the network without its defence (on a target without one it is left out).
     """
 
     members: ClassVar[tuple[tuple[str, Mapping[str, Any]], ...]] = (
@@ -58,11 +64,15 @@ class AutoEnergy(Attack):
         ("square", {}),
         ("apgd-margin:l2", {"knows": "network"}),
     )
-    """(attack and preset, parameters) of each member, as a plan would name them; ties are won by the earlier."""
+    """(attack and preset, parameters) of each member, as a plan would name them.
+
+    Ties are won by the earlier.
+    """
     version: ClassVar[int] = 2
     randomised: ClassVar[bool] = True
     follows: ClassVar[str] = (
-        "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
+        "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of "
+        "diverse attacks, ICML 2020"
     )
     step_cost: ClassVar[str] = "its members'"
 
@@ -74,15 +84,18 @@ class AutoEnergy(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoEnergySplit(Attack):
-    """The same ensemble at the price of one attack: every member has an equal part of the budget, and the best saved image is kept.
+    """The same ensemble at the price of one attack: every member has an equal part of the budget,
+    and the best saved image is kept.
 
-    Costs: a member's own; one forward of each part is kept to evaluate what it returns as it would be saved.
+    Costs: a member's own; one forward of each part is kept to evaluate what it returns as it would
+    be saved.
     """
 
     version: ClassVar[int] = 1
     randomised: ClassVar[bool] = True
     follows: ClassVar[str] = (
-        "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse attacks, ICML 2020"
+        "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of "
+        "diverse attacks, ICML 2020"
     )
     step_cost: ClassVar[str] = "its members'"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -138,7 +151,7 @@ def ensemble(view: View) -> list[Attack]:
 
 def _looks_past(member: Attack) -> bool:
     """Whether it ignores the defence; a part of one budget is too dear for that."""
-    return isinstance(member, Informed) and member.knows == "network"
+    return isinstance(member, GradientAttack) and member.knows == "network"
 
 
 def _part_of(job: Job, number: int, count: int) -> Any:

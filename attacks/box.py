@@ -1,14 +1,15 @@
 """The box: how the free variable that an attack optimises becomes an image within its range.
 
-Two kinds. A projected box moves the pixels themselves and clips them. A tanh map moves an unbounded variable
-w = u(x) + delta and squashes it,
+Two kinds. A projected box moves the pixels themselves and clips them. A tanh map moves an unbounded
+variable w = u(x) + delta and squashes it,
 
     x'_n = low + (high - low) (tanh(slope * w) + 1) / 2,     x' = mean + std * x'_n,
 
-so that no clipping is needed. Carlini and Wagner start such a map at the image itself (u = arctanh of the scaled image).
-The released code of ILFO and of GradAuto, and Eq. 3 of the GradAuto paper, leave the arctanh out (u = x_n): their map at
-delta = 0 is a contrast stretch of the image, about 19 dB away from it on photographs. Those maps are kept to the letter here;
-they cannot start at the clean image, nor be put back onto a ball around it.
+so that no clipping is needed. Carlini and Wagner start such a map at the image itself (u = arctanh
+of the scaled image). The released code of ILFO and of GradAuto, and Eq. 3 of the GradAuto paper,
+leave the arctanh out (u = x_n): their map at delta = 0 is a contrast stretch of the image, about 19
+dB away from it on photographs. Those maps are kept to the letter here; they cannot start at the
+clean image, nor be put back onto a ball around it.
 """
 
 from __future__ import annotations
@@ -36,16 +37,20 @@ MEAN_STD = {
 
 GRADAUTO_LOW = (-2.4291, -2.4183, -2.2214)
 GRADAUTO_HIGH = (2.5141, 2.5968, 2.7537)
-"""The released GradAuto bounds: (0 - m)/s and (1 - m)/s of CIFAR-10, used there on ImageNet-normalised images."""
+"""The released GradAuto bounds: (0 - m)/s and (1 - m)/s of CIFAR-10, used there on
+ImageNet-normalised images.
+"""
 GRADAUTO_SLOPE = 0.8
 ILFO_LOW, ILFO_HIGH = -2.22, 2.5
 """The released ILFO bounds, the same for all channels, in CIFAR-10's normalised units."""
 ARCTANH_MARGIN = 1e-3
-"""Black and white pixels start this far inside (-1, 1): at the ends the map would have no slope to leave them by."""
+"""Black and white pixels start this far inside (-1, 1): at the ends the map would have no slope to
+leave them by.
+"""
 
 
 @dataclass(frozen=True)
-class Place:
+class Point:
     """Where an iterate stands.
 
     Attributes:
@@ -67,7 +72,8 @@ class Box(ABC):
     """A map from a free variable to images.
 
     Attributes:
-        starts_clean: whether the map can stand at the clean image, and so be held inside a ball around it.
+        starts_clean: whether the map can stand at the clean image, and so be held inside a ball
+            around it.
     """
 
     starts_clean: bool = True
@@ -77,8 +83,10 @@ class Box(ABC):
         """The free variable at delta = 0."""
 
     @abstractmethod
-    def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Place:
-        """The iterate at `free`, brought back inside [0,1] and the threat where the map alone does not see to it."""
+    def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Point:
+        """The iterate at `free`, brought back inside [0,1] and the threat where the map alone does
+        not see to it.
+        """
 
 
 class Clamp(Box):
@@ -87,16 +95,17 @@ class Clamp(Box):
     def start(self, clean: Tensor) -> Tensor:
         return clean
 
-    def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Place:
+    def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Point:
         image = project(free, clean, threat)
-        return Place(image, image, None)
+        return Point(image, image, None)
 
 
 class OnGrid(Box):
-    """Another box whose iterates are evaluated as they would be saved: settled onto the 8-bit grid, inside the threat.
+    """Another box whose iterates are evaluated as they would be saved: settled onto the 8-bit grid,
+    inside the threat.
 
-    The gradient passes straight through the rounding, and the free variable itself is not rounded, so that steps shorter than half
-    a grey level add up. What is optimised is then what is saved.
+    The gradient passes straight through the rounding, and the free variable itself is not rounded,
+    so that steps shorter than half a grey level add up. What is optimised is then what is saved.
     """
 
     def __init__(self, inner: Box) -> None:
@@ -106,17 +115,19 @@ class OnGrid(Box):
     def start(self, clean: Tensor) -> Tensor:
         return self.inner.start(clean)
 
-    def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Place:
-        place = self.inner.place(free, clean, threat)
-        return Place(
-            place.free,
-            to_float(settle(place.image, to_grid(clean), threat)).to(place.image),
-            place.slope,
+    def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Point:
+        point = self.inner.place(free, clean, threat)
+        return Point(
+            point.free,
+            to_float(settle(point.image, to_grid(clean), threat)).to(point.image),
+            point.slope,
         )
 
 
 def with_rounding(box: Box, rounding: Rounding) -> Box:
-    """The box itself, whose iterates are rounded once they are saved ("after"), or one that rounds every iterate ("inside")."""
+    """The box itself, whose iterates are rounded once they are saved ("after"), or one that rounds
+    every iterate ("inside").
+    """
     return OnGrid(box) if rounding == "inside" else box
 
 
@@ -124,9 +135,11 @@ class Tanh(Box):
     """The tanh map of the equation above.
 
     Args:
-        low, high: of x'_n; a number, or one for each channel.
+        low: of x'_n; a number, or one for each channel.
+        high: of x'_n; a number, or one for each channel.
         slope: the factor inside tanh.
-        mean, std: of the space that the map lives in; (0, 1) is pixel space.
+        mean: of the space that the map lives in; (0, 1) is pixel space.
+        std: of the space that the map lives in; (0, 1) is pixel space.
         arctanh: start at the image (Carlini and Wagner) rather than at the stretched one.
     """
 
@@ -154,13 +167,13 @@ class Tanh(Box):
         scaled = 2 * (normalised - low) / (high - low) - 1
         return scaled.clamp(-1 + ARCTANH_MARGIN, 1 - ARCTANH_MARGIN).atanh() / self.slope
 
-    def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Place:
+    def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Point:
         image, slope = self._map(free)
         if not threat.bounded:
-            return Place(free, image, slope)
+            return Point(free, image, slope)
         free = self.start(project(image, clean, threat))
         image, slope = self._map(free)
-        return Place(free, project(image, clean, threat), slope)
+        return Point(free, project(image, clean, threat), slope)
 
     def _map(self, free: Tensor) -> tuple[Tensor, Tensor]:
         half = (self.high - self.low).to(free) / 2
@@ -179,11 +192,13 @@ def gradauto_box(
     """The box of a GradAuto run.
 
     Args:
-        name: "clamp" projected pixels; "tanh" started at the image; "stretch" the released map, tanh(0.8 (x_n + delta));
-            "literal" Eq. 3 as printed, (tanh(x + delta) + 1) / 2 in pixels.
+        name: "clamp" projected pixels; "tanh" started at the image; "stretch" the released map,
+            tanh(0.8 (x_n + delta)); "literal" Eq. 3 as printed, (tanh(x + delta) + 1) / 2 in
+            pixels.
         image_shape: (C, H, W), for `statistics = "auto"`.
         statistics: the normalised space of "stretch"; see `statistics_of`.
-        bounds: of "stretch": "released" is CIFAR-10's whatever the data, "exact" (0 - m)/s and (1 - m)/s of `statistics`.
+        bounds: of "stretch": "released" is CIFAR-10's whatever the data, "exact" (0 - m)/s and (1 -
+            m)/s of `statistics`.
     """
     if name == "clamp":
         return Clamp()
@@ -203,7 +218,9 @@ def gradauto_box(
 def ilfo_box(
     name: BoxName, image_shape: tuple[int, int, int], statistics: Statistics = "auto"
 ) -> Box:
-    """The box of an ILFO run: as `gradauto_box`, but "stretch" is ILFO's own map, tanh(x_n + delta) onto [-2.22, 2.5]."""
+    """The box of an ILFO run: as `gradauto_box`, but "stretch" is ILFO's own map, tanh(x_n + delta)
+    onto [-2.22, 2.5].
+    """
     if name != "stretch":
         return gradauto_box(name, image_shape)
     mean, std = statistics_of(statistics, image_shape)
@@ -211,15 +228,21 @@ def ilfo_box(
 
 
 def ball_of(threat: Threat, psnr: float) -> Threat:
-    """The threat itself; under "none", the ball of a PSNR floor of `psnr` dB, for attacks whose steps are shares of a ball."""
+    """The threat itself.
+
+    Under "none", the ball of a PSNR floor of `psnr` dB, for attacks whose steps are shares of a
+    ball.
+    """
     return threat if threat.bounded else Threat("psnr", Fraction(psnr))
 
 
 def reach(threat: Threat, values: int, psnr: float) -> float:
-    """Root mean square of the largest change that a threat admits to an image of `values` numbers: the natural unit of a step.
+    """Root mean square of the largest change that a threat admits to an image of `values` numbers:
+    the natural unit of a step.
 
     Args:
-        psnr: dB; under "none" the reach is that of this PSNR floor. Under "patch" it is half the pixel range.
+        psnr: dB; under "none" the reach is that of this PSNR floor. Under "patch" it is half the
+            pixel range.
     """
     bound = threat.bound(values)
     if bound is None:
@@ -234,14 +257,18 @@ def published_only(box: Box, threat: Threat) -> Skip | None:
     if box.starts_clean or not threat.bounded:
         return None
     return Skip(
-        'its tanh map starts, as published, from a contrast stretch and not from the image; it runs under threat "none" only'
+        "its tanh map starts, as published, from a contrast stretch and "
+        'not from the image; it runs under threat "none" only'
     )
 
 
 def statistics_of(
     name: Statistics, image_shape: tuple[int, int, int]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) by name; "auto" is CIFAR-10's up to 64 pixels a side and ImageNet's above, as the original networks have it.
+    """(mean, std) by name.
+
+    "auto" is CIFAR-10's up to 64 pixels a side and ImageNet's above, as the original networks have
+    it.
 
     Images that do not have three channels are left as they are: (0, 1).
     """

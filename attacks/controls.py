@@ -1,7 +1,7 @@
 """Controls: what no attack's number means anything without.
 
-An attack that does not beat noise of the same size, a change of contrast, or a turn of three photographic knobs has found
-nothing about the network. The identity must cost exactly nothing.
+An attack that does not beat noise of the same size, a change of contrast, or a turn of three
+photographic knobs has found nothing about the network. The identity must cost exactly nothing.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ class Identity(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
-    """Random noise that fills the threat to the brim: how much of a recovery any disturbance of that size would buy.
+    """Random noise that fills the threat to the brim: how much of a recovery any disturbance of
+    that size would buy.
 
-    Under "psnr" and "l2" the integer sum of D^2 meets the bound exactly where 8 bits and the range [0,1] allow it; under "linf"
-    every value moves by the full bound, up or down, whichever stays in range; under "patch" a square at a random place is
-    filled with uniform noise; under "none" the noise is that of a PSNR floor. Evaluates nothing.
+    Under "psnr" and "l2" the integer sum of D^2 meets the bound exactly where 8 bits and the range
+    [0,1] allow it; under "linf" every value moves by the full bound, up or down, whichever stays in
+    range; under "patch" a square at a random place is filled with uniform noise; under "none" the
+    noise is that of a PSNR floor. Evaluates nothing.
 
     Attributes:
-        distribution: of a value's noise under "psnr", "l2" and "none": "gaussian", "uniform", or "sign" (all of one size).
+        distribution: of a value's noise under "psnr", "l2" and "none": "gaussian", "uniform", or
+            "sign" (all of one size).
         psnr: dB, under "none" only.
     """
 
@@ -105,10 +108,11 @@ def _patch(job: Job, clean: Tensor, side: int) -> Tensor:
 
 
 def _brim(noise: Tensor, clean: Tensor, bound: int) -> Tensor:
-    """One image's integer D along `noise`, with sum D^2 as near below `bound` as the grid and the range admit.
+    """One image's integer D along `noise`, with sum D^2 as near below `bound` as the grid and the
+    range admit.
 
-    The largest scale that fits is found by bisection; what is then left of the bound goes, a level at a time, to the values
-    that rounding cut most.
+    The largest scale that fits is found by bisection; what is then left of the bound goes, a level
+    at a time, to the values that rounding cut most.
     """
     wish = noise.to(torch.float64)
     lowest, highest = -clean, 255 - clean
@@ -141,14 +145,17 @@ def _brim(noise: Tensor, clean: Tensor, bound: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast(Attack):
-    """The tanh map of the released scripts with no perturbation at all: the share of their recovery that a contrast stretch explains.
+    """The tanh map of the released scripts with no perturbation at all: the share of their recovery
+    that a contrast stretch explains.
 
-    At delta = 0 the map of GradAuto's code already lies about 19 dB from a photograph, ILFO's about 18 (see `attacks.box`). Under
-    a threat the stretched image is drawn back onto the ball. Evaluates nothing.
+    At delta = 0 the map of GradAuto's code already lies about 19 dB from a photograph, ILFO's about
+    18 (see `attacks.box`). Under a threat the stretched image is drawn back onto the ball.
+    Evaluates nothing.
 
     Attributes:
         map: whose map.
-        bounds, statistics: of GradAuto's map; see `attacks.box.gradauto_box`.
+        bounds: of GradAuto's map; see `attacks.box.gradauto_box`.
+        statistics: of GradAuto's map; see `attacks.box.gradauto_box`.
     """
 
     control: ClassVar[bool] = True
@@ -176,13 +183,18 @@ class Contrast(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class Photometric(Attack):
-    """Turns brightness, contrast, gamma and blur and keeps what costs most: an attack without gradients that any photo editor can do.
+    """Turns brightness, contrast, gamma and blur and keeps what costs most: an attack without
+    gradients that any photo editor can do.
 
-    Contrast c and brightness b together, x' = c (x - 1/2) + 1/2 + b; gamma and a Gaussian blur alone. Each setting is drawn back
-    onto the threat, saved, and evaluated: 1 forward a setting. Settings beyond the budget are left out.
+    Contrast c and brightness b together, x' = c (x - 1/2) + 1/2 + b; gamma and a Gaussian blur
+    alone. Each setting is drawn back onto the threat, saved, and evaluated: 1 forward a setting.
+    Settings beyond the budget are left out.
 
     Attributes:
-        brightness, contrast, gamma, blur: the settings tried; blur is the sigma in pixels.
+        brightness: the settings tried; blur is the sigma in pixels.
+        contrast: the settings tried; blur is the sigma in pixels.
+        gamma: the settings tried; blur is the sigma in pixels.
+        blur: the settings tried; blur is the sigma in pixels.
     """
 
     control: ClassVar[bool] = True
@@ -223,7 +235,10 @@ class Photometric(Attack):
         return kept
 
     def settings(self, images: Tensor) -> Iterator[Tensor]:
-        """The images at each setting, (N, C, H, W); the unchanged one first where it is among them."""
+        """The images at each setting, (N, C, H, W).
+
+        The unchanged one first where it is among them.
+        """
         for b, c in product(self.brightness, self.contrast):
             yield c * (images - 0.5) + 0.5 + b
         for exponent in self.gamma:

@@ -2,11 +2,13 @@
 
     minimise  sum_{k < last} CE(uniform, softmax(logits of exit k))
 
-over a ball. Carried to the other families through margins: every unit's decision is a two-way classifier, and the class wanted is
-"runs", so the loss is sum_j w_j log(1 + exp(-logit margin_j)), which, unlike a hinge, goes on pushing behind the threshold.
+over a ball. Carried to the other families through margins: every unit's decision is a two-way
+classifier, and the class wanted is "runs", so the loss is sum_j w_j log(1 + exp(-logit margin_j)),
+which, unlike a hinge, goes on pushing behind the threshold.
 
-The stopping rule of its victims, thresholds and exits is the target's affair (`targets.sdn`). The original's images are in [0,1]
-and its networks normalise nothing; here as everywhere distances are in [0,1] and targets normalise inside.
+The stopping rule of its victims, thresholds and exits is the target's affair (`targets.sdn`). The
+original's images are in [0,1] and its networks normalise nothing; here as everywhere distances are
+in [0,1] and targets normalise inside.
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks.box import Box, Clamp, Place, reach, with_rounding
-from attacks.descent import Climb, Descent, Direction
-from attacks.incumbent import Incumbent
-from attacks.knowledge import Informed, no_joint_loss
+from attacks.best_image import BestImage
+from attacks.box import Box, Clamp, Point, reach, with_rounding
+from attacks.descent import Descent, Direction, StepRule
+from attacks.gradient_attack import GradientAttack, no_joint_loss
 from attacks.objective import opening, uniform_exits
-from attacks.optimiser import OPTIMISERS
+from attacks.optimizer import OPTIMIZERS
 from attacks.rules import norms
 from bench.api import Job, Output, Skip, Target, Threat, Units, View
 
@@ -31,34 +33,53 @@ LossName = Literal["auto", "exits", "margins"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepSloth(Informed):
-    """Makes every exit unsure of its class, and every other unit's decision certain to run (DeepSloth, ICLR 2021).
+class DeepSloth(GradientAttack):
+    """Makes every exit unsure of its class, and every other unit's decision certain to run
+    (DeepSloth, ICLR 2021).
 
-    Costs per step: 1 forward, 1 backward; the loss is never 0, so an image leaves only when its kept image executes everything.
+    Costs per step: 1 forward, 1 backward; the loss is never 0, so an image leaves only when its
+    kept image executes everything.
 
-    Presets: `linf` and `l2` are the published settings for single images, in their own balls (inside the threat as well), last iterate
-    kept. `linf`: eps 1/32, steps of 0.002, 30 of them, from a uniform start within a step. `l2`: from a random direction of norm 1,
-    gradients shortened to norm 1, learning rate 1 falling as a cosine, 550 steps; the radius shrinks by a tenth every 50 and ends at
-    0.349. The published loss of `l2` is a mean over the batch, so that its step depends on the batch; here it is per image.
-    The universal form is `universal:deepsloth`. The bare name takes shrinking steps of the threat's own shape and keeps the best.
+    Presets: `linf` and `l2` are the published settings for single images, in their own balls
+    (inside the threat as well), last iterate kept. `linf`: eps 1/32, steps of 0.002, 30 of them,
+    from a uniform start within a step. `l2`: from a random direction of norm 1, gradients shortened
+    to norm 1, learning rate 1 falling as a cosine, 550 steps; the radius shrinks by a tenth every
+    50 and ends at 0.349. The published loss of `l2` is a mean over the batch, so that its step
+    depends on the batch; here it is per image. The universal form is `universal:deepsloth`. The
+    bare name takes shrinking steps of the threat's own shape and keeps the best.
 
     Attributes:
-        loss: "exits" as published; "margins" as above, weighed by compute share; "auto" is "exits" where the target has exits.
+        loss: "exits" as published; "margins" as above, weighed by compute share; "auto" is "exits"
+            where the target has exits.
         steps: evaluations at most, or "budget".
-        optimiser: "auto" is sign steps under linf and patch, normalised ones elsewhere; "capped" shortens gradients to norm 1.
-        lr: of a step, in pixels; or, with lr_per = "reach", as a share of the largest change the threat admits (root mean square).
+        optimiser: "auto" is sign steps under linf and patch, normalised ones elsewhere; "capped"
+            shortens gradients to norm 1.
+        lr: of a step, in pixels; or, with lr_per = "reach", as a share of the largest change the
+            threat admits (root mean square).
         schedule: of lr.
-        start: "image"; "uniform" within one step of it; "sphere" a random direction of the ball's own radius.
-        ball, radius: an own ball ("linf" or "l2") inside the threat, of this radius in [0,1] pixels; "none" for the threat alone.
-        shrink, shrink_every: the radius is multiplied by `shrink` after every so many steps.
+        start: "image"; "uniform" within one step of it; "sphere" a random direction of the ball's
+            own radius.
+        ball: an own ball ("linf" or "l2") inside the threat, of this radius in [0,1] pixels; "none"
+            for the threat alone.
+        radius: an own ball ("linf" or "l2") inside the threat, of this radius in [0,1] pixels;
+            "none" for the threat alone.
+        shrink: the radius is multiplied by `shrink` after every so many steps.
+        shrink_every: the radius is multiplied by `shrink` after every so many steps.
         psnr: under threat "none" without an own ball, the floor whose reach sets the steps.
-        iterate, verify, mask_grad, knows, surrogate, draws, rounding: as in GradAuto.
+        iterate: as in GradAuto.
+        verify: as in GradAuto.
+        mask_grad: as in GradAuto.
+        knows: as in GradAuto.
+        surrogate: as in GradAuto.
+        draws: as in GradAuto.
+        rounding: as in GradAuto.
     """
 
     version: ClassVar[int] = 1
     randomised: ClassVar[bool] = True
     follows: ClassVar[str] = (
-        "Hong et al., A Panda? No, It's a Sloth: Slowdown Attacks on Adaptive Multi-Exit Neural Network Inference, ICLR 2021"
+        "Hong et al., A Panda? No, It's a Sloth: Slowdown Attacks on "
+        "Adaptive Multi-Exit Neural Network Inference, ICLR 2021"
     )
     step_cost: ClassVar[str] = "3 (forward and one backward)"
     needs: ClassVar[str] = "logits of exits, or margins (loss = margins)"
@@ -122,13 +143,14 @@ class DeepSloth(Informed):
         """The published loss needs exits."""
         if self.loss == "exits" and not has_exits(target.units):
             return Skip(
-                'its loss is about exits, and this target has none; loss = "margins" carries the idea to other units'
+                "its loss is about exits, and this target has none; "
+                'loss = "margins" carries the idea to other units'
             )
-        return self.not_informed(target) or no_joint_loss(self)
+        return self.refusal(target) or no_joint_loss(self)
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         view = self.seen_by(view)
-        incumbent = Incumbent(view, images, job.threat, self.iterate, verify=self.verify)
+        best = BestImage(view, images, job.threat, self.iterate, verify=self.verify)
         far = reach(job.threat, images[0].numel(), self.psnr)
         lr = self.lr * far if self.lr_per == "reach" else self.lr
         sharp = self.optimiser == "sign" or (
@@ -146,8 +168,8 @@ class DeepSloth(Informed):
             job=job,
             clean=images,
             box=box,
-            optimiser=OPTIMISERS[name](lr),
-            incumbent=incumbent,
+            optimizer=OPTIMIZERS[name](lr),
+            best=best,
             steps=self.steps,
             cost=3,
             schedule=self.schedule,
@@ -156,7 +178,7 @@ class DeepSloth(Informed):
         descent.run(
             Slowdown(view, slowdown_loss(self.loss, view.units)), self._start(job, images, lr)
         )
-        return incumbent.finish().clamp(0, 1)
+        return best.finish().clamp(0, 1)
 
     def _start(self, job: Job, images: Tensor, lr: float) -> Tensor | None:
         if self.start == "image":
@@ -167,24 +189,24 @@ class DeepSloth(Informed):
         return images + direction * (self.radius / norms(direction))
 
 
-class Slowdown(Climb):
+class Slowdown(StepRule):
     """The gradient of one loss, and nothing else."""
 
     def __init__(self, view: View, loss: SlowdownLoss) -> None:
         self.view, self.loss = view, loss
 
-    def look(self, place: Place, rows: Tensor, share: Tensor) -> Direction:
+    def evaluate(self, point: Point, rows: Tensor, share: Tensor) -> Direction:
         values: list[Tensor] = []
 
         def one(output: Output) -> list[Tensor]:
             values.append(self.loss(output))
             return values[-1:]
 
-        output, (gradient,) = self.view.gradients(one, place.image, rows)
+        output, (gradient,) = self.view.gradients(one, point.image, rows)
         return Direction(
             output,
             torch.stack(values).mean(0).detach(),
-            place.pull(torch.nan_to_num(gradient, 0.0, 0.0, 0.0)),
+            point.pull(torch.nan_to_num(gradient, 0.0, 0.0, 0.0)),
         )
 
 
@@ -192,7 +214,10 @@ class OwnBall(Box):
     """Pixels inside a ball of the attack's own that may shrink, and inside the threat.
 
     Args:
-        norm: "linf" or "l2". radius: in [0,1] pixels. shrink, every: the radius is multiplied by `shrink` after every so many steps.
+        norm: "linf" or "l2".
+        radius: in [0,1] pixels.
+        shrink: the radius is multiplied by `shrink` after every so many steps.
+        every: the radius is multiplied by `shrink` after every so many steps.
     """
 
     def __init__(self, norm: str, radius: float, shrink: float, every: int) -> None:
@@ -202,7 +227,7 @@ class OwnBall(Box):
     def start(self, clean: Tensor) -> Tensor:
         return clean
 
-    def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Place:
+    def place(self, free: Tensor, clean: Tensor, threat: Threat) -> Point:
         self.steps += 1
         radius = self.radius * self.shrink ** (self.steps // self.every)
         delta = free - clean
@@ -226,7 +251,11 @@ class SlowdownLoss:
 
 
 def slowdown_loss(name: LossName, units: Units) -> SlowdownLoss:
-    """The loss by name; "auto" is that over exits where exits are all there is to open, so that a monitor is not overlooked."""
+    """The loss by name.
+
+    "auto" is that over exits where exits are all there is to open, so that a monitor is not
+    overlooked.
+    """
     if name == "exits" or (name == "auto" and set(units.kind) == {"exit"}):
         return SlowdownLoss(None)
     cost = units.cost.to(torch.float64)

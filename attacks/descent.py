@@ -1,7 +1,10 @@
-"""The loop of an iterative attack: evaluate, keep, rectify, step, put back inside; rows leave when they are done.
+"""The loop of an iterative attack: evaluate, keep, rectify, step, put back inside.
 
-The loop owns the budget. A row takes part in a step only while it can pay for the dearest step the attack may ask of it and
-for what is held back for the end; when `BudgetSpent` comes all the same, the loop stops and what was kept is returned.
+Rows leave when they are done.
+
+The loop owns the budget. A row takes part in a step only while it can pay for the dearest step the
+attack may ask of it and for what is held back for the end; when `BudgetSpent` comes all the same,
+the loop stops and what was kept is returned.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attacks.box import Box, Place
-from attacks.incumbent import Incumbent
-from attacks.optimiser import Optimiser, Schedule, decay
+from attacks.best_image import BestImage
+from attacks.box import Box, Point
+from attacks.optimizer import Optimizer, Schedule, decay
 from bench.api import BudgetSpent, Job, Output, View
 
 
@@ -34,15 +37,20 @@ class Direction:
     gradient: Tensor
 
 
-class Climb(ABC):
+class StepRule(ABC):
     """One attack's part of the loop: where to go from here."""
 
     @abstractmethod
-    def look(self, place: Place, rows: Tensor, share: Tensor) -> Direction:
-        """Evaluate the iterates at `place` of images `rows` (M,), when `share` (M,) of the run is over. Rows never mix."""
+    def evaluate(self, point: Point, rows: Tensor, share: Tensor) -> Direction:
+        """Evaluate the iterates at `point` of images `rows` (M,), when `share` (M,) of the run is
+        over. Rows never mix.
+        """
 
-    def amend(self, step: Tensor, place: Place, rows: Tensor) -> Tensor:
-        """The step that is really taken, (M, C, H, W), to be subtracted; the optimiser's unless overridden."""
+    def adjust(self, step: Tensor, point: Point, rows: Tensor) -> Tensor:
+        """The step that is really taken, (M, C, H, W), to be subtracted.
+
+        The optimizer's unless overridden.
+        """
         return step
 
 
@@ -51,10 +59,12 @@ class Descent:
     """The loop over a batch.
 
     Attributes:
-        view, job: of the batch. clean: (N, C, H, W).
+        view: of the batch.
+        job: of the batch.
+        clean: (N, C, H, W).
         box: of the free variable.
-        optimiser: fresh; its state follows the rows.
-        incumbent: what is kept.
+        optimizer: fresh; its state follows the rows.
+        best: what is kept.
         steps: how many evaluations at most, or "budget": as many as the budget pays for.
         cost: forward-equivalents of the dearest step.
         schedule: of the learning rate.
@@ -66,19 +76,21 @@ class Descent:
     job: Job
     clean: Tensor
     box: Box
-    optimiser: Optimiser
-    incumbent: Incumbent
+    optimizer: Optimizer
+    best: BestImage
     steps: int | Literal["budget"]
     cost: int
     schedule: Schedule = "constant"
     stop_at_ceiling: bool = False
     part: tuple[int, int] = (0, 1)
 
-    def run(self, climb: Climb, start: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
-        """Descend, offering every evaluated iterate to the incumbent.
+    def run(
+        self, rule: StepRule, start: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Descend, offering every evaluated iterate to the best.
 
         Args:
-            climb: the attack.
+            rule: the attack.
             start: (N, C, H, W) free variable to start from; the box's own start unless given.
             rows: the images that take part; all unless given.
 
@@ -88,70 +100,70 @@ class Descent:
         end = self.box.start(self.clean).clone() if start is None else start.clone()
         rows = torch.arange(len(self.clean), device=self.clean.device) if rows is None else rows
         clean = self.clean[rows]
-        place = self.box.place(end[rows], clean, self.job.threat)
+        point = self.box.place(end[rows], clean, self.job.threat)
         first = self.view.left
         taken = 0
         while True:
             staying = self._may_go_on(rows)
             if not bool(staying.all()):
-                self._last_look(rows, place, ~staying, taken)
+                self._last_look(rows, point, ~staying, taken)
                 index = staying.nonzero().flatten()
-                end[rows] = place.free
+                end[rows] = point.free
                 rows, clean = rows[index], clean[index]
-                place = Place(
-                    place.free[index],
-                    place.image[index],
-                    None if place.slope is None else place.slope[index],
+                point = Point(
+                    point.free[index],
+                    point.image[index],
+                    None if point.slope is None else point.slope[index],
                 )
-                self.optimiser.keep(index)
+                self.optimizer.keep(index)
             if len(rows) == 0:
                 return end
             share = self._share(rows, taken, first)
             try:
-                seen = climb.look(place, rows, share)
-                self.incumbent.offer(
-                    rows, place.image, self.view.price(seen.output.decisions), seen.loss
+                seen = rule.evaluate(point, rows, share)
+                self.best.offer(
+                    rows, point.image, self.view.price(seen.output.decisions), seen.loss
                 )
                 taken += 1
                 if (
                     taken == self.steps
                 ):  # the step after the last evaluation would be seen by nobody
-                    end[rows] = place.free
+                    end[rows] = point.free
                     return end
-                step = self.optimiser.step(seen.gradient)
-                step = climb.amend(
+                step = self.optimizer.step(seen.gradient)
+                step = rule.adjust(
                     step if self.schedule == "constant" else step * decay(self.schedule, share),
-                    place,
+                    point,
                     rows,
                 )
             except BudgetSpent:
-                end[rows] = place.free
+                end[rows] = point.free
                 return end
-            place = self.box.place(place.free - step, clean, self.job.threat)
+            point = self.box.place(point.free - step, clean, self.job.threat)
             self._report(float(share.min()))
 
-    def _last_look(self, rows: Tensor, place: Place, leaving: Tensor, taken: int) -> None:
-        """Offer the iterate that the last step of the `leaving` rows led to, where the budget has a forward left for it."""
+    def _last_look(self, rows: Tensor, point: Point, leaving: Tensor, taken: int) -> None:
+        """Offer the iterate that the last step of the `leaving` rows led to, where the budget has a
+        forward left for it.
+        """
         paid = (
             leaving
-            & (self.view.left[rows] >= 1 + self.incumbent.reserve)
-            & ~self.incumbent.dearest(rows)
+            & (self.view.left[rows] >= 1 + self.best.reserve)
+            & ~self.best.is_at_ceiling(rows)
         )
         if taken == 0 or not bool(paid.any()):
             return
         index = paid.nonzero().flatten()
-        seen = self.view(place.image[index], rows[index])
+        seen = self.view(point.image[index], rows[index])
         unknown = torch.full((len(index),), torch.inf, device=rows.device)
-        self.incumbent.offer(
-            rows[index], place.image[index], self.view.price(seen.decisions), unknown
-        )
+        self.best.offer(rows[index], point.image[index], self.view.price(seen.decisions), unknown)
 
     def _may_go_on(self, rows: Tensor) -> Tensor:
-        needed = self.cost + self.incumbent.reserve
-        done = self.incumbent.dearest(rows)
+        needed = self.cost + self.best.reserve
+        done = self.best.is_at_ceiling(rows)
         if not self.stop_at_ceiling:
             done &= (
-                self.incumbent.distance[rows] == 0
+                self.best.distance[rows] == 0
             )  # dearest and unchanged: nothing is left to win at any price
         return (self.view.left[rows] >= needed) & ~done
 
@@ -160,8 +172,10 @@ class Descent:
         self.job.progress(round(1000 * (done + share) / parts), 1000)
 
     def _share(self, rows: Tensor, taken: int, first: Tensor) -> Tensor:
-        """(M,) in [0,1]: the part of the run that is over, by steps where they are given, else by what each image has spent."""
+        """(M,) in [0,1]: the part of the run that is over, by steps where they are given, else by
+        what each image has spent.
+        """
         if isinstance(self.steps, int):
             return torch.full((len(rows),), taken / max(self.steps - 1, 1), device=rows.device)
-        spendable = (first[rows] - self.incumbent.reserve - self.cost).clamp(min=1)
+        spendable = (first[rows] - self.best.reserve - self.cost).clamp(min=1)
         return ((first[rows] - self.view.left[rows]) / spendable).clamp(max=1)

@@ -1,18 +1,21 @@
-"""GradMDM (Pan et al., TPAMI 2023): power losses on the gates, rectified inside the network where each gate reads its features.
+"""GradMDM (Pan et al., TPAMI 2023): power losses on the gates, rectified inside the network where
+each gate reads its features.
 
 With gate values G in [0,1], threshold 1/2, and p-norms over the gates of an image,
 
-    L_neg = - || min(G, 1/2) ||_p-     opens closed gates, those nearest to the threshold first (p- = 3.5)
-    L_pos =   || 1 - max(G, 1/2) ||_p+ keeps open ones open, those about to close (p+ = 50) or the surest (p+ = 0.35).
+    L_neg = - || min(G, 1/2) ||_p-     opens closed gates, the nearest to the threshold first (p- = 3.5)
+    L_pos =   || 1 - max(G, 1/2) ||_p+ keeps open ones open, the nearest (p+ = 50) or surest (p+ = 0.35).
 
-At every gate the gradient coming down the main path and the one coming from the gate meet. Each is scaled to norm 1 and the
-main path is multiplied by the number of gates from there to the end that the loss is about, so that a gate counts as much
-however deep it sits (magnitude). In the backward pass of L_neg, whatever opposes the gradient of L_pos at the same place is then
-taken out (direction). The step is
+At every gate the gradient coming down the main path and the one coming from the gate meet. Each is
+scaled to norm 1 and the main path is multiplied by the number of gates from there to the end that
+the loss is about, so that a gate counts as much however deep it sits (magnitude). In the backward
+pass of L_neg, whatever opposes the gradient of L_pos at the same point is then taken out
+(direction). The step is
 
     g = s * grad L_neg + gamma * grad sum (x' - x)^2.
 
-The paper's PDF was not at hand; this follows the released script (lingengfoo/GradMDM) from its description, with its traps.
+The paper's PDF was not at hand; this follows the released script (lingengfoo/GradMDM) from its
+description, with its traps.
 """
 
 from __future__ import annotations
@@ -24,12 +27,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks.box import Place, gradauto_box, published_only, statistics_of, with_rounding
-from attacks.descent import Climb, Descent, Direction
-from attacks.incumbent import Incumbent
-from attacks.knowledge import Informed, no_joint_loss
+from attacks.best_image import BestImage
+from attacks.box import Point, gradauto_box, published_only, statistics_of, with_rounding
+from attacks.descent import Descent, Direction, StepRule
+from attacks.gradient_attack import GradientAttack, no_joint_loss
 from attacks.objective import SquaredDistance
-from attacks.optimiser import OPTIMISERS
+from attacks.optimizer import OPTIMIZERS
 from attacks.rules import magnitude
 from bench.api import ForkEdit, Job, Output, Skip, Target, Threat, Units, View
 
@@ -38,30 +41,50 @@ LEAST_GAP = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradMDM(Informed):
-    """Power losses on gates, with gradients rectified at every gate inside the network (GradMDM, TPAMI 2023).
+class GradMDM(GradientAttack):
+    """Power losses on gates, with gradients rectified at every gate inside the network (GradMDM,
+    TPAMI 2023).
 
-    Costs per step: 1 forward, 2 backwards; 1 backward while no gate is open yet or rectification has not begun; 1 forward alone once
-    every gate is open.
+    Costs per step: 1 forward, 2 backwards; 1 backward while no gate is open yet or rectification
+    has not begun; 1 forward alone once every gate is open.
 
-    Presets: `code` repeats the released script for HRL networks (p+ = 50), `code-sp` for SP ones (p+ = 0.35): stretched start, counts
-    swapped as below, last iterate; under threat "none" only. `clean` starts at the image, counts the gates that the loss is about,
-    scales the final gradient as GradAuto does, so that gamma means the same on every network, and keeps the best verified image.
-    The bare name is `clean` for a ball and a budget: steps of one length, shrinking, no distance term.
+    Presets: `code` repeats the released script for HRL networks (p+ = 50), `code-sp` for SP ones
+    (p+ = 0.35): stretched start, counts swapped as below, last iterate; under threat "none" only.
+    `clean` starts at the image, counts the gates that the loss is about, scales the final gradient
+    as GradAuto does, so that gamma means the same on every network, and keeps the best verified
+    image. The bare name is `clean` for a ball and a budget: steps of one length, shrinking, no
+    distance term.
 
-    The original's keep-the-label option is left out: it runs a third backward pass first, which its in-network state mistakes for the
-    one of L_pos.
+    The original's keep-the-label option is left out: it runs a third backward pass first, which its
+    in-network state mistakes for the one of L_pos.
 
     Attributes:
         steps: evaluations at most, or "budget".
-        p_open, p_closed: p+ and p-.
-        warmup: first steps with p = 1 and no rectification, or a share of the run where it is below 1.
-        counts: "swapped" multiplies the main path of L_pos by the number of closed gates and that of L_neg by the open ones, as the
-            released code does; "own" the other way round, as its description has it.
-        scale: s; "values" normalises grad L_neg to root mean square 1, as GradAuto's rectified magnitude with K = 1 does.
+        p_open: p+ and p-.
+        p_closed: p+ and p-.
+        warmup: first steps with p = 1 and no rectification, or a share of the run where it is below
+            1.
+        counts: "swapped" multiplies the main path of L_pos by the number of closed gates and that
+            of L_neg by the open ones, as the released code does; "own" the other way round, as its
+            description has it.
+        scale: s; "values" normalises grad L_neg to root mean square 1, as GradAuto's rectified
+            magnitude with K = 1 does.
         gamma: weight of the squared distance; larger keeps the image nearer.
-        optimiser, lr, schedule, mask_grad, knows, surrogate, draws: see `attacks.knowledge.Informed`.
-        box, bounds, statistics, distance, iterate, verify, stop_at_ceiling, rounding: as in GradAuto.
+        optimiser: see `attacks.gradient_attack.GradientAttack`.
+        lr: see `attacks.gradient_attack.GradientAttack`.
+        schedule: see `attacks.gradient_attack.GradientAttack`.
+        mask_grad: see `attacks.gradient_attack.GradientAttack`.
+        knows: see `attacks.gradient_attack.GradientAttack`.
+        surrogate: see `attacks.gradient_attack.GradientAttack`.
+        draws: see `attacks.gradient_attack.GradientAttack`.
+        box: as in GradAuto.
+        bounds: as in GradAuto.
+        statistics: as in GradAuto.
+        distance: as in GradAuto.
+        iterate: as in GradAuto.
+        verify: as in GradAuto.
+        stop_at_ceiling: as in GradAuto.
+        rounding: as in GradAuto.
     """
 
     version: ClassVar[int] = 1
@@ -144,16 +167,17 @@ class GradMDM(Informed):
         """It needs forks; the published maps run under threat "none" only."""
         if not target.forks and len(target.units):
             return Skip(
-                "it rectifies gradients where gates read their features, and this target's gates do not read theirs through a fork"
+                "it rectifies gradients where gates read their features, and this "
+                "target's gates do not read theirs through a fork"
             )
-        refusal = self.not_informed(target) or no_joint_loss(self)
+        refusal = self.refusal(target) or no_joint_loss(self)
         return refusal or published_only(
             gradauto_box(self.box, target.image_shape, self.statistics, self.bounds), threat
         )
 
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         view = self.seen_by(view)
-        incumbent = Incumbent(view, images, job.threat, self.iterate, verify=self.verify)
+        best = BestImage(view, images, job.threat, self.iterate, verify=self.verify)
         box = with_rounding(
             gradauto_box(self.box, view.image_shape, self.statistics, self.bounds), self.rounding
         )
@@ -162,17 +186,17 @@ class GradMDM(Informed):
             job=job,
             clean=images,
             box=box,
-            optimiser=OPTIMISERS[self.optimiser](self.lr),
-            incumbent=incumbent,
+            optimizer=OPTIMIZERS[self.optimiser](self.lr),
+            best=best,
             steps=self.steps,
             cost=5,
             schedule=self.schedule,
             stop_at_ceiling=self.stop_at_ceiling and job.threat.bounded,
         )
-        descent.run(self.climb(view, images))
-        return incumbent.finish().clamp(0, 1)
+        descent.run(self.step_rule(view, images))
+        return best.finish().clamp(0, 1)
 
-    def climb(self, view: View, images: Tensor) -> PowerClimb:
+    def step_rule(self, view: View, images: Tensor) -> PowerClimb:
         """The attack's part of the loop for the clean `images` of a view."""
         _, std = statistics_of(self.statistics, view.image_shape)
         return PowerClimb(
@@ -180,14 +204,14 @@ class GradMDM(Informed):
         )
 
 
-class PowerClimb(Climb):
+class PowerClimb(StepRule):
     """s * grad L_neg, rectified in the network, + gamma * grad distance."""
 
     def __init__(self, attack: GradMDM, view: View, clean: Tensor, apart: SquaredDistance) -> None:
         self.attack, self.view, self.clean, self.apart = attack, view, clean, apart
         self.taken = 0
 
-    def look(self, place: Place, rows: Tensor, share: Tensor) -> Direction:
+    def evaluate(self, point: Point, rows: Tensor, share: Tensor) -> Direction:
         attack = self.attack
         early = (
             self.taken < attack.warmup if attack.warmup >= 1 else float(share.min()) < attack.warmup
@@ -209,28 +233,30 @@ class PowerClimb(Climb):
             return [torch.where(needed, positive, nothing), torch.where(busy, negative, nothing)]
 
         edit: ForkEdit | None = None if early else forks
-        output, (_, complexity) = self.view.gradients(both, place.image, rows, at_fork=edit)
-        complexity = place.pull(torch.nan_to_num(complexity, 0.0, 0.0, 0.0))
+        output, (_, complexity) = self.view.gradients(both, point.image, rows, at_fork=edit)
+        complexity = point.pull(torch.nan_to_num(complexity, 0.0, 0.0, 0.0))
         factor = 1.0 if attack.scale == "values" else attack.scale
         if attack.scale == "values":
             complexity = magnitude(complexity, complexity[0].numel() ** 0.5)
         clean = self.clean[rows]
-        gradient = factor * complexity + attack.gamma * place.pull(
-            self.apart.gradient(place.image, clean)
+        gradient = factor * complexity + attack.gamma * point.pull(
+            self.apart.gradient(point.image, clean)
         )
         return Direction(
             output,
-            attack.gamma * self.apart.value(place.image, clean)
+            attack.gamma * self.apart.value(point.image, clean)
             + factor * torch.stack(losses).mean(0),
             gradient,
         )
 
 
 class ForkRectifier:
-    """Edits the two gradients that meet at a gate: backward 0 is that of L_pos, backward 1 that of L_neg.
+    """Edits the two gradients that meet at a gate: backward 0 is that of L_pos, backward 1 that of
+    L_neg.
 
     Args:
-        units: of the target. swapped: multiply by the counts of the other loss's gates.
+        units: of the target.
+        swapped: multiply by the counts of the other loss's gates.
     """
 
     def __init__(self, units: Units, *, swapped: bool) -> None:
@@ -254,7 +280,10 @@ class ForkRectifier:
         return met, torch.zeros_like(met)
 
     def _from_here(self, unit: int, about_open: bool) -> Tensor:
-        """(M,) how many gates from that of `unit` to the last are open, or closed; a gate of many units counts by its share of them."""
+        """(M,) how many gates from that of `unit` to the last are open, or closed.
+
+        A gate of many units counts by its share of them.
+        """
         assert self.decisions is not None
         chosen = self.decisions if about_open else ~self.decisions
         gate = self._gate.to(chosen.device)
@@ -265,7 +294,10 @@ class ForkRectifier:
 
 
 def unit_rows(gradient: Tensor) -> Tensor:
-    """Each row (of a gradient of any number of dimensions) scaled to norm 1; a row of zeros stays."""
+    """Each row (of a gradient of any number of dimensions) scaled to norm 1.
+
+    A row of zeros stays.
+    """
     norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1).view(
         -1, *(1,) * (gradient.ndim - 1)
     )
@@ -273,7 +305,9 @@ def unit_rows(gradient: Tensor) -> Tensor:
 
 
 def gate_values(output: Output, units: Units) -> Tensor:
-    """(M, U) gate values in [0,1] with threshold 1/2: the gates' own where they are so, else the sigmoid of the logit margins."""
+    """(M, U) gate values in [0,1] with threshold 1/2: the gates' own where they are so, else the
+    sigmoid of the logit margins.
+    """
     own = bool(((units.low == 0) & (units.high == 1) & (units.threshold == 0.5)).all())
     return output.margins + 0.5 if own else output.logit_margins.sigmoid()
 

@@ -1,9 +1,10 @@
-"""ILFO (Haque et al., CVPR 2020): the first energy attack on gated networks, in the manner of Carlini and Wagner.
+"""ILFO (Haque et al., CVPR 2020): the first energy attack on gated networks, in the manner of
+Carlini and Wagner.
 
     minimise  sum (x' - x)^2 + c * f(x'),      f = sum_j max(tau_j - G_j, 0),
 
-by Adam in a tanh box. The PDF's own details beyond this are not public in code form; what is released covers a recurrent
-SkipNet-110 on CIFAR-10.
+by Adam in a tanh box. The PDF's own details beyond this are not public in code form; what is
+released covers a recurrent SkipNet-110 on CIFAR-10.
 """
 
 from __future__ import annotations
@@ -15,37 +16,58 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks.box import Place, ilfo_box, published_only, statistics_of, with_rounding
-from attacks.descent import Climb, Descent, Direction
-from attacks.incumbent import Incumbent
-from attacks.knowledge import Informed, no_joint_loss
+from attacks.best_image import BestImage
+from attacks.box import Point, ilfo_box, published_only, statistics_of, with_rounding
+from attacks.descent import Descent, Direction, StepRule
+from attacks.gradient_attack import GradientAttack, no_joint_loss
 from attacks.objective import MarginLoss, SquaredDistance, missing_ponder
-from attacks.optimiser import Adam
+from attacks.optimizer import Adam
 from bench.api import Job, Skip, Target, Threat, Units, View
 
 
 @dataclass(frozen=True, kw_only=True)
-class ILFO(Informed):
-    """Trades distance against a hinge on closed gates, its constant searched per image (ILFO, CVPR 2020).
+class ILFO(GradientAttack):
+    """Trades distance against a hinge on closed gates, its constant searched per image (ILFO, CVPR
+    2020).
 
     Costs per step: 1 forward, and 1 backward while a gate is missing.
 
-    Presets: `code` repeats the released script (contrast-stretched start, c = 1e5, smallest total loss kept), `paper` the
-    formulation with the tanh box as its text has it; both run under threat "none" only. `clean` starts at the image and
-    searches c between 1e-2 and 1e6 as Carlini and Wagner do: geometrically down after success, up after failure.
+    Presets: `code` repeats the released script (contrast-stretched start, c = 1e5, smallest total
+    loss kept), `paper` the formulation with the tanh box as its text has it; both run under threat
+    "none" only. `clean` starts at the image and searches c between 1e-2 and 1e6 as Carlini and
+    Wagner do: geometrically down after success, up after failure.
 
-    The bare name searches inside a ball and a budget. There the distance is capped by the ball, so a smaller c buys nothing:
-    the search keeps only its upward half, goes on from where it stands, and an image leaves once everything runs.
+    The bare name searches inside a ball and a budget. There the distance is capped by the ball, so
+    a smaller c buys nothing: the search keeps only its upward half, goes on from where it stands,
+    and an image leaves once everything runs.
 
     Attributes:
-        steps: evaluations in each round of the search at most, or "budget": the budget shared evenly among the rounds.
+        steps: evaluations in each round of the search at most, or "budget": the budget shared
+            evenly among the rounds.
         rounds: of the search for c; 1 uses `c` alone.
-        c: the constant of the first round. c_low, c_high: the interval searched.
-        broadcast: multiply c by the number of units; the released code subtracts (U, 1) from (U,) and so sums each hinge U times.
-        loss: "hinge" f above; "ponder" for halting networks: f = sum over blocks of the mean over positions of
-            max(0, rho_max - rho), rho = N + R the ponder cost, whose gradient passes through the remainder R alone.
-        weighting, space, offset, box, statistics, distance, iterate, verify, rounding, lr: as in GradAuto.
-        mask_grad, knows, surrogate, draws, alarm: see `attacks.knowledge.Informed`.
+        c: the constant of the first round.
+        c_low: the interval searched.
+        c_high: the interval searched.
+        broadcast: multiply c by the number of units; the released code subtracts (U, 1) from (U,)
+            and so sums each hinge U times.
+        loss: "hinge" f above; "ponder" for halting networks: f = sum over blocks of the mean over
+            positions of max(0, rho_max - rho), rho = N + R the ponder cost, whose gradient passes
+            through the remainder R alone.
+        weighting: as in GradAuto.
+        space: as in GradAuto.
+        offset: as in GradAuto.
+        box: as in GradAuto.
+        statistics: as in GradAuto.
+        distance: as in GradAuto.
+        iterate: as in GradAuto.
+        verify: as in GradAuto.
+        rounding: as in GradAuto.
+        lr: as in GradAuto.
+        mask_grad: see `attacks.gradient_attack.GradientAttack`.
+        knows: see `attacks.gradient_attack.GradientAttack`.
+        surrogate: see `attacks.gradient_attack.GradientAttack`.
+        draws: see `attacks.gradient_attack.GradientAttack`.
+        alarm: see `attacks.gradient_attack.GradientAttack`.
     """
 
     version: ClassVar[int] = 2
@@ -110,15 +132,17 @@ class ILFO(Informed):
     loss: Literal["hinge", "ponder"] = "hinge"
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
-        """The published maps run under threat "none" only; the ponder loss needs units that halt one after the other."""
+        """The published maps run under threat "none" only.
+
+        The ponder loss needs units that halt one after the other.
+        """
         halting = halts(target.units)
         if self.loss == "ponder" and not halting:
             return Skip(
-                "the ponder loss is about halting: units that run one after the other until a score stops them, and this target has none"
+                "the ponder loss is about halting: units that run one after the other until a "
+                "score stops them, and this target has none"
             )
-        refusal = self.not_informed(target) or (
-            no_joint_loss(self) if self.loss == "ponder" else None
-        )
+        refusal = self.refusal(target) or (no_joint_loss(self) if self.loss == "ponder" else None)
         return refusal or published_only(
             ilfo_box(self.box, target.image_shape, self.statistics), threat
         )
@@ -126,7 +150,7 @@ class ILFO(Informed):
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         view = self.seen_by(view)
         box = with_rounding(ilfo_box(self.box, view.image_shape, self.statistics), self.rounding)
-        incumbent = Incumbent(view, images, job.threat, self.iterate, verify=self.verify)
+        best = BestImage(view, images, job.threat, self.iterate, verify=self.verify)
         penalty = self.penalty(view, images)
         low, high = torch.full_like(penalty.c, self.c_low), torch.full_like(penalty.c, self.c_high)
         free, inside = None, job.threat.bounded
@@ -135,7 +159,7 @@ class ILFO(Informed):
             steps = (
                 self.steps
                 if self.steps != "budget"
-                else max(int(view.left.max() - incumbent.reserve) // (3 * left), 1)
+                else max(int(view.left.max() - best.reserve) // (3 * left), 1)
             )
             descent = Descent(
                 view,
@@ -143,7 +167,7 @@ class ILFO(Informed):
                 images,
                 box,
                 Adam(self.lr),
-                incumbent,
+                best,
                 steps,
                 3,
                 stop_at_ceiling=inside,
@@ -154,7 +178,7 @@ class ILFO(Informed):
             won = (penalty.reached > 0) & (not inside)
             high, low = torch.where(won, penalty.c, high), torch.where(won, low, penalty.c)
             penalty.c.copy_((low * high).sqrt())
-        return incumbent.finish().clamp(0, 1)
+        return best.finish().clamp(0, 1)
 
     def penalty(self, view: View, images: Tensor) -> Penalty:
         """The objective for the clean `images` of a view, every c at the first round's."""
@@ -177,8 +201,11 @@ def halts(units: Units) -> bool:
     )
 
 
-class Penalty(Climb):
-    """distance + c * f, with one c an image; `reached` (N,) notes the images that had nothing missing at some iterate."""
+class Penalty(StepRule):
+    """distance + c * f, with one c an image.
+
+    `reached` (N,) notes the images that had nothing missing at some iterate.
+    """
 
     def __init__(
         self,
@@ -197,14 +224,14 @@ class Penalty(Climb):
         self.c = torch.full((len(clean),), c, device=clean.device)
         self.reached = torch.zeros(len(clean), device=clean.device)
 
-    def look(self, place: Place, rows: Tensor, share: Tensor) -> Direction:
+    def evaluate(self, point: Point, rows: Tensor, share: Tensor) -> Direction:
         c, clean = self.c[rows], self.clean[rows]
         output, (gradient,) = self.view.gradients(
-            lambda seen: [self.missing(seen)], place.image, rows
+            lambda seen: [self.missing(seen)], point.image, rows
         )
         missing = self.missing(output)
         self.reached[rows] += missing == 0
-        gradient = self.apart.gradient(place.image, clean).addcmul(gradient, c[:, None, None, None])
+        gradient = self.apart.gradient(point.image, clean).addcmul(gradient, c[:, None, None, None])
         return Direction(
-            output, self.apart.value(place.image, clean) + c * missing, place.pull(gradient)
+            output, self.apart.value(point.image, clean) + c * missing, point.pull(gradient)
         )

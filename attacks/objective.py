@@ -1,12 +1,13 @@
 """Losses on margins, and how far an image has moved.
 
-A unit j runs when its margin m_j = G_j - tau_j is above (or at) zero. With weights lambda_j and a hinge target o_j,
+A unit j runs when its margin m_j = G_j - tau_j is above (or at) zero. With weights lambda_j and a
+hinge target o_j,
 
-    L_C = sum_j lambda_j max(o_j - m_j, 0)      what is still missing            (ILFO; GradAuto Eq. 8)
-    L_F = - sum_j lambda_j max(m_j - o_j, 0)    what is finished already         (GradAuto Eq. 20)
+    L_C = sum_j lambda_j max(o_j - m_j, 0)      what is still missing      (ILFO; GradAuto Eq. 8)
+    L_F = - sum_j lambda_j max(m_j - o_j, 0)    what is finished already   (GradAuto Eq. 20)
 
-Both are per image and never averaged over the batch. The paper weighs by compute share, lambda_j = c_j / sum c; the
-released code weighs all gates 1.
+Both are per image and never averaged over the batch. The paper weighs by compute share, lambda_j =
+c_j / sum c; the released code weighs all gates 1.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ Space = Literal["gate", "logit"]
 Distance = Literal["pixels", "normalised", "none"]
 
 _STRICT_OFFSET = {"gate": 1e-30, "logit": 1e-6}
-"""Hinge target of a strict unit at least: a margin of exactly 0 keeps it closed, so its loss must not be 0 there. A sigmoid in
-single precision rounds logits below 2e-7 to a gate value of 0.5."""
+"""Hinge target of a strict unit at least: a margin of exactly 0 keeps it closed, so its loss must
+not be 0 there. A sigmoid in single precision rounds logits below 2e-7 to a gate value of 0.5.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,10 @@ class MarginLoss:
     Attributes:
         weight: (U,) lambda.
         offset: (U,) the hinge target o, in units of the margin that `space` names.
-        space: "gate" reads `Output.margins`, "logit" `Output.logit_margins`: the same zero set without the saturation.
-        sign: (U,) 1 for units to be opened, -1 for the alarm of a monitor that is to stay silent: the joint loss.
+        space: "gate" reads `Output.margins`, "logit" `Output.logit_margins`: the same zero set
+            without the saturation.
+        sign: (U,) 1 for units to be opened, -1 for the alarm of a monitor that is to stay silent:
+            the joint loss.
     """
 
     weight: Tensor
@@ -62,11 +66,14 @@ class MarginLoss:
         """The losses over `units`.
 
         Args:
-            weighting: "cost" lambda_j = c_j / sum c (paper), "uniform" lambda_j = 1 (released code).
+            weighting: "cost" lambda_j = c_j / sum c (paper), "uniform" lambda_j = 1 (released
+                code).
             space: see above.
-            offset: how far past its threshold a unit is pushed: in gate space a share of the gate's range (of 1 where that is
-                infinite), in logit space in logits. 0 is the literature's; a little more keeps rounding from closing a gate.
-            alarm: "raise" opens a monitor's unit like any other; "avoid" keeps it closed, at a weight of 1.
+            offset: how far past its threshold a unit is pushed: in gate space a share of the gate's
+                range (of 1 where that is infinite), in logit space in logits. 0 is the
+                literature's; a little more keeps rounding from closing a gate.
+            alarm: "raise" opens a monitor's unit like any other; "avoid" keeps it closed, at a
+                weight of 1.
         """
         weight = torch.ones(len(units))
         if weighting == "cost":
@@ -101,29 +108,40 @@ class MarginLoss:
         return MarginLoss(self.weight.to(device), self.offset.to(device), self.space, sign)
 
     def margins(self, output: Output) -> Tensor:
-        """(M, U) margins in this loss's space, those of a monitor that is to stay silent with their sign turned."""
+        """(M, U) margins in this loss's space, those of a monitor that is to stay silent with their
+        sign turned.
+        """
         found = output.margins if self.space == "gate" else output.logit_margins
         return found if self.sign is None else found * self.sign.to(found.dtype)
 
     def missing(self, output: Output) -> Tensor:
-        """(M,) L_C >= 0; 0 with a zero gradient where every unit is past its target (relu: clamp's slope at 0 differs between releases)."""
+        """(M,) L_C >= 0.
+
+        0 with a zero gradient where every unit is past its target (relu: clamp's slope at 0 differs
+        between releases).
+        """
         return (torch.relu(self.offset - self.margins(output)) * self.weight).sum(1)
 
     def finished(self, output: Output, where: Tensor) -> Tensor:
-        """(M,) L_F <= 0, exactly 0 (and so neither computed back nor charged) in rows where `where` (M,) is false."""
+        """(M,) L_F <= 0, exactly 0 (and so neither computed back nor charged) in rows where `where`
+        (M,) is false.
+        """
         surplus = (torch.relu(self.margins(output) - self.offset) * self.weight).sum(1)
         return torch.where(where, -surplus, torch.zeros_like(surplus))
 
 
 @dataclass(frozen=True)
 class SquaredDistance:
-    """sum ((x' - x) / s)^2 an image, with its gradient written out: no backward pass is spent on it.
+    """sum ((x' - x) / s)^2 an image, with its gradient written out: no backward pass is spent on
+    it.
 
-    The sum of squares is what the released code minimises, and the only reading under which the paper's Eq. 7 is 3HW times
-    its Eq. 5; the unsquared norm that the paper prints has no gradient at x' = x.
+    The sum of squares is what the released code minimises, and the only reading under which the
+    paper's Eq. 7 is 3HW times its Eq. 5; the unsquared norm that the paper prints has no gradient
+    at x' = x.
 
     Attributes:
-        scale: (1, C, 1, 1) or scalar s: 1 measures in pixels, the data set's std in normalised units; infinite drops the term.
+        scale: (1, C, 1, 1) or scalar s: 1 measures in pixels, the data set's std in normalised
+            units; infinite drops the term.
     """
 
     scale: Tensor
@@ -147,12 +165,15 @@ class SquaredDistance:
 
 
 def logit_shift(output: Output, clean_logits: Tensor) -> Tensor:
-    """(M,) sum over classes of (logits - clean logits)^2: the accuracy-keeping term of the released GradAuto code."""
+    """(M,) sum over classes of (logits - clean logits)^2: the accuracy-keeping term of the released
+    GradAuto code.
+    """
     return (output.logits - clean_logits).square().sum(1)
 
 
 def uniform_exits(output: Output) -> Tensor:
-    """(M,) sum over the exits but the last of the cross-entropy between uniform and softmax (DeepSloth): least where no exit is sure.
+    """(M,) sum over the exits but the last of the cross-entropy between uniform and softmax
+    (DeepSloth): least where no exit is sure.
 
     Raises:
         ContractBroken: the target gives no exits.
@@ -165,16 +186,20 @@ def uniform_exits(output: Output) -> Tensor:
 
 
 def opening(output: Output, weight: Tensor) -> Tensor:
-    """(M,) sum_j w_j log(1 + exp(-logit margin_j)): cross-entropy of every unit with "runs", past its threshold too."""
+    """(M,) sum_j w_j log(1 + exp(-logit margin_j)): cross-entropy of every unit with "runs", past
+    its threshold too.
+    """
     return (F.softplus(-output.logit_margins) * weight).sum(1)
 
 
 def missing_ponder(output: Output, units: Units) -> Tensor:
-    """(M,) ILFO's loss for halting networks: how far each position's ponder cost N + R is from its largest, mean over a block's positions.
+    """(M,) ILFO's loss for halting networks: how far each position's ponder cost N + R is from its
+    largest, mean over a block's positions.
 
-    N, the units run, has no gradient; R = 1 - (scores of the units before the last that ran) has, and it is, but for a constant, the
-    margin of the last unit that ran. Positions that ran everything are left out: what gradient they have leads nowhere. So are, as
-    far as the gradient goes, positions that ran nothing: there R = 1 whatever the scores.
+    N, the units run, has no gradient; R = 1 - (scores of the units before the last that ran) has,
+    and it is, but for a constant, the margin of the last unit that ran. Positions that ran
+    everything are left out: what gradient they have leads nowhere. So are, as far as the gradient
+    goes, positions that ran nothing: there R = 1 whatever the scores.
     """
     after = units.after.to(output.decisions.device)
     ran = output.decisions

@@ -1,8 +1,10 @@
-"""SlowFormer's universal patch (Navaneet et al., CVPR 2024) on any target: one square, the same on every image, fitted elsewhere.
+"""SlowFormer's universal patch (Navaneet et al., CVPR 2024) on any target: one square, the same on
+every image, fitted elsewhere.
 
-Only the patch is trained, by AdamW, on images that are never scored, and it is quantised to 256 levels in every forward pass with
-the gradient passed straight through: it is 8-bit by construction. The original pastes it into the top left corner and raises each
-vision transformer's own halting, keep or attention terms; here the loss is that of missing units' margins, which says the same for
+Only the patch is trained, by AdamW, on images that are never scored, and it is quantised to 256
+levels in every forward pass with the gradient passed straight through: it is 8-bit by construction.
+The original pastes it into the top left corner and raises each vision transformer's own halting,
+keep or attention terms; here the loss is that of missing units' margins, which says the same for
 every family.
 """
 
@@ -15,35 +17,44 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks.knowledge import Informed, no_joint_loss
+from attacks.gradient_attack import GradientAttack, no_joint_loss
 from attacks.universal import fit_losses
 from bench.api import BudgetSpent, Job, Skip, Target, Threat, View
 from bench.image import to_float, to_grid
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patch(Informed):
-    """One square pasted into every image, fitted on other images of the data set (SlowFormer, CVPR 2024).
+class Patch(GradientAttack):
+    """One square pasted into every image, fitted on other images of the data set (SlowFormer, CVPR
+    2024).
 
     Costs: the fit 3 forward-equivalents an image and pass; an attacked image nothing.
 
-    The published setting, on 224x224 pixels: 64x64 (8.2 % of the image) in the top left corner, AdamW at 0.2, one pass over ImageNet's
-    training images, batches of 512, no decay of the rate. On a few hundred fit images several passes stand in for that one, and
-    the batch is smaller. The released code truncates to 256 levels, here values are rounded to the nearest.
+    The published setting, on 224x224 pixels: 64x64 (8.2 % of the image) in the top left corner,
+    AdamW at 0.2, one pass over ImageNet's training images, batches of 512, no decay of the rate. On
+    a few hundred fit images several passes stand in for that one, and the batch is smaller. The
+    released code truncates to 256 levels, here values are rounded to the nearest.
 
     Attributes:
         side: of the square under threat "none"; under a patch threat it is the threat's.
         place: "corner" top left, or "centre".
         loss: as in `universal`.
-        passes: over the fit images at most, or "budget". batch: fit images a step; 0 takes all.
+        passes: over the fit images at most, or "budget".
+        batch: fit images a step; 0 takes all.
         lr: of AdamW.
-        offset, mask_grad, knows, surrogate, draws, alarm: as in GradAuto.
+        offset: as in GradAuto.
+        mask_grad: as in GradAuto.
+        knows: as in GradAuto.
+        surrogate: as in GradAuto.
+        draws: as in GradAuto.
+        alarm: as in GradAuto.
     """
 
     fits: ClassVar[bool] = True
     version: ClassVar[int] = 1
     follows: ClassVar[str] = (
-        "Navaneet et al., SlowFormer: Adversarial Attack on Compute and Energy Consumption of Efficient ViTs, 2024"
+        "Navaneet et al., SlowFormer: Adversarial Attack on Compute and Energy "
+        "Consumption of Efficient ViTs, 2024"
     )
     step_cost: ClassVar[str] = "3 an image of the fit split and pass; 0 for an attacked image"
     needs: ClassVar[str] = "margins, or logits of exits; a fit split"
@@ -71,7 +82,7 @@ class Patch(Informed):
             return Skip('a patch fits no ball; run it under threat = { patch = SIDE } or "none"')
         if self.loss == "exits" and "exit" not in target.units.kind:
             return Skip("its loss is about exits, and this target has none")
-        return self.not_informed(target) or (no_joint_loss(self) if self.loss != "hinge" else None)
+        return self.refusal(target) or (no_joint_loss(self) if self.loss != "hinge" else None)
 
     def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:
         view = self.seen_by(view)
@@ -79,7 +90,7 @@ class Patch(Informed):
         value = torch.full(
             (1, images.shape[1], tall, wide), 0.5, device=images.device, requires_grad=True
         )
-        optimiser = torch.optim.AdamW([value], lr=self.lr)
+        optimizer = torch.optim.AdamW([value], lr=self.lr)
         batch = self.batch or len(images)
         parts = torch.arange(len(images), device=images.device).split(batch)
         affordable = int(view.left.min()) // 3
@@ -95,7 +106,7 @@ class Patch(Informed):
                     .mean(0, keepdim=True)
                     .to(value)
                 )
-                optimiser.step()
+                optimizer.step()
                 with torch.no_grad():
                     value.clamp_(0, 1)
                 job.progress(step + 1, steps)

@@ -1,10 +1,12 @@
-"""Gradient rules of GradAuto, a row at a time: rectified magnitude, rectified direction, and their composition.
+"""Gradient rules of GradAuto, a row at a time: rectified magnitude, rectified direction, and their
+composition.
 
-    RM   g <- K g / ||g||                                  (paper Eq. 16-17; a zero gradient stays zero)
-    RD   g <- g - <g, f> / ||f||^2 f    if <g, f> < 0      (paper Eq. 23-25; f the gradient of the finished units' loss)
+    RM   g <- K g / ||g||                        (paper Eq. 16-17; a zero gradient stays zero)
+    RD   g <- g - <g, f> / ||f||^2 f    if <g, f> < 0      (paper Eq. 23-25; f the gradient of L_F)
 
-A step against a gradient so rectified closes no finished unit, to first order. The released code projects first and
-normalises after; the paper prints the normalisation first. Every rule is for single images: rows never mix.
+A step against a gradient so rectified closes no finished unit, to first order. The released code
+projects first and normalises after; the paper prints the normalisation first. Every rule is for
+single images: rows never mix.
 """
 
 from __future__ import annotations
@@ -16,18 +18,26 @@ import torch
 from torch import Tensor
 
 VANISHED = 1e-12
-"""Norm below which a gradient is float noise: normalising it would blow the noise up to full strength."""
+"""Norm below which a gradient is float noise: normalising it would blow the noise up to full
+strength.
+"""
 ANTIPARALLEL = 1e-3
-"""Share of a gradient that must survive the rejection; less is rounding noise, and the unprojected gradient is used."""
+"""Share of a gradient that must survive the rejection.
+
+Less is rounding noise, and the unprojected gradient is used.
+"""
 
 
 @dataclass
 class Incidents:
-    """How often a gradient was unusable, counted over rows and steps: what an attack logs about itself.
+    """How often a gradient was unusable, counted over rows and steps: what an attack logs about
+    itself.
 
     Attributes:
-        vanished: a loss above 0 whose gradient had (almost) no length; the row took a distance-only step.
-        antiparallel: RD would have left nothing but rounding noise; the row kept its unprojected gradient.
+        vanished: a loss above 0 whose gradient had (almost) no length; the row took a distance-only
+            step.
+        antiparallel: RD would have left nothing but rounding noise; the row kept its unprojected
+            gradient.
         nonfinite: a gradient with inf or nan; it was treated as vanished.
     """
 
@@ -50,7 +60,9 @@ def magnitude(
     mode: Literal["normalise", "cap"] = "normalise",
     floor: float = VANISHED,
 ) -> Tensor:
-    """RM: each row scaled to `length` ("normalise", as Eq. 17 and the code do) or to `length` at most ("cap", all that Eq. 16 asks).
+    """RM: each row scaled to `length` ("normalise", as Eq.
+
+    17 and the code do) or to `length` at most ("cap", all that Eq. 16 asks).
 
     Rows of norm at or below `floor` become 0.
     """
@@ -60,10 +72,13 @@ def magnitude(
 
 
 def direction(gradient: Tensor, finished: Tensor) -> tuple[Tensor, Tensor]:
-    """RD: the component of each row that opposes `finished` is removed; rows at an acute angle stay as they are.
+    """RD: the component of each row that opposes `finished` is removed.
+
+    Rows at an acute angle stay as they are.
 
     Returns:
-        The rectified gradient, and (M,) bool: rows so nearly antiparallel that only rounding noise would have been left
+        The rectified gradient, and (M,) bool: rows so nearly antiparallel that only rounding noise
+        would have been left
         (their gradient is returned unprojected).
     """
     unit = finished / norms(finished).clamp(min=1e-20)
@@ -79,7 +94,8 @@ class Rectification:
 
     Attributes:
         length: K in units of the gradient's norm.
-        magnitude, direction: whether RM and RD apply.
+        magnitude: whether RM and RD apply.
+        direction: whether RM and RD apply.
         mode: of RM.
         project_first: RD before RM (released code) or after it (paper).
         incidents: what went wrong so far.
@@ -97,7 +113,8 @@ class Rectification:
 
         Args:
             gradient: (M, C, H, W) g_C.
-            finished: (M, C, H, W) g_F, zero rows where nothing is finished; None where RD does not apply.
+            finished: (M, C, H, W) g_F, zero rows where nothing is finished; None where RD does not
+                apply.
             loss: (M,) L_C, to tell a vanished gradient from a loss that is done.
         """
         gradient = self._usable(gradient, loss)

@@ -1,10 +1,11 @@
 """Random search on executed MACs alone: what an attacker can do who sees a meter and nothing else.
 
-After the Square attack (Andriushchenko et al., ECCV 2020): start from vertical stripes at the edge of the ball, then give one
-random square of the image a new random colour and keep it when the meter does not fall. Squares shrink on the published schedule.
-Where the original accepts strict improvements of a smooth loss, a count of MACs is flat nearly everywhere, so that equal counts are
-accepted too: the search walks along its plateaus. Under L_2 the original's bump proposals are replaced by flat squares and a
-rescaling onto the sphere.
+After the Square attack (Andriushchenko et al., ECCV 2020): start from vertical stripes at the edge
+of the ball, then give one random square of the image a new random colour and keep it when the meter
+does not fall. Squares shrink on the published schedule. Where the original accepts strict
+improvements of a smooth loss, a count of MACs is flat nearly everywhere, so that equal counts are
+accepted too: the search walks along its plateaus. Under L_2 the original's bump proposals are
+replaced by flat squares and a rescaling onto the sphere.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from bench.api import Attack, BudgetSpent, Job, Threat, View
 from bench.image import settle, squared_sum, to_float, to_grid
 
 SHRINKS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-"""Shares of the run after which the area of the squares is halved: queries 10, 50, 200 ... of the published 10,000."""
+"""Shares of the run after which the area of the squares is halved: queries 10, 50, 200 ... of the
+published 10,000.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Random squares kept when executed MACs do not fall: a black-box attack that sees nothing else (after Square, ECCV 2020).
+    """Random squares kept when executed MACs do not fall: a black-box attack that sees nothing else
+    (after Square, ECCV 2020).
 
     Costs per step: 1 forward. Every candidate is evaluated as the 8-bit image that would be saved.
 
@@ -40,7 +44,8 @@ class Square(Attack):
     randomised: ClassVar[bool] = True
     version: ClassVar[int] = 1
     follows: ClassVar[str] = (
-        "Andriushchenko et al., Square Attack: a query-efficient black-box adversarial attack, ECCV 2020"
+        "Andriushchenko et al., Square Attack: a query-efficient "
+        "black-box adversarial attack, ECCV 2020"
     )
     step_cost: ClassVar[str] = "1 (forward)"
     needs: ClassVar[str] = "executed MACs"
@@ -96,8 +101,10 @@ class Search:
     """Where each of N images stands, and the best saved image it has met.
 
     Attributes:
-        delta: (N, C, H, W) the pattern that the walk stands on, in [-1, 1]; scaled to the edge of the ball when it is tried.
-        macs: (N,) of the walk. kept: (N, C, H, W) the dearest saved image so far, then the nearest.
+        delta: (N, C, H, W) the pattern that the walk stands on, in [-1, 1]; scaled to the edge of
+            the ball when it is tried.
+        macs: (N,) of the walk.
+        kept: (N, C, H, W) the dearest saved image so far, then the nearest.
     """
 
     def __init__(self, view: View, clean: Tensor, ball: Threat) -> None:
@@ -109,7 +116,9 @@ class Search:
         self._nearest = torch.full_like(self.everyone, torch.iinfo(torch.int64).max)
 
     def offer(self, delta: Tensor, rows: Tensor, *, settled: bool = False) -> None:
-        """Try a pattern on the images `rows`: walk there unless the meter falls (or in any case), keep it if it is the best."""
+        """Try a pattern on the images `rows`: walk there unless the meter falls (or in any case),
+        keep it if it is the best.
+        """
         saved = settle(
             self.clean[rows] + delta * edge(delta, self.ball), self.grid[rows], self.ball
         )
@@ -142,7 +151,9 @@ def edge(delta: Tensor, ball: Threat) -> Tensor:
 
 
 def recoloured(delta: Tensor, drawn: Tensor, side: int, ball: Threat) -> Tensor:
-    """The patterns (M, C, H, W) with a random square in random colours; under a patch, within the square that is changed already.
+    """The patterns (M, C, H, W) with a random square in random colours.
+
+    Under a patch, within the square that is changed already.
 
     Args:
         drawn: (M, 2 + C) uniform: place down, place across, and a sign for each channel.
@@ -158,7 +169,9 @@ def recoloured(delta: Tensor, drawn: Tensor, side: int, ball: Threat) -> Tensor:
 
 
 def window(drawn: Tensor, side: int, free: Tensor, height: int, width: int) -> Tensor:
-    """(M, 1, H, W) bool: a square of `side` pixels at a random place inside the rectangle that `free` (M, 1, H, W) spans."""
+    """(M, 1, H, W) bool: a square of `side` pixels at a random place inside the rectangle that
+    `free` (M, 1, H, W) spans.
+    """
     y, x = torch.arange(height, device=drawn.device), torch.arange(width, device=drawn.device)
     inside_y, inside_x = free.any(3)[:, 0], free.any(2)[:, 0]
     top, tall = inside_y.to(torch.int64).argmax(1), inside_y.sum(1)
@@ -171,7 +184,7 @@ def window(drawn: Tensor, side: int, free: Tensor, height: int, width: int) -> T
 
 
 def place_window(stripes: Tensor, drawn: Tensor, height: int, width: int, ball: Threat) -> Tensor:
-    """The starting pattern: stripes everywhere, or, under a patch, in one square at a random place."""
+    """The starting pattern: stripes everywhere, or, under a patch, in one random square."""
     if ball.norm != "patch":
         return stripes.clone()
     where = window(

@@ -2,8 +2,9 @@
 
     minimise over v    sum over fit images of L(x + v),      v inside the ball,
 
-in mini-batches, by sign or normalised steps. L is the margin hinge, or DeepSloth's loss over exits, whose universal attack (Hong et al.,
-ICLR 2021) this is under the preset `deepsloth`. At test time nothing is evaluated: v is added, clipped, and saved.
+in mini-batches, by sign or normalised steps. L is the margin hinge, or DeepSloth's loss over exits,
+whose universal attack (Hong et al., ICLR 2021) this is under the preset `deepsloth`. At test time
+nothing is evaluated: v is added, clipped, and saved.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from attacks.box import ball_of, reach
 from attacks.deepsloth import slowdown_loss
-from attacks.knowledge import Informed, no_joint_loss
+from attacks.gradient_attack import GradientAttack, no_joint_loss
 from attacks.objective import MarginLoss
 from bench.api import BudgetSpent, Job, Losses, Skip, Target, Threat, View
 from bench.image import project
@@ -35,29 +36,38 @@ class Fitting(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Universal(Informed):
+class Universal(GradientAttack):
     """One perturbation for all images, fitted on other images of the data set.
 
     Costs: the fit 3 forward-equivalents an image and pass; an attacked image nothing.
 
-    Preset `deepsloth`: the published universal L_inf attack on exits: eps 1/32 (inside the threat as well), steps of 0.005, 20 passes over
-    the first batch of the training data only, without decay. The released code's batch is not restated; here it is the fit split.
+    Preset `deepsloth`: the published universal L_inf attack on exits: eps 1/32 (inside the threat
+    as well), steps of 0.005, 20 passes over the first batch of the training data only, without
+    decay. The released code's batch is not restated; here it is the fit split.
 
     Attributes:
-        loss: "hinge" the margins of missing units, weighed by compute share; "exits", "margins" and "auto" as in DeepSloth.
+        loss: "hinge" the margins of missing units, weighed by compute share; "exits", "margins" and
+            "auto" as in DeepSloth.
         passes: over the fit images at most, or "budget": as many as the fit's budget pays for.
         batch: fit images a step; 0 takes all.
-        lr: of a step as a share of the largest change the threat admits; or, with lr_per = "pixel", in pixels.
+        lr: of a step as a share of the largest change the threat admits; or, with lr_per = "pixel",
+            in pixels.
         schedule: of lr.
         radius: of an L_inf ball of its own, in [0,1] pixels; 0 for the threat alone.
         psnr: under threat "none" the perturbation stays above this floor, dB.
-        offset, mask_grad, knows, surrogate, draws, alarm: as in GradAuto.
+        offset: as in GradAuto.
+        mask_grad: as in GradAuto.
+        knows: as in GradAuto.
+        surrogate: as in GradAuto.
+        draws: as in GradAuto.
+        alarm: as in GradAuto.
     """
 
     fits: ClassVar[bool] = True
     version: ClassVar[int] = 1
     follows: ClassVar[str] = (
-        "Moosavi-Dezfooli et al., Universal adversarial perturbations, CVPR 2017; Hong et al. (DeepSloth), ICLR 2021"
+        "Moosavi-Dezfooli et al., Universal adversarial perturbations, CVPR 2017; "
+        "Hong et al. (DeepSloth), ICLR 2021"
     )
     step_cost: ClassVar[str] = "3 an image of the fit split and pass; 0 for an attacked image"
     needs: ClassVar[str] = "margins, or logits of exits; a fit split"
@@ -98,7 +108,7 @@ class Universal(Informed):
             return Skip("it changes the whole image; under a patch use the attack `patch`")
         if self.loss == "exits" and "exit" not in target.units.kind:
             return Skip("its loss is about exits, and this target has none")
-        return self.not_informed(target) or (no_joint_loss(self) if self.loss != "hinge" else None)
+        return self.refusal(target) or (no_joint_loss(self) if self.loss != "hinge" else None)
 
     def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:
         view, ball = self.seen_by(view), ball_of(job.threat, self.psnr)
@@ -146,14 +156,18 @@ class Universal(Informed):
 
 
 def shaped(gradient: Tensor, ball: Threat) -> Tensor:
-    """A gradient (1, C, H, W) as a step of root mean square 1: its sign under L_inf, itself rescaled elsewhere; zeros stay."""
+    """A gradient (1, C, H, W) as a step of root mean square 1: its sign under L_inf, itself
+    rescaled elsewhere; zeros stay.
+    """
     if ball.norm == "linf":
         return gradient.sign()
     return gradient * (gradient.numel() ** 0.5 / gradient.norm().clamp(min=1e-30))
 
 
 def fit_losses(attack: Fitting, view: View) -> Losses:
-    """The loss of a fit as `View.gradients` takes it: the hinge on missing units, or one of DeepSloth's."""
+    """The loss of a fit as `View.gradients` takes it: the hinge on missing units, or one of
+    DeepSloth's.
+    """
     if attack.loss == "hinge":
         hinge = MarginLoss.over(
             view.units, "cost", "logit", attack.offset, torch.device("cpu"), alarm=attack.alarm

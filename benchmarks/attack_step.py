@@ -3,7 +3,7 @@
     python benchmarks/attack_step.py [--depth 20] [--batch 32] [--repeats 30] [--threads 1]
 
 The bare network is the plain residual network of the same depth and weights, no gate, no mask, no harness. A step is what
-GradAuto really does: the counted view, both losses, the rectifications, the optimiser, the projection. Printed are
+GradAuto really does: the counted view, both losses, the rectifications, the optimizer, the projection. Printed are
 medians of times and of the ratio of neighbours; a ratio is at most 1.10 with all gates open and hard masks, 1.40 with
 straight-through masks, and below 1 where blocks are skipped under hard masks. Ends with 1 where a bound does not hold.
 """
@@ -21,9 +21,9 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from attacks.box import Clamp, Place
+from attacks.box import Clamp, Point
 from attacks.gradauto import GradAuto
-from attacks.optimiser import OPTIMISERS
+from attacks.optimizer import OPTIMIZERS
 from attacks.rules import Incidents
 from bench.api import Job, Output
 from bench.contracts.threat import Threat
@@ -56,8 +56,8 @@ def bare_pass(net: SkipNet, images: Tensor, gradients: int) -> None:
     """The plain network: one forward and `gradients` input gradients."""
     inputs = images.clone().requires_grad_()
     x = net.stem(inputs)
-    for place in net.places:
-        x = net.get_submodule(place.layer)(x, net.shortcut(place, x))
+    for point in net.places:
+        x = net.get_submodule(point.layer)(x, net.shortcut(point, x))
     logits = net.head(x)
     losses = [logits[:, k].sum() for k in range(gradients)]
     for k, loss in enumerate(losses):
@@ -68,10 +68,10 @@ def attack_step(net: Forced, images: Tensor, attack: GradAuto) -> Callable[[], N
     """One whole step of the attack, ready to be called again and again."""
     view = TargetView.of(net, images, BUDGET).using(attack.mask_grad)
     job = Job(Threat("psnr", Fraction(35)), BUDGET, tuple(map(str, range(len(images)))))
-    climb, box, optimiser = (
-        attack.climb(view, images, Incidents()),
+    rule, box, optimizer = (
+        attack.step_rule(view, images, Incidents()),
         Clamp(),
-        OPTIMISERS[attack.optimiser](attack.lr),
+        OPTIMIZERS[attack.optimiser](attack.lr),
     )
     rows, share = (
         torch.arange(len(images), device=images.device),
@@ -79,10 +79,10 @@ def attack_step(net: Forced, images: Tensor, attack: GradAuto) -> Callable[[], N
     )
 
     def step() -> None:
-        place: Place = box.place(images, images, job.threat)
-        seen = climb.look(place, rows, share)
+        point: Point = box.place(images, images, job.threat)
+        seen = rule.evaluate(point, rows, share)
         view.price(seen.output.decisions)
-        box.place(place.free - optimiser.step(seen.gradient), images, job.threat)
+        box.place(point.free - optimizer.step(seen.gradient), images, job.threat)
 
     return step
 

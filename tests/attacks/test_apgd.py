@@ -17,12 +17,15 @@ def test_checkpoints_by_hand():
 
 
 def published(target, image, threat, norm, steps, offset):
-    """The rule of steps, one image, written again from the paper's algorithm 1; returns every point it stands at."""
+    """The rule of steps, one image, written again from the paper's algorithm 1.
+
+    Returns every point it stands at.
+    """
     far = reach(threat, image[0].numel(), 30.0)
     weight = target.units.cost.double() / target.units.cost.sum()
     marks = sorted(checkpoints(steps))
 
-    def look(x):
+    def evaluate(x):
         inputs = x.clone().requires_grad_()
         loss = (torch.relu(offset - target(inputs).logit_margins) * weight).sum()
         grad = (
@@ -44,7 +47,7 @@ def published(target, image, threat, norm, steps, offset):
     previous, paid, since, then = float("inf"), 0, 0, (float("inf"), eta)
     visited = []
     for k in range(steps):
-        value, grad = look(x)
+        value, grad = evaluate(x)
         visited.append(x)
         paid += value < previous
         previous = value
@@ -66,27 +69,29 @@ def published(target, image, threat, norm, steps, offset):
 
 @pytest.mark.parametrize(("norm", "threat"), [("linf", LINF8), ("l2", PSNR35), ("linf", PSNR35)])
 def test_the_points_it_visits_are_the_papers(norm, threat):
-    """An independent, one-image version of the algorithm agrees at every step to 1e-5, through two halvings."""
+    """An independent, one-image version of the algorithm agrees at every step to 1e-5, through two
+    halvings.
+    """
     target, images, steps = frozen(ConvGates().double()), pictures(3).double(), 22
     attacker = APGDMargin(norm=norm, offset=0.5)
     view, job = begin(target, images, 3 * steps + 1, threat)
     visited = []
-    original = APGDMargin.climb
+    original = APGDMargin.step_rule
 
     def spied(self, *arguments):
-        climb = original(self, *arguments)
-        look = climb.look
-        climb.look = lambda place, rows, share: (
-            visited.append((rows.clone(), place.image.clone())),
-            look(place, rows, share),
+        rule = original(self, *arguments)
+        evaluate = rule.evaluate
+        rule.evaluate = lambda point, rows, share: (
+            visited.append((rows.clone(), point.image.clone())),
+            evaluate(point, rows, share),
         )[1]
-        return climb
+        return rule
 
-    APGDMargin.climb = spied
+    APGDMargin.step_rule = spied
     try:
         attacker.perturb(view, images, torch.zeros(3, dtype=torch.int64), job)
     finally:
-        APGDMargin.climb = original
+        APGDMargin.step_rule = original
     assert len(visited) > 12
     for row in range(3):
         slow = published(target, images[row : row + 1], threat, norm, steps, 0.5)

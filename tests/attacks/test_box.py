@@ -24,9 +24,13 @@ RGB = (3, 224, 224)
 
 
 def test_released_map_at_rest_is_a_contrast_stretch_of_54_db_in_the_papers_units():
-    """Golden 1. On 500 ImageNet photographs the literature sheet measured 54.25 dB and a normalised MSE of 0.2446.
+    """Golden 1.
 
-    Only two photographs come with the test environment, both rather contrasty, so the bracket is that of two pictures.
+    On 500 ImageNet photographs the literature sheet measured 54.25 dB and a normalised MSE of
+    0.2446.
+
+    Only two photographs come with the test environment, both rather contrasty, so the bracket is
+    that of two pictures.
     """
     clean = photographs()
     box = gradauto_box("stretch", RGB, "imagenet", "released")
@@ -71,10 +75,10 @@ def test_ilfo_map_has_its_own_constants():
 
 def test_arctanh_start_stands_at_the_image():
     clean = torch.cat([torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4), pictures(2, (3, 4, 4))])
-    place = (box := gradauto_box("tanh", (3, 4, 4))).place(box.start(clean), clean, NONE)
-    assert float((place.image - clean).abs().max()) < 0.5 / 255  # nothing that survives saving
-    assert place.slope is not None
-    assert bool((place.slope > 0).all())  # black and white pixels can leave their end
+    point = (box := gradauto_box("tanh", (3, 4, 4))).place(box.start(clean), clean, NONE)
+    assert float((point.image - clean).abs().max()) < 0.5 / 255  # nothing that survives saving
+    assert point.slope is not None
+    assert bool((point.slope > 0).all())  # black and white pixels can leave their end
 
 
 @pytest.mark.parametrize("name", ["tanh", "stretch", "literal"])
@@ -85,9 +89,9 @@ def test_pull_is_the_gradient_of_the_map(name):
     weight = torch.randn(
         clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
-    place = box.place(free, clean, NONE)
-    (expected,) = torch.autograd.grad((place.image * weight).sum(), free)
-    assert torch.allclose(place.pull(weight), expected, rtol=1e-6, atol=1e-9)
+    point = box.place(free, clean, NONE)
+    (expected,) = torch.autograd.grad((point.image * weight).sum(), free)
+    assert torch.allclose(point.pull(weight), expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("box", [Clamp(), Tanh(0.0, 1.0, arctanh=True)])
@@ -97,21 +101,21 @@ def test_pull_is_the_gradient_of_the_map(name):
 def test_places_stay_inside_the_threat(box, threat):
     clean = pictures(3, (3, 8, 8))
     free = box.start(clean) + torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
-    place = box.place(free, clean, threat)
-    assert not bool(overshoot(place.image, clean, threat).any())
-    assert float(place.image.min()) >= 0
-    assert float(place.image.max()) <= 1
-    assert float((place.image - clean).abs().max()) > 1 / 255  # and they did move
-    again = box.place(place.free, clean, threat)
-    assert float((again.image - place.image).abs().max()) < 2.5 / 255
+    point = box.place(free, clean, threat)
+    assert not bool(overshoot(point.image, clean, threat).any())
+    assert float(point.image.min()) >= 0
+    assert float(point.image.max()) <= 1
+    assert float((point.image - clean).abs().max()) > 1 / 255  # and they did move
+    again = box.place(point.free, clean, threat)
+    assert float((again.image - point.image).abs().max()) < 2.5 / 255
 
 
 def test_clamp_projects_exactly_as_the_bench_does():
     clean = pictures(3, (3, 8, 8))
     free = clean + 0.3
-    place = Clamp().place(free, clean, PSNR35)
-    assert torch.equal(place.image, project(free, clean, PSNR35))
-    assert place.free is place.image
+    point = Clamp().place(free, clean, PSNR35)
+    assert torch.equal(point.image, project(free, clean, PSNR35))
+    assert point.free is point.image
 
 
 def test_only_maps_that_start_clean_enter_a_ball():
@@ -133,14 +137,16 @@ def test_statistics_follow_the_image_size():
 
 
 def test_rounding_inside_puts_every_iterate_on_the_grid_and_adds_up_small_steps():
-    """Steps of a fifth of a level: rounding afterwards would see nothing of the first two, and nothing of any alone."""
+    """Steps of a fifth of a level: rounding afterwards would see nothing of the first two, and
+    nothing of any alone.
+    """
     clean = torch.full((1, 3, 4, 4), 100 / 255)
     box = with_rounding(Clamp(), "inside")
     free, seen = box.start(clean), []
     for _ in range(5):
-        place = box.place(free + 0.2 / 255, clean, LINF8)
-        free = place.free
-        seen.append(float(place.image[0, 0, 0, 0] * 255))
+        point = box.place(free + 0.2 / 255, clean, LINF8)
+        free = point.free
+        seen.append(float(point.image[0, 0, 0, 0] * 255))
     assert seen == pytest.approx([100, 100, 101, 101, 101])
     assert with_rounding(box.inner, "after") is box.inner
 
@@ -154,10 +160,10 @@ def test_rounding_inside_settles_inside_the_threat():
         Threat("l2", Fraction(1, 2)),
         Threat("patch", Fraction(3)),
     ):
-        place = with_rounding(Clamp(), "inside").place(far, clean, threat)
-        levels = place.image * 255
+        point = with_rounding(Clamp(), "inside").place(far, clean, threat)
+        levels = point.image * 255
         assert float((levels - levels.round()).abs().max()) < 1e-3
-        assert bool(inside(difference(to_grid(place.image), to_grid(clean)), threat).all())
+        assert bool(inside(difference(to_grid(point.image), to_grid(clean)), threat).all())
 
 
 def test_reach_is_the_root_mean_square_of_the_edge():

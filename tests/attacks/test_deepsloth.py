@@ -17,7 +17,10 @@ def of_exits(logits):
 
 
 def test_the_loss_over_exits_by_hand():
-    """Two exits before the last, K = 4: ln 4 each where uniform; cross-entropy with uniform elsewhere; the last counts for nothing."""
+    """Two exits before the last, K = 4: ln 4 each where uniform.
+
+    Cross-entropy with uniform elsewhere; the last counts for nothing.
+    """
     flat, sure = torch.zeros(4), torch.tensor([3.0, 0.0, 0.0, 0.0])
     logits = torch.stack([torch.stack([flat, flat, sure]), torch.stack([sure, flat, flat])])
     expected = [2 * math.log(4), math.log(4) + (math.log(math.exp(3) + 3) - 3 / 4)]
@@ -48,7 +51,10 @@ def test_auto_is_exits_where_there_are_any():
 
 
 def released(target, images, start, steps, lr, ball):
-    """The published loop, one image at a time, in float64: step, own ball, pixel range; the last iterate."""
+    """The published loop, one image at a time, in float64: step, own ball, pixel range.
+
+    The last iterate.
+    """
     found = []
     for image, first in zip(images.split(1), start.split(1), strict=True):
         x = ball(first - image, 0)
@@ -83,7 +89,9 @@ def test_the_linf_preset_is_the_published_loop():
 
 
 def test_the_l2_preset_is_the_published_loop():
-    """Gradients shortened to norm 1 and never lengthened, the rate falling as a cosine, the radius shrinking."""
+    """Gradients shortened to norm 1 and never lengthened, the rate falling as a cosine, the radius
+    shrinking.
+    """
     target, images, steps = frozen(Exits().double()), pictures(3).double(), 8
     params = {**DeepSloth.presets["l2"], "steps": steps, "shrink_every": 3}
     view, job = begin(target, images, 1000, NONE)

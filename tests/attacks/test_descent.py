@@ -2,26 +2,28 @@ import pytest
 import torch
 from gated_toys import NONE, PSNR35, LinearGates, begin, frozen, pictures
 
-from attacks.box import Clamp, Place
-from attacks.descent import Climb, Descent, Direction
-from attacks.incumbent import Incumbent
-from attacks.optimiser import Sgd
+from attacks.best_image import BestImage
+from attacks.box import Clamp, Point
+from attacks.descent import Descent, Direction, StepRule
+from attacks.optimizer import Sgd
 from bench.api import View
 
 SHAPE = (3, 4, 4)
 
 
-class Brighten(Climb):
-    """Raises every value by 1 a step, notes whom it was asked about, and does not save on evaluations."""
+class Brighten(StepRule):
+    """Raises every value by 1 a step, notes whom it was asked about, and does not save on
+    evaluations.
+    """
 
     def __init__(self, view: View, forwards: int = 1) -> None:
         self.view, self.forwards, self.seen = view, forwards, []
 
-    def look(self, place: Place, rows: torch.Tensor, share: torch.Tensor) -> Direction:
+    def evaluate(self, point: Point, rows: torch.Tensor, share: torch.Tensor) -> Direction:
         self.seen.append((rows.tolist(), [round(v, 3) for v in share.tolist()]))
         for _ in range(self.forwards):
-            output = self.view(place.image, rows)
-        return Direction(output, torch.zeros(len(rows)), -torch.ones_like(place.free))
+            output = self.view(point.image, rows)
+        return Direction(output, torch.zeros(len(rows)), -torch.ones_like(point.free))
 
 
 def setting(
@@ -38,7 +40,7 @@ def setting(
     )
     clean = torch.full((count, *SHAPE), 51 / 255)
     view, job = begin(target, clean, budget, more.pop("threat", NONE))
-    kept = Incumbent(view, clean, job.threat, "best", verify=verify)
+    kept = BestImage(view, clean, job.threat, "best", verify=verify)
     return Descent(view, job, clean, Clamp(), Sgd(1 / 255), kept, steps, cost, **more), view
 
 
@@ -48,13 +50,13 @@ def setting(
 )
 def test_the_budget_is_used_up_and_never_overdrawn(budget, cost, verify):
     descent, view = setting(2.0, budget, "budget", cost=cost, verify=verify)
-    climb = Brighten(view, forwards=cost)
-    descent.run(climb)
-    descent.incumbent.finish()
+    rule = Brighten(view, forwards=cost)
+    descent.run(rule)
+    descent.best.finish()
     assert (
-        len(climb.seen) == (budget - verify) // cost
+        len(rule.seen) == (budget - verify) // cost
         if budget >= cost + verify
-        else len(climb.seen) == 0
+        else len(rule.seen) == 0
     )
     assert bool((view.left >= 0).all())
     assert bool((view.left < cost + 2).all())
@@ -62,11 +64,11 @@ def test_the_budget_is_used_up_and_never_overdrawn(budget, cost, verify):
 
 def test_steps_count_evaluations_and_the_last_step_is_not_taken():
     descent, view = setting(2.0, 100, 4)
-    climb = Brighten(view)
-    end = descent.run(climb)
+    rule = Brighten(view)
+    end = descent.run(rule)
     assert view.ledger.used.tolist() == [4, 4, 4]
     assert torch.allclose(end * 255, torch.full_like(end, 54.0))
-    assert [share[0] for _, share in climb.seen] == [0, 0.333, 0.667, 1]
+    assert [share[0] for _, share in rule.seen] == [0, 0.333, 0.667, 1]
 
 
 def test_an_attack_that_underrates_its_cost_is_stopped_by_the_view():
@@ -81,17 +83,17 @@ def test_rows_leave_at_the_ceiling_and_the_others_go_on_undisturbed():
     descent, view = setting(80.5 / 255, 200, 12, stop_at_ceiling=True)
     clean = torch.stack([torch.full(SHAPE, level / 255) for level in (81, 78, 51)])
     descent.clean.copy_(clean)
-    descent.incumbent.clean.copy_(clean)
-    climb = Brighten(view)
-    end = descent.run(climb)
-    assert [rows for rows, _ in climb.seen][:5] == [[0, 1, 2], [1, 2], [1, 2], [1, 2], [2]]
+    descent.best.clean.copy_(clean)
+    rule = Brighten(view)
+    end = descent.run(rule)
+    assert [rows for rows, _ in rule.seen][:5] == [[0, 1, 2], [1, 2], [1, 2], [1, 2], [2]]
     assert view.ledger.used.tolist() == [1, 4, 12]
     assert (end.flatten(1).mean(1) * 255).round().tolist() == [
         82,
         82,
         62,
     ]  # one step past the last look
-    assert descent.incumbent.macs.tolist() == [110, 110, 10]
+    assert descent.best.macs.tolist() == [110, 110, 10]
 
 
 def test_iterates_stay_in_the_ball():
@@ -120,17 +122,19 @@ def test_share_follows_what_each_image_has_spent():
         clean,
         Clamp(),
         Sgd(0.0),
-        Incumbent(view, clean, NONE, "last", verify=False),
+        BestImage(view, clean, NONE, "last", verify=False),
         "budget",
         2,
     )
-    climb = Brighten(view, forwards=2)
-    descent.run(climb)
-    assert [share[0] for _, share in climb.seen] == [0, 0.222, 0.444, 0.667, 0.889]
+    rule = Brighten(view, forwards=2)
+    descent.run(rule)
+    assert [share[0] for _, share in rule.seen] == [0, 0.222, 0.444, 0.667, 0.889]
 
 
 def test_the_iterate_after_the_last_step_is_seen():
-    """A budget that pays for one step of GradAuto and two forwards more shows the image that the step led to."""
+    """A budget that pays for one step of GradAuto and two forwards more shows the image that the
+    step led to.
+    """
     from fractions import Fraction
 
     import torch

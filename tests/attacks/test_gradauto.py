@@ -40,15 +40,22 @@ def first_look(attacker: GradAuto, target, images, budget=100):
     view, _ = begin(target, images, budget)
     view = view.using(attacker.mask_grad)
     box = gradauto_box(attacker.box, view.image_shape, attacker.statistics, attacker.bounds)
-    place = box.place(box.start(images), images, NONE)
-    climb = attacker.climb(view, images, incidents)
-    return climb.look(place, torch.arange(len(images)), torch.zeros(len(images))), incidents, view
+    point = box.place(box.start(images), images, NONE)
+    rule = attacker.step_rule(view, images, incidents)
+    return (
+        rule.evaluate(point, torch.arange(len(images)), torch.zeros(len(images))),
+        incidents,
+        view,
+    )
 
 
 def released_script(network, x, steps, K, keep=0.0):
-    """The published loop written again from its description, with autograd doing every derivative; float64.
+    """The published loop written again from its description, with autograd doing every derivative.
 
-    Works in ImageNet-normalised space like the original. `network` maps normalised images to (logits, gate values).
+    Float64.
+
+    Works in ImageNet-normalised space like the original. `network` maps normalised images to
+    (logits, gate values).
     """
     low = torch.tensor([-2.4291, -2.4183, -2.2214], dtype=torch.float64).view(1, 3, 1, 1)
     high = torch.tensor([2.5141, 2.5968, 2.7537], dtype=torch.float64).view(1, 3, 1, 1)
@@ -141,30 +148,35 @@ def test_saturated_gates_vanish_in_gate_space_but_not_in_logit_space():
 
 
 def test_two_conflicting_gates():
-    """Golden 4. Opening gate 2 straight away closes gate 1; there is a way round, and a gradient too short to go it."""
+    """Golden 4.
+
+    Opening gate 2 straight away closes gate 1; there is a way round, and a gradient too short to go
+    it.
+    """
     weight = torch.tensor([[0.3, 0.0], [-0.06, 0.08]])
     images = torch.tensor([[[[0.5, 0.2]]]])
     target = frozen(LinearGates(weight, torch.tensor([-0.149, -0.018]), (1, 1, 2)))
     history = {}
     for name, rules in {"base": (False, False), "rd": (False, True), "full": (True, True)}.items():
         attacker = GradAuto(
-            rm=rules[0], rd=rules[1], K=0.5, K_per="image", optimiser="sgd", lr=0.1, schedule="constant", distance="none",
-            space="logit", offset=0.0, weighting="uniform", iterate="last", verify=False, steps=20,
+            rm=rules[0], rd=rules[1], K=0.5, K_per="image", optimiser="sgd", lr=0.1,
+            schedule="constant", distance="none", space="logit", offset=0.0, weighting="uniform",
+            iterate="last", verify=False, steps=20,
         )  # fmt: skip
         view, job = begin(target, images, 1000)
         seen = []
-        climb_of = attacker.climb
+        rule_of = attacker.step_rule
 
-        def spied(*arguments, climb_of=climb_of, seen=seen):
-            climb = climb_of(*arguments)
-            look = climb.look
-            climb.look = lambda *where: (
-                found := look(*where),
+        def spied(*arguments, rule_of=rule_of, seen=seen):
+            rule = rule_of(*arguments)
+            evaluate = rule.evaluate
+            rule.evaluate = lambda *where: (
+                found := evaluate(*where),
                 seen.append(found.output.decisions[0].tolist()),
             )[0]
-            return climb
+            return rule
 
-        object.__setattr__(attacker, "climb", spied)
+        object.__setattr__(attacker, "step_rule", spied)
         attacker.perturb(view, images, torch.zeros(1, dtype=torch.int64), job)
         history[name] = seen
     flips = {name: sum(a[0] != b[0] for a, b in pairwise(seen)) for name, seen in history.items()}
@@ -176,9 +188,11 @@ def test_two_conflicting_gates():
 
 @pytest.mark.slow
 def test_without_complexity_the_released_loop_returns_to_the_clean_image():
-    """Golden 6: from the stretched start, distance alone leads back, to over 55 dB by iteration 100 and over 100 at 300.
+    """Golden 6: from the stretched start, distance alone leads back, to over 55 dB by iteration 100
+    and over 100 at 300.
 
-    On ImageNet photographs about 57 dB were measured at iteration 100; of the four crops here the darkest is the slowest.
+    On ImageNet photographs about 57 dB were measured at iteration 100; of the four crops here the
+    darkest is the slowest.
     """
     images = photographs(112)[::2]
     target = frozen(
@@ -220,7 +234,10 @@ def test_a_step_alone_equals_the_step_in_a_batch_of_64():
 
 @pytest.mark.parametrize(("rd", "expected"), [(True, [2, 1, 0]), (False, [1, 1, 0])])
 def test_backwards_are_spent_only_where_the_method_needs_them(rd, expected):
-    """Rows: one gate open and one closed; both closed (nothing to protect); both open (nothing to do)."""
+    """Rows: one gate open and one closed.
+
+    Both closed (nothing to protect); both open (nothing to do).
+    """
     shape = (1, 1, 2)
     target = frozen(
         LinearGates(torch.tensor([[20.0, 0.0], [0.0, 20.0]]), torch.tensor([-10.0, -10.0]), shape)
@@ -300,7 +317,9 @@ def test_the_same_run_gives_the_same_bytes():
 
 
 def test_clean_without_a_ball_trades_macs_against_distance():
-    """The best iterate is the nearest of the dearest: going on past the ceiling only brings the image closer."""
+    """The best iterate is the nearest of the dearest: going on past the ceiling only brings the
+    image closer.
+    """
     target, images = frozen(ConvGates()), pictures(8)
     found = []
     for steps in (30, 150):
@@ -358,7 +377,9 @@ def test_parameters_are_read_without_importing_torch():
 
 
 def test_an_image_that_runs_everything_already_is_left_alone():
-    """Clean images at the ceiling cost one look, with or without a ball, and so does a network with nothing to skip."""
+    """Clean images at the ceiling cost one look, with or without a ball, and so does a network with
+    nothing to skip.
+    """
     target = frozen(LinearGates(torch.ones(1, 768), torch.tensor([0.0]), (3, 16, 16)))
     nothing = frozen(ConvGates(units=0))
     for victim in (target, nothing):

@@ -46,7 +46,9 @@ def test_gates_that_are_no_probabilities_are_read_through_a_sigmoid():
 def slow_rectified(
     net: ConvGates, image: torch.Tensor, p_open: float, p_closed: float, swapped: bool, warm: bool
 ):
-    """grad L_neg of one image (1, C, H, W), worked out segment by segment and gate by gate, without forks, in float64."""
+    """grad L_neg of one image (1, C, H, W), worked out segment by segment and gate by gate, without
+    forks, in float64.
+    """
     inputs = image.clone().requires_grad_()
     maps = [net.stem((inputs - 0.5) * 4).relu()]
     gates = []
@@ -92,7 +94,9 @@ def slow_rectified(
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_step_is_what_the_slow_way_finds(swapped, warm):
-    """Every map's gradient worked out one gate at a time agrees with the forks' to 1e-5, image by image."""
+    """Every map's gradient worked out one gate at a time agrees with the forks' to 1e-5, image by
+    image.
+    """
     target = frozen(ConvGates().double())
     images = pictures(6).double()
     attacker = GradMDM(
@@ -100,7 +104,7 @@ def test_a_step_is_what_the_slow_way_finds(swapped, warm):
     )
     view, _ = begin(target, images, 100)
     box = gradauto_box("clamp", view.image_shape)
-    look = attacker.climb(view, images).look(
+    look = attacker.step_rule(view, images).evaluate(
         box.place(images, images, NONE), torch.arange(6), torch.zeros(6)
     )
     powers = (1.0, 1.0) if warm else (4.0, 3.5)
@@ -115,7 +119,9 @@ def test_a_step_is_what_the_slow_way_finds(swapped, warm):
 
 
 def test_code_preset_is_the_released_loop():
-    """Golden: the released map, Adam, 1.5e5 and gamma, warm-up and swapped counts, written again with the slow gradient."""
+    """Golden: the released map, Adam, 1.5e5 and gamma, warm-up and swapped counts, written again
+    with the slow gradient.
+    """
     mean = torch.tensor([0.4914, 0.4822, 0.4465], dtype=torch.float64).view(1, 3, 1, 1)
     std = torch.tensor([0.2023, 0.1994, 0.2010], dtype=torch.float64).view(1, 3, 1, 1)
     low = torch.tensor([-2.4291, -2.4183, -2.2214], dtype=torch.float64).view(1, 3, 1, 1)
@@ -147,11 +153,13 @@ def test_code_preset_is_the_released_loop():
 
 
 def test_direction_takes_out_what_opposes_open_gates():
-    """With the counts of its own losses, nothing that leaves a fork opposes what protects the open gates there."""
+    """With the counts of its own losses, nothing that leaves a fork opposes what protects the open
+    gates there.
+    """
     target, images = frozen(ConvGates()), pictures(8)
     view, _ = begin(target, images, 100)
     met: dict[tuple[int, int], torch.Tensor] = {}
-    climb = GradMDM(warmup=0.0).climb(view, images)
+    rule = GradMDM(warmup=0.0).step_rule(view, images)
     kept = view.target._fork_edit
     original = type(view).gradients
 
@@ -165,7 +173,7 @@ def test_direction_takes_out_what_opposes_open_gates():
 
     type(view).gradients = spying
     try:
-        climb.look(
+        rule.evaluate(
             gradauto_box("clamp", view.image_shape).place(images, images, NONE),
             torch.arange(8),
             torch.zeros(8),
@@ -206,7 +214,7 @@ def test_backwards_are_charged_as_the_docstring_says():
     images = torch.tensor([[0.8, 0.2], [0.2, 0.2], [0.8, 0.8]]).reshape(3, 1, 1, 2)
     for warmup, expected in ((0.0, [2, 1, 0]), (5.0, [1, 1, 0])):
         view, _ = begin(target, images, 100)
-        GradMDM(warmup=warmup).climb(view, images).look(
+        GradMDM(warmup=warmup).step_rule(view, images).evaluate(
             gradauto_box("clamp", view.image_shape).place(images, images, NONE),
             torch.arange(3),
             torch.zeros(3),

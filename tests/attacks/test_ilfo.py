@@ -16,7 +16,9 @@ def attack(attacker: ILFO, target, images, budget, threat=PSNR35):
 
 
 def released_script(network, x, steps, c):
-    """ILFO's published loop written again from its description, in CIFAR-normalised space and float64: the smallest-loss iterate."""
+    """ILFO's published loop written again from its description, in CIFAR-normalised space and
+    float64: the smallest-loss iterate.
+    """
     best, kept = torch.full((len(x),), torch.inf, dtype=torch.float64), x.clone()
     delta = torch.zeros_like(x, requires_grad=True)
     adam = torch.optim.Adam([delta], lr=5e-4)
@@ -69,7 +71,7 @@ def test_a_step_alone_equals_the_step_in_a_batch_of_64():
             place = box.place(box.start(some), some, NONE)
             looks[name] = (
                 attacker.penalty(view, some)
-                .look(place, torch.arange(len(some)), torch.zeros(len(some)))
+                .evaluate(place, torch.arange(len(some)), torch.zeros(len(some)))
                 .gradient
             )
         scale = float(looks["batch"].abs().max())
@@ -90,9 +92,11 @@ def test_recovers_inside_its_threat_and_its_budget(threat):
 
 
 def test_the_search_finds_a_constant_for_each_image():
-    """One gate, three images at different distances from it: each opens, and far nearer than with one big constant.
+    """One gate, three images at different distances from it: each opens, and far nearer than with
+    one big constant.
 
-    A constant too big drowns the distance, and Adam then moves all pixels alike, the useless ones too.
+    A constant too big drowns the distance, and Adam then moves all pixels alike, the useless ones
+    too.
     """
     weight = torch.randn(1, 48, generator=torch.Generator().manual_seed(0)).abs() ** 3
     images = torch.stack([torch.full((3, 4, 4), level / 255) for level in (60, 100, 120)])
@@ -117,7 +121,10 @@ def test_the_search_finds_a_constant_for_each_image():
 
 
 def test_the_search_stops_paying_for_what_is_won():
-    """Inside a ball an image leaves at the ceiling; one that cannot get there spends the budget on larger constants."""
+    """Inside a ball an image leaves at the ceiling.
+
+    One that cannot get there spends the budget on larger constants.
+    """
     target = frozen(LinearGates(torch.full((1, 48), 1.0), torch.tensor([-20.2]), (3, 4, 4)))
     images = torch.stack([torch.full((3, 4, 4), level / 255) for level in (107, 20)])
     adversarial, view = attack(ILFO(), target, images, 150)

@@ -50,7 +50,9 @@ def test_finished_loss_is_exactly_zero_where_it_is_not_asked_for():
 
 
 def test_a_strict_unit_at_its_threshold_is_still_missing():
-    """Released hinge and decision rule disagree at exactly 0: the gate stays closed there, so the loss must go on."""
+    """Released hinge and decision rule disagree at exactly 0: the gate stays closed there, so the
+    loss must go on.
+    """
     strict = units(1)
     loose = dataclasses.replace(strict, strict=torch.zeros(1, dtype=torch.bool))
     for table, missing in ((strict, True), (loose, False)):
@@ -113,7 +115,9 @@ def test_logit_shift_is_per_row():
 
 
 def test_the_ponder_loss_by_hand():
-    """Position 0 stops before its second unit: two units missing, R = 1 - (scores so far) = margin of unit 0 + 0.01."""
+    """Position 0 stops before its second unit: two units missing, R = 1 - (scores so far) = margin
+    of unit 0 + 0.01.
+    """
     target = frozen(Halting())
     image = torch.zeros(1, 1, 4, 4)
     image[0, 0, :2, :2] = 1.0

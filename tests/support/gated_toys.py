@@ -1,4 +1,4 @@
-"""Small gated targets whose margins can be worked out by hand, and what the tests of attacks share."""
+"""Small gated targets with margins known by hand, and what the tests of attacks share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ LINF8 = Threat("linf", Fraction(8, 255))
 
 
 class LinearGates(Target):
-    """Gate j is sigmoid(<w_j, x> + b_j): margins whose gradients are known exactly. Block j costs (j + 1) * 100 MACs."""
+    """Gate j is sigmoid(<w_j, x> + b_j): margins whose gradients are known exactly.
+
+    Block j costs (j + 1) * 100 MACs.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -44,7 +47,9 @@ class LinearGates(Target):
 
 
 class ConvGates(Target):
-    """Six residual convolutions on 3x16x16, each behind a gate that reads the features in front of it; random weights."""
+    """Six residual convolutions on 3x16x16, each behind a gate that reads the features in front of
+    it; random weights.
+    """
 
     forks = True
 
@@ -92,7 +97,9 @@ class ConvGates(Target):
 
 
 class Exits(Target):
-    """Three small stages with an exit behind each: margins are those of confidence, as in a shallow-deep network."""
+    """Three small stages with an exit behind each: margins are those of confidence, as in a
+    shallow-deep network.
+    """
 
     def __init__(self, seed: int = 0, confidence: float = 0.6) -> None:
         super().__init__()
@@ -133,7 +140,10 @@ class Exits(Target):
 
 
 class Halting(Target):
-    """Four positions of a block of three gated units; scores are sigmoids of the image's quarters, so everything is known by hand."""
+    """Four positions of a block of three gated units.
+
+    Scores are sigmoids of the image's quarters, so everything is known by hand.
+    """
 
     def __init__(self, bias: float = -2.0, limit: float = 0.99) -> None:
         super().__init__()
@@ -185,7 +195,7 @@ def pictures(count: int, shape: tuple[int, int, int] = (3, 16, 16), seed: int = 
 
 
 def photographs(side: int = 224) -> Tensor:
-    """Eight crops of scikit-learn's two sample photographs, (8, 3, side, side) on the 8-bit grid."""
+    """Eight crops of scikit-learn's two photographs, (8, 3, side, side) on the 8-bit grid."""
     from sklearn.datasets import load_sample_images
 
     crops = []

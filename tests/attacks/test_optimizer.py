@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from attacks.optimiser import OPTIMISERS, Adam, decay
+from attacks.optimizer import OPTIMIZERS, Adam, decay
 
 SHAPE = (4, 2, 3, 3)
 
@@ -36,7 +36,7 @@ def test_rows_that_leave_do_not_disturb_those_that_stay():
 def test_steps_of_one_length(name):
     gradient = gradients(1)[0]
     gradient[1] = 0
-    step = OPTIMISERS[name](0.02).step(gradient)
+    step = OPTIMIZERS[name](0.02).step(gradient)
     length = step.flatten(1).square().mean(1).sqrt()
     assert length.tolist() == pytest.approx([0.02, 0.0, 0.02, 0.02])
     assert bool(((step * gradient).flatten(1).sum(1)[[0, 2, 3]] > 0).all())
@@ -44,7 +44,7 @@ def test_steps_of_one_length(name):
 
 def test_sgd_is_the_gradient_times_lr():
     gradient = gradients(1)[0]
-    assert torch.equal(OPTIMISERS["sgd"](0.5).step(gradient), gradient * 0.5)
+    assert torch.equal(OPTIMIZERS["sgd"](0.5).step(gradient), gradient * 0.5)
 
 
 def test_cosine_falls_from_one_to_a_hundredth():

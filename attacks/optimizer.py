@@ -1,4 +1,6 @@
-"""Optimisers over a batch whose rows leave at their own time: nothing is shared between rows, and rows can be dropped."""
+"""Optimisers over a batch whose rows leave at their own time: nothing is shared between rows, and
+rows can be dropped.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ from torch import Tensor
 
 from attacks.rules import norms
 
-OptimiserName = Literal["adam", "sgd", "normalised", "sign", "capped"]
+OptimizerName = Literal["adam", "sgd", "normalised", "sign", "capped"]
 Schedule = Literal["constant", "cosine"]
 
 
-class Optimiser(ABC):
+class Optimizer(ABC):
     """Turns gradients into steps, one row an image.
 
     Args:
@@ -32,8 +34,11 @@ class Optimiser(ABC):
         """Go on with the rows at `index` alone."""
 
 
-class Adam(Optimiser):
-    """Adam with bias correction and the usual constants (0.9, 0.999, 1e-8); the same numbers as `torch.optim.Adam`."""
+class Adam(Optimizer):
+    """Adam with bias correction and the usual constants (0.9, 0.999, 1e-8).
+
+    The same numbers as `torch.optim.Adam`.
+    """
 
     def __init__(
         self, lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
@@ -58,15 +63,15 @@ class Adam(Optimiser):
             self.first, self.second = self.first[index], self.second[index]
 
 
-class Sgd(Optimiser):
+class Sgd(Optimizer):
     """Plain gradient descent."""
 
     def step(self, gradient: Tensor) -> Tensor:
         return gradient * self.lr
 
 
-class Normalised(Optimiser):
-    """Gradient descent with steps of one length: root mean square `lr` over the values of an image."""
+class Normalized(Optimizer):
+    """Gradient descent with steps of one length: root mean square `lr` over an image's values."""
 
     def step(self, gradient: Tensor) -> Tensor:
         norm = norms(gradient)
@@ -76,31 +81,36 @@ class Normalised(Optimiser):
         )
 
 
-class Sign(Optimiser):
+class Sign(Optimizer):
     """Sign descent: every value moves by `lr`, as in projected gradient descent under L_inf."""
 
     def step(self, gradient: Tensor) -> Tensor:
         return gradient.sign() * self.lr
 
 
-class Capped(Optimiser):
-    """Gradient descent whose gradients are shortened to norm 1 where they are longer, and never lengthened (DeepSloth's L2 attack)."""
+class ClippedGradient(Optimizer):
+    """Gradient descent whose gradients are shortened to norm 1 where they are longer, and never
+    lengthened (DeepSloth's L2 attack).
+    """
 
     def step(self, gradient: Tensor) -> Tensor:
         return gradient * (self.lr / norms(gradient).clamp(min=1))
 
 
-OPTIMISERS: dict[str, type[Optimiser]] = {
+OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": Adam,
     "sgd": Sgd,
-    "normalised": Normalised,
+    "normalised": Normalized,
     "sign": Sign,
-    "capped": Capped,
+    "capped": ClippedGradient,
 }
 
 
 def decay(schedule: Schedule, share: Tensor) -> Tensor:
-    """(M, 1, 1, 1) the factor on the learning rate when `share` (M,) in [0,1] of the run is over; cosine ends at 1 % of it."""
+    """(M, 1, 1, 1) the factor on the learning rate when `share` (M,) in [0,1] of the run is over.
+
+    Cosine ends at 1 % of it.
+    """
     if schedule == "constant":
         return torch.ones_like(share)[:, None, None, None]
     return (0.01 + 0.99 * 0.5 * (1 + (torch.pi * share.clamp(0, 1)).cos()))[:, None, None, None]

@@ -1,4 +1,6 @@
-"""What an attack on gates knows of its target, and how it takes gradients through what has none: options of every gradient attack."""
+"""What an attack on gates knows of its target, and how it takes gradients through what has none:
+options of every gradient attack.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +11,23 @@ from bench.api import Attack, Skip, Target, View
 
 
 @dataclass(frozen=True, kw_only=True)
-class Informed(Attack):
-    """A gradient attack; by default it knows the defence and attacks the whole pipeline, end to end.
+class GradientAttack(Attack):
+    """A gradient attack.
+
+    By default it knows the defence and attacks the whole pipeline, end to end.
 
     Attributes:
         mask_grad: gradient of hard masks; "target" leaves the network's own.
-        knows: "defense" sees the defended pipeline; "network" only the network inside, as whoever has not heard of the defence
-            does. Scored is always the whole.
-        surrogate: differentiate through stages that have no gradient by their surrogates (BPDA: Athalye et al., ICML 2018).
-        draws: of a random target, over which every look and every gradient is averaged (EOT: Athalye et al., Synthesizing Robust
-            Adversarial Examples, ICML 2018), each paid for; "auto" is as many of the target's own as leave 25 steps, at least 1.
-        alarm: of a monitored target: "raise" counts the fallback as a unit to be opened like the gates; "avoid" opens gates while the
-            monitor's score stays under its threshold (the joint loss), and keeps no image that sets it off.
+        knows: "defense" sees the defended pipeline; "network" only the network inside, as whoever
+            has not heard of the defence does. Scored is always the whole.
+        surrogate: differentiate through stages that have no gradient by their surrogates (BPDA:
+            Athalye et al., ICML 2018).
+        draws: of a random target, over which every look and every gradient is averaged (EOT:
+            Athalye et al., Synthesizing Robust Adversarial Examples, ICML 2018), each paid for;
+            "auto" is as many of the target's own as leave 25 steps, at least 1.
+        alarm: of a monitored target: "raise" counts the fallback as a unit to be opened like the
+            gates; "avoid" opens gates while the monitor's score stays under its threshold (the
+            joint loss), and keeps no image that sets it off.
     """
 
     mask_grad: Literal["target", "ste", "none"] = "target"
@@ -39,7 +46,7 @@ class Informed(Attack):
             alarm=self.alarm,
         )
 
-    def not_informed(self, target: Target) -> Skip | None:
+    def refusal(self, target: Target) -> Skip | None:
         """Why this knowledge means nothing on a target; None if it does."""
         if self.knows == "network" and target.undefended is target:
             return Skip("knows the network and not its defence, and this target has none")
@@ -48,7 +55,7 @@ class Informed(Attack):
         return None
 
 
-def no_joint_loss(attack: Informed) -> Skip | None:
+def no_joint_loss(attack: GradientAttack) -> Skip | None:
     """The refusal of an attack whose loss has no term for a monitor's score."""
     return (
         Skip("its loss has no term that keeps a monitor quiet; alarm = raise")

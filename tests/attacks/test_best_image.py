@@ -1,7 +1,7 @@
 import torch
 from gated_toys import NONE, PSNR35, LinearGates, begin, frozen, pictures
 
-from attacks.incumbent import Incumbent
+from attacks.best_image import BestImage
 from bench.image import settle, to_float, to_grid
 
 SHAPE = (3, 4, 4)
@@ -18,11 +18,11 @@ def grey(*levels: float) -> torch.Tensor:
     return torch.stack([torch.full(SHAPE, level / 255) for level in levels])
 
 
-def offers(rule: str, table: list[tuple[float, int, float]]) -> Incumbent:
-    """An incumbent after iterates of one grey image: (level, macs, loss) in order."""
+def offers(rule: str, table: list[tuple[float, int, float]]) -> BestImage:
+    """An best after iterates of one grey image: (level, macs, loss) in order."""
     clean = grey(100)
     view, _ = begin(bright(0.9), clean, 100)
-    kept = Incumbent(view, clean, NONE, rule, verify=False)
+    kept = BestImage(view, clean, NONE, rule, verify=False)
     for level, macs, loss in table:
         kept.offer(torch.tensor([0]), grey(level), torch.tensor([macs]), torch.tensor([loss]))
     return kept
@@ -54,7 +54,7 @@ def test_an_iterate_that_rounding_closes_is_not_believed():
     target = bright(100.3 / 255)
     for verify, macs in ((False, 110), (True, 10)):
         view, _ = begin(target, clean, 100)
-        kept = Incumbent(view, clean, NONE, "best", verify=verify)
+        kept = BestImage(view, clean, NONE, "best", verify=verify)
         rows = torch.tensor([0])
         for level in (100.0, 100.4):
             image = grey(level)
@@ -71,7 +71,7 @@ def test_verified_images_are_saved_ones_inside_the_threat():
     clean = pictures(3, (3, 8, 8))
     target = frozen(LinearGates(torch.full((1, 192), 1.0), torch.tensor([0.0]), (3, 8, 8)))
     view, job = begin(target, clean, 100, PSNR35)
-    kept = Incumbent(view, clean, job.threat, "best", verify=True)
+    kept = BestImage(view, clean, job.threat, "best", verify=True)
     moved = clean + 0.3 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     rows = torch.arange(3)
     kept.offer(rows, moved, torch.full((3,), 110), torch.ones(3))
@@ -82,17 +82,19 @@ def test_verified_images_are_saved_ones_inside_the_threat():
 def test_an_iterate_on_the_grid_needs_no_second_look():
     clean = grey(100, 100)
     view, job = begin(bright(0.3), clean, 100)
-    kept = Incumbent(view, clean, job.threat, "best", verify=True)
+    kept = BestImage(view, clean, job.threat, "best", verify=True)
     kept.offer(torch.tensor([0, 1]), clean, torch.tensor([110, 110]), torch.zeros(2))
     assert kept.macs.tolist() == [110, 110]
     assert view.ledger.used.tolist() == [0, 0]
 
 
 def test_failures_are_asked_again_ever_more_rarely_and_the_last_candidate_at_the_end():
-    """Thirty hopeful iterates that all round back to the clean image cost a handful of forwards, not thirty."""
+    """Thirty hopeful iterates that all round back to the clean image cost a handful of forwards,
+    not thirty.
+    """
     clean = grey(100)
     view, job = begin(bright(100.3 / 255), clean, 100)
-    kept = Incumbent(view, clean, job.threat, "best", verify=True)
+    kept = BestImage(view, clean, job.threat, "best", verify=True)
     row = torch.tensor([0])
     kept.offer(row, clean, torch.tensor([10]), torch.zeros(1))
     for _ in range(30):
@@ -108,6 +110,6 @@ def test_failures_are_asked_again_ever_more_rarely_and_the_last_candidate_at_the
 def test_a_spent_budget_keeps_what_is_sure():
     clean = grey(100)
     view, job = begin(bright(100.3 / 255), clean, 0)
-    kept = Incumbent(view, clean, job.threat, "best", verify=True)
+    kept = BestImage(view, clean, job.threat, "best", verify=True)
     kept.offer(torch.tensor([0]), grey(100.4), torch.tensor([110]), torch.zeros(1))
     assert torch.equal(kept.finish(), clean)

@@ -1,12 +1,13 @@
 """Which iterate is kept.
 
-Published scripts keep the last iterate, or the one of smallest loss, and score the float image. What counts is the image
-that is saved: an iterate that has only just opened a gate may lose it to rounding. So a candidate can be verified, that is
-settled onto the 8-bit grid inside its threat and evaluated once more, at the price of one forward. Verification waits longer
-after each failure (1, 2, 4 … steps), and one forward is held back for the best candidate still waiting at the end.
+Published scripts keep the last iterate, or the one of smallest loss, and score the float image.
+What counts is the image that is saved: an iterate that has only just opened a gate may lose it to
+rounding. So a candidate can be verified, that is settled onto the 8-bit grid inside its threat and
+evaluated once more, at the price of one forward. Verification waits longer after each failure (1,
+2, 4 … steps), and one forward is held back for the best candidate still waiting at the end.
 
-Of a random target one look says little: the dearest iterate is the luckiest, and fresh draws score it worse than where the descent
-came to rest. There the last iterate is kept.
+Of a random target one look says little: the dearest iterate is the luckiest, and fresh draws score
+it worse than where the descent came to rest. There the last iterate is kept.
 """
 
 from __future__ import annotations
@@ -22,18 +23,20 @@ from bench.image import settle, to_float, to_grid
 Iterate = Literal["best", "first", "last", "loss"]
 
 NEARER = 0.9
-"""Share of the kept squared distance that an equally expensive image must stay below to be worth a verification."""
+"""Share of the kept squared distance that an equally expensive image must stay below to be worth a
+verification.
+"""
 
 
-class Incumbent:
+class BestImage:
     """The image kept for each of N images.
 
     Args:
         view: of the batch.
         clean: (N, C, H, W), on the 8-bit grid.
         threat: that saved images lie in.
-        rule: "best" most executed MACs, then the smallest distance; "first" the earliest of those with most MACs;
-            "last" the last evaluated; "loss" the smallest loss (the original ILFO).
+        rule: "best" most executed MACs, then the smallest distance; "first" the earliest of those
+            with most MACs; "last" the last evaluated; "loss" the smallest loss (the original ILFO).
         verify: keep saved images by the MACs of their own evaluation; for "best" and "first".
 
     Attributes:
@@ -65,12 +68,17 @@ class Incumbent:
         """Forward-equivalents an image to hold back for `finish`."""
         return 1 if self.verify else 0
 
-    def dearest(self, rows: Tensor) -> Tensor:
-        """(M,) bool: the kept images of `rows` execute all that can be executed; of a random target nobody knows."""
+    def is_at_ceiling(self, rows: Tensor) -> Tensor:
+        """(M,) bool: the kept images of `rows` execute all that can be executed.
+
+        Of a random target nobody knows.
+        """
         return (self.macs[rows] >= self.view.ceiling) & (self.view.draws == 1)
 
     def offer(self, rows: Tensor, images: Tensor, macs: Tensor, loss: Tensor) -> None:
-        """Consider iterates (M, C, H, W) of distinct images `rows`, with their evaluated `macs` and `loss` (M,)."""
+        """Consider iterates (M, C, H, W) of distinct images `rows`, with their evaluated `macs` and
+        `loss` (M,).
+        """
         if self.rule == "last":
             self._take(rows, images, macs, self.distance[rows])
             return
@@ -93,7 +101,9 @@ class Incumbent:
             self._check(rows[due], images[due], macs[due])
 
     def finish(self) -> Tensor:
-        """Verify what still waits, as far as the budget goes, and return the kept images (N, C, H, W)."""
+        """Verify what still waits, as far as the budget goes, and return the kept images (N, C, H,
+        W).
+        """
         waiting = (self._waiting > self.macs) & (self.view.left >= 1)
         rows = waiting.nonzero().flatten()
         if self.verify and len(rows) > 0:
@@ -107,7 +117,10 @@ class Incumbent:
         return better
 
     def _check(self, rows: Tensor, images: Tensor, macs: Tensor) -> None:
-        """Settle and evaluate candidates; those that are on the grid already need no second evaluation."""
+        """Settle and evaluate candidates.
+
+        Those that are on the grid already need no second evaluation.
+        """
         saved = to_float(settle(images, self._grid[rows], self.threat)).to(images)
         moved = (saved - images).flatten(1).abs().amax(1) > 1e-6
         if bool(moved.any()):

@@ -1,4 +1,7 @@
-"""What attacks know: through surrogates, over draws, past a defence, around a monitor; and what it costs."""
+"""What attacks know: through surrogates, over draws, past a defence, around a monitor.
+
+And what it costs.
+"""
 
 from fractions import Fraction
 
