@@ -81,7 +81,7 @@ def restore(
     try:
         content = torch.load(io.BytesIO(path.read_bytes()), weights_only=True, map_location="cpu")
         then, now = json.loads(content["training"]), json.loads(json.dumps(training.document()))
-        environment, history = json.loads(content["environment"]), json.loads(content["history"])
+        there, history = json.loads(content["environment"]), json.loads(content["history"])
     except Exception as error:  # a damaged file fails in many ways, all of them meaning the same
         raise WeightsError(
             f"{path} is no whole checkpoint: {error}", hint="--fresh starts this training anew"
@@ -100,9 +100,9 @@ def restore(
     watch.note(f"going on after epoch {len(history)}")
     here = environment(target)
     other = [
-        f"{name} {environment.get(name)} -> {value}"
+        f"{name} {there.get(name)} -> {value}"
         for name, value in here.items()
-        if environment.get(name) != value
+        if there.get(name) != value
     ]
     if other:
         watch.note(f"not bit for bit the same as without the interruption: {', '.join(other)}")

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from bench import weights as store
 from bench.cli.weights import weights
 from bench.errors import PlanError, UnknownName, WeightsError
+from bench.plugins import registry
 
 SKIPNET = ["--target", "skipnet", "--set", "depth=20"]
 
@@ -155,7 +156,7 @@ def test_a_file_that_is_something_else(tmp_path, home):
 
 
 def test_list_and_verify(home, monkeypatch):
-    monkeypatch.setattr(store.registry, "providers", lambda kind: ())
+    monkeypatch.setattr(registry, "providers", lambda kind: ())
     assert "no weights yet" in run("list").output
     facts = {
         "target": "skipnet",
@@ -181,7 +182,7 @@ def test_list_and_verify(home, monkeypatch):
 
 
 def test_a_broken_manifest_does_not_hide_the_others(home, monkeypatch):
-    monkeypatch.setattr(store.registry, "providers", lambda kind: ())
+    monkeypatch.setattr(registry, "providers", lambda kind: ())
     home.mkdir(parents=True)
     (home / "manifest.toml").write_text("[")
     result = run("list")

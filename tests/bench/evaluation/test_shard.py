@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bench.errors import ContractBroken, DiskError, PlanError, PluginError
-from bench.evaluation import prepare, record, shard
+from bench.evaluation import prepare, shard
 from bench.plans.resolve import load_plan
 from bench.store.folder import CellFolder
 from bench.testing import ToyTarget
@@ -138,9 +138,9 @@ def test_another_seed_is_another_draw(opened, tmp_path):
 
 def test_audited_rows_are_counted(opened, monkeypatch):
     audited = []
-    real = record.cost.audit
+    real = shard.cost.audit
     monkeypatch.setattr(
-        record.cost,
+        shard.cost,
         "audit",
         lambda target, image, *rest: audited.append(1) or real(target, image, *rest),
     )

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from bench.errors import BudgetSpent, ContractBroken
-from bench.evaluation import ledger
-from bench.evaluation.ledger import Ledger, thinned
+from bench.evaluation.ledger import TRACE_POINTS, Ledger, thinned
 from bench.evaluation.view import TargetView
 from bench.testing import ToyTarget, sample_images
 
@@ -164,7 +163,7 @@ def test_losses_must_be_one_number_a_row(target, images):
 
 def test_mask_gradients_are_chosen_for_one_use_and_put_back(target, images):
     seen = []
-    target.register_forward_hook(lambda module, *ignored: seen.append(view.mask_grad))
+    target.register_forward_hook(lambda module, *ignored: seen.append(module.mask_grad))
     view = TargetView.of(target, images, 30)
     losses = lambda output: [output.logits.sum(1)]  # noqa: E731
     _, (hard,) = view.using("none").gradients(losses, images, rows_of(images))
@@ -278,14 +277,14 @@ def test_of_several_rows_of_one_image_the_best_is_kept():
 @pytest.mark.parametrize("rises", [1, 3, 32, 33, 90, 400])
 def test_thinning_keeps_first_last_and_rises(rises):
     points = [(i, i * rises // 400, float(-i)) for i in range(400)]
-    kept = thinned(points, ledger.TRACE_POINTS)
-    assert len(kept) <= ledger.TRACE_POINTS
+    kept = thinned(points, TRACE_POINTS)
+    assert len(kept) <= TRACE_POINTS
     assert kept == sorted(kept)
     assert set(kept) <= set(points)
     assert kept[0] == points[0]
     assert kept[-1] == points[-1]
     steps = [point for i, point in enumerate(points) if i == 0 or point[1] > points[i - 1][1]]
-    if len(steps) < ledger.TRACE_POINTS:
+    if len(steps) < TRACE_POINTS:
         assert set(steps) <= set(kept)
     assert thinned(points[:20], 32) == points[:20]
 
@@ -298,7 +297,7 @@ def test_a_long_climb_stays_within_the_trace(target):
         ledger.charge(row, 1, ledger.forwards)
         ledger.record(row, clean + (1500 - i) / 2e5, torch.tensor([i // 100]))
     trace = ledger.trace(0)
-    assert len(trace) <= ledger.TRACE_POINTS
+    assert len(trace) <= TRACE_POINTS
     assert trace[0][0] == 1
     assert trace[-1][0] == 1500
     assert sorted({macs for _, macs, _ in trace}) == list(range(15))

@@ -8,7 +8,7 @@ import pytest
 
 FAULTS = """
 import resource
-from bench.memory import keep_freed_memory
+from bench.executors.memory import keep_freed_memory
 kept = keep_freed_memory()
 import torch
 def work():

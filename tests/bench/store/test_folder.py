@@ -110,7 +110,7 @@ def test_bytes_are_reproducible_and_tell_nothing_of_where_and_when(cell, tmp_pat
 def test_the_same_bytes_in_another_process(cell):
     path = cell.write_shard(0, 3, rows(0, 3), RECORD)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[2])\nfrom pathlib import Path\nfrom test_store import RECORD, rows\n"
+        "import sys; sys.path.insert(0, sys.argv[2])\nfrom pathlib import Path\nfrom test_folder import RECORD, rows\n"
         "from bench.store.folder import CellFolder\nCellFolder(Path(sys.argv[1])).write_shard(0, 3, rows(0, 3), RECORD)"
     )
     before = path.read_bytes()

@@ -89,7 +89,7 @@ def test_a_killed_training_goes_on(tmp_path):
 import os, signal, sys, torch
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from pathlib import Path
-from test_training import CPU, Few, STAGES, training, train, Watch
+from test_loop import CPU, Few, STAGES, training, train, Watch
 torch.set_num_threads({torch.get_num_threads()})
 def kill(done, total):
     if done == 5:

@@ -11,7 +11,7 @@ from bench import weights
 from bench.cli import cli
 from bench.weights.cards import card, file_name, index
 
-DOCS = Path(__file__).parents[2] / "docs/cards"
+DOCS = Path(__file__).parents[3] / "docs/cards"
 VALUES = {
     "target": "skipnet", "params": {"depth": 8}, "dataset": "digits-m", "recipe": "skipnet", "stage": "budget", "seed": 3,
     "accuracy": 0.951, "static_accuracy": 0.96, "clean_saving": 0.3, "spread": 0.05, "ceiling": 1234567, "gates_varying": 2,

@@ -8,6 +8,7 @@ from torch import nn
 from bench import weights
 from bench.errors import DiskError, PlanError, UnknownName, WeightsError
 from bench.files import atomic
+from bench.plugins import registry
 from bench.plugins.registry import Provider
 
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.zeros(2)}
@@ -22,7 +23,7 @@ FACTS = {
 def home(tmp_path, monkeypatch):
     """An empty home, and no packages that ship weights."""
     monkeypatch.setenv("GATEBENCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(weights.registry, "providers", lambda kind: ())
+    monkeypatch.setattr(registry, "providers", lambda kind: ())
     return tmp_path / "home" / "weights"
 
 
@@ -191,7 +192,7 @@ def test_packages_ship_theirs(home, tmp_path, monkeypatch):
         Provider("weights", "x", "plug_pack.inner", "plug"),
         Provider("weights", "y", "nowhere_pack", "gone"),
     )
-    monkeypatch.setattr(weights.registry, "providers", lambda kind: rows)
+    monkeypatch.setattr(registry, "providers", lambda kind: rows)
     (tmp_path / "plug_pack" / "__init__.py").write_text("raise SystemExit('must not be imported')")
     monkeypatch.syspath_prepend(tmp_path)
     assert {name: entry.target for name, entry in weights.entries().items()} == {
