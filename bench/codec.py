@@ -1,38 +1,177 @@
-"""Saved images as bytes and back: PNG without loss, and the JPEG round trip that survival is measured through."""
+"""Pictures as bytes and back: PNG without loss, JPEG with it, and no other codec.
+
+Pillow chooses a codec by what the bytes look like, and some of its codecs start other programs (EPS runs Ghostscript).
+So every picture that gatebench opens is opened here: the formats that are meant are named, and the size is held
+against what is expected before a pixel is decoded.
+"""
 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
+from PIL import Image, UnidentifiedImageError
+
+from bench.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 JPEG_QUALITY = 90
+SAVED_FORMATS = ("PNG", "JPEG")
+"""What saved images are encoded with."""
+MAX_PIXELS = 2**26
+"""The most pixels that a picture may have: above the largest of ImageNet (61 million), 200 MB as RGB."""
+
+_CONVERTED = ("1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_PALETTES = ("P", "PA")
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+_WHOLE_NUMBERS = ("PNG", "PPM")
+"""Formats whose mode "I" holds 16-bit values; elsewhere it may hold 32 bits."""
 
 
 def png(image: Tensor) -> bytes:
-    """PNG bytes of a (C, H, W) uint8 image, C 1 or 3."""
+    """PNG bytes of an image.
+
+    Args:
+        image: (C, H, W) uint8, C 1 or 3.
+    """
     buffer = io.BytesIO()
     _picture(image).save(buffer, format="PNG", compress_level=6)
     return buffer.getvalue()
 
 
-def decoded(pictures: Sequence[bytes]) -> Tensor:
-    """(N, C, H, W) uint8 from PNG or JPEG bytes."""
-    return torch.stack([_pixels(Image.open(io.BytesIO(data))) for data in pictures])
+def decoded(pictures: Sequence[bytes], size: tuple[int, int] | None = None) -> Tensor:
+    """Images from PNG or JPEG bytes.
+
+    Args:
+        pictures: at least one, all of one size.
+        size: (width, height) that all must have; that of the first picture by default.
+
+    Returns:
+        (N, C, H, W) uint8; C is 1 where all pictures are gray.
+
+    Raises:
+        DataError: one is neither PNG nor JPEG, is damaged, is neither 8-bit gray nor 8-bit RGB, or differs in size or
+            channels.
+    """
+    import torch
+
+    found: list[Tensor] = []
+    for data in pictures:
+        picture = read_picture(data, SAVED_FORMATS, size)
+        if picture.mode not in ("L", "RGB"):
+            raise DataError(f"a picture of mode {picture.mode}, expected 8-bit gray or RGB")
+        size = size or picture.size
+        found.append(_pixels(picture))
+        if found[-1].shape != found[0].shape:
+            raise DataError("gray and RGB pictures together")
+    return torch.stack(found)
 
 
 def through_jpeg(saved: Tensor, quality: int = JPEG_QUALITY) -> Tensor:
-    """(N, C, H, W) uint8 images saved as JPEG (Pillow's encoder, its default 4:2:0 chroma) and loaded again."""
+    """Images after they were saved as JPEG and loaded again.
+
+    Args:
+        saved: (N, C, H, W) uint8, C 1 or 3.
+        quality: of Pillow's encoder, 1 to 95; chroma is subsampled 4:2:0, its default.
+
+    Returns:
+        (N, C, H, W) uint8.
+    """
+    import torch
+
     found = []
     for image in saved:
         buffer = io.BytesIO()
         _picture(image).save(buffer, format="JPEG", quality=quality)
-        found.append(_pixels(Image.open(io.BytesIO(buffer.getvalue()))))
+        found.append(_pixels(read_picture(buffer.getvalue(), ("JPEG",))))
     return torch.stack(found)
+
+
+def read_picture(
+    source: bytes | Path,
+    formats: Sequence[str],
+    size: tuple[int, int] | None = None,
+) -> Image.Image:
+    """A picture, decoded, in the mode that its codec yields.
+
+    Args:
+        source: encoded bytes, or a file of them.
+        formats: Pillow's names of the formats that are meant ("PNG", "JPEG", ...); no other codec is asked.
+        size: (width, height) that it must have; by default any up to `MAX_PIXELS` pixels.
+
+    Returns:
+        The loaded picture; `format` says which format it was.
+
+    Raises:
+        DataError: it is of another format or size, holds several pictures, or is damaged.
+    """
+    try:
+        if isinstance(source, bytes):
+            return _read(io.BytesIO(source), formats, size)
+        with open(source, "rb") as file:
+            return _read(file, formats, size)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"not a picture that can be read (expected {' or '.join(formats)})"
+        ) from error
+    except Exception as error:  # codecs raise many kinds on damaged bytes
+        where = "" if isinstance(source, bytes) else str(source)
+        reason = (str(error) or type(error).__name__).replace(where or "\0", "…")
+        raise DataError(f"not a picture that can be read ({reason[:200]})") from error
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """A decoded picture as 8-bit RGB, as torchvision and timm convert it, or refused.
+
+    Gray is repeated, palettes are looked up, CMYK is converted without color profiles, an alpha channel is dropped,
+    and of 16-bit gray the high byte is kept, as Pillow does with 16-bit colors. The orientation that EXIF states is
+    not applied.
+
+    Raises:
+        DataError: the mode has no defined 8-bit value (32-bit or floating-point samples, LAB, premultiplied alpha).
+    """
+    mode = picture.mode
+    if mode == "RGB":
+        return picture
+    if mode in _CONVERTED:
+        return picture.convert("RGB")
+    if mode in _PALETTES:
+        return picture.convert("RGBA").convert("RGB")
+    if mode in _SIXTEEN_BITS or (mode == "I" and picture.format in _WHOLE_NUMBERS):
+        high = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(high).convert("RGB")
+    raise DataError(
+        f"a picture of mode {mode}, which has no defined 8-bit value",
+        hint="convert it to 8-bit RGB first",
+    )
+
+
+def _read(file: Any, formats: Sequence[str], size: tuple[int, int] | None) -> Image.Image:
+    with warnings.catch_warnings():  # the size is judged below, and other metadata is not used
+        warnings.simplefilter("ignore")
+        picture = Image.open(file, formats=list(formats))
+        if size is not None and picture.size != size:
+            raise DataError(
+                f"{picture.size[0]}x{picture.size[1]} pixels, expected {size[0]}x{size[1]}"
+            )
+        if picture.size[0] * picture.size[1] > MAX_PIXELS:
+            raise DataError(
+                f"{picture.size[0]}x{picture.size[1]} pixels, more than the {MAX_PIXELS:,} that "
+                "are decoded"
+            )
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1 and picture.format != "MPO":  # cameras append a second view to a JPEG
+            raise DataError(f"a file of {frames} pictures, expected one")
+        picture.load()
+    return picture
 
 
 def _picture(image: Tensor) -> Image.Image:
@@ -41,9 +180,8 @@ def _picture(image: Tensor) -> Image.Image:
 
 
 def _pixels(picture: Image.Image) -> Tensor:
+    import torch
+
     array = np.array(picture)
-    return (
-        torch.from_numpy(array[:, :, None] if array.ndim == 2 else array)
-        .permute(2, 0, 1)
-        .contiguous()
-    )
+    channels = array[:, :, None] if array.ndim == 2 else array
+    return torch.from_numpy(channels).permute(2, 0, 1).contiguous()

@@ -12,6 +12,9 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image
 
+from bench.codec import as_rgb, read_picture
+from bench.errors import DataError
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 CIFAR10_STD, IMAGENET_STD = (0.2023, 0.1994, 0.2010), (0.229, 0.224, 0.225)
@@ -55,9 +58,8 @@ def pixels(data: bytes) -> np.ndarray | None:
     if not is_png(data):
         return None
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return np.asarray(as_rgb(read_picture(data, ("PNG",))))
+    except DataError:
         return None
 
 

@@ -48,6 +48,8 @@ FLAGS = {
     "gradient.",
     "shrinks-with-radius": "The same attack recovered more inside a smaller ball. A larger ball holds the smaller one, so this number is "
     "too low.",
+    "trained-elsewhere": "The weights were trained on another data set than this: accuracy and saving say "
+    "little of the network where it belongs.",
     "non-finite": "The attack returned values that are no numbers; those images count as unchanged.",
 }
 

@@ -1,4 +1,4 @@
-"""Data sets: 8-bit RGB images with stable ids, and subsets pinned by those ids.
+"""Data sets by name, and subsets of them pinned by the ids of their images.
 
 A data set is named "NAME:SPLIT" in plans. Nothing here imports torch before pixels are asked for, so plans are read
 without it. Where a data set lies on disk is in no id, no digest and no message of a result.
@@ -7,19 +7,26 @@ without it. Where a data set lies on disk is in no id, no digest and no message 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bench.contracts.dataset import Array, Dataset, Part
 from bench.errors import DataError, PlanError, did_you_mean
 
-if TYPE_CHECKING:
-    pass
-from bench.contracts.dataset import Dataset, Part
+_AT_A_TIME = 64
+"""Images that are decoded at a time where all of a subset are looked at."""
 
 
 def split_off(dataset: Dataset, share: float) -> tuple[Part, Part]:
-    """(the others, a share of the images): the first ones in the fixed order of `subset`, and none where the share is 0."""
+    """Divide a data set in two.
+
+    Args:
+        dataset: to divide.
+        share: of the images, in [0,1), that the second part gets: the first ones in the fixed order of `subset`.
+
+    Returns:
+        (the others, the share); the second is empty where the share is 0.
+    """
     chosen = sorted(subset(dataset, round(share * len(dataset)))) if share else []
     held = set(chosen)
     rest = tuple(index for index in range(len(dataset)) if index not in held)
@@ -89,15 +96,70 @@ def subset(dataset: Dataset, n: int) -> list[int]:
 def subset_digest(dataset: Dataset, indices: Sequence[int]) -> str:
     """sha256 (hex) over ids, labels and pixels of the images at `indices`, in that order: what makes rows comparable."""
     total = hashlib.sha256()
-    for start in range(0, len(indices), 64):
-        part = list(indices[start : start + 64])
-        for index, picture in zip(part, dataset.pixels(part), strict=True):
-            name = dataset.ids[index].encode()
-            total.update(
-                f"{len(name)} {int(dataset.label_array[index])} {picture.shape}".encode() + name
-            )
-            total.update(picture.tobytes())
+    for index, picture in _pictures(dataset, indices):
+        name = dataset.ids[index].encode()
+        total.update(
+            f"{len(name)} {int(dataset.label_array[index])} {picture.shape}".encode() + name
+        )
+        total.update(picture.tobytes())
     return total.hexdigest()
+
+
+def check_disjoint(
+    first: Dataset,
+    first_indices: Sequence[int],
+    second: Dataset,
+    second_indices: Sequence[int],
+    what: str,
+) -> None:
+    """Refuse two subsets that have a picture in common, whatever it is called in either.
+
+    Args:
+        first: the images that are learned from.
+        first_indices: of `first`.
+        second: the images that are scored.
+        second_indices: of `second`.
+        what: what learns, the beginning of the message.
+
+    Raises:
+        PlanError: a picture of one is, pixel by pixel, a picture of the other.
+    """
+    scored = {
+        hashlib.sha256(picture.tobytes()).digest(): index
+        for index, picture in _pictures(second, second_indices)
+    }
+    shared = [
+        (index, scored[digest])
+        for index, picture in _pictures(first, first_indices)
+        if (digest := hashlib.sha256(picture.tobytes()).digest()) in scored
+    ]
+    if shared:
+        mine, theirs = shared[0]
+        raise PlanError(
+            f"{what}: {len(shared)} of the {len(first_indices)} images are scored too: "
+            f"{first.ids[mine]} is {second.ids[theirs]} of {second}, pixel by pixel",
+            hint="what is learned from images that are scored proves nothing; keep them apart",
+        )
+
+
+def check_classes(label: str, classes: int, dataset: Dataset) -> None:
+    """Refuse a network that tells another number of classes apart than a data set has.
+
+    Args:
+        label: of the network.
+        classes: that it tells apart.
+        dataset: it is to be run on.
+
+    Raises:
+        PlanError: naming both numbers.
+    """
+    if classes != len(dataset.classes):
+        raise PlanError(
+            f"{label} tells {classes} classes apart, {dataset} has {len(dataset.classes)}: its "
+            "labels would mean other classes than the network's",
+            hint="where the data is a subset of the network's classes, name them all: for image "
+            "folders in classes.txt, a class a line in the network's order",
+        )
 
 
 def require_folder(path: Path, name: str) -> Path:
@@ -106,14 +168,16 @@ def require_folder(path: Path, name: str) -> Path:
     Raises:
         DataError: it is not there, or is no folder.
     """
-    if not path.exists():
-        raise DataError(
-            f"{name}: {path} is not there",
-            hint="--data-root names the folder that the data lies in",
-        )
     if not path.is_dir():
         raise DataError(
-            f"{name}: {path} is no folder",
+            f"{name}: {path} is {'no folder' if path.exists() else 'not there'}",
             hint="--data-root names the folder that the data lies in",
         )
     return path
+
+
+def _pictures(dataset: Dataset, indices: Sequence[int]) -> Iterator[tuple[int, Array]]:
+    """(index, pixels) of each image, a few at a time in memory."""
+    for start in range(0, len(indices), _AT_A_TIME):
+        part = list(indices[start : start + _AT_A_TIME])
+        yield from zip(part, dataset.pixels(part), strict=True)

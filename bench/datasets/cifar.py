@@ -30,25 +30,28 @@ CIFAR10_CLASSES = (
 )
 CIFAR100_CLASSES = tuple(
     """
-    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar cattle
-    chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house
-    kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
-    otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew
-    skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout
-    tulip turtle wardrobe whale willow_tree wolf woman worm
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+    crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house
+    kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+    mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree
+    plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew
+    skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank
+    telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf
+    woman worm
     """.split()
 )
 
 
 class _Cifar(PixelDataset):
-    """What the two have in common: 32x32 colour pictures, looked for in three forms.
+    """What the two have in common: 32x32 color pictures, looked for in three forms.
 
     In `data_root` (without one: in `GATEBENCH_HOME/data`, where `download` puts it) the first of these that is there
     counts:
 
     1. torchvision's own folder (`cifar-10-batches-py`), read only after its md5 sums were checked, for it is pickled;
-    2. parquet files `SPLIT*.parquet`, at the top or in `data/`, `plain_text/` or `cifar10/`, with a column `image` or
-       `img` of {bytes, path} and a column `label`;
+    2. parquet files, `SPLIT.parquet` or all of `SPLIT-00000-of-00002.parquet` ..., at the top or in `data/`,
+       `plain_text/` or `cifar10/`, with a column `image` or `img` of {bytes, path} and a column `label`;
     3. an image folder `SPLIT/CLASS/*.png`.
 
     Pictures that turn out to be JPEG are not the original's: the data set then calls itself `cifar10-jpeg`.
@@ -80,20 +83,30 @@ class _Cifar(PixelDataset):
         for folder in (root, root.parent):
             if (folder / self.batches).is_dir() and (folder == root or root.name == self.batches):
                 return self._from_torchvision(folder)
-        files = parquet_files(root, self.split, ("", "data", "plain_text", self.base_name))
+        folders = ("", "data", "plain_text", self.base_name)
+        files = parquet_files(root, self.split, folders, self.base_name)
         if files:
             return from_parquet(
-                files, self.base_name, self.class_names, self.label_columns, side=32
+                files,
+                self.base_name,
+                self.class_names,
+                self.label_columns,
+                side=32,
+                most=self.sizes[self.split],
             )
         if (root / self.split).is_dir():
             return from_folders(root / self.split, self.base_name, self.class_names, side=32)
         raise DataError(
-            f"{self.base_name}: {root} holds neither {self.batches}/, nor {self.split}*.parquet, nor a folder {self.split}/",
+            f"{self.base_name}: {root} holds neither {self.batches}/, nor {self.split}*.parquet, "
+            f"nor a folder {self.split}/",
             hint=self._how_to_get_it(),
         )
 
     def _how_to_get_it(self) -> str:
-        return f"--data-root names the folder it lies in, or fetch it with: python -m bench.datasets.cifar {self.base_name}"
+        return (
+            "--data-root names the folder it lies in, or fetch it with: "
+            f"python -m bench.datasets.cifar {self.base_name}"
+        )
 
     def _from_torchvision(self, root: Path) -> Pictures:
         """The pickled batches; torchvision unpickles nothing before their md5 sums are right."""
@@ -103,7 +116,8 @@ class _Cifar(PixelDataset):
                 raw = self._torchvision()(str(root), train=self.split == "train", download=False)
         except RuntimeError as error:
             raise DataError(
-                f"{self.base_name}: {root / self.batches} is incomplete or was altered (its md5 sums are not the published ones)",
+                f"{self.base_name}: {root / self.batches} is incomplete or was altered "
+                "(its md5 sums are not the published ones)",
                 hint=self._how_to_get_it(),
             ) from error
         return Pictures(
@@ -135,13 +149,16 @@ class _Cifar(PixelDataset):
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise DataError(
                 f"{cls.base_name}: the download failed: {error}",
-                hint=f"fetch {cls._torchvision().url} by other means, unpack it into {root}, and run the same again",
+                hint=f"fetch {cls._torchvision().url} by other means, unpack it into {root}, "
+                "and run the same again",
             ) from error
         return root / cls.batches
 
 
 class CIFAR10(_Cifar):
-    """CIFAR-10: photographs of ten kinds of things, 32x32 colour, 50,000 for training and 10,000 for testing.
+    """CIFAR-10: photographs of ten kinds of things, 32x32 color.
+
+    50,000 pictures for training and 10,000 for testing.
 
     Args:
         split: "train" or "test".
@@ -160,7 +177,9 @@ class CIFAR10(_Cifar):
 
 
 class CIFAR100(_Cifar):
-    """CIFAR-100: photographs of a hundred kinds of things, 32x32 colour, 50,000 for training and 10,000 for testing.
+    """CIFAR-100: photographs of a hundred kinds of things, 32x32 color.
+
+    50,000 pictures for training and 10,000 for testing.
 
     Args:
         split: "train" or "test".

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,27 +12,45 @@ import numpy as np
 
 from bench.contracts.dataset import Array, Dataset
 from bench.datasets.base import require_folder
+from bench.datasets.files import SPLIT_NAMES, folders_in, printable, walk_pictures
 from bench.errors import DataError, did_you_mean
 
 SIDE = 224
 CROP = 0.875
 INTERPOLATION = "bilinear"
-"""timm's evaluation transform with the data configuration of the original ResNets (`resnet50.tv_in1k`): the short side
-becomes 256 = 224 / 0.875 pixels, bilinear with antialiasing, then the centre 224x224 is cut out. So did SkipNet's."""
+"""timm's evaluation transform with the data configuration of the original ResNets (`resnet50.tv_in1k`).
+
+The short side becomes 256 = 224 / 0.875 pixels, bilinear with antialiasing, then the center 224x224 is cut out. So did
+SkipNet's.
+"""
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Those of torchvision's `ImageFolder`."""
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+CLASSES_FILE = "classes.txt"
 
 
 class ImageFolder(Dataset):
     """Any pictures sorted into a folder for each class, resized to 256 and cropped to 224 pixels.
 
-    Looked for in `data_root/SPLIT/CLASS/`, or, where there is no folder SPLIT, in `data_root/CLASS/`. Pictures are
-    decoded when asked for; an id is the path below the split, without its extension.
+    Looked for in `data_root/SPLIT/CLASS/`, or in `data_root/CLASS/` where `data_root` is not divided into splits. What
+    other programs leave (hidden files, resource forks, thumbnails, `__MACOSX`) is skipped at every level, and so is a
+    folder that holds no picture in any split. An id is the path below the split, without its extension.
+
+    Classes are the folders of all splits together, so a class that one split lacks moves no label. They are numbered
+    in text order, as torchvision does ("1", "10", "2"); timm's loader counts "1", "2", "10", and a note says so where
+    the two differ. A file `classes.txt` beside the splits, a class a line in label order, decides instead: the order of
+    the network at hand, or all classes of a network of which the folders are a subset.
+
+    Pictures are decoded when asked for, converted to RGB as `bench.codec.as_rgb` says. The orientation that EXIF states
+    is not applied, as in the loaders of torchvision and timm.
 
     Args:
         split: "train", "val" or "test".
         data_root: required.
 
     Raises:
-        DataError: the folder is not there or holds no picture; later, a picture that cannot be decoded, by its id.
+        DataError: the folder is not there, holds no picture, or holds other splits than this; later, a picture that
+            cannot be decoded, by its id.
     """
 
     splits: ClassVar[Sequence[str]] = ("train", "val", "test")
@@ -46,35 +65,113 @@ class ImageFolder(Dataset):
                 hint="--data-root names the folder that the data lies in",
             )
         root = require_folder(data_root, self.name)
-        self._root = root / split if (root / split).is_dir() else root
-        folders = sorted(
-            path.name
-            for path in self._root.iterdir()
-            if path.is_dir() and not path.name.startswith(".")
-        )
-        self.classes, indices = self._classes(folders)
-        self._files, labels = self._scan(indices)
-        self.label_array = np.array(labels, dtype=np.int64)
-        self.ids = _path_ids(self._files)
-
-    def _classes(self, folders: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
-        """Class names in label order, and the label of each folder."""
-        return tuple(folders), {name: index for index, name in enumerate(folders)}
-
-    def _scan(self, indices: dict[str, int]) -> tuple[list[str], list[int]]:
-        """Paths below the root, in torchvision's order, and their labels."""
-        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
-        hint = f"expected CLASS/PICTURE.jpg below it, or below a folder {self.split}/ in it"
-        empty = DataError(f"{self.name}: no picture under {self._root}", hint=hint)
-        if not indices:
-            raise empty
-        found = make_dataset(str(self._root), indices, extensions=IMG_EXTENSIONS, allow_empty=True)
+        try:
+            self._root, siblings = self._find_split(root)
+            self.classes, labels = self._number_classes(siblings)
+            found = [
+                (f"{folder}/{file}", labels[folder])
+                for folder in sorted(labels)
+                for file in self._pictures(self._root / folder)
+            ]
+        except OSError as error:
+            raise DataError(f"{self.name}: {error}") from error
         if not found:
-            raise empty
-        return [Path(path).relative_to(self._root).as_posix() for path, _ in found], [
-            label for _, label in found
+            raise DataError(
+                f"{self.name}: no picture under {self._root}",
+                hint=f"expected CLASS/PICTURE.jpg below it, or below a folder {split}/ in it",
+            )
+        self._files = [file for file, _ in found]
+        self.label_array = np.array([label for _, label in found], dtype=np.int64)
+        self.ids = _path_ids([printable(file) for file in self._files], self.name)
+
+    def pixels(self, indices: Sequence[int]) -> Array:
+        return np.stack([self._decode(index) for index in indices])
+
+    def _find_split(self, root: Path) -> tuple[Path, list[Path]]:
+        """(the folder of class folders, the folders of all splits beside it, itself included).
+
+        Raises:
+            DataError: other splits are there, and this one is not.
+        """
+        if self._holds_classes(root / self.split):
+            return root / self.split, self._splits_in(root)
+        others = [path.name for path in self._splits_in(root)]
+        folders = folders_in(root)
+        if not others and folders and all(name.lower() in SPLIT_NAMES for name in folders):
+            others = folders
+        if others:
+            raise DataError(
+                f"{self.name}: {root} has no folder {self.split}/ with a folder for each class; "
+                f"it has {', '.join(f'{name}/' for name in others)}",
+                hint=f"name one of them as the split ({', '.join(self.splits)}), or rename it",
+            )
+        if root.name.lower() in SPLIT_NAMES and root.name != self.split:
+            raise DataError(
+                f"{self.name}: {root} is the folder of another split than {self.split!r}",
+                hint="--data-root names the folder that holds all splits",
+            )
+        return root, self._splits_in(root.parent) if root.name == self.split else [root]
+
+    def _splits_in(self, root: Path) -> list[Path]:
+        return [
+            root / name
+            for name in folders_in(root)
+            if name.lower() in SPLIT_NAMES and self._holds_classes(root / name)
         ]
+
+    def _holds_classes(self, folder: Path) -> bool:
+        """Whether a folder holds other folders: a split, not a class."""
+        return folder.is_dir() and bool(folders_in(folder))
+
+    def _pictures(self, folder: Path) -> list[str]:
+        return list(walk_pictures(folder, EXTENSIONS)) if folder.is_dir() else []
+
+    def _number_classes(self, siblings: Sequence[Path]) -> tuple[tuple[str, ...], dict[str, int]]:
+        """(class names in label order, the label of each folder).
+
+        Raises:
+            DataError: `classes.txt` cannot be read, or does not name a folder.
+        """
+        folders = sorted(
+            {
+                name
+                for path in siblings
+                for name in folders_in(path)
+                if next(walk_pictures(path / name, EXTENSIONS), None) is not None
+            }
+        )
+        named = self._named_classes()
+        if named is None:
+            if folders != sorted(folders, key=_natural):
+                self.note = "classes numbered in text order; timm's loader numbers them otherwise"
+            return tuple(map(printable, folders)), {name: i for i, name in enumerate(folders)}
+        labels = {}
+        for name in folders:
+            if printable(name) not in named:
+                raise DataError(
+                    f"{self.name}: {CLASSES_FILE} does not name the class {printable(name)!r}"
+                    f"{did_you_mean(printable(name), named)}"
+                )
+            labels[name] = named.index(printable(name))
+        return named, labels
+
+    def _named_classes(self) -> tuple[str, ...] | None:
+        """The lines of `classes.txt`, beside the splits or in the folder itself; None where there is none."""
+        for folder in (self._root, self._root.parent):
+            path = folder / CLASSES_FILE
+            if path.is_file() and (folder == self._root or self._root.name == self.split):
+                try:
+                    lines = path.read_text(encoding="utf-8-sig").splitlines()
+                except (OSError, UnicodeDecodeError) as error:
+                    raise DataError(f"{self.name}: {CLASSES_FILE}: {error}") from error
+                named = tuple(line.strip() for line in lines if line.strip())
+                if not named or len(set(named)) != len(named):
+                    raise DataError(
+                        f"{self.name}: {CLASSES_FILE} names "
+                        f"{'a class twice' if named else 'no class'}"
+                    )
+                return named
+        return None
 
     @cached_property
     def _transform(self) -> Any:
@@ -84,34 +181,30 @@ class ImageFolder(Dataset):
             (3, SIDE, SIDE), use_prefetcher=True, interpolation=INTERPOLATION, crop_pct=CROP
         )
 
-    def pixels(self, indices: Sequence[int]) -> Array:
-        return np.stack([self._decode(index) for index in indices])
-
     def _decode(self, index: int) -> Array:
-        from PIL import Image
+        from bench.codec import as_rgb, read_picture
 
+        file = self._files[index]
         try:
-            with Image.open(self._root / self._files[index]) as picture:
-                return np.asarray(self._transform(picture.convert("RGB")))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = str(error).replace(str(self._root), "…")
-            raise DataError(
-                f"{self.name}: {self._files[index]}: not a picture that can be read ({reason})"
-            ) from error
+            picture = as_rgb(read_picture(self._root / file, FORMATS))
+            return np.asarray(self._transform(picture))
+        except (DataError, ValueError, MemoryError) as error:
+            reason = str(getattr(error, "message", error)).replace(str(self._root), "…")
+            raise DataError(f"{self.name}: {printable(file)}: {reason}") from error
 
 
 class ImageNet(ImageFolder):
     """ImageNet (ILSVRC 2012): 1000 classes, laid out as torchvision's ImageFolder, resized to 256 and cropped to 224 pixels.
 
-    Folders are named by WordNet ids ("n01440764"); a label is the id's place among all 1000 in alphabetical order, also
-    where only some of the folders are there.
+    Folders are named by WordNet ids ("n01440764"); a label is the id's place among all 1000 in alphabetical order, which
+    is the order of torchvision's and timm's networks, also where only some of the folders are there.
 
     Args:
         split: "train" or "val".
         data_root: folder with `SPLIT/WNID/*.JPEG`, or with the WNID folders themselves.
 
     Raises:
-        DataError: as `ImageFolder`, and for a folder that is no class of ImageNet.
+        DataError: as `ImageFolder`, and for a folder of pictures that is no class of ImageNet.
     """
 
     splits: ClassVar[Sequence[str]] = ("train", "val")
@@ -120,28 +213,42 @@ class ImageNet(ImageFolder):
         "O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015.",
     )
 
-    def _classes(self, folders: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
+    def _number_classes(self, siblings: Sequence[Path]) -> tuple[tuple[str, ...], dict[str, int]]:
         from timm.data import ImageNetInfo
 
         info = ImageNetInfo("imagenet-1k")
-        wnids = info.label_names()
-        for name in folders:
-            if name not in wnids:
+        place = {wnid: index for index, wnid in enumerate(info.label_names())}
+        folders = folders_in(self._root)
+        strangers = [name for name in folders if name not in place]
+        for name in strangers:
+            if len(strangers) == len(folders) or self._pictures(self._root / name):
                 raise DataError(
-                    f"imagenet: {self._root / name} is no class of ImageNet{did_you_mean(name, wnids)}"
+                    f"imagenet: {self._root / printable(name)} is no class of ImageNet"
+                    f"{did_you_mean(name, place)}"
                 )
-        place = {wnid: index for index, wnid in enumerate(wnids)}
         return tuple(text.split(",")[0] for text in info.label_descriptions()), {
-            name: place[name] for name in folders
+            name: place[name] for name in folders if name in place
         }
 
 
-def _path_ids(files: Sequence[str]) -> tuple[str, ...]:
-    """Paths without extension; pictures that differ in nothing else keep theirs."""
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts digits by their number, as timm's loader does."""
+    parts = re.split(r"(\d+)", name.lower())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _path_ids(files: Sequence[str], dataset: str) -> tuple[str, ...]:
+    """Paths without extension; pictures that differ in nothing else keep theirs.
+
+    Raises:
+        DataError: two files have one name as text.
+    """
     bare = [file.rpartition(".")[0] for file in files]
     counts: dict[str, int] = {}
     for name in bare:
         counts[name] = counts.get(name, 0) + 1
-    return tuple(
-        name if counts[name] == 1 else file for name, file in zip(bare, files, strict=True)
-    )
+    ids = tuple(name if counts[name] == 1 else file for name, file in zip(bare, files, strict=True))
+    if len(set(ids)) != len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise DataError(f"{dataset}: two pictures are called {twice}", hint="rename one of them")
+    return ids

@@ -1,10 +1,9 @@
-"""Small encoded pictures of known classes, decoded from parquet files or from a folder for each class."""
+"""Small encoded pictures of known classes, from parquet files or from a folder for each class."""
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,43 @@ from typing import Any
 import numpy as np
 
 from bench.contracts.dataset import Array
+from bench.datasets.files import folders_in, printable, split_shards, walk_pictures
 from bench.errors import DataError, did_you_mean
 
 IMAGE_COLUMNS = ("image", "img")
+FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp")
+MAX_ENCODED = 2**20
+"""The most bytes that one small encoded picture may have."""
+_ENCODED_MEAN = 2**16
+"""The most bytes that the pictures of a file may have on average; 16 times what 32x32 RGBA needs."""
+_ROWS = 256
+"""Rows of a parquet file that are decoded at a time."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Decoded pictures: pixels (N, H, W, 3) uint8, labels (N,) int64, and whether any of them was a JPEG."""
+    """Decoded pictures.
+
+    Attributes:
+        pixels: (N, H, W, 3) uint8.
+        labels: (N,) int64.
+        jpeg: whether any of them was a JPEG.
+    """
 
     pixels: Array
     labels: Array
     jpeg: bool
 
 
-def parquet_files(root: Path, split: str, folders: Iterable[str]) -> list[Path]:
-    """The files of a split ("test.parquet", "test-00000-of-00001.parquet") in the first of `folders` under `root` that has any."""
+def parquet_files(root: Path, split: str, folders: Iterable[str], name: str) -> list[Path]:
+    """The files of a split in the first of `folders` under `root` that has any.
+
+    Raises:
+        DataError: as `bench.datasets.files.split_shards`.
+    """
     for folder in folders:
-        files = sorted(path for path in (root / folder).glob(f"{split}*.parquet") if path.is_file())
+        files = split_shards(root / folder, split, name)
         if files:
             return files
     return []
@@ -42,59 +59,66 @@ def from_parquet(
     classes: Sequence[str],
     label_columns: Sequence[str],
     side: int,
+    most: int,
 ) -> Pictures:
     """Decode parquet files with a column of {bytes, path} and one of integer labels.
 
     Args:
-        files: in order. name: of the data set, for messages. classes: in label order.
-        label_columns: the first that is there holds the labels. side: height and width every picture must have.
+        files: in order.
+        name: of the data set, for messages.
+        classes: in label order.
+        label_columns: the first that is there holds the labels.
+        side: height and width that every picture must have.
+        most: images that the split has at most.
 
     Raises:
         DataError: naming file and row.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     decoder = _Decoder(name, side)
     labels: list[Array] = []
     for file in files:
         try:
-            table = pq.read_table(file)
+            count = 0
+            for part, image, label in _parts(file, name, classes, label_columns, most):
+                labels.append(_labels(part.column(label), len(classes), file, name, count))
+                for row, cell in enumerate(part.column(image).to_pylist(), start=count):
+                    data = cell.get("bytes") if isinstance(cell, dict) else cell
+                    decoder.add(data, f"{file}, row {row}")
+                count += part.num_rows
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
                 f"{name}: {file} cannot be read as parquet: {reason}",
                 hint="it may be cut short; fetch it again",
             ) from error
-        image = _column(table.column_names, IMAGE_COLUMNS, file, name, "pictures")
-        label = _column(table.column_names, label_columns, file, name, "labels")
-        if not table.num_rows:
-            continue
-        _check_class_names(table.schema, label, classes, file, name)
-        labels.append(_labels(table.column(label), len(classes), file, name))
-        for row, cell in enumerate(table.column(image).to_pylist()):
-            decoder.add(cell.get("bytes") if isinstance(cell, dict) else cell, f"{file}, row {row}")
+        if len(decoder.pixels) > most:
+            raise DataError(f"{name}: more than the {most} images that the split has")
     if not decoder.pixels:
         raise DataError(f"{name}: no picture in {', '.join(str(file) for file in files)}")
     return Pictures(np.stack(decoder.pixels), np.concatenate(labels), decoder.jpeg)
 
 
 def from_folders(root: Path, name: str, classes: Sequence[str], side: int) -> Pictures:
-    """Decode `root/CLASS/*.png`, classes and files in alphabetical order.
+    """Decode `root/CLASS/*.png`, classes and files in text order; what other programs left is skipped.
 
     Raises:
         DataError: naming the file.
     """
     decoder = _Decoder(name, side)
     labels: list[int] = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if folder.name not in classes:
+    found = {folder: list(walk_pictures(root / folder, EXTENSIONS)) for folder in folders_in(root)}
+    strangers = [folder for folder in found if folder not in classes]
+    for folder, files in found.items():
+        if folder in strangers and (files or not any(found.values())):
             raise DataError(
-                f"{name}: {folder} is no class of {name}{did_you_mean(folder.name, classes)}"
+                f"{name}: {root / printable(folder)} is no class of {name}"
+                f"{did_you_mean(folder, classes)}"
             )
-        for file in sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS):
-            decoder.add(file.read_bytes(), str(file))
-            labels.append(classes.index(folder.name))
+        for file in files:
+            decoder.add(root / folder / file, f"{root / folder}/{printable(file)}")
+            labels.append(classes.index(folder))
     if not labels:
         raise DataError(
             f"{name}: no picture under {root}", hint=f"expected {root}/{classes[0]}/*.png and so on"
@@ -111,24 +135,55 @@ class _Decoder:
         self.jpeg = False
 
     def add(self, data: object, place: str) -> None:
-        from PIL import Image
+        """Decode one picture, from bytes or a file.
 
-        if not isinstance(data, bytes) or not data:
+        Raises:
+            DataError: naming the place.
+        """
+        from bench.codec import as_rgb, read_picture
+
+        if not isinstance(data, (bytes, Path)) or not data:
             raise DataError(f"{self.name}: {place}: no picture bytes")
-        try:
-            with Image.open(io.BytesIO(data)) as picture:
-                size, form = picture.size, picture.format
-                if size == (self.side, self.side):
-                    self.pixels.append(np.asarray(picture.convert("RGB")))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        size = data.stat().st_size if isinstance(data, Path) else len(data)
+        if size > MAX_ENCODED:
             raise DataError(
-                f"{self.name}: {place}: not a picture that can be read ({error})"
-            ) from error
-        if size != (self.side, self.side):
-            raise DataError(
-                f"{self.name}: {place}: {size[0]}x{size[1]} pixels, expected {self.side}x{self.side}"
+                f"{self.name}: {place}: {size} bytes, too many for {self.side}x{self.side} pixels"
             )
-        self.jpeg = self.jpeg or form == "JPEG"
+        try:
+            picture = read_picture(data, FORMATS, (self.side, self.side))
+            self.pixels.append(np.asarray(as_rgb(picture)))
+        except DataError as error:
+            raise DataError(f"{self.name}: {place}: {error.message}", hint=error.hint) from error
+        self.jpeg = self.jpeg or picture.format in ("JPEG", "MPO")
+
+
+def _parts(
+    file: Path,
+    name: str,
+    classes: Sequence[str],
+    label_columns: Sequence[str],
+    most: int,
+) -> Iterator[tuple[Any, str, str]]:
+    """(some rows, the column of pictures, the column of labels) of a parquet file, one part after the other."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as opened:
+        names = opened.schema_arrow.names
+        image = _column(names, IMAGE_COLUMNS, file, name, "pictures")
+        label = _column(names, label_columns, file, name, "labels")
+        rows = opened.metadata.num_rows
+        if rows > most:
+            raise DataError(f"{name}: {file} holds {rows} images, the split has {most}")
+        if rows:
+            _check_class_names(opened.schema_arrow.metadata or {}, label, classes, file, name)
+        claimed = sum(
+            opened.metadata.row_group(group).total_byte_size
+            for group in range(opened.metadata.num_row_groups)
+        )
+        if claimed > MAX_ENCODED + rows * _ENCODED_MEAN:
+            raise DataError(f"{name}: {file} claims {claimed:,} bytes for {rows} small pictures")
+        for part in opened.iter_batches(batch_size=_ROWS, columns=[image, label]):
+            yield part, image, label
 
 
 def _column(there: Sequence[str], wanted: Sequence[str], file: Path, name: str, what: str) -> str:
@@ -137,40 +192,44 @@ def _column(there: Sequence[str], wanted: Sequence[str], file: Path, name: str, 
             return column
     expected = " or ".join(repr(column) for column in wanted)
     raise DataError(
-        f"{name}: {file} has no column of {what}: expected {expected}, found {', '.join(there) or 'none'}"
+        f"{name}: {file} has no column of {what}: expected {expected}, "
+        f"found {', '.join(there) or 'none'}"
     )
 
 
-def _labels(column: Any, count: int, file: Path, name: str) -> Array:
-    """The label column as int64, every one of them in 0 … count-1."""
+def _labels(column: Any, count: int, file: Path, name: str, first: int) -> Array:
+    """The labels of some rows, from row `first` of the file, as int64, every one of them in 0 ... count-1."""
     import pyarrow as pa
 
     if not pa.types.is_integer(column.type):
         raise DataError(f"{name}: {file}: labels are {column.type}, expected integers")
     values = column.to_pylist()
-    for row, value in enumerate(values):
+    for row, value in enumerate(values, start=first):
         if value is None or not 0 <= value < count:
             raise DataError(f"{name}: {file}, row {row}: label {value}, expected 0 to {count - 1}")
     return np.array(values, dtype=np.int64)
 
 
 def _check_class_names(
-    schema: Any, label: str, classes: Sequence[str], file: Path, name: str
+    metadata: Mapping[bytes, bytes],
+    label: str,
+    classes: Sequence[str],
+    file: Path,
+    name: str,
 ) -> None:
     """Where the file says what its labels mean, it must be what we mean by them."""
-    said = _class_names(schema.metadata or {}, label)
+    said = _class_names(metadata, label)
     if said and tuple(said) != tuple(classes):
-        raise DataError(
-            f"{name}: {file} numbers its classes differently: {', '.join(said[:10])}{', …' if len(said) > 10 else ''}"
-        )
+        shown = ", ".join(said[:10]) + (", …" if len(said) > 10 else "")
+        raise DataError(f"{name}: {file} numbers its classes differently: {shown}")
 
 
-def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
-    """Class names from the schema: a plain `class_names` list, or the features that dataset hubs write; [] if it is silent."""
+def _class_names(metadata: Mapping[bytes, bytes], label: str) -> list[str]:
+    """Class names from the schema: a list `class_names`, or the features that data set hubs write; [] if it is silent."""
     if b"class_names" in metadata:
         return metadata[b"class_names"].decode("utf-8", "replace").split(",")
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return []
     return [str(one) for one in names] if isinstance(names, list) else []

@@ -59,6 +59,11 @@ def build_target(document: Mapping[str, Any]) -> Target:
     return made
 
 
+def trained_on(name: str) -> str:
+    """The data set that weights were trained on, as their manifest says; "" where nobody said, or they are random."""
+    return "" if name.startswith("random:") else weights.find(name).dataset
+
+
 def build_defended(document: Mapping[str, Any], root: str | None) -> Target:
     """The target of a resolved cell with its weights, and its defence around it.
 

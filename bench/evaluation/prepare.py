@@ -16,10 +16,17 @@ from bench.contracts.attack import Attack, Skip
 from bench.contracts.dataset import Dataset
 from bench.contracts.target import Target
 from bench.contracts.threat import parse_threat
-from bench.datasets.base import subset
+from bench.datasets.base import check_classes, subset
 from bench.errors import ContractBroken, PlanError, PluginError
 from bench.evaluation import cost, masking, target_checks
-from bench.evaluation.build import build, build_bare, build_defended, copy_target, opened_dataset
+from bench.evaluation.build import (
+    build,
+    build_bare,
+    build_defended,
+    copy_target,
+    opened_dataset,
+    trained_on,
+)
 from bench.files.canonical import canonical
 from bench.image import to_float
 
@@ -127,6 +134,7 @@ def _ready(terms: bytes, device: torch.device, root: str | None) -> _Ready:
         raise PlanError(
             f"{document['target']['label']} takes images of {tuple(target.image_shape)}, {dataset} has {tuple(dataset.image_shape)}"
         )
+    check_classes(document["target"]["label"], target.classes, dataset)
     target.to(device)
     state = target_checks.freeze(target)
     images = to_float(padded_batch(dataset, indices, 0, protocol["batch"])[0]).to(device)
@@ -147,6 +155,7 @@ def _ready(terms: bytes, device: torch.device, root: str | None) -> _Ready:
         "noise": {"logits": noise.logits, "margins": noise.margins},
         "classes": list(dataset.classes),
         "dataset": {"name": str(dataset), "note": dataset.note, "credits": list(dataset.credits)},
+        "trained_on": trained_on(document["target"]["weights"]),
         "control": not bool(probed.units.cost.numel()) or floor == ceiling,
         "units": _units_document(probed),
         "gradients": masking.gradients(probed, images[:16], bare),

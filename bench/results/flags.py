@@ -29,6 +29,9 @@ def of_target(described: Mapping[str, Any]) -> list[str]:
     ]
     flags += ["misleading-gradient"] if 2 * found.get("misled", 0) > found.get("images", 0) else []
     flags += ["hard-masks"] if found.get("hard_masks") else []
+    trained_on = described.get("trained_on")
+    here = described.get("dataset", {}).get("name", "").partition(":")[0]
+    flags += ["trained-elsewhere"] if trained_on and trained_on != here else []
     return flags + (["randomised"] if described.get("draws", 1) > 1 else [])
 
 

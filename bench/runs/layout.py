@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import weights
-from bench.datasets.base import open_dataset, subset, subset_digest
+from bench.contracts.dataset import Dataset
+from bench.datasets.base import check_classes, check_disjoint, open_dataset, subset, subset_digest
 from bench.errors import DataError, PlanError, RunFolderError
 from bench.plans.plan import COST_MODEL, Plan
 from bench.store.folder import RunFolder, write_json
@@ -51,8 +52,9 @@ def lay_out(
     """
     for weights_name in {cell.target.weights for cell in plan.cells if cell.target.digest}:
         weights.read_bytes(weights.find(weights_name))
-    dataset, subset_hash = _pinned(plan, data_root)
-    fit_hash = _fit_pinned(plan, data_root)
+    images = _opened(plan, data_root)
+    dataset, subset_hash = str(images), _pinned(plan, images)
+    fit_hash = _fit_pinned(plan, images, data_root)
     document = plan.document()
     entries: dict[str, Mapping[str, Any]] = {}
     for board, cells in zip(document["boards"], plan.boards, strict=True):
@@ -92,10 +94,14 @@ def _before(run: RunFolder, fresh: bool) -> Mapping[str, Any] | None:
         ) from error
 
 
-def _pinned(plan: Plan, data_root: str | None) -> tuple[str, str]:
-    """The data set's name, as it turned out to be, and the digest of the images of the plan; all boards share them."""
-    protocol = plan.cells[0].protocol
-    dataset = open_dataset(protocol.dataset, Path(data_root) if data_root else None)
+def _opened(plan: Plan, data_root: str | None) -> Dataset:
+    """The data set of the plan; all boards share it.
+
+    Raises:
+        DataError: it is not there, damaged or empty.
+        PlanError: no image can change under a threat, or a network tells another number of classes apart.
+    """
+    dataset = open_dataset(plan.cells[0].protocol.dataset, Path(data_root) if data_root else None)
     if not len(dataset):
         raise DataError(f"{dataset} has no images")
     values = math.prod(dataset.image_shape)
@@ -103,13 +109,27 @@ def _pinned(plan: Plan, data_root: str | None) -> tuple[str, str]:
         threat = cells[0].protocol.threat
         if not threat.admits_change(values):
             raise PlanError(
-                f"protocol.threat: {threat} admits no change of an 8-bit image of {values} values; every attack would do nothing"
+                f"protocol.threat: {threat} admits no change of an 8-bit image of {values} values; "
+                "every attack would do nothing"
             )
-    return str(dataset), subset_digest(dataset, subset(dataset, protocol.images))
+    for target in {cell.target.label: cell.target for cell in plan.cells}.values():
+        classes = target.params.get("num_classes")
+        if isinstance(classes, int) and not isinstance(classes, bool):
+            check_classes(target.label, classes, dataset)
+    return dataset
 
 
-def _fit_pinned(plan: Plan, data_root: str | None) -> str:
-    """The digest of the images that attacks and defences are fitted on; "" where none fits."""
+def _pinned(plan: Plan, dataset: Dataset) -> str:
+    """The digest of the images of the plan; all boards share them."""
+    return subset_digest(dataset, subset(dataset, plan.cells[0].protocol.images))
+
+
+def _fit_pinned(plan: Plan, scored: Dataset, data_root: str | None) -> str:
+    """The digest of the images that attacks and defences are fitted on; "" where none fits.
+
+    Raises:
+        PlanError: there are too few, or some of them are scored too, whatever they are called.
+    """
     if not any(cell.fits for cell in plan.cells):
         return ""
     protocol = plan.cells[0].protocol
@@ -121,7 +141,11 @@ def _fit_pinned(plan: Plan, data_root: str | None) -> str:
         raise PlanError(
             f"protocol.fit.images: {protocol.fit.images} asked for, {dataset} has {len(dataset)}"
         )
-    return subset_digest(dataset, subset(dataset, protocol.fit.images))
+    fitted = subset(dataset, protocol.fit.images)
+    check_disjoint(
+        dataset, fitted, scored, subset(scored, protocol.images), f"protocol.fit: {dataset}"
+    )
+    return subset_digest(dataset, fitted)
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -1,10 +1,15 @@
 import io
+import struct
+import zlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
-from bench.codec import decoded, png, through_jpeg
+from bench.codec import as_rgb, decoded, png, read_picture, through_jpeg
+from bench.errors import DataError
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -27,3 +32,153 @@ def test_jpeg_is_pillows_at_quality_90():
     assert float((through_jpeg(images, 100).float() - images).abs().mean()) < float(
         (found.float() - images).abs().mean()
     )
+
+
+def encoded(picture, form="PNG", **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_only_the_formats_that_are_meant_are_asked(monkeypatch):
+    from PIL import EpsImagePlugin
+
+    def never(*arguments, **options):
+        raise AssertionError("Ghostscript was started")
+
+    assert Image.open(io.BytesIO(EPS)).format == "EPS", "Pillow alone would take it"
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", never)
+    gif = encoded(Image.new("L", (4, 4)), "GIF")
+    for data in (EPS, gif):
+        with pytest.raises(DataError, match="expected PNG or JPEG"):
+            decoded([data])
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        pytest.param(encoded(Image.new("RGBA", (4, 4))), "mode RGBA", id="alpha"),
+        pytest.param(encoded(Image.new("P", (4, 4))), "mode P", id="palette"),
+        pytest.param(encoded(Image.new("I;16", (4, 4))), "mode I;16", id="sixteen-bits"),
+        pytest.param(encoded(Image.new("RGB", (5, 4))), "5x4 pixels, expected 4x4", id="size"),
+        pytest.param(encoded(Image.new("L", (4, 4))), "gray and RGB", id="channels"),
+        pytest.param(encoded(Image.new("RGB", (4, 4)))[:40], "not a picture", id="cut"),
+        pytest.param(b"", "not a picture", id="empty"),
+    ],
+)
+def test_saved_pictures_that_are_refused(data, match):
+    good = encoded(Image.new("RGB", (4, 4)))
+    with pytest.raises(DataError, match=match):
+        decoded([good, data])
+
+
+def bomb(width, height):
+    """A PNG of a few hundred bytes that claims any size."""
+
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    packed = zlib.compress(bytes(100_000))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [8_200, 9_000, 12_000, 60_000], ids=str)
+def test_a_bomb_is_refused_before_a_pixel_is_decoded(side, monkeypatch):
+    def never(self):
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", never)
+    with pytest.raises(DataError, match=r"more than|exceeds limit"):
+        read_picture(bomb(side, side), ("PNG",))
+    with pytest.raises(DataError, match=r"expected 32x32|exceeds limit"):
+        read_picture(bomb(side, side), ("PNG",), (32, 32))
+
+
+GRAY = np.array([[0, 64], [128, 255]], dtype=np.uint8)
+
+
+def with_alpha(mode):
+    picture = Image.fromarray(GRAY).convert(mode)
+    picture.putalpha(Image.fromarray(255 - GRAY))
+    return picture
+
+
+def palette(transparency):
+    picture = Image.frombytes("P", (2, 2), bytes([0, 1, 2, 3]))
+    picture.putpalette([value for level in (0, 64, 128, 255) for value in (level,) * 3])
+    return encoded(picture, transparency=transparency)
+
+
+CONVERTED = {
+    "gray": encoded(Image.fromarray(GRAY)),
+    "gray-alpha": encoded(with_alpha("LA")),
+    "color-alpha": encoded(with_alpha("RGBA")),
+    "palette": encoded(Image.fromarray(GRAY).convert("P")),
+    "palette-one-transparent": palette(1),
+    "palette-transparent-bytes": palette(b"\x00\x80\xff\x10"),
+    "sixteen-bits": encoded(Image.fromarray(GRAY.astype(np.uint16) * 257)),
+    "sixteen-bits-low-byte": encoded(Image.fromarray(GRAY.astype(np.uint16) * 256 + 90)),
+    "sixteen-bits-tiff": encoded(Image.fromarray(GRAY.astype(np.uint16) * 257), "TIFF"),
+    "sixteen-bits-pgm": b"P5 2 2 65535\n" + (GRAY.astype(">u2") * 257).tobytes(),
+    "webp": encoded(Image.fromarray(GRAY).convert("RGB"), "WEBP", lossless=True),
+}
+
+
+@pytest.mark.parametrize("data", CONVERTED.values(), ids=CONVERTED)
+def test_every_mode_becomes_the_same_rgb(data):
+    picture = as_rgb(read_picture(data, ("PNG", "TIFF", "PPM", "WEBP")))
+    assert picture.mode == "RGB"
+    assert np.array_equal(np.asarray(picture), np.repeat(GRAY[:, :, None], 3, axis=2))
+
+
+def test_one_bit_and_cmyk():
+    bits = encoded(Image.fromarray(GRAY).convert("1", dither=Image.Dither.NONE))
+    assert np.asarray(as_rgb(read_picture(bits, ("PNG",)))).max() == 255
+    ink = encoded(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG", quality=95)
+    assert (
+        np.abs(np.asarray(as_rgb(read_picture(ink, ("JPEG",)))).astype(int) - [0, 255, 255]).max()
+        < 8
+    )
+
+
+@pytest.mark.parametrize("mode", ["F", "I", "LAB"])
+def test_modes_without_an_8_bit_value_are_refused_by_name(mode):
+    data = encoded(Image.new(mode, (4, 4)), "TIFF")
+    with pytest.raises(DataError, match=f"mode {mode}, which has no defined 8-bit value"):
+        as_rgb(read_picture(data, ("TIFF",)))
+
+
+def test_orientation_is_not_applied_and_several_pictures_are_refused():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(Image.new("RGB", (6, 4)), "JPEG", exif=exif)
+    assert as_rgb(read_picture(turned, ("JPEG",))).size == (6, 4)
+    pages = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    for form in ("TIFF", "PNG", "WEBP"):
+        many = encoded(pages[0], form, save_all=True, append_images=pages[1:])
+        with pytest.raises(DataError, match="a file of 2 pictures, expected one"):
+            read_picture(many, (form,))
+    camera = encoded(pages[0], "MPO", save_all=True, append_images=pages[1:])
+    assert read_picture(camera, ("JPEG",)).size == (4, 4), "cameras append a view to a JPEG"
+
+
+def test_no_module_opens_pictures_past_the_codec():
+    import bench
+
+    home = Path(bench.__file__).resolve().parent.parent
+    opened = [
+        (path.name, line.strip())
+        for package in ("bench", "attacks", "targets", "reports")
+        for path in (home / package).rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "Image.open(" in line and "formats=" not in line
+    ]
+    assert opened == []

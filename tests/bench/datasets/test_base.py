@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.contracts.dataset import PixelDataset, content_ids
-from bench.datasets.base import open_dataset, parse_name, subset, subset_digest
+from bench.datasets.base import (
+    check_classes,
+    check_disjoint,
+    open_dataset,
+    parse_name,
+    subset,
+    subset_digest,
+)
 from bench.errors import PlanError, UnknownName
 
 
@@ -120,3 +127,19 @@ def test_no_torch_before_pixels_are_asked_for():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_check_disjoint_compares_pixels_not_names():
+    scored, fitted = Toy(seed=1), Toy(seed=1, order=np.arange(20)[::-1], split="train")
+    assert not set(scored.ids) & set(fitted.ids)
+    with pytest.raises(PlanError, match=r"5 of the 5 images are scored too: train-.* is test-"):
+        check_disjoint(fitted, range(5), scored, range(20), "fit")
+    check_disjoint(fitted, range(5), scored, range(10), "fit")
+    check_disjoint(Toy(seed=2), range(20), scored, range(20), "fit")
+
+
+def test_check_classes_names_both_numbers():
+    check_classes("net", 3, Toy())
+    with pytest.raises(PlanError, match="net tells 10 classes apart, toy:test has 3") as caught:
+        check_classes("net", 10, Toy())
+    assert "classes.txt" in str(caught.value)

@@ -251,3 +251,39 @@ def test_a_failed_download_is_one_message(tmp_path, monkeypatch, capsys):
     assert re.search("download failed: .*no route to host", message)
     assert "cifar-10-python.tar.gz" in message
     assert cifar._main(["cifar11"]) == 2
+
+
+def test_a_split_is_its_own_files_complete_and_once(tmp_path):
+    encoded = [encode(picture) for picture in pictures()]
+    write_parquet(tmp_path / "test.parquet", encoded)
+    write_parquet(tmp_path / "test2.parquet", encoded[:3], LABELS[:3])
+    write_parquet(tmp_path / "test-extra.parquet", encoded[:3], LABELS[:3])
+    assert len(CIFAR10("test", tmp_path)) == N
+    (tmp_path / "test.parquet").rename(tmp_path / "test-00001-of-00002.parquet")
+    with pytest.raises(DataError, match="1 of the 2 files of test; missing: 0"):
+        CIFAR10("test", tmp_path)
+
+
+def test_junk_beside_pictures_is_skipped(tmp_path):
+    write_folders(tmp_path)
+    for junk in ("__MACOSX/cat/._a.png", "cat/._0003.png", ".ipynb_checkpoints/a.png", "runs/x.pt"):
+        path = tmp_path / "test" / junk
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"junk")
+    assert len(CIFAR10("test", tmp_path)) == N
+
+
+def test_a_parquet_file_is_read_within_bounds(tmp_path, monkeypatch):
+    encoded = [encode(picture) for picture in pictures()]
+    write_parquet(tmp_path / "test.parquet", [*encoded[:-1], encoded[-1] + bytes(2**20)])
+    with pytest.raises(DataError, match=r"row 11: .* bytes, too many for 32x32 pixels"):
+        CIFAR10("test", tmp_path)
+    write_parquet(tmp_path / "test.parquet", [encoded[0] + bytes(2**19)] * 4, [0] * 4)
+    table = pq.read_table(tmp_path / "test.parquet")
+    pq.write_table(table, tmp_path / "test.parquet", use_dictionary=False)
+    with pytest.raises(DataError, match=r"claims .* bytes for 4 small pictures"):
+        CIFAR10("test", tmp_path)
+    write_parquet(tmp_path / "test.parquet", encoded)
+    monkeypatch.setattr(CIFAR10, "sizes", {"train": 5, "test": 5})
+    with pytest.raises(DataError, match="holds 12 images, the split has 5"):
+        CIFAR10("test", tmp_path)

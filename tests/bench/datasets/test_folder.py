@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -98,3 +101,116 @@ def test_what_is_not_there(root, tmp_path):
         ImageFolder("val", empty)
     with pytest.raises(DataError, match="cats is no class of ImageNet"):
         ImageNet("val", empty)
+
+
+@pytest.mark.parametrize("there", ["train", "valid", "Test"])
+def test_a_missing_split_folder_does_not_turn_splits_into_classes(tmp_path, there):
+    put(tmp_path / "training" / "cat" / "a.png")
+    put(tmp_path / there / "cat" / "a.png")
+    with pytest.raises(DataError, match="has no folder val/ with a folder for each class") as found:
+        ImageFolder("val", tmp_path)
+    assert f"{there}/" in str(found.value)
+    with pytest.raises(DataError, match=f"{there} is the folder of another split than 'val'"):
+        ImageFolder("val", tmp_path / there)
+
+
+def test_splits_without_class_folders_are_no_classes(tmp_path):
+    for split in ("train", "val"):
+        put(tmp_path / split / "a.png")
+    with pytest.raises(DataError, match="has no folder val/ with a folder for each class"):
+        ImageFolder("val", tmp_path)
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path):
+    for name in ("plane", "train", "truck"):
+        put(tmp_path / name / "a.png")
+    assert ImageFolder("val", tmp_path).classes == ("plane", "train", "truck")
+    assert ImageFolder("train", tmp_path).classes == ("plane", "train", "truck")
+
+
+def test_a_class_missing_from_one_split_shifts_no_label(tmp_path):
+    for name in ("ant", "bee", "cat"):
+        put(tmp_path / "train" / name / "a.png")
+    put(tmp_path / "val" / "cat" / "a.png")
+    (tmp_path / "train" / "checkpoints").mkdir()
+    for root in (tmp_path, tmp_path / "val"):
+        data = ImageFolder("val", root)
+        assert data.classes == ("ant", "bee", "cat")
+        assert data.labels.tolist() == [2]
+    assert ImageFolder("train", tmp_path).classes == data.classes
+
+
+def test_junk_is_skipped_at_every_level(tmp_path):
+    put(tmp_path / "val" / "cat" / "a.png")
+    for junk in (
+        "__MACOSX/val/cat/._a.png", "val/__MACOSX/cat/._a.png", "val/.ipynb_checkpoints/a.png",
+        "val/cat/._a.png", "val/cat/.ipynb_checkpoints/a-checkpoint.png", "val/cat/@eaDir/a.png",
+        "val/.DS_Store", "val/cat/Thumbs.db",
+    ):  # fmt: skip
+        path = tmp_path / junk
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\x00\x05\x16\x07 a resource fork")
+    data = ImageFolder("val", tmp_path)
+    assert (data.classes, data.ids) == (("cat",), ("cat/a",))
+    assert data.images([0]).shape == (1, 3, 224, 224)
+
+
+def test_names_in_any_encoding(tmp_path):
+    folder = os.fsencode(tmp_path / "val") + b"/caf\xe9"
+    put(Path(os.fsdecode(folder)) / os.fsdecode(b"\xff.png"))
+    put(tmp_path / "val" / "thé" / "a.png")
+    data = ImageFolder("val", tmp_path)
+    assert data.ids == (r"thé/a", r"caf\xe9/\xff") or data.ids == (r"caf\xe9/\xff", r"thé/a")
+    assert set(data.classes) == {r"caf\xe9", "thé"}
+    assert len(subset_digest(data, subset(data, 2))) == 64
+    put(tmp_path / "val" / r"caf\xe9" / r"\xff.png")
+    with pytest.raises(DataError, match="two pictures are called"):
+        ImageFolder("val", tmp_path)
+
+
+def test_class_order_is_torchvisions_and_a_file_decides_otherwise(tmp_path):
+    for name in ("1", "2", "10"):
+        put(tmp_path / "val" / name / "a.png")
+    data = ImageFolder("val", tmp_path)
+    assert data.classes == ("1", "10", "2")
+    assert "timm's loader numbers them otherwise" in data.note
+    from timm.data.readers.reader_image_folder import find_images_and_targets
+
+    timms = find_images_and_targets(str(tmp_path / "val"))[1]
+    (tmp_path / "classes.txt").write_text("\ufeff1\n2\n\n3\n10\n", encoding="utf-8")
+    data = ImageFolder("val", tmp_path)
+    assert data.classes == ("1", "2", "3", "10"), "a class of the network that has no picture here"
+    assert data.labels.tolist() == [0, 3, 1]
+    assert sorted(timms, key=timms.get) == ["1", "2", "10"]
+    assert data.note == ""
+    (tmp_path / "classes.txt").write_text("1\n2\n11\n")
+    with pytest.raises(DataError, match=r"classes\.txt does not name the class '10'; did you mean"):
+        ImageFolder("val", tmp_path)
+    (tmp_path / "classes.txt").write_text("1\n2\n10\n1\n")
+    with pytest.raises(DataError, match=r"names a class twice"):
+        ImageFolder("val", tmp_path)
+
+
+def test_other_codecs_are_not_asked(tmp_path):
+    put(tmp_path / "one" / "a.png")
+    (tmp_path / "one" / "b.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n")
+    data = ImageFolder("val", tmp_path)
+    with pytest.raises(DataError, match=r"one/b\.jpg: not a picture that can be read"):
+        data.pixels([1])
+    Image.new("F", (300, 300)).save(tmp_path / "one" / "c.tif")
+    with pytest.raises(DataError, match=r"one/c\.tif: a picture of mode F"):
+        ImageFolder("val", tmp_path).pixels([2])
+
+
+def test_sixteen_bit_pictures_keep_their_gray(tmp_path):
+    (tmp_path / "one").mkdir()
+    Image.fromarray(np.full((256, 256), 77 * 257, np.uint16)).save(tmp_path / "one" / "a.png")
+    assert ImageFolder("val", tmp_path).images([0]).unique().tolist() == [77]
+
+
+def test_imagenet_skips_folders_without_pictures_and_refuses_others(root):
+    (root / "val" / "checkpoints").mkdir()
+    assert len(ImageNet("val", root)) == 4
+    put(root / "val" / "cats" / "a.png")
+    with pytest.raises(DataError, match="cats is no class of ImageNet"):
+        ImageNet("val", root)

@@ -1,0 +1,143 @@
+"""Which files of a folder belong to a data set: junk of other programs, names in any encoding, shards of a split."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.errors import DataError
+
+SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
+"""What people call the folders of splits, in small letters."""
+
+_JUNK = frozenset(
+    (
+        "__macosx",
+        "__pycache__",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "@eadir",
+        "#recycle",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "lost+found",
+        "icon\r",
+    )
+)
+
+
+def is_junk(name: str) -> bool:
+    """Whether another program left a file or folder of that name.
+
+    Hidden names (".DS_Store", resource forks "._x.png", ".ipynb_checkpoints"), thumbnails, recycle bins, backup copies
+    ("x.png~"), and the folder "__MACOSX" that archives carry.
+    """
+    return name.startswith(".") or name.endswith("~") or name.lower() in _JUNK
+
+
+def printable(name: str) -> str:
+    r"""A file's name as text: bytes that are no UTF-8 are written as "\xNN", as in "caf\xe9"."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder, junk left out, in text order."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not is_junk(entry.name) and entry.is_dir())
+
+
+def walk_pictures(folder: Path, extensions: Sequence[str]) -> Iterator[str]:
+    """Paths below `folder` of the files in it, at any depth, that end in one of `extensions`.
+
+    In the order of torchvision's `make_dataset`: folders in text order, a folder's files in text order. Links are
+    followed, each folder once.
+    """
+    seen: set[tuple[int, int]] = set()
+    found: list[tuple[str, list[str]]] = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        pictures = [
+            name for name in files if not is_junk(name) and name.lower().endswith(tuple(extensions))
+        ]
+        found.append((place, sorted(pictures)))
+    for place, names in sorted(found):
+        below = os.path.relpath(place, folder)
+        for name in names:
+            yield name if below == "." else f"{below}/{name}".replace(os.sep, "/")
+
+
+def split_shards(folder: Path, split: str, name: str) -> list[Path]:
+    """The parquet files of one split in a folder, in order: "SPLIT.parquet", or a whole set "SPLIT-00000-of-00002.parquet" ...
+
+    Args:
+        folder: where to look; it need not be there.
+        split: of the data set. Files of other splits, as "train-extra.parquet" for "train", are not its.
+        name: of the data set, for messages.
+
+    Returns:
+        The files; none where there are none.
+
+    Raises:
+        DataError: a file of the set is missing, the split is there in two forms, or two files are the same.
+    """
+    pattern = re.compile(
+        rf"{re.escape(split)}(?:-(\d{{1,9}})-of-(\d{{1,9}})(?:-[0-9a-f]{{8,64}})?)?\.parquet"
+    )
+    if not folder.is_dir():
+        return []
+    sets: dict[int, dict[int, list[Path]]] = {}
+    for path in sorted(folder.iterdir()):
+        match = pattern.fullmatch(path.name)
+        if match and path.is_file():
+            number, total = (int(match[1]), int(match[2])) if match[1] else (0, 0)
+            sets.setdefault(total, {}).setdefault(number, []).append(path)
+    if not sets:
+        return []
+    everything = [path for shards in sets.values() for paths in shards.values() for path in paths]
+    if len(sets) > 1 or any(
+        len(paths) > 1 for shards in sets.values() for paths in shards.values()
+    ):
+        shown = ", ".join(path.name for path in everything[:6])
+        raise DataError(
+            f"{name}: {folder} holds {split} in more than one form: {shown}",
+            hint="keep one of them",
+        )
+    ((total, shards),) = sets.items()
+    missing = [number for number in range(min(total, len(shards) + 6)) if number not in shards]
+    if missing:
+        shown = ", ".join(map(str, missing[:6]))
+        raise DataError(
+            f"{name}: {folder} holds {len(shards)} of the {total} files of {split}; missing: {shown}",
+            hint="fetch the others too",
+        )
+    if total and max(shards) >= total:
+        raise DataError(f"{name}: {shards[max(shards)][0]} is numbered beyond its own total")
+    files = [shards[number][0] for number in sorted(shards)]
+    _check_different(files, name)
+    return files
+
+
+def _check_different(files: Sequence[Path], name: str) -> None:
+    """Refuse a file that is there twice under two numbers."""
+    if len(files) < 2:
+        return
+    known: dict[bytes, Path] = {}
+    for path in files:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        if digest in known:
+            raise DataError(
+                f"{name}: {known[digest].name} and {path.name} are the same file",
+                hint="fetch one of them again",
+            )
+        known[digest] = path
