@@ -9,7 +9,7 @@ from bench.contracts.dataset import Dataset, Part, PixelDataset, content_ids
 from bench.contracts.defense import Defense
 from bench.contracts.executor import Event, Task
 from bench.contracts.recipe import Moment, Recipe, Schedule, Stage
-from bench.contracts.report import Report
+from bench.contracts.report import BoardReport, ComparisonReport, RegressionReport, SavedImages
 from bench.contracts.target import ForkEdit, Governor, MaskGrad, Output, Target
 from bench.contracts.threat import Threat, parse_threat
 from bench.contracts.units import Units
@@ -17,7 +17,9 @@ from bench.errors import BudgetSpent
 
 __all__ = [
     "Attack",
+    "BoardReport",
     "BudgetSpent",
+    "ComparisonReport",
     "Dataset",
     "Defense",
     "Event",
@@ -31,7 +33,8 @@ __all__ = [
     "Part",
     "PixelDataset",
     "Recipe",
-    "Report",
+    "RegressionReport",
+    "SavedImages",
     "Schedule",
     "Skip",
     "Stage",

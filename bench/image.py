@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from bench.contracts.threat import PSNR_CAP as PSNR_CAP
 from bench.contracts.threat import Threat
-
-PSNR_CAP = 120.0
-"""dB reported for an unchanged image, whose PSNR is infinite."""
 
 
 def to_float(saved: Tensor) -> Tensor:

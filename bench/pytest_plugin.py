@@ -347,7 +347,7 @@ def assert_saving_survives(result: Result, at_least: float, *, confidently: bool
     saving = cell.surviving_saving
     reached = saving.low if confidently else saving.value
     if reached is None or not reached >= at_least:
-        name = f"{cell.target} + {cell.defense}" if cell.defense else cell.target
+        name = cell.defended
         what = (
             "the lower end of the interval of the surviving saving"
             if confidently

@@ -11,13 +11,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from bench.contracts.report import ComparisonReport, SavedImages
 from bench.regression.compare import Change, Comparison
 from reports import numbers
-from reports.comparison_page import Pictures, comparison_files
 from reports.differences import LEGEND, attacked, clean_images, counts, target_name
-from reports.encode import clean
+from reports.html.encode import clean
+from reports.html.pages.comparison import comparison_files
+from reports.html.site import write_site
 from reports.markdown import markdown
-from reports.site import write_site
 from reports.tables import console
 
 COLUMNS = (
@@ -33,7 +34,7 @@ COLUMNS = (
 )
 
 
-class Changes:
+class Changes(ComparisonReport):
     """What `gatebench compare` found, in every form. Pure: the same comparison gives the same text."""
 
     def terminal(self, comparison: Comparison, names: tuple[str, str]) -> None:
@@ -71,13 +72,13 @@ class Changes:
         self,
         comparison: Comparison,
         names: tuple[str, str],
-        pictures: Pictures,
+        pictures: SavedImages,
         out: Path,
         *,
         shown: int,
         version: str,
     ) -> None:
-        """Write the page; see `reports.comparison_page`."""
+        """Write the page; see `reports.html.pages.comparison`."""
         write_site(comparison_files(comparison, names, pictures, shown=shown, version=version), out)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.regression.compare import Change, Difference
+from bench.results.records import defended_name
 from reports import numbers
 
 LEGEND = (
@@ -13,7 +14,7 @@ LEGEND = (
 
 def target_name(change: Change) -> str:
     """The target with its defence, and its board where there are several."""
-    name = f"{change.target} + {change.defense}" if change.defense else change.target
+    name = defended_name(change.target, change.defense)
     return f"{name} ({change.terms})" if change.terms else name
 
 

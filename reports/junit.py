@@ -8,7 +8,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from bench.regression.check import Comparison, Verdict
-from reports.encode import clean
+from reports.html.encode import clean
 
 SUITE = "gatebench check"
 NUMBERS = ("before", "now", "worse", "low", "high", "effect", "p", "images")

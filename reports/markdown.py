@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reports.encode import clean
+from reports.html.encode import clean
 
 Column = tuple[str, bool]
 """(head, whether numeric)."""

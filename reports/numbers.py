@@ -5,11 +5,10 @@ MACs are multiply-accumulates and are never printed as FLOPs. A number that is u
 
 from __future__ import annotations
 
+from bench.contracts.threat import PSNR_CAP
 from bench.results.stats import Estimate
 
 DASH = "–"
-PSNR_CAP = 119.5
-"""At or above this (dB) the picture is unchanged: the board caps an infinite PSNR at 120."""
 
 _PREFIXES = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 

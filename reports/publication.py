@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.results.records import Board, BoardCell
-from reports.board_page import target_name
+from reports.html.pictures import encode, file_name, pixels
+from reports.html.sections import Picture, Section, SectionPage
+from reports.html.site import File
 from reports.leaderboard import Leaderboard
-from reports.pictures import encode, file_name, pixels
-from reports.sections import Picture, Section, Sheet
-from reports.site import File
 
 GAP = 2
 """White pixels between pictures of a strip."""
@@ -43,11 +42,11 @@ class Publication(Leaderboard):
         }
         return replace(board, cells=tuple(cell for cell in board.cells if cell.key not in inside))
 
-    def over_all(self, boards: Sequence[Board]) -> Sequence[Sheet | None]:
+    def over_all(self, boards: Sequence[Board]) -> Sequence[SectionPage | None]:
         """Fronts and rounding, with members alone."""
         return super().over_all(boards) if self.members else ()
 
-    def sheets(self, board: Board) -> Sequence[Sheet | None]:
+    def sheets(self, board: Board) -> Sequence[SectionPage | None]:
         """The further pages; curves with members alone."""
         return [
             sheet
@@ -55,9 +54,9 @@ class Publication(Leaderboard):
             if sheet is not None and (self.members or sheet.path != "curves.html")
         ]
 
-    def further(self, board: Board) -> Sequence[Sheet]:
+    def further(self, board: Board) -> Sequence[SectionPage]:
         """The page of pictures."""
-        sheet = pictures_sheet(board, self.shown)
+        sheet = pictures_page(board, self.shown)
         return () if sheet is None else (sheet,)
 
     def files(self, boards: Sequence[Board], *, version: str) -> Iterator[File]:
@@ -66,18 +65,18 @@ class Publication(Leaderboard):
         yield "rows.parquet", rows_bytes([self.shown_of(board) for board in boards])
 
 
-def pictures_sheet(board: Board, shown: int) -> Sheet | None:
+def pictures_page(board: Board, shown: int) -> SectionPage | None:
     """Strips of saved images, a section a target: the clean images, then those of every attack; None where nothing has finished."""
     groups: dict[str, list[BoardCell]] = {}
     for cell in board.cells:
         if cell.status == "ok":
-            groups.setdefault(target_name(cell.target, cell.defense), []).append(cell)
+            groups.setdefault(cell.defended, []).append(cell)
     sections = [
         Section(name, pictures=list(_strips(cells, shown))) for name, cells in groups.items()
     ]
     if not sections:
         return None
-    return Sheet(
+    return SectionPage(
         path="pictures.html",
         title="Pictures",
         lead=f"The first {shown} images as they were saved: clean, then under every attack on each target. "

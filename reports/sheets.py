@@ -12,11 +12,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from bench.contracts.report import BoardReport
 from bench.errors import DiskError
 from bench.files.atomic import write_atomic
 from bench.results.records import Board, BoardCell
 from bench.results.stats import Estimate
-from reports.encode import clean, clean_tree
+from reports.html.encode import clean, clean_tree
 
 _TEXT = ("board", "key", "target", "defense", "attack", "series", "sees", "status", "reason")
 _WHOLE = ("n", "floor", "ceiling", "reference", "linf", "attack_rank")
@@ -27,7 +28,7 @@ _REAL = tuple(
 _ESTIMATES = tuple(field.name for field in fields(BoardCell) if isinstance(field.default, Estimate))
 
 
-class Sheets:
+class Sheets(BoardReport):
     """The board as files: board.parquet and board.csv, one row a cell, every statistic with its interval."""
 
     def render(self, board: Board, out: Path) -> None:

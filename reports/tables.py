@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from bench.contracts.report import BoardReport
 from bench.files.atomic import write_atomic
-from bench.results.records import Board, BoardCell
+from bench.results.records import Board, BoardCell, defended_name
 from reports import numbers
-from reports.board_page import answers, sentence, summary, target_name, visibility
-from reports.encode import clean
+from reports.answers import answers, sentence, summary
+from reports.html.encode import clean
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -73,7 +74,7 @@ def print_table(board: Board, file: TextIO | None = None) -> None:
     console(file).print(render_table(board))
 
 
-class Terminal:
+class Terminal(BoardReport):
     """The board as a table in the terminal, a block a target, with the answers at a glance below."""
 
     def render(self, board: Board, out: Path | None = None) -> None:
@@ -111,7 +112,7 @@ def _block(board: Board, target: str, defense: str) -> list[Text | Table]:
     standing = next(
         (one for one in board.standings if (one.target, one.defense) == (target, defense)), None
     )
-    title = Text(_line(target_name(target, defense)), style="bold")
+    title = Text(_line(defended_name(target, defense)), style="bold")
     measured = next((cell for cell in cells if cell.status == "ok"), None)
     if measured is not None:
         place = (
@@ -163,7 +164,7 @@ def _numbers(cell: BoardCell) -> Sequence[Text]:
         numbers.macs(cell.adversarial_macs),
         numbers.percent(cell.surviving_saving.value),
         numbers.percent(cell.adversarial_accuracy.value),
-        numbers.decibel(visibility(cell)),
+        numbers.decibel(cell.overall_psnr),
         numbers.plain(cell.ssim, 3),
         numbers.plain(cell.evaluations),
     )

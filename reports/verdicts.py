@@ -11,10 +11,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from bench.contracts.report import RegressionReport
 from bench.regression.check import Comparison, Verdict
+from bench.results.records import defended_name
 from reports import junit
 from reports.differences import signed
-from reports.encode import clean
+from reports.html.encode import clean
 from reports.markdown import markdown
 from reports.tables import console
 
@@ -30,7 +32,7 @@ COLUMNS = (
 )
 
 
-class Verdicts:
+class Verdicts(RegressionReport):
     """What `gatebench check` found, in every form. Pure: the same verdict gives the same text."""
 
     def terminal(self, verdict: Verdict) -> None:
@@ -88,7 +90,7 @@ def _json(document: Any) -> str:
 
 
 def _target(one: Comparison) -> str:
-    name = f"{one.target} + {one.defense}" if one.defense else one.target
+    name = defended_name(one.target, one.defense)
     return f"{name} ({one.board})" if one.board else name
 
 

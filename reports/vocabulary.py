@@ -21,15 +21,7 @@ STATUSES = {
 
 FLAGS = {
     "left-threat": "The attack returned images outside the threat. They were pulled back before anything was measured.",
-    "overshoot": "The attack returned images outside the threat. They were pulled back before anything was measured.",
     "near-threshold": "Some gates lay so close to their threshold that float noise could decide them; images say how many.",
-    "few-images": "Fewer than 100 images: intervals are wide, read the numbers as preliminary.",
-    "preliminary": "Fewer than 100 images: intervals are wide, read the numbers as preliminary.",
-    "small-reserve": "The clean images leave less than 1 % of the ceiling to win back, so recovery is undefined.",
-    "undefined-recovery": "The clean images leave less than 1 % of the ceiling to win back, so recovery is undefined.",
-    "unchanged": "Some adversarial images are equal to the clean ones; their PSNR is infinite and counted as 120 dB.",
-    "capped-psnr": "Some adversarial images are equal to the clean ones; their PSNR is infinite and counted as 120 dB.",
-    "budget-spent": "The attack asked for more evaluations than its budget; it was stopped and what it had kept was scored.",
     "mixed-environment": "Its shards were computed under different versions, devices or thread counts, which was asked for with --keep.",
     "zero-gradient": "On some clean images the margins of closed units have no gradient at all: attacks that follow gradients are blind "
     "there.",
@@ -50,7 +42,6 @@ FLAGS = {
     "too low.",
     "trained-elsewhere": "The weights were trained on another data set than this: accuracy and saving say "
     "little of the network where it belongs.",
-    "non-finite": "The attack returned values that are no numbers; those images count as unchanged.",
 }
 
 

@@ -12,6 +12,7 @@ import click
 from bench.cli.options import emit, run_options
 
 if TYPE_CHECKING:
+    from bench.contracts.report import RegressionReport
     from bench.regression.baseline import Baseline
 
 
@@ -112,10 +113,11 @@ def check(
     return 0 if verdict.passed else 8
 
 
-def _reporter() -> Any:
+def _reporter() -> RegressionReport:
     from bench.plugins import registry
 
-    return registry.load("report", "verdicts")()
+    made: RegressionReport = registry.load("regression", "verdicts")()
+    return made
 
 
 def _write(files: Sequence[str | None], contents: Sequence[str | bytes]) -> None:

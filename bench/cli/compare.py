@@ -11,6 +11,7 @@ import click
 from bench.cli.options import emit
 
 if TYPE_CHECKING:
+    from bench.contracts.report import ComparisonReport
     from bench.regression.compare import Change
 
 
@@ -60,7 +61,7 @@ def compare(
     if names[0] == names[1]:
         names = (f"{names[0]} (first)", f"{names[1]} (second)")
     found = paired(*(Baseline.of_run(folder, whole=False) for folder in folders))
-    report = registry.load("report", "changes")()
+    report: ComparisonReport = registry.load("comparison", "changes")()
     emit(json_file, report.json(found))
     emit(markdown, report.markdown(found, names))
     if html:

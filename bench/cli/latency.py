@@ -37,6 +37,7 @@ def latency(run: str, images: int, repeats: int, data_root: str | None, device: 
     one machine only, and trust ratios more than times.
     """
     from bench.analysis.latency import measure
+    from bench.plans.plan import defended_name
     from bench.store.folder import RunFolder, find_run
     from bench.store.provenance import deterministic, resolve_devices
 
@@ -51,7 +52,7 @@ def latency(run: str, images: int, repeats: int, data_root: str | None, device: 
     )
     click.echo(f"{'clean':>10} {'attacked':>10} {'overhead':>9}  target")
     for entry in found["entries"]:
-        name = f"{entry['target']} + {entry['defense']}" if entry["defense"] else entry["target"]
+        name = defended_name(entry["target"], entry["defense"])
         ratio = "" if entry["ratio"] is None else f"x{entry['ratio']:.2f}"
         click.echo(
             f"{entry['median_ms']:>7.2f} ms {entry['adversarial_ms']:>7.2f} ms {ratio:>9}  {name}"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-_OTHERS = {
-    "changes": "'gatebench compare RUN RUN' uses it",
-    "verdicts": "'gatebench check' uses it",
-}
-"""Reports of something else than boards."""
+if TYPE_CHECKING:
+    from bench.contracts.report import BoardReport
 
 
 @click.command()
@@ -55,7 +52,7 @@ def write_report(
 ) -> Path:
     """Render every board of these runs into `out` and return the page to open.
 
-    A report that can (`render_all(boards, out)`) makes one site of all; any other gets a folder for each board.
+    What becomes of several boards is the report's own affair (`BoardReport.render_all`).
     """
     from bench.errors import PlanError, RunFolderError
     from bench.plugins import registry
@@ -66,19 +63,11 @@ def write_report(
         raise RunFolderError(
             f"no board in {', '.join(map(str, folders))}", hint="'gatebench run' fills a run"
         )
-    make: Any = registry.load("report", name)
+    make: Callable[..., BoardReport] = registry.load("report", name)
     try:
         chosen = make(**options)
     except TypeError as error:
         raise PlanError(f"report {name!r} does not take these options: {error}") from error
-    if name in _OTHERS:
-        raise PlanError(f"report {name!r} shows no boards", hint=_OTHERS[name])
-    if len(boards) == 1:
-        chosen.render(boards[0], out)
-    elif hasattr(chosen, "render_all"):
-        chosen.render_all(boards, out)
-    else:
-        for number, board in enumerate(boards, 1):
-            chosen.render(board, out / f"{number:02d}")
+    chosen.render_all(boards, out)
     index = out / "index.html"
     return index if index.is_file() else out

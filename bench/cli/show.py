@@ -15,4 +15,4 @@ def show(run: str) -> None:
 
     terminal = registry.load("report", "terminal")()
     for board in load_boards(find_run(run)):
-        terminal.render(board, None)
+        terminal.render(board)

@@ -14,6 +14,9 @@ from fractions import Fraction
 
 from bench.errors import PlanError, did_you_mean
 
+PSNR_CAP = 120.0
+"""dB reported for an unchanged image, whose PSNR is infinite."""
+
 NORMS = ("linf", "l2", "psnr", "patch", "none")
 _KEYS = {"linf": "eps", "l2": "eps", "psnr": "floor", "patch": "patch"}
 

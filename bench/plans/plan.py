@@ -152,9 +152,19 @@ class Cell:
         )
 
 
+def defended_name(target: str, defense: str) -> str:
+    """How a target with its defense is called everywhere: `TARGET + DEFENSE`.
+
+    Args:
+        target: its label.
+        defense: the label of its defense, "" for none.
+    """
+    return f"{target} + {defense}" if defense else target
+
+
 def cell_label(target: str, defense: str, attack: str) -> str:
-    """How a cell is called everywhere: `TARGET + DEFENCE / ATTACK`."""
-    return f"{target} + {defense} / {attack}" if defense else f"{target} / {attack}"
+    """How a cell is called everywhere: `TARGET + DEFENSE / ATTACK`."""
+    return f"{defended_name(target, defense)} / {attack}"
 
 
 def component_of(document: Mapping[str, Any]) -> Component:

@@ -2,7 +2,7 @@
 
 Everything that can be named in a plan arrives here, the built-ins by the same path as anybody's plugin: a distribution
 declares an entry point in one of the groups `gatebench.targets`, `.attacks`, `.defenses`, `.datasets`, `.recipes`,
-`.weights`, `.suites`, `.reports`, `.executors`. Nothing is imported until it is used.
+`.weights`, `.suites`, `.reports`, `.comparisons`, `.regressions`, `.executors`. Nothing is imported until it is used.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ GROUPS = {
     "weights": "gatebench.weights",
     "suite": "gatebench.suites",
     "report": "gatebench.reports",
+    "comparison": "gatebench.comparisons",
+    "regression": "gatebench.regressions",
     "executor": "gatebench.executors",
 }
 """Kinds of things that can be provided, and the entry-point group of each."""

@@ -20,6 +20,7 @@ from bench.contracts.threat import parse_threat
 from bench.errors import GatebenchError, NotComparable
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical, digest
+from bench.plans.plan import defended_name
 from bench.regression.records import Cell, Part, part_of_plan, part_of_run
 from bench.store.folder import RunFolder
 
@@ -222,7 +223,7 @@ def _part(document: Mapping[str, Any]) -> Part:
     parse_threat(document["protocol"]["threat"])
     cells = []
     for found in document["cells"]:
-        name = f"{found['target']} + {found['defense']}" if found["defense"] else found["target"]
+        name = defended_name(found["target"], found["defense"])
         columns = {**document["clean"][name], **found}
         arguments: dict[str, Any] = {key: found[key] for key in _PLAIN if key in found}
         arguments |= {key: _macs(columns[key]) for key in _COLUMNS}

@@ -27,6 +27,7 @@ from math import ceil, log2
 import numpy as np
 
 from bench.errors import NotComparable, PlanError, did_you_mean
+from bench.plans.plan import defended_name
 from bench.regression.baseline import Baseline
 from bench.regression.matching import changed_inputs, counterparts, pairs, unmatched, which
 from bench.regression.records import Cell
@@ -83,7 +84,7 @@ class Comparison:
         name = " / ".join(
             part
             for part in (
-                f"{self.target} + {self.defense}" if self.defense else self.target,
+                defended_name(self.target, self.defense),
                 self.attack,
             )
             if part
@@ -373,5 +374,5 @@ def _latency_notes(baseline: Baseline, now: Baseline) -> Iterator[str]:
     for one in now.latency["entries"]:
         old = before.get((one["target"], one["defense"]))
         if old and one["median_ms"] / old >= SLOWER:
-            name = f"{one['target']} + {one['defense']}" if one["defense"] else one["target"]
+            name = defended_name(one["target"], one["defense"])
             yield f"warning: {name} takes {one['median_ms'] / old:.2f} times as long as in the baseline"

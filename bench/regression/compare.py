@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.errors import NotComparable
+from bench.plans.plan import cell_label
 from bench.regression.baseline import Baseline
 from bench.regression.matching import OTHER_IMAGES, changed_inputs, differing, nearest
 from bench.regression.records import Cell, Part
@@ -63,11 +64,7 @@ class Change:
     @property
     def label(self) -> str:
         """How the cell is called, with its board where there are several."""
-        name = (
-            f"{self.target} + {self.defense} / {self.attack}"
-            if self.defense
-            else f"{self.target} / {self.attack}"
-        )
+        name = cell_label(self.target, self.defense, self.attack)
         return f"{name} ({self.terms})" if self.terms else name
 
     @property

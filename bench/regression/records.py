@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.contracts.threat import parse_threat
-from bench.plans.plan import entry_label
+from bench.plans.plan import defended_name, entry_label
 from bench.results.stats import Array
 from bench.store.folder import RunFolder, read_json
 
@@ -66,7 +66,7 @@ class Cell:
     @property
     def defended(self) -> str:
         """The target with its defence, in words."""
-        return f"{self.target} + {self.defense}" if self.defense else self.target
+        return defended_name(self.target, self.defense)
 
 
 @dataclass(frozen=True)

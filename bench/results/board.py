@@ -97,7 +97,7 @@ def _transfers(
     known: dict[str, tuple[int, dict[str, float]]] = {}
     for cell, scores in zip(cells, columns, strict=True):
         if scores is not None and cell.reference is not None:
-            name = f"{cell.target} + {cell.defense}" if cell.defense else cell.target
+            name = cell.defended
             known.setdefault(
                 name,
                 (

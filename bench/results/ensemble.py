@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.results.rows import TRACE_POINTS
 from bench.store.folder import CellFolder
 
 Entry = Mapping[str, Any]
-_TRACE_POINTS = 32
 _SUMMED = ("evaluations", "forwards", "backwards", "held", "flipped")
 
 
@@ -73,4 +73,4 @@ def _one_after_the_other(candidates: Sequence[Mapping[str, Any]]) -> list[dict[s
     rises = [
         point for i, point in enumerate(points) if i == 0 or point["macs"] > points[i - 1]["macs"]
     ]
-    return points if len(points) <= _TRACE_POINTS else [*rises[: _TRACE_POINTS - 1], points[-1]]
+    return points if len(points) <= TRACE_POINTS else [*rises[: TRACE_POINTS - 1], points[-1]]

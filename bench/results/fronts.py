@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from bench.contracts.threat import PSNR_CAP
+from bench.plans.plan import defended_name
 from bench.results.records import Board, BoardCell
 
 LOWEST, HIGHEST = 30.0, 50.0
 """dB between which the area under a front is taken."""
-CAP = 120.0
-"""PSNR from which a point counts as unchanged and is on no front."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Front:
     control: bool
     images: int
     points: tuple[Point, ...]
+
+    @property
+    def defended(self) -> str:
+        """The target with its defense."""
+        return defended_name(self.target, self.defense)
 
     def at(self, psnr: float) -> float:
         """The largest recovery that keeps to this PSNR floor."""
@@ -112,8 +117,8 @@ def _whose(board: Board, cell: BoardCell) -> tuple[str, str, str, str, bool, int
 
 
 def _point(board: Board, cell: BoardCell) -> Point | None:
-    psnr = cell.psnr if cell.pooled_psnr is None else cell.pooled_psnr
-    if cell.status != "ok" or cell.recovery.value is None or psnr is None or psnr >= CAP:
+    psnr = cell.overall_psnr
+    if cell.status != "ok" or cell.recovery.value is None or psnr is None or psnr >= PSNR_CAP:
         return None
     return Point(
         psnr, cell.recovery.value, cell.recovery.low, cell.recovery.high, cell.key, board.name

@@ -6,8 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.plans.plan import defended_name as defended_name
 from bench.results.rows import ImageRow, UnitRow
 from bench.results.stats import UNDEFINED, Estimate
+
+STATUSES = ("ok", "skipped", "invalid", "failed", "timeout", "oom", "missing")
+"""What can have become of a cell; all but the last are written when it is sealed."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,16 @@ class BoardCell:
     command: str = ""
     rows: Callable[[], Sequence[ImageRow]] = field(default=lambda: (), repr=False, compare=False)
 
+    @property
+    def defended(self) -> str:
+        """The target with its defense, as `defended_name` spells it."""
+        return defended_name(self.target, self.defense)
+
+    @property
+    def overall_psnr(self) -> float | None:
+        """dB of the mean squared error; the mean PSNR of the images where there is no such number."""
+        return self.psnr if self.pooled_psnr is None else self.pooled_psnr
+
 
 @dataclass(frozen=True)
 class TargetStanding:
@@ -111,6 +125,11 @@ class TargetStanding:
     adversarial_accuracy: Estimate
     recovery: Estimate
     psnr: float | None
+
+    @property
+    def defended(self) -> str:
+        """The target with its defense, as `defended_name` spells it."""
+        return defended_name(self.target, self.defense)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,19 @@ def read_units(document: Mapping[str, Any]) -> tuple[UnitRow, ...]:
     )
 
 
+TRACE_POINTS = 32
+"""Points of a trace at most, in a row and in the mean over rows."""
+
+
+def packed(decisions: Array) -> list[bytes]:
+    """The decisions of each image as bits, first unit in the highest bit.
+
+    Args:
+        decisions: (N, U) bool.
+    """
+    return [row.tobytes() for row in np.packbits(np.asarray(decisions, dtype=bool), axis=-1)]
+
+
 def unpacked(packed: Sequence[bytes], units: int) -> Array:
     """(N, U) bool from packed bits, first unit in the highest bit."""
     if not packed:

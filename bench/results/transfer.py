@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.files.canonical import canonical
+from bench.plans.plan import defended_name
 from bench.store.folder import CellFolder, RunFolder
 
 FILE = "transfer.parquet"
@@ -34,11 +35,8 @@ Entry = Mapping[str, Any]
 
 def target_label(entry: Entry) -> str:
     """A target with its defence, in one string."""
-    return (
-        f"{entry['target']['label']} + {entry['defense']['label']}"
-        if entry["defense"]
-        else str(entry["target"]["label"])
-    )
+    defense = entry["defense"]["label"] if entry["defense"] else ""
+    return defended_name(entry["target"]["label"], defense)
 
 
 def sealed_digest(folder: CellFolder) -> str:

@@ -11,9 +11,6 @@ import pyarrow.compute as pc
 from bench.results import flags as reliability
 from bench.store.folder import SCHEMA, CellFolder, read_json, write_json
 
-STATUSES = ("ok", "skipped", "invalid", "failed", "timeout", "oom")
-
-
 _SUMMED = "clean_macs adversarial_macs float_macs jpeg_macs squared near_threshold overshoot forwards backwards held flipped".split()
 
 
@@ -31,7 +28,7 @@ def seal(
 
     Args:
         folder: of the cell; with status "ok" all its shards are there.
-        inputs: the resolved cell. status: one of `STATUSES`. reason, detail: of a status other than "ok".
+        inputs: the resolved cell. status: one of `bench.results.records.STATUSES`. reason, detail: of a status other than "ok".
         flags: beside those found here. combination: which cells it is made of (`bench.runs.ensemble`).
 
     Returns:

@@ -53,9 +53,9 @@ def test_everything_that_is_needed_is_in_it(wheel):
         "reports/published/gradauto.toml",
         "bench/datasets/digits_m.npz.xz",
         "targets/weights/manifest.toml",
-        "reports/templates/board.html",
-        "reports/templates/page.js",
-        "reports/templates/style.css",
+        "reports/html/templates/board.html",
+        "reports/html/templates/page.js",
+        "reports/html/templates/style.css",
         "attacks/gradauto.py",
     } <= names
     weights = {name for name in names if name.endswith(".safetensors")}

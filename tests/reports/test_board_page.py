@@ -10,7 +10,9 @@ from synthetic import empty_board, full_board
 
 from bench.contracts.threat import Threat
 from bench.results.stats import Estimate
-from reports.board_page import answers, board_view, front_points, pages, strongest_attack, summary
+from reports.answers import answers, strongest_attack, summary
+from reports.html.links import pages
+from reports.html.pages.board import board_view, front_points
 from reports.vocabulary import COLUMNS, threat_words
 
 BOARD = full_board(n=12)

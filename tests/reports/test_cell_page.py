@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from synthetic import block_units, full_board, image_rows
 
-from reports.cell_page import (
+from reports.html.pages.cell import (
     Gallery,
     Limits,
     cell_view,

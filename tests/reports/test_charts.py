@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import altair as alt
 import pytest
 
-from reports import charts
-from reports.charts import FrontPoint, TracePoint
+from reports.html import charts
+from reports.html.charts import FrontPoint, TracePoint
 
 
 def point(

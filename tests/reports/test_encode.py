@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.encode import clean, clean_tree, encode_json, json_block, safe_link, split_links
+from reports.html.encode import clean, clean_tree, encode_json, json_block, safe_link, split_links
 
 TREES = st.recursive(
     st.none()

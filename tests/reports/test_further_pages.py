@@ -19,22 +19,22 @@ from bench.errors import UnknownName
 from bench.plans.resolve import load_plan
 from bench.results.records import Board, BoardCell, Transferred
 from bench.results.stats import Estimate
-from reports.audits_page import audits_sheet
-from reports.board_page import leaderboard_row
-from reports.cell_page import Gallery, Limits, cell_view
-from reports.curves_page import curves_sheet
-from reports.defences_page import defences_sheet
-from reports.fronts_page import fronts_sheet
+from reports.html.pages.audits import audits_page
+from reports.html.pages.board import leaderboard_row
+from reports.html.pages.cell import Gallery, Limits, cell_view
+from reports.html.pages.curves import curves_page
+from reports.html.pages.defenses import defenses_page
+from reports.html.pages.fronts import fronts_page
+from reports.html.pages.paper import paper_page, published
+from reports.html.pages.rounding import rounding_page
+from reports.html.pages.transfer import transfer_page
+from reports.html.pictures import normalised_error
+from reports.html.sections import SectionPage
 from reports.leaderboard import Leaderboard
-from reports.paper_page import paper_sheet, published
-from reports.pictures import normalised_error
 from reports.publication import Publication
-from reports.rounding_page import rounding_sheet
-from reports.sections import Sheet
-from reports.transfer_page import transfer_sheet
 
 
-def texts(sheet: Sheet) -> list[str]:
+def texts(sheet: SectionPage) -> list[str]:
     return [entry.text for section in sheet.sections for row in section.rows for entry in row]
 
 
@@ -61,7 +61,7 @@ def attacked(
 
 
 def test_curves_end_where_the_traces_do() -> None:
-    sheet = curves_sheet(small())
+    sheet = curves_page(small())
     assert sheet is not None
     (section,) = sheet.sections
     assert section.heading == "skipnet-20-budget"
@@ -70,7 +70,7 @@ def test_curves_end_where_the_traces_do() -> None:
     assert saved == sorted(saved, reverse=True)
     assert all(-1 <= end <= 1 for end in ends)
     assert section.drawings[0].document is not None
-    assert curves_sheet(replace(small(), cells=())) is None
+    assert curves_page(replace(small(), cells=())) is None
 
 
 def test_fronts_join_boards_of_several_floors() -> None:
@@ -80,8 +80,8 @@ def test_fronts_join_boards_of_several_floors() -> None:
         for cell in one.cells
         if cell.status == "ok"
     )
-    assert fronts_sheet([one]) is None, "one point a series is no front"
-    sheet = fronts_sheet([one, replace(one, name="other", cells=cells)])
+    assert fronts_page([one]) is None, "one point a series is no front"
+    sheet = fronts_page([one, replace(one, name="other", cells=cells)])
     assert sheet is not None
     row = next(
         row for section in sheet.sections for row in section.rows if row[0].text == "gradauto"
@@ -95,8 +95,8 @@ def test_the_transfer_matrix_marks_the_diagonal() -> None:
         for a in "pq"
         for b in "pq"
     )
-    assert transfer_sheet(small()) is None
-    sheet = transfer_sheet(small(transfers=pairs))
+    assert transfer_page(small()) is None
+    sheet = transfer_page(small(transfers=pairs))
     assert sheet is not None
     rows = sheet.sections[0].rows
     assert [[entry.text for entry in row[1:]] for row in rows] == [
@@ -177,7 +177,7 @@ def paper_board() -> Board:
 
 
 def test_published_and_measured_share_no_column() -> None:
-    sheet = paper_sheet(paper_board())
+    sheet = paper_page(paper_board())
     assert sheet is not None
     rows = {row[0].text: row for row in sheet.sections[0].rows}
     heads = [head for head, _ in sheet.sections[0].columns]
@@ -200,15 +200,15 @@ def test_published_and_measured_share_no_column() -> None:
     points = " ".join(sheet.sections[2].points)
     assert "cifar10-jpeg" in points
     assert "ImageNet" in points
-    on_imagenet = paper_sheet(replace(paper_board(), dataset="imagenet:val"))
+    on_imagenet = paper_page(replace(paper_board(), dataset="imagenet:val"))
     assert on_imagenet is not None
     assert "cifar10-jpeg" not in " ".join(on_imagenet.sections[2].points)
 
 
 def test_a_paper_that_is_not_known_names_the_nearest() -> None:
-    assert paper_sheet(small()) is None
+    assert paper_page(small()) is None
     with pytest.raises(UnknownName, match="did you mean 'gradauto-table2'"):
-        paper_sheet(small(plan={"pages": {"paper": "gradauto-tabl2"}}))
+        paper_page(small(plan={"pages": {"paper": "gradauto-tabl2"}}))
 
 
 def test_the_published_psnr_convention_by_hand() -> None:
@@ -253,8 +253,8 @@ def audit_board() -> Board:
 
 
 def test_audits_compare_like_with_like() -> None:
-    assert audits_sheet(small()) is None
-    sheet = audits_sheet(audit_board())
+    assert audits_page(small()) is None
+    sheet = audits_page(audit_board())
     assert sheet is not None
     magnitude, flips, contrast, closed = sheet.sections
     ((*_, gain),) = magnitude.rows
@@ -339,7 +339,7 @@ def test_pictures_of_the_synthetic_boards_are_pictures() -> None:
 
 
 def test_rounding_pairs_the_same_attack() -> None:
-    assert rounding_sheet([small()]) is None
+    assert rounding_page([small()]) is None
     ok = next(cell for cell in small().cells if cell.status == "ok" and not cell.control)
     after = attacked(ok, "gradauto", "", "gradauto", K=1, rounding="after")
     inside = replace(
@@ -354,7 +354,7 @@ def test_rounding_pairs_the_same_attack() -> None:
         cells=(after, inside, other),
         protocol={**small().protocol, "threat": {"norm": "psnr", "floor": "35"}},
     )
-    sheet = rounding_sheet([board])
+    sheet = rounding_page([board])
     assert sheet is not None
     ((row,),) = [section.rows for section in sheet.sections]
     assert "PSNR 35 dB" in sheet.sections[0].heading
@@ -432,7 +432,7 @@ def test_a_defence_is_judged_by_who_knows_it() -> None:
         defended("median", "strong", 0.20, clean_accuracy=Estimate(0.7, 0.65, 0.75)),
     )
     board = replace(full_board(), cells=cells, ranked=True)
-    sheet = defences_sheet(board)
+    sheet = defenses_page(board)
     assert sheet is not None
     glance, section = sheet.sections
     said = {
@@ -467,7 +467,7 @@ def test_a_defence_is_judged_by_who_knows_it() -> None:
     ]
     gain = section.rows[3][4]
     assert gain.text == "+12.0\N{NO-BREAK SPACE}points" or gain.text == "+12.0 points"
-    assert defences_sheet(replace(full_board(), cells=cells[:1])) is None
+    assert defenses_page(replace(full_board(), cells=cells[:1])) is None
     assert "Time" not in {name for name, _ in section.columns}
 
 
@@ -484,7 +484,7 @@ def test_time_stands_beside_what_multiplies_nothing() -> None:
         ranked=True,
         latency=latency,
     )
-    sheet = defences_sheet(board)
+    sheet = defenses_page(board)
     assert sheet is not None
     _, section = sheet.sections
     assert section.columns[-1] == ("Time", True)
@@ -509,7 +509,7 @@ def test_a_publication_without_members_still_judges_by_them() -> None:
         full_board(), cells=(bare, member, whole), standings=(), transfers=(), ranked=True
     )
     pages = dict(Publication(members=False).files([board], version="1"))
-    assert "30.0" in pages["defences.html"].decode()
+    assert "30.0" in pages["defenses.html"].decode()
     assert ">member<" not in pages["index.html"].decode()
     assert "curves.html" not in pages
     assert set(pq.read_table(io.BytesIO(pages["rows.parquet"]))["attack"].to_pylist()) == {

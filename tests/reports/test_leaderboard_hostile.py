@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from synthetic import full_board
 
 from bench.results.records import Board
-from reports.encode import clean
+from reports.html.encode import clean
 from reports.leaderboard import Leaderboard
 from reports.tables import WIDTH, console, render_table
 
@@ -177,7 +177,9 @@ def small() -> Board:
 
 def pages(board: Board, *, stills: bool = False) -> dict[str, str]:
     """Pages and still pictures; the latter are slow to draw and empty unless asked for."""
-    with nullcontext() if stills else patch("reports.charts.still", lambda document: b"<svg/>"):
+    with (
+        nullcontext() if stills else patch("reports.html.charts.still", lambda document: b"<svg/>")
+    ):
         files = Leaderboard(browse=1, showcase=1).files([board], version=board.version)
         return {
             name: content.decode("utf-8")

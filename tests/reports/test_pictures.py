@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from synthetic import png
 
-from reports.pictures import (
+from reports.html.pictures import (
     CLOSED,
     OFF,
     ON,

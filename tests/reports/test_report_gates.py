@@ -12,8 +12,8 @@ from PIL import Image
 from synthetic import block_units, image_rows, map_units
 
 from bench.results.rows import ImageRow, UnitRow
-from reports.gates import Drawing, before_and_after, gate_map, openings, overview, owners
-from reports.pictures import CLOSED, OFF, ON, OPENED, STATE_COLOURS
+from reports.html.gates import Drawing, before_and_after, gate_map, openings, overview, owners
+from reports.html.pictures import CLOSED, OFF, ON, OPENED, STATE_COLOURS
 
 
 def row(before: list[bool], after: list[bool]) -> ImageRow:

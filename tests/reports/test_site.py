@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import DiskError, RunFolderError
-from reports.site import File, write_site
+from reports.html.site import File, write_site
 
 
 def listing(folder: Path) -> dict[str, bytes]:

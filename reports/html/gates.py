@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 
 from bench.results.rows import ImageRow, UnitRow
-from reports.pictures import CLOSED, OFF, ON, OPENED, state_map
+from reports.html.pictures import CLOSED, OFF, ON, OPENED, state_map
 
 STATE_NAMES = ("off", "closed", "opened", "on")
 STRIP_COLUMNS = 64

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.results.records import Board, BoardCell
-from reports import charts, numbers
-from reports.board_page import Field, estimate_field, target_name
-from reports.cell_page import mean_trace
-from reports.sections import Drawing, Section, Sheet
+from reports import numbers
+from reports.html import charts
+from reports.html.fields import Field, estimate_field
+from reports.html.pages.cell import mean_trace
+from reports.html.sections import Drawing, Section, SectionPage
 
 HALF = 0.5
 
 
-def curves_sheet(board: Board) -> Sheet | None:
+def curves_page(board: Board) -> SectionPage | None:
     """The page of a board; None where no attack has a trace."""
     groups: dict[str, list[BoardCell]] = {}
     for cell in board.cells:
         if cell.status == "ok" and cell.recovery.value is not None:
-            groups.setdefault(target_name(cell.target, cell.defense), []).append(cell)
+            groups.setdefault(cell.defended, []).append(cell)
     sections = [
         section
         for place, (name, cells) in enumerate(groups.items())
@@ -26,7 +27,7 @@ def curves_sheet(board: Board) -> Sheet | None:
     ]
     if not sections:
         return None
-    return Sheet(
+    return SectionPage(
         path="curves.html",
         title="Recovery over budget",
         lead="Each line is the mean over images of the best image an attack had evaluated so far, from its traces. These are the images as "

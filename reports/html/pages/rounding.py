@@ -10,17 +10,17 @@ import numpy as np
 from bench.results import stats
 from bench.results.records import Board, BoardCell
 from reports import numbers
-from reports.board_page import Field, estimate_field, target_name
-from reports.sections import Entry, Section, Sheet
+from reports.html.fields import Entry, Field, estimate_field
+from reports.html.sections import Section, SectionPage
 from reports.vocabulary import threat_words
 
 
-def rounding_sheet(boards: Sequence[Board]) -> Sheet | None:
+def rounding_page(boards: Sequence[Board]) -> SectionPage | None:
     """The page of several boards; None where no attack was run both ways."""
     sections = [section for board in boards if (section := _section(board)) is not None]
     if not sections:
         return None
-    return Sheet(
+    return SectionPage(
         path="rounding.html",
         title="Rounding inside the loop",
         lead="The same attack at the same budget, with its iterates rounded to 8 bits inside the loop (and the gradient passed straight "
@@ -43,7 +43,7 @@ def _section(board: Board) -> Section | None:
         if who[-1] == "inside" and after is not None:
             rows.append(
                 [
-                    Field(target_name(inside.target, inside.defense), below=after.attack),
+                    Field(inside.defended, below=after.attack),
                     estimate_field(after.recovery),
                     estimate_field(after.float_recovery),
                     estimate_field(inside.recovery),

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.results.records import BoardCell
-from bench.results.rows import ImageRow
+from bench.results.rows import TRACE_POINTS, ImageRow
 from reports import numbers
-from reports.board_page import document, estimate_field, page_of, visibility
-from reports.charts import TracePoint
-from reports.gates import GateMap, gate_map, owners
-from reports.pictures import amplification, amplified_difference, file_name, is_png
+from reports.html.charts import TracePoint
+from reports.html.fields import estimate_field
+from reports.html.gates import GateMap, gate_map, owners
+from reports.html.links import page_of
+from reports.html.pages.board import document
+from reports.html.pictures import amplification, amplified_difference, file_name, is_png
 from reports.vocabulary import STATUSES, flag_words
-
-_TRACE_POINTS = 48
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
         ("Prediction kept", *_pair(cell.agreement)),
         (
             "PSNR",
-            numbers.decibel(visibility(cell)),
+            numbers.decibel(cell.overall_psnr),
             f"pooled; mean of the images {numbers.decibel(cell.psnr)}",
         ),
         ("SSIM", numbers.plain(cell.ssim, 3), "1 is equal"),
@@ -128,11 +128,11 @@ def mean_trace(rows: Sequence[ImageRow]) -> list[TracePoint]:
         max(row.evaluations, *(point[0] for point in row.trace)) for row in rows if row.trace
     )
     marks = sorted({point[0] for row in rows for point in row.trace} | {0, last})
-    if len(marks) > _TRACE_POINTS:
+    if len(marks) > TRACE_POINTS:
         marks = sorted(
             {
-                marks[round(place * (len(marks) - 1) / (_TRACE_POINTS - 1))]
-                for place in range(_TRACE_POINTS)
+                marks[round(place * (len(marks) - 1) / (TRACE_POINTS - 1))]
+                for place in range(TRACE_POINTS)
             }
         )
     return [TracePoint(mark, sum(_at(row, mark) for row in rows) / len(rows)) for mark in marks]

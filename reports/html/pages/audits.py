@@ -8,21 +8,22 @@ import numpy as np
 
 from bench.results.records import Board, BoardCell
 from reports import numbers
-from reports.board_page import Field, cell_page, estimate_field, psnr_field, target_name
-from reports.sections import Entry, Link, Section, Sheet
+from reports.html.fields import Entry, Field, Link, estimate_field, psnr_field
+from reports.html.links import cell_page
+from reports.html.sections import Section, SectionPage
 
 _MOST_UNITS = 40
 """Units listed one by one, at most."""
 
 
-def audits_sheet(board: Board) -> Sheet | None:
+def audits_page(board: Board) -> SectionPage | None:
     """The page of a board whose plan asks for audits; None for others."""
     if not board.plan.get("pages", {}).get("audits"):
         return None
     cells = [
         cell for cell in board.cells if cell.status == "ok" and cell.recovery.value is not None
     ]
-    return Sheet(
+    return SectionPage(
         path="audits.html",
         title="Audits of GradAuto",
         lead="Four questions that the published tables leave open, answered from the cells of this board. The numbers are those of "
@@ -49,7 +50,7 @@ def _magnitude(cells: Sequence[BoardCell]) -> Section:
     """With and without RM, one row for each optimiser, learning rate and RD."""
     chosen = {
         (
-            target_name(cell.target, cell.defense),
+            cell.defended,
             *(str(_params(cell)[name]) for name in ("optimiser", "lr", "rd")),
             bool(_params(cell)["rm"]),
         ): cell
@@ -115,7 +116,7 @@ def _flips(cells: Sequence[BoardCell]) -> Section:
                     Link(
                         f"{params['optimiser']}, lr {params['lr']}",
                         cell_page(cell),
-                        below=target_name(cell.target, cell.defense),
+                        below=cell.defended,
                     ),
                     Field(rules),
                     Field(numbers.percent(cell.flip_rate, 2), sort=cell.flip_rate),
@@ -137,9 +138,7 @@ def _contrast(cells: Sequence[BoardCell]) -> Section:
         if attack["name"] == "contrast" or attack["preset"] == "code":
             rows.append(
                 [
-                    Link(
-                        cell.attack, cell_page(cell), below=target_name(cell.target, cell.defense)
-                    ),
+                    Link(cell.attack, cell_page(cell), below=cell.defended),
                     estimate_field(cell.recovery),
                     psnr_field(cell),
                     Field(numbers.percent(cell.agreement.value)),
@@ -161,7 +160,7 @@ def _closed(cells: Sequence[BoardCell]) -> Section:
     groups: dict[str, list[BoardCell]] = {}
     for cell in cells:
         if cell.status == "ok":
-            groups.setdefault(target_name(cell.target, cell.defense), []).append(cell)
+            groups.setdefault(cell.defended, []).append(cell)
     for name, members in groups.items():
         clean = np.zeros(len(members[0].units), dtype=bool)
         attacked = clean.copy()

@@ -14,9 +14,10 @@ from typing import Any
 from bench.errors import UnknownName
 from bench.results.records import Board, BoardCell
 from reports import numbers
-from reports.board_page import Field, cell_page, estimate_field, psnr_field
-from reports.pictures import normalised_error
-from reports.sections import Entry, Link, Section, Sheet
+from reports.html.fields import Entry, Field, Link, estimate_field, psnr_field
+from reports.html.links import cell_page
+from reports.html.pictures import normalised_error
+from reports.html.sections import Section, SectionPage
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +38,7 @@ def published() -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
-def paper_sheet(board: Board) -> Sheet | None:
+def paper_page(board: Board) -> SectionPage | None:
     """The page of a board whose plan names a published table; None for others.
 
     Raises:
@@ -51,7 +52,7 @@ def paper_sheet(board: Board) -> Sheet | None:
     table = published()[name]
     rows = [_row(board, row) for row in table["row"]]
     source = table["source"]
-    return Sheet(
+    return SectionPage(
         path="paper.html",
         title=table["title"],
         lead=f"Published in: {source['citation']}. Each published number stands beside the cell of ours that answers its row; they were "

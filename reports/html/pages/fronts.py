@@ -6,20 +6,21 @@ from collections.abc import Sequence
 
 from bench.results.fronts import HIGHEST, LOWEST, Front, fronts
 from bench.results.records import Board
-from reports import charts, numbers
-from reports.board_page import Field, target_name
-from reports.sections import Drawing, Section, Sheet
+from reports import numbers
+from reports.html import charts
+from reports.html.fields import Field
+from reports.html.sections import Drawing, Section, SectionPage
 
 
-def fronts_sheet(boards: Sequence[Board]) -> Sheet | None:
+def fronts_page(boards: Sequence[Board]) -> SectionPage | None:
     """The page of several boards; None where no series has two points."""
     found = fronts(boards)
     if not any(len(front.points) > 1 for front in found):
         return None
     groups: dict[str, list[Front]] = {}
     for front in found:
-        groups.setdefault(target_name(front.target, front.defense), []).append(front)
-    return Sheet(
+        groups.setdefault(front.defended, []).append(front)
+    return SectionPage(
         path="fronts.html",
         title="Fronts: recovery against visibility",
         lead=f"A point is a cell of any board of this report: its recovery, at the pooled PSNR of its saved images. The area is the "

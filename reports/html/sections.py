@@ -6,19 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reports.board_page import Field
-
-
-@dataclass(frozen=True)
-class Link:
-    """A table entry that leads to a page of the same report, given from the report's root."""
-
-    text: str
-    page: str
-    below: str = ""
-
-
-Entry = Field | Link
+from reports.html.fields import Entry
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class SectionPage:
     """A page: where it lies from the report's root, how it is called, what it says at the top, and its sections."""
 
     path: str

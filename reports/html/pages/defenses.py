@@ -11,8 +11,9 @@ from bench.results import stats
 from bench.results.records import Board, BoardCell
 from bench.results.stats import UNDEFINED, Estimate
 from reports import numbers
-from reports.board_page import Field, cell_page, estimate_field
-from reports.sections import Entry, Link, Section, Sheet
+from reports.html.fields import Entry, Field, Link, estimate_field
+from reports.html.links import cell_page
+from reports.html.sections import Section, SectionPage
 
 _COLUMNS = (
     ("Defence", False),
@@ -45,7 +46,7 @@ _SHORT = {
 }
 
 
-def defences_sheet(board: Board) -> Sheet | None:
+def defenses_page(board: Board) -> SectionPage | None:
     """The page of a board with defences; None for others, and where nothing is ranked."""
     cells = [cell for cell in board.cells if cell.status == "ok"]
     targets = list(dict.fromkeys(cell.target for cell in cells if cell.defense))
@@ -56,8 +57,8 @@ def defences_sheet(board: Board) -> Sheet | None:
         (str(one["target"]), str(one["defense"])): one["ratio"]
         for one in board.latency.get("entries", ())
     }
-    return Sheet(
-        path="defences.html",
+    return SectionPage(
+        path="defenses.html",
         title="Defences",
         lead="What is saved, of everything that the undefended network could execute: on clean images, under the strongest attack that "
         "knows the network but not the defence, and under the strongest that knows both. A defence is worth what the last number says, "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bench.results.records import Board, Transferred
 from reports import numbers
-from reports.board_page import Field, estimate_field
-from reports.sections import Section, Sheet
+from reports.html.fields import Field, estimate_field
+from reports.html.sections import Section, SectionPage
 
 
-def transfer_sheet(board: Board) -> Sheet | None:
+def transfer_page(board: Board) -> SectionPage | None:
     """The page of a board; None where `gatebench transfer` was not run, or its cells have changed since."""
     if not board.transfers:
         return None
@@ -23,7 +23,7 @@ def transfer_sheet(board: Board) -> Sheet | None:
                 *(_entry(pairs.get((source, victim)), source == victim) for victim in victims),
             ]
         )
-    return Sheet(
+    return SectionPage(
         path="transfer.html",
         title="Transfer",
         lead="The saved images that an attack made against the target of a row, evaluated on the target of each column: recovery of "

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 
+from bench.contracts.report import SavedImages
 from bench.regression.compare import Change, Comparison
 from reports import numbers
-from reports.board_page import Field
 from reports.differences import LEGEND, attacked, clean_images, counts, signed, target_name
-from reports.leaderboard import assets, sheet_files
+from reports.html.fields import Field
+from reports.html.render import assets
+from reports.html.section_files import section_files
+from reports.html.sections import Picture, Section, SectionPage
+from reports.html.site import File
 from reports.publication import strip
-from reports.sections import Picture, Section, Sheet
-from reports.site import File
-
-Pictures = Callable[[Change, Sequence[str]], Sequence[Mapping[str, tuple[bytes, bytes]]]]
-"""(cell, ids) -> for the first and the second run, id -> (clean, adversarial) as PNG bytes."""
 
 _CHANGED = (
     ("MACs", True),
@@ -29,7 +28,7 @@ _CHANGED = (
 def comparison_files(
     comparison: Comparison,
     names: tuple[str, str],
-    pictures: Pictures,
+    pictures: SavedImages,
     *,
     shown: int = 6,
     version: str = "",
@@ -41,8 +40,8 @@ def comparison_files(
     """
     yield from assets()
     sections = [*_tables(comparison), *_largest(comparison, names, pictures, shown)]
-    sheet = Sheet("index.html", f"{names[1]} against {names[0]}", LEGEND, sections, "")
-    yield from sheet_files(sheet, folder="", root="", home="Comparison", version=version)
+    sheet = SectionPage("index.html", f"{names[1]} against {names[0]}", LEGEND, sections, "")
+    yield from section_files(sheet, folder="", root="", home="Comparison", version=version)
 
 
 def _tables(comparison: Comparison) -> Iterator[Section]:
@@ -71,7 +70,7 @@ def _tables(comparison: Comparison) -> Iterator[Section]:
 
 
 def _largest(
-    comparison: Comparison, names: tuple[str, str], pictures: Pictures, shown: int
+    comparison: Comparison, names: tuple[str, str], pictures: SavedImages, shown: int
 ) -> Iterator[Section]:
     for change in comparison.changes:
         places = change.largest(shown)

@@ -1,0 +1,158 @@
+"""The questions that every form of a board answers first: who is most robust, what is strongest, at what price."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from bench.results.records import Board, BoardCell
+from reports import numbers
+from reports.vocabulary import threat_words
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One of the three questions that the page answers first."""
+
+    question: str
+    answer: str
+    detail: str
+
+
+_LISTED = 3
+"""Targets named that share the first place."""
+
+
+def answers(board: Board) -> list[Answer]:
+    """Who is most robust, which attack is strongest, at what visible price."""
+    return [_most_robust(board), _strongest(board), _price(board)]
+
+
+def _most_robust(board: Board) -> Answer:
+    question = "Most robust target"
+    placed = [
+        standing for standing in board.standings if standing.surviving_saving.value is not None
+    ]
+    first = [standing for standing in placed if standing.rank == 1] or placed[:1]
+    if not first:
+        return Answer(question, numbers.DASH, "No target has a finished attack yet.")
+    if all(standing.rank is None for standing in placed) and len(placed) > 1:
+        return Answer(
+            question,
+            "not ranked",
+            "This board ranks nothing; the standings below show each target under its strongest attack.",
+        )
+    best = first[0]
+    listed = [standing.defended for standing in first]
+    names = ", ".join(listed[:_LISTED]) + (
+        f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    )
+    detail = (
+        f"keeps {numbers.share(best.surviving_saving)} of its ceiling saved under {best.strongest or 'attack'}; "
+        f"on clean images it saves {numbers.percent(best.clean_saving.value)}"
+    )
+    if len(first) > 1:
+        detail = f"share the first place: their difference is not significant. The first {detail}"
+    return Answer(question, names, detail + ".")
+
+
+def attack_cells(board: Board) -> list[BoardCell]:
+    """Finished cells of attacks proper, with a recovery; ensembles, whose budget is another, are not among them."""
+    return [
+        cell
+        for cell in board.cells
+        if cell.status == "ok"
+        and not cell.control
+        and not cell.combination
+        and cell.recovery.value is not None
+    ]
+
+
+def _strongest(board: Board) -> Answer:
+    question = "Strongest attack"
+    attacks = attack_cells(board)
+    if not attacks:
+        return Answer(question, numbers.DASH, "No attack has finished with a defined recovery.")
+    if not board.ranked:
+        return Answer(
+            question,
+            "not ranked",
+            "Without a bound on the change, attacks differ in price as well as in strength: see the front below.",
+        )
+    if not any((cell.recovery.low or 0) > 0 for cell in attacks):
+        return Answer(question, numbers.DASH, "No attack won back significantly more than nothing.")
+    name = strongest_attack(board)
+    targets = {(cell.target, cell.defense) for cell in attacks}
+    first = [cell for cell in attacks if cell.attack_rank == 1]
+    wins = len({(cell.target, cell.defense) for cell in first if cell.attack == name})
+    shared = sorted({cell.attack for cell in first if cell.attack != name})
+    recoveries = sorted(
+        cell.recovery.value
+        for cell in attacks
+        if cell.attack == name and cell.recovery.value is not None
+    )
+    span = numbers.percent(recoveries[0])
+    if len(recoveries) > 1:
+        span += f" to {numbers.percent(recoveries[-1])}"
+    detail = f"in first place on {wins} of {len(targets)} targets; wins back {span} of the MACs that had been saved."
+    if shared:
+        detail += f" Also in a first place: {', '.join(shared)}."
+    return Answer(question, name, detail)
+
+
+def strongest_attack(board: Board) -> str:
+    """The attack that is in first place on most targets; the mean recovery decides a tie, then the order of the plan."""
+    attacks = attack_cells(board)
+    wins = Counter(cell.attack for cell in attacks if cell.attack_rank == 1)
+    recoveries: dict[str, list[float]] = {}
+    for cell in attacks:
+        recoveries.setdefault(cell.attack, []).append(cell.recovery.value or 0.0)
+    return max(
+        recoveries, key=lambda name: (wins[name], sum(recoveries[name]) / len(recoveries[name]))
+    )
+
+
+def _price(board: Board) -> Answer:
+    question = "At what visible price"
+    attacks = attack_cells(board)
+    if not attacks:
+        return Answer(question, numbers.DASH, "Nothing to measure yet.")
+    if board.ranked:
+        name = strongest_attack(board)
+        chosen = [cell for cell in attacks if cell.attack == name]
+        lead = f"{name}: "
+    else:
+        chosen = attacks
+        lead = "over all attacks: "
+    values = sorted(value for cell in chosen if (value := cell.overall_psnr) is not None)
+    similar = sorted(cell.ssim for cell in chosen if cell.ssim is not None)
+    if not values:
+        return Answer(question, numbers.DASH, "No distortion was measured.")
+    span = numbers.decibel(values[0])
+    error = numbers.levels(values[0])
+    if len(values) > 1 and numbers.decibel(values[-1]) != span:
+        span += f" to {numbers.decibel(values[-1])}"
+        error += f" to {numbers.levels(values[-1])}"
+    detail = f"{lead}an error of {error} of 255 grey levels (root mean square)"
+    if similar:
+        low, high = numbers.plain(similar[0], 2), numbers.plain(similar[-1], 2)
+        detail += f", SSIM {low}" + (f" to {high}" if high != low else "")
+    return Answer(question, span, detail + ".")
+
+
+def sentence(text: str) -> str:
+    """The text with a full stop."""
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
+
+
+def summary(board: Board) -> str:
+    """The protocol in one line, for the head of the page."""
+    images = board.protocol.get("images")
+    parts = [board.dataset]
+    if isinstance(images, int):
+        parts.append(f"{images} images")
+    if "threat" in board.protocol:
+        parts.append(threat_words(board.protocol["threat"]))
+    if "budget" in board.protocol:
+        parts.append(f"{board.protocol['budget']} forward-equivalents an image")
+    return " · ".join(parts)

@@ -1,0 +1,65 @@
+"""Templates into pages: the engine that escapes everything, the policy of a page, and its assets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from reports.html.encode import clean, json_block
+from reports.html.site import File
+
+POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'self' file:; script-src 'self' file:; base-uri 'none'; form-action 'none'"
+"""Scripts and styles come from beside the page only. `file:` says the same as 'self' to browsers that give pages from disk no origin."""
+
+_ASSETS = ("style.css", "early.js", "page.js", "draw.js")
+
+
+def assets() -> Iterator[File]:
+    """What every page needs beside it."""
+    template_folder = files("reports.html").joinpath("templates")
+    for asset in _ASSETS:
+        yield f"assets/{asset}", template_folder.joinpath(asset).read_bytes()
+
+
+@lru_cache(maxsize=1)
+def vega_bundle() -> bytes:
+    """Vega, Vega-Lite, Vega-Embed and its expression interpreter in one script; it needs no eval and no network."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle(snippet="window.vegaEmbed = vegaEmbed;").encode("utf-8")
+
+
+def _finish(value: Any) -> Any:
+    """Every value on its way into a page: strings cleaned, a forgotten None refused."""
+    if value is None:
+        raise TypeError("a template printed a value that is not there")
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return clean(value)
+    return value
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """The template engine: everything escaped, nothing undefined, no way to declare data safe but the JSON encoder."""
+    engine = Environment(
+        loader=PackageLoader("reports.html", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finish,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    del engine.filters["safe"], engine.filters["tojson"]
+    engine.globals["json_block"] = json_block
+    engine.globals["policy"] = POLICY
+    return engine
+
+
+def page(template: str, **context: Any) -> bytes:
+    return environment().get_template(template).render(context).encode("utf-8")
