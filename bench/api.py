@@ -10,7 +10,15 @@ from bench.contracts.defense import Defense
 from bench.contracts.executor import Event, Task
 from bench.contracts.recipe import Moment, Recipe, Schedule, Stage
 from bench.contracts.report import BoardReport, ComparisonReport, RegressionReport, SavedImages
-from bench.contracts.target import ForkEdit, Governor, MaskGrad, Output, Target
+from bench.contracts.target import (
+    Evaluation,
+    EvaluationChanges,
+    ForkEdit,
+    Governor,
+    MaskGrad,
+    Output,
+    Target,
+)
 from bench.contracts.threat import Threat, parse_threat
 from bench.contracts.units import Units
 from bench.errors import BudgetSpent
@@ -22,6 +30,8 @@ __all__ = [
     "ComparisonReport",
     "Dataset",
     "Defense",
+    "Evaluation",
+    "EvaluationChanges",
     "Event",
     "ForkEdit",
     "Governor",

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -66,8 +66,8 @@ class Convolution:
 class ChannelGated(Backbone):
     """A residual network of basic blocks whose convolutions leave out channels; what is kept is up to the subclass."""
 
-    forks: ClassVar[bool] = True
-    admits: ClassVar[bool] = True
+    forks = True
+    admits = True
 
     def __init__(
         self, layout: Literal["cifar", "imagenet"], depth: int, num_classes: int | Literal["auto"]
@@ -230,7 +230,7 @@ class ChannelGated(Backbone):
         """(N, C, 1, 1): the saliency of kept channels and 0; straight-through, closed channels pass the saliency's gradient on."""
         closed = (
             seen.saliency - seen.saliency.detach()
-            if self.mask_grad == "ste"
+            if self.evaluation.mask_grad == "ste"
             else torch.zeros_like(seen.saliency)
         )
         return torch.where(seen.kept, seen.saliency, closed)[:, :, None, None]

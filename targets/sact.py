@@ -70,8 +70,8 @@ class SACT(Target):
     )
     unit = "a residual unit behind the first of its block at one position of the map (for ACT: for the whole image)"
     skipped = "halted positions: the last convolutions at them, the first one where no position in reach is active, whole units where none is"
-    forks: ClassVar[bool] = True
-    admits: ClassVar[bool] = True
+    forks = True
+    admits = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "32": {"depth": 32},
         "110": {"depth": 110},

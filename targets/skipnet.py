@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bench.api import Output, Units
+from bench.api import Evaluation, Output, Units
 from bench.errors import PlanError
 from targets.gates import Embedding, FeedForwardGateI, FeedForwardGateII, RecurrentControl, State
 from targets.official import translate
@@ -45,8 +45,8 @@ class SkipNet(Backbone):
     follows = "Wang et al., SkipNet: Learning Dynamic Routing in Convolutional Networks, ECCV 2018"
     unit = "a residual block behind the first one, for the whole image"
     skipped = "the convolutions of closed blocks; gates and the projections of shortcuts always run"
-    forks: ClassVar[bool] = True
-    admits: ClassVar[bool] = True
+    forks = True
+    admits = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "38": {"depth": 38},
         "74": {"depth": 74},
@@ -74,7 +74,7 @@ class SkipNet(Backbone):
             raise PlanError(
                 f'gate = "{gate}": the imagenet layout has the recurrent gate only; did you mean gate = "rnn"?'
             )
-        self.mask_grad = "ste" if form == "sp" else "none"
+        self.evaluation = Evaluation(mask_grad="ste" if form == "sp" else "none")
         self.control = RecurrentControl() if gate == "rnn" else None
         kinds: dict[str, Callable[[int], nn.Module]] = {
             "rnn": Embedding,
@@ -105,7 +105,11 @@ class SkipNet(Backbone):
         With straight-through masks that need a gradient, closed blocks are evaluated too (without a graph of their
         own), because d m / d G multiplies block(x) - shortcut(x).
         """
-        return self.walk(images, self._rule(decisions), straight_through=self.mask_grad == "ste")
+        return self.walk(
+            images,
+            self._rule(decisions),
+            straight_through=self.evaluation.mask_grad == "ste",
+        )
 
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
         """Evaluate one image (1, 3, H, W); a closed block is not touched."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from functools import cached_property
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from bench.contracts.units import Units
 
 MaskGrad = Literal["ste", "none"]
-"""How a hard mask passes gradients: "ste" straight-through (that of the gate value), "none" a constant."""
+"""The gradient of a hard mask: "ste" is straight-through (that of the gate value), "none" is 0."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Output:
     Attributes:
         logits: (N, K), with the decisions taken.
         margins: (N, U) of all units, reached or not; differentiable with respect to the images.
-        logit_margins: (N, U), the same zero set before squashing (pre-sigmoid, pre-ReLU); `margins` where there is none.
+        logit_margins: (N, U), the margins before squashing (pre-sigmoid, pre-ReLU), with the same
+            zero set; equal to `margins` where there is no squashing.
         decisions: (N, U) bool, what really ran.
         exits: (N, E, K) logits of every exit, the last included; None for networks without exits.
     """
@@ -56,58 +59,112 @@ class Output:
 
 
 Governor = Callable[[int, Tensor, Tensor], Tensor]
-"""(first unit, (N, k) margins, (N, k) bool wanted) -> (N, k) bool, which of the k units from `first` on really run."""
+"""(first unit, (N, k) margins, (N, k) bool wanted) -> (N, k) bool: which of these k units run."""
 
 ForkEdit = Callable[[int, int, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(loss index, unit, gradient of the main path, gradient of the gate path) -> the two gradients to use instead."""
+"""(loss index, unit, gradient of the main path, of the gate path) -> the two gradients to use."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a target is evaluated: everything that may differ between two forward passes.
+
+    A target reads it as `self.evaluation`. Only `Target.evaluating` changes it.
+
+    Attributes:
+        mask_grad: the gradient of hard masks. It never changes a forward value.
+        surrogate: whether a stage without a gradient (JPEG, rounding) passes on the gradient of
+            its surrogate (BPDA: Athalye et al., ICML 2018).
+        seeds: (N,) int64, one a row, from which a random target draws; None is seed 0 for every
+            row. Everything random comes from them: equal seeds give equal results.
+        governor: holds back units that the target's own rule wants to run (`Target.admit`).
+        at_fork: edits the gradients that meet at a fork during a backward pass (`Target.fork`).
+        loss: the loss index that `at_fork` is called with.
+    """
+
+    mask_grad: MaskGrad = "none"
+    surrogate: bool = True
+    seeds: Tensor | None = None
+    governor: Governor | None = None
+    at_fork: ForkEdit | None = None
+    loss: int = 0
+
+
+class EvaluationChanges(TypedDict, total=False):
+    """The keyword arguments of `Target.evaluating`: any of the fields of `Evaluation`."""
+
+    mask_grad: MaskGrad
+    surrogate: bool
+    seeds: Tensor | None
+    governor: Governor | None
+    at_fork: ForkEdit | None
+    loss: int
 
 
 class Target(nn.Module, ABC):
     """A dynamic network with its weights.
 
-    Required: `forward`, `execute`, `macs`; and, set in `__init__`, the attributes `units`, `image_shape` and `classes`.
-    Optional: `extremes` (where not every combination of decisions is admissible), calls of `fork` and of `admit`.
+    Required methods: `forward`, `execute`, `macs`.
+    Required attributes, set in `__init__`: `units`, `image_shape`, `classes`.
+    Optional methods: `extremes`, where not every combination of decisions is admissible; `bound`.
+    Optional calls: `fork` where a gate reads its features, `admit` where a decision is taken.
 
     Attributes:
         units: the U pieces of work that can be left out.
         image_shape: (C, H, W).
-        classes: K.
-        mask_grad: what this network's original does with the gradient of a hard mask; an attack may choose otherwise.
-            Straight-through masks never change a forward value.
-        surrogate: whether a stage that has no gradient (JPEG, rounding) passes that of its surrogate on (BPDA); an attack may switch
-            it off.
-        draws: over how many draws a random target is scored; 1 for all that decide alike every time.
-        seeds: (N,) int64, one a row, from which a random target draws in its next evaluation; None is seed 0 for every row. Equal seeds
-            give equal results: everything random comes from them.
+        classes: K, the number of classes.
+        evaluation: how it is evaluated now. A subclass sets its own default, for instance
+            `Evaluation(mask_grad="ste")` where the original trains with straight-through masks.
+        draws: over how many draws a random target is scored; 1 for deterministic targets.
+        forks: whether gates read their features through `fork`, so that an attack can edit the
+            gradients that meet there.
+        admits: whether every decision passes through `admit`, so that a budget cap can hold units
+            back while the network runs.
+        version: bumped when the numbers of this class change; part of every cell's key.
+        follows: the paper that the network follows.
+        unit: what one unit is, in a few words.
+        skipped: what `execute` physically leaves out, in a few words.
+        presets: named sets of parameters (`use = "skipnet:imagenet-101"`); literals.
+        ranges: parameter -> (least, most) that a plan may give; None where there is no bound.
     """
 
     version: ClassVar[int] = 1
-    """Bumped when the numbers of this class change; part of every cell's key."""
     follows: ClassVar[str] = ""
-    """The paper that the network follows, for people."""
     unit: ClassVar[str] = ""
-    """What one unit is, for people."""
     skipped: ClassVar[str] = ""
-    """What `execute` physically leaves out, for people."""
-    forks: ClassVar[bool] = False
-    """Whether gates read their features through `fork`, so that an attack can edit the gradients that meet there."""
-    admits: ClassVar[bool] = False
-    """Whether every decision passes through `admit`, so that a budget cap can hold units back while the network runs."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
 
+    forks: bool = False
+    admits: bool = False
+    draws: int = 1
     units: Units
     image_shape: tuple[int, int, int]
     classes: int
-    mask_grad: MaskGrad = "none"
-    surrogate: bool = True
-    draws: int = 1
-    seeds: Tensor | None = None
-    governor: Governor | None = None
+    evaluation: Evaluation = Evaluation()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._fork_edit: ForkEdit | None = None
-        self._fork_loss = 0
+    @contextmanager
+    def evaluating(self, **changes: Unpack[EvaluationChanges]) -> Iterator[None]:
+        """Evaluate differently inside a `with` block; afterwards as before.
+
+        Args:
+            changes: fields of `Evaluation`; those not named stay as they are.
+
+        Example:
+            >>> from bench.testing import ToyTarget
+            >>> target = ToyTarget()
+            >>> with target.evaluating(mask_grad="ste"):
+            ...     target.evaluation.mask_grad
+            'ste'
+            >>> target.evaluation.mask_grad
+            'none'
+        """
+        before = self.evaluation
+        self.evaluation = replace(before, **changes)
+        try:
+            yield
+        finally:
+            self.evaluation = before
 
     @abstractmethod
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
@@ -138,48 +195,71 @@ class Target(nn.Module, ABC):
         off = torch.zeros(1, len(self.units), dtype=torch.bool)
         return off, ~off
 
-    @property
+    @cached_property
     def floor(self) -> int:
-        """MACs of the cheapest decisions that the target's own rule admits."""
+        """MACs of the cheapest decisions that the target's own rule admits.
+
+        Computed at the first access (one `extremes` and one `macs`) and kept.
+        """
         return int(self.macs(self.extremes()[0]))
 
-    @property
+    @cached_property
     def ceiling(self) -> int:
-        """MACs of the dearest decisions that the target's own rule admits."""
+        """MACs of the dearest decisions that the target's own rule admits.
+
+        Computed at the first access (one `extremes` and one `macs`) and kept.
+        """
         return int(self.macs(self.extremes()[1]))
 
     @property
     def bound(self) -> int:
-        """MACs that no execution exceeds: the ceiling, unless a rule admits less than it (a cap) or dearer mixtures than it."""
+        """MACs that no execution exceeds.
+
+        The ceiling, unless a rule admits less (a cap) or some other decisions cost more.
+        """
         return self.ceiling
 
     @property
     def undefended(self) -> Target:
-        """The network without the defences around it; itself where there are none."""
+        """The network without the defenses around it; itself where there are none."""
         return self
 
     def admit(self, first: int, margins: Tensor, wanted: Tensor) -> Tensor:
-        """The rule's decisions on a group of units, on their way to being carried out: `wanted`, unless a governor holds some back.
+        """The rule's decisions on a group of units, before they are carried out.
+
+        Groups are consecutive units and come in the order in which they run.
 
         Args:
-            first: the first unit of the group; it is consecutive, and groups come in the order in which they run.
-            margins: (N, k). wanted: (N, k) bool.
+            first: the first unit of the group.
+            margins: (N, k).
+            wanted: (N, k) bool, what the rule decides.
+
+        Returns:
+            (N, k) bool: `wanted`, unless a governor holds some units back.
         """
-        return wanted if self.governor is None else self.governor(first, margins.detach(), wanted)
+        governor = self.evaluation.governor
+        return wanted if governor is None else governor(first, margins.detach(), wanted)
 
     def fork(self, x: Tensor, unit: int) -> tuple[Tensor, Tensor]:
-        """The identity through which the gate of `unit` reads its features: (main path, gate path).
+        """The identity through which the gate of `unit` reads its features.
 
-        An attack may edit the two gradients that meet here (`View.gradients(..., at_fork=…)`).
+        An attack may edit the two gradients that meet here (`View.gradients(..., at_fork=...)`).
+
+        Args:
+            x: the features.
+            unit: the index of the unit.
+
+        Returns:
+            (main path, gate path), both equal to `x`.
         """
-        if self._fork_edit is None or not x.requires_grad:
+        if self.evaluation.at_fork is None or not x.requires_grad:
             return x, x
         main, gate = _Fork.apply(x, self, unit)  # type: ignore[no-untyped-call]
         return main, gate
 
 
 class _Fork(torch.autograd.Function):
-    """Identity on two paths whose backward hands both gradients to the target's fork edit before adding them."""
+    """Identity on two paths; its backward edits both gradients (`at_fork`) before adding them."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, target: Target, unit: int) -> tuple[Tensor, Tensor]:
@@ -189,7 +269,7 @@ class _Fork(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         main, gate = grads
-        edit = ctx.target._fork_edit
-        if edit is not None:
-            main, gate = edit(ctx.target._fork_loss, ctx.unit, main, gate)
+        now: Evaluation = ctx.target.evaluation
+        if now.at_fork is not None:
+            main, gate = now.at_fork(now.loss, ctx.unit, main, gate)
         return main + gate, None, None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.contracts.target import MaskGrad, Output, Target
+from bench.contracts.target import Output, Target
 
 STEPS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """How far the line search goes along the gradient, in grey levels (root mean square)."""
@@ -30,12 +30,8 @@ def gradients(target: Target, images: Tensor, bare: Target | None = None) -> dic
     """
     seen = _look(target, images)
     asked = seen.asked
-    kept = target.surrogate
-    target.surrogate = False
-    try:
+    with target.evaluating(surrogate=False):
         blind = _look(target, images).dead
-    finally:
-        target.surrogate = kept
     counted = {
         "images": asked,
         "zero": asked & seen.dead,
@@ -53,7 +49,7 @@ def gradients(target: Target, images: Tensor, bare: Target | None = None) -> dic
 
 
 def _switched_off(bare: Target, target: Target) -> bool:
-    return bare.mask_grad == "ste" and target.mask_grad == "none"
+    return bare.evaluation.mask_grad == "ste" and target.evaluation.mask_grad == "none"
 
 
 @dataclass(frozen=True)
@@ -127,16 +123,11 @@ def _falls(target: Target, images: Tensor, seen: _Look) -> Tensor:
 
 def _straight_through(target: Target, images: Tensor) -> bool:
     """Whether it makes a difference to the gradient if hard masks pass one."""
-    kept = target.mask_grad
-    found = []
-    try:
-        for mask_grad in ("ste", "none"):
-            choice: MaskGrad = "ste" if mask_grad == "ste" else "none"
-            target.mask_grad = choice
-            found.append(_look(target, images).gradient)
-    finally:
-        target.mask_grad = kept
-    return not torch.equal(found[0], found[1])
+    with target.evaluating(mask_grad="ste"):
+        soft = _look(target, images).gradient
+    with target.evaluating(mask_grad="none"):
+        hard = _look(target, images).gradient
+    return not torch.equal(soft, hard)
 
 
 SATURATED_BEYOND = 20.0

@@ -6,8 +6,8 @@ ones, that depend on the protocol's seed, the image's id and nothing else.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 
 import torch
@@ -19,16 +19,17 @@ _STRIDE = 0x9E3779B97F4A7C15
 _LARGEST = (1 << 63) - 1
 
 
-@contextlib.contextmanager
-def seeded(target: Target, seeds: Tensor, step: int = 0) -> Iterator[None]:
-    """Let a random target draw from these (N,) seeds, varied by `step`; nothing to any other."""
-    if target.draws > 1:
-        target.seeds = varied(seeds, step) if step else seeds
-    try:
-        yield
-    finally:
-        if target.draws > 1:
-            target.seeds = None
+def seeded(target: Target, seeds: Tensor, step: int = 0) -> AbstractContextManager[None]:
+    """A context in which a random target draws from `seeds`; a deterministic one sees no seeds.
+
+    Args:
+        target: random where its `draws` are above 1.
+        seeds: (N,) int64, one a row.
+        step: varies the seeds where it is not 0.
+    """
+    if target.draws == 1:
+        return nullcontext()
+    return target.evaluating(seeds=varied(seeds, step) if step else seeds)
 
 
 def seeds_of(ids: Sequence[str], seed: int, what: str, draw: int = 0) -> Tensor:

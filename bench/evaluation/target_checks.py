@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.contracts.target import Output, Target
+from bench.contracts.target import EvaluationChanges, Output, Target
 from bench.errors import ContractBroken
 from bench.evaluation.seeds import seeded
 
@@ -217,21 +217,16 @@ def _unmoved_by_gradients(
     target: Target, images: Tensor, batch: Output, seeds: Tensor, noise: Noise
 ) -> None:
     """Raises `ContractBroken` where asking for gradients, in whatever way, changes what the target says or runs beyond float noise."""
-    kept = target.mask_grad, target.surrogate
-    try:
-        for mask_grad, surrogate in (("ste", True), ("none", False)):
-            target.mask_grad, target.surrogate = mask_grad, surrogate  # type: ignore[assignment]
-            with torch.enable_grad(), seeded(target, seeds):
-                seen = target(images.detach().clone().requires_grad_()).detach()
-            _held_apart(
-                target,
-                seen,
-                batch,
-                noise,
-                f"masks {mask_grad}, surrogates {'on' if surrogate else 'off'}",
-            )
-    finally:
-        target.mask_grad, target.surrogate = kept
+    ways: tuple[EvaluationChanges, ...] = (
+        {"mask_grad": "ste", "surrogate": True},
+        {"mask_grad": "none", "surrogate": False},
+    )
+    for way in ways:
+        with torch.enable_grad(), target.evaluating(**way), seeded(target, seeds):
+            seen = target(images.detach().clone().requires_grad_()).detach()
+        surrogates = "on" if way["surrogate"] else "off"
+        how = f"masks {way['mask_grad']}, surrogates {surrogates}"
+        _held_apart(target, seen, batch, noise, how)
 
 
 def _held_apart(target: Target, seen: Output, batch: Output, noise: Noise, how: str) -> None:

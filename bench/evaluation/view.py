@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bench.contracts.attack import Losses, Units
-from bench.contracts.target import ForkEdit, Output, Target
+from bench.contracts.target import EvaluationChanges, ForkEdit, Output, Target
 from bench.errors import ContractBroken
 from bench.evaluation.draws import affordable_draws
 from bench.evaluation.ledger import BACKWARD, FORWARD, Ledger
@@ -135,14 +135,12 @@ class TargetView:
     ) -> tuple[Output, tuple[Tensor, ...]]:
         self._need_gates("gradients")
         inputs = images.detach().requires_grad_()
-        kept = self.whole.mask_grad, self.whole.surrogate
+        changes: EvaluationChanges = {"surrogate": self.surrogate, "at_fork": at_fork}
         if self.mask_grad != "target":
-            self.whole.mask_grad = self.mask_grad
-        self.whole.surrogate = self.surrogate
-        self.whole._fork_edit = at_fork
-        sums: list[Any] = []
-        outputs = []
-        try:
+            changes["mask_grad"] = self.mask_grad
+        sums: list[Tensor] = []
+        outputs: list[Output] = []
+        with self.target.evaluating(**changes):
             for _ in range(self.each):
                 with torch.enable_grad():
                     (output,) = self._draws(inputs, rows, once=True)
@@ -156,9 +154,6 @@ class TargetView:
                     if not sums
                     else [total + grad for total, grad in zip(sums, grads, strict=True)]
                 )
-        finally:
-            self.whole.mask_grad, self.whole.surrogate = kept
-            self.whole._fork_edit = None
         if self.each > 1:
             sums = [total / self.each for total in sums]
         return seen, tuple(sums)
@@ -173,12 +168,12 @@ class TargetView:
         if not loss.requires_grad or not bool(open_rows.any()):
             return torch.zeros_like(inputs)
         self.ledger.charge(rows[open_rows], BACKWARD, self.ledger.backwards, self.allowed)
-        self.target._fork_loss = index
         more = any(value.requires_grad for value in values[index + 1 :])
         paid = (
             loss if bool(open_rows.all()) else loss[open_rows]
         )  # a loss of value 0 may have a slope; nobody paid for it
-        (grad,) = torch.autograd.grad(paid.sum(), inputs, retain_graph=more, allow_unused=True)
+        with self.target.evaluating(loss=index):
+            (grad,) = torch.autograd.grad(paid.sum(), inputs, retain_graph=more, allow_unused=True)
         return torch.zeros_like(inputs) if grad is None else grad
 
     def _draws(self, images: Tensor, rows: Tensor, *, once: bool = False) -> list[Output]:
@@ -188,7 +183,7 @@ class TargetView:
         for _ in range(1 if once else self.each):
             self.ledger.charge(rows, FORWARD, self.ledger.forwards, self.allowed)
             self.ledger.looks += 1
-            with seeded(self.whole, self.ledger.seeds[rows.cpu()], self.ledger.looks):
+            with seeded(self.target, self.ledger.seeds[rows.cpu()], self.ledger.looks):
                 found.append(self.target(images))
         return found
 

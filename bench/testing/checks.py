@@ -258,11 +258,8 @@ def _forked(target: Target, images: Tensor) -> None:
         return main, gate
 
     plain = _margin_gradient(target, images)
-    target._fork_edit = noting
-    try:
+    with target.evaluating(at_fork=noting):
         edited = _margin_gradient(target, images)
-    finally:
-        target._fork_edit = None
     if bool(seen) != target.forks:
         raise _NotKept(
             f"forks = {target.forks}, but {len(seen)} gates read their features through fork"
@@ -284,11 +281,8 @@ def _governed(target: Target, images: Tensor) -> None:
 
     with torch.no_grad():
         wants = bool(target(images).decisions.any())
-        target.governor = refusing
-        try:
+        with target.evaluating(governor=refusing):
             outputs = [target(images), target.execute(images[:1])]
-        finally:
-            target.governor = None
     if wants and not asked:
         raise _NotKept("it says that it admits, but no decision passes through admit")
     for output in outputs:
@@ -299,17 +293,12 @@ def _governed(target: Target, images: Tensor) -> None:
 
 
 def _mask_values(target: Target, images: Tensor) -> None:
-    kept, outputs = target.mask_grad, []
-    try:
-        for choice in ("ste", "none"):
-            target.mask_grad = choice  # type: ignore[assignment]
-            outputs.append(target(images.clone().requires_grad_()).detach())
-    finally:
-        target.mask_grad = kept
-    apart = float((outputs[0].logits - outputs[1].logits).abs().max())
-    if apart > target_checks.COMPANY_TOLERANCE or not torch.equal(
-        outputs[0].decisions, outputs[1].decisions
-    ):
+    with target.evaluating(mask_grad="ste"):
+        soft = target(images.clone().requires_grad_()).detach()
+    with target.evaluating(mask_grad="none"):
+        hard = target(images.clone().requires_grad_()).detach()
+    apart = float((soft.logits - hard.logits).abs().max())
+    if apart > target_checks.COMPANY_TOLERANCE or not torch.equal(soft.decisions, hard.decisions):
         raise _NotKept(f"logits differ by {apart:.3g} between mask_grad = 'ste' and 'none'")
 
 

@@ -60,7 +60,7 @@ class ToyTarget(Target):
                 else decisions[:, i]
             )
             mask = on.to(x.dtype)
-            if self.mask_grad == "ste":
+            if self.evaluation.mask_grad == "ste":
                 soft = torch.sigmoid(logit)
                 mask = mask + soft - soft.detach()
             x = x + mask[:, None, None, None] * torch.relu(block(x))

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bench.api import Defense, Output, Target, Units
+from bench.api import Defense, Governor, Output, Target, Units
 from bench.errors import PlanError
 from targets.defenses.wrapped import Wrapped
 
@@ -95,7 +95,7 @@ class Capped(Wrapped):
         """Evaluate N images (N, C, H, W); forced decisions are carried out as they are."""
         if decisions is not None:
             return self.inner(images, decisions)  # type: ignore[no-any-return]
-        with self._governed(images):
+        with self.inner.evaluating(governor=self._governor(images)):
             output: Output = self.inner(images)
         return self._as_granted(output)
 
@@ -103,7 +103,7 @@ class Capped(Wrapped):
         """Evaluate one image and leave the work out."""
         if decisions is not None:
             return self.inner.execute(image, decisions)
-        with self._governed(image):
+        with self.inner.evaluating(governor=self._governor(image)):
             output = self.inner.execute(image)
         return self._as_granted(output)
 
@@ -125,10 +125,17 @@ class Capped(Wrapped):
         """The cap: other mixtures of units may fill it better than those of `extremes`."""
         return self.limit
 
-    def _governed(self, images: Tensor) -> _Installed:
-        return _Installed(
-            self.inner, CapGovernor(self.inner, self.limit, len(images), images.device)
-        )
+    def _governor(self, images: Tensor) -> Governor:
+        """The cap's governor; one that is there already is asked first."""
+        own = CapGovernor(self.inner, self.limit, len(images), images.device)
+        before = self.evaluation.governor
+        if before is None:
+            return own
+
+        def both(first: int, margins: Tensor, wanted: Tensor) -> Tensor:
+            return own(first, margins, before(first, margins, wanted))
+
+        return both
 
     def _as_granted(self, output: Output) -> Output:
         """The output with margins that say what the cap made of them."""
@@ -162,24 +169,6 @@ class Capped(Wrapped):
 
 _CLEAR = 1e-7
 """How far below zero a unit that was held back stands at least."""
-
-
-class _Installed:
-    """A governor in a target for the length of one evaluation."""
-
-    def __init__(self, target: Target, governor: CapGovernor) -> None:
-        self.target, self.governor, self.before = target, governor, target.governor
-
-    def __enter__(self) -> None:
-        self.target.governor = self.governor if self.before is None else self._both
-
-    def __exit__(self, *_: object) -> None:
-        self.target.governor = self.before
-
-    def _both(self, first: int, margins: Tensor, wanted: Tensor) -> Tensor:
-        """A governor that was there already is asked first."""
-        assert self.before is not None
-        return self.governor(first, margins, self.before(first, margins, wanted))
 
 
 def groups(units: Units) -> Iterator[slice]:

@@ -54,7 +54,7 @@ class Monitored(Wrapped):
         self.register_buffer("weight", (weight / scale).to(torch.float32)[None].clone())
         self.register_buffer("bias", torch.tensor([(bias - limit) / scale], dtype=torch.float32))
         self.overhead = len(inner.units) + 1
-        self.admits = False  # type: ignore[misc]  # an alarm asks no governor
+        self.admits = False  # an alarm asks no governor
         self.whole = inner.extremes()[1]
         self.units = _with_fallback(inner.units, int(inner.macs(self.whole)))
 
@@ -103,18 +103,16 @@ class Monitored(Wrapped):
         return self.inner.bound + self.overhead + int(self.units.cost[-1])
 
     def _whole(self, images: Tensor, rows: Tensor) -> Output:
-        seeds = self.seeds
-        if seeds is not None:
-            self.seeds = seeds[rows.to(seeds.device)]
-        try:
-            return self.inner(images, self.whole.to(images.device).expand(len(images), -1))  # type: ignore[no-any-return]
-        finally:
-            self.seeds = seeds
+        seeds = self.evaluation.seeds
+        chosen = None if seeds is None else seeds[rows.to(seeds.device)]
+        with self.inner.evaluating(seeds=chosen):
+            whole: Output = self.inner(images, self.whole.to(images.device).expand(len(images), -1))
+        return whole
 
     def _judged(self, seen: Output, decisions: Tensor | None) -> tuple[Output, Tensor]:
         """The output with the monitor's unit added, and (N,) bool whether everything is run again."""
         pattern = seen.decisions.to(self.weight.dtype)
-        if seen.logit_margins.requires_grad and self.surrogate:
+        if seen.logit_margins.requires_grad and self.evaluation.surrogate:
             pattern = _Pattern.apply(pattern, seen.logit_margins.to(pattern.dtype))  # type: ignore[no-untyped-call]
         margin = F.linear(pattern, self.weight, self.bias).to(seen.margins.dtype)
         again = margin.detach() > 0 if decisions is None else decisions[:, -1:].to(margin.device)

@@ -19,7 +19,8 @@ class _Smoothed(Wrapped):
         self.depth = 0 if inner.draws == 1 else 1 + getattr(inner, "depth", 0)
 
     def before(self, images: Tensor) -> Tensor:
-        seeds = [0] * len(images) if self.seeds is None else self.seeds.tolist()
+        given = self.evaluation.seeds
+        seeds = [0] * len(images) if given is None else given.tolist()
         seeds = [
             seed ^ self.depth for seed in seeds
         ]  # smoothing around smoothing adds noise of its own

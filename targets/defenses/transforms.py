@@ -35,7 +35,7 @@ class Coarsened(Wrapped):
             value = self.coarse(images)
         if not images.requires_grad:
             return value
-        return StraightThrough.apply(value, images) if self.surrogate else value  # type: ignore[no-any-return, no-untyped-call]
+        return StraightThrough.apply(value, images) if self.evaluation.surrogate else value  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Jpeg(Coarsened):

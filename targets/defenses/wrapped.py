@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.api import ForkEdit, Governor, MaskGrad, Output, Target, Units
+from bench.api import Evaluation, Output, Target, Units
 
 
 class Wrapped(Target):
     """A target that does what the one inside does.
 
+    Subclasses change images on their way in (`before`), decisions, units or cost. `evaluation` is
+    that of the network inside; `undefended` is the network without any defense.
+
     Args:
-        inner: the network, or another defence.
-
-    Subclasses change images on their way in (`before`), decisions, units or cost. How gradients are taken, forks, seeds and a
-    governor reach the network inside; `undefended` is the network without any defence.
+        inner: the network, or another defense.
     """
-
-    forks: ClassVar[bool] = False
 
     def __init__(self, inner: Target) -> None:
         super().__init__()
         self.inner = inner
         self.image_shape, self.classes = inner.image_shape, inner.classes
         self.units: Units = inner.units
-        self.forks = inner.forks  # type: ignore[misc]
-        self.admits = inner.admits  # type: ignore[misc]
+        self.forks = inner.forks
+        self.admits = inner.admits
         self.draws = inner.draws
         self.overhead = 0
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """How the network inside is evaluated."""
+        return self.inner.evaluation
+
+    @evaluation.setter
+    def evaluation(self, value: Evaluation) -> None:
+        self.inner.evaluation = value
 
     def before(self, images: Tensor) -> Tensor:
         """(N, C, H, W) what the network inside gets to see."""
@@ -61,34 +68,6 @@ class Wrapped(Target):
     def undefended(self) -> Target:
         """The network without any defence."""
         return self.inner.undefended
-
-    def fork(self, x: Tensor, unit: int) -> tuple[Tensor, Tensor]:
-        """That of the network inside."""
-        return self.inner.fork(x, unit)
-
-
-def _handed_on(name: str, kind: Any) -> Any:
-    """A property that lives in the network inside (and, until there is one, nowhere)."""
-
-    def read(self: Wrapped) -> Any:
-        return getattr(self.inner, name)
-
-    def write(self: Wrapped, value: Any) -> None:
-        if "inner" in self._modules:
-            setattr(self.inner, name, value)
-
-    return property(read, write, doc=f"{kind}: of the network inside.")
-
-
-for _name, _kind in {
-    "mask_grad": MaskGrad,
-    "surrogate": bool,
-    "seeds": Tensor,
-    "governor": Governor,
-    "_fork_edit": ForkEdit,
-    "_fork_loss": int,
-}.items():
-    setattr(Wrapped, _name, _handed_on(_name, _kind))
 
 
 class StraightThrough(torch.autograd.Function):

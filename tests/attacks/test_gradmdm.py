@@ -160,7 +160,7 @@ def test_direction_takes_out_what_opposes_open_gates():
     view, _ = begin(target, images, 100)
     met: dict[tuple[int, int], torch.Tensor] = {}
     rule = GradMDM(warmup=0.0).step_rule(view, images)
-    kept = view.target._fork_edit
+    kept = view.target.evaluation
     original = type(view).gradients
 
     def spying(self, losses, inputs, rows, at_fork=None):
@@ -180,7 +180,7 @@ def test_direction_takes_out_what_opposes_open_gates():
         )
     finally:
         type(view).gradients = original
-    assert view.target._fork_edit is kept
+    assert view.target.evaluation is kept
     units = {unit for loss, unit in met if loss == 1}
     assert len(units) == 6
     for unit in units:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import Job, Output, Target, Threat, Units
+from bench.api import Evaluation, Job, Output, Target, Threat, Units
 from bench.evaluation.view import TargetView
 
 NONE = Threat("none", Fraction(0))
@@ -68,7 +68,8 @@ class ConvGates(Target):
                 gate.weight.mul_(3.0)
         names = [f"block{j}" for j in range(units)]
         self.units = Units.gated(names, names, [8 * 8 * 9 * 256] * units)
-        self.image_shape, self.classes, self.mask_grad = (3, 16, 16), 10, mask_grad
+        self.image_shape, self.classes = (3, 16, 16), 10
+        self.evaluation = Evaluation(mask_grad=mask_grad)
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
         x = self.stem((images - 0.5) * 4).relu()
@@ -79,7 +80,7 @@ class ConvGates(Target):
             value = logit.sigmoid()
             run = value.detach() > 0.5 if decisions is None else decisions[:, unit]
             mask = run.to(x.dtype)
-            if self.mask_grad == "ste":
+            if self.evaluation.mask_grad == "ste":
                 mask = mask + value - value.detach()
             x = x + mask[:, None, None, None] * block(x).relu()
             logits.append(logit)

@@ -13,7 +13,7 @@ from attacks.apgd import APGDMargin
 from attacks.deepsloth import DeepSloth
 from attacks.gradauto import GradAuto
 from attacks.square import Square
-from bench.api import Job, Output, Threat
+from bench.api import Evaluation, Job, Output, Threat
 from bench.codec import through_jpeg
 from bench.datasets.base import open_dataset
 from bench.errors import PlanError
@@ -89,14 +89,17 @@ def test_a_wrapped_target_is_a_target(family, name):
 @pytest.mark.parametrize("name", DEFENSES)
 def test_what_is_handed_on_reaches_the_network_inside(name, toy):
     target = defended(toy, DEFENSES[name], sample_images((3, 8, 8), 8))
-    target.mask_grad, target.surrogate, target._fork_loss = "ste", False, 7
-    assert (toy.mask_grad, toy.surrogate, toy._fork_loss) == ("ste", False, 7)
+    with target.evaluating(mask_grad="ste", surrogate=False, loss=7):
+        assert toy.evaluation == Evaluation(mask_grad="ste", surrogate=False, loss=7)
+        assert target.evaluation is toy.evaluation
+    assert toy.evaluation == Evaluation()
     assert target.undefended is toy
     assert target.forks
     twice = JPEG().wrap(target)
     assert twice.undefended is toy
-    twice.mask_grad = "none"
-    assert toy.mask_grad == "none"
+    with twice.evaluating(mask_grad="ste"):
+        assert toy.evaluation.mask_grad == "ste"
+    assert toy.evaluation.mask_grad == "none"
 
 
 def seen_by(defense, images):
@@ -164,8 +167,8 @@ def test_the_surrogate_is_the_identity_and_can_be_switched_off(name, toy):
     shown = target.before(images.detach()).requires_grad_()
     (inside,) = torch.autograd.grad(toy(shown).logit_margins.sum(), shown)
     torch.testing.assert_close(through, inside)
-    target.surrogate = False
-    assert not target(images).logit_margins.requires_grad
+    with target.evaluating(surrogate=False):
+        assert not target(images).logit_margins.requires_grad
 
 
 def test_smoothing_draws_from_its_seeds_alone(toy):
@@ -178,7 +181,7 @@ def test_smoothing_draws_from_its_seeds_alone(toy):
     with seeded(target, torch.tensor([1, 2, 3, 4])):
         noise = target.before(images) - images
     assert noise.std() == pytest.approx(0.1, rel=0.1)
-    assert target.seeds is None
+    assert target.evaluation.seeds is None
 
 
 def test_smoothing_around_smoothing_adds_noise_of_its_own(toy):
@@ -382,8 +385,8 @@ def test_the_score_has_a_gradient_where_a_decision_can_still_turn(toy):
     raised = torch.autograd.grad(-output.margins[:, -1].sum(), images, retain_graph=True)[0]
     closed = ~output.decisions[:, :-1].all(1)
     assert (raised.flatten(1).abs().amax(1) > 0).tolist() == closed.tolist()
-    target.surrogate = False
-    (blind,) = torch.autograd.grad(target(images).margins[:, -1].sum(), images)
+    with target.evaluating(surrogate=False):
+        (blind,) = torch.autograd.grad(target(images).margins[:, -1].sum(), images)
     assert not bool(blind.any())
 
 

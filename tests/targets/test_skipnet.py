@@ -5,6 +5,7 @@ import torch
 from ptflops.aten_engine import FlopCounterMode
 from torch import nn
 
+from bench.api import Evaluation
 from bench.errors import ContractBroken, PlanError
 from targets.resnet import ResNet
 from targets.skipnet import SkipNet
@@ -157,7 +158,7 @@ def test_a_gate_value_of_exactly_one_half_is_closed(gate):
 @pytest.mark.parametrize("gate", ["rnn", "ff2"])
 def test_batch_of_one_is_batch_of_many(gate, mask_grad):
     net = lively(seed=4, gate=gate).double()
-    net.mask_grad = mask_grad
+    net.evaluation = Evaluation(mask_grad=mask_grad)
     batch = images(net, 9, dtype=torch.float64).requires_grad_()
     together = net(batch)
     (gradient,) = torch.autograd.grad(
@@ -194,7 +195,7 @@ def masked(net, batch, soft):
 @pytest.mark.parametrize("seed", [2, 4])
 def test_gathering_keeps_the_gradient_of_the_masks(gate, mask_grad, seed):
     net = lively(seed=seed, gate=gate).double()
-    net.mask_grad = mask_grad
+    net.evaluation = Evaluation(mask_grad=mask_grad)
     batch = images(net, 7, dtype=torch.float64).requires_grad_()
     logits, margins = masked(net, batch, soft=mask_grad == "ste")
     output = net(batch)
@@ -227,8 +228,8 @@ def test_straight_through_changes_gradients_but_no_value():
     batch = images(net, 5, dtype=torch.float64).requires_grad_()
     seen = {}
     for mask_grad in ("ste", "none"):
-        net.mask_grad = mask_grad
-        output = net(batch)
+        with net.evaluating(mask_grad=mask_grad):
+            output = net(batch)
         (gradient,) = torch.autograd.grad(output.logits.sum(), batch)
         seen[mask_grad] = output.logits, output.margins, gradient
     assert torch.equal(seen["ste"][0], seen["none"][0])
@@ -239,7 +240,7 @@ def test_straight_through_changes_gradients_but_no_value():
 @pytest.mark.parametrize("gate", ["rnn", "ff1"])
 def test_margins_against_finite_differences(gate):
     net = lively(seed=4, gate=gate).double()
-    net.mask_grad = "none"
+    net.evaluation = Evaluation(mask_grad="none")
     batch = images(net, 3, dtype=torch.float64).requires_grad_()
     output = net(batch)
     weight = torch.linspace(1, 2, output.margins.numel(), dtype=torch.float64).view_as(
@@ -278,11 +279,11 @@ def test_closed_blocks_are_not_evaluated():
         )
     forced = torch.zeros(4, len(net.units), dtype=torch.bool)
     forced[1, 0] = forced[3, 0] = forced[:, 4] = True
-    net.mask_grad = "none"
+    net.evaluation = Evaluation(mask_grad="none")
     net(images(net, 4).requires_grad_(), forced)
     assert calls == [("group1.block0", 4), ("group1.block1", 2), ("group2.block2", 4)]
     calls.clear()
-    net.mask_grad = "ste"
+    net.evaluation = Evaluation(mask_grad="ste")
     with torch.no_grad():
         net(images(net, 4), forced)
     assert len(calls) == 3, "without a gradient there is no need for straight-through masks"
@@ -323,12 +324,12 @@ def test_the_fork_shows_both_gradients_of_every_gate():
         units.append(unit)
         return main, gate
 
-    net._fork_edit = look
-    (seen,) = torch.autograd.grad(net(batch).margins.sum(), batch)
+    with net.evaluating(at_fork=look):
+        (seen,) = torch.autograd.grad(net(batch).margins.sum(), batch)
     torch.testing.assert_close(seen, plain)
     assert units == list(range(len(net.units)))[::-1]
-    net._fork_edit = lambda loss, unit, main, gate: (main, torch.zeros_like(gate))
-    (cut,) = torch.autograd.grad(net(batch).margins.sum(), batch)
+    with net.evaluating(at_fork=lambda loss, unit, main, gate: (main, torch.zeros_like(gate))):
+        (cut,) = torch.autograd.grad(net(batch).margins.sum(), batch)
     assert float(cut.abs().max()) == 0, "margins reach the image by the gates' paths alone"
 
 
@@ -359,8 +360,8 @@ def test_gates_are_float32_under_autocast():
 
 
 def test_parameters_and_their_mistakes():
-    assert SkipNet().mask_grad == "ste"
-    assert SkipNet(form="hrl").mask_grad == "none"
+    assert SkipNet().evaluation.mask_grad == "ste"
+    assert SkipNet(form="hrl").evaluation.mask_grad == "none"
     assert SkipNet(num_classes=100).classes == 100
     with pytest.raises(PlanError, match="recurrent gate only"):
         SkipNet(depth=18, layout="imagenet", gate="ff1")

@@ -45,8 +45,8 @@ def test_names_and_parameters():
         assert type(target)(**stage(depth=8).target_params()).classes == 10
         assert stage.start == "" or stage.start in SkipNetRecipe.stages
         assert stage.__doc__.startswith(f"{name}: ")
-    assert built(HybridStage(depth=8)).mask_grad == "none"
-    assert built(BudgetStage(depth=8)).mask_grad == "ste"
+    assert built(HybridStage(depth=8)).evaluation.mask_grad == "none"
+    assert built(BudgetStage(depth=8)).evaluation.mask_grad == "ste"
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_losses_must_be_one_number_a_row(target, images):
 
 def test_mask_gradients_are_chosen_for_one_use_and_put_back(target, images):
     seen = []
-    target.register_forward_hook(lambda module, *ignored: seen.append(module.mask_grad))
+    target.register_forward_hook(lambda module, *ignored: seen.append(module.evaluation.mask_grad))
     view = TargetView.of(target, images, 30)
     losses = lambda output: [output.logits.sum(1)]  # noqa: E731
     _, (hard,) = view.using("none").gradients(losses, images, rows_of(images))
@@ -180,11 +180,11 @@ def test_mask_gradients_are_chosen_for_one_use_and_put_back(target, images):
     for fork in (None, lambda *grads: grads[2:]):
         with pytest.raises(LookupError):
             view.using("ste").gradients(failing, images, rows_of(images), at_fork=fork)
-        assert target.mask_grad == "none"
-        assert target._fork_edit is None
+        assert target.evaluation.mask_grad == "none"
+        assert target.evaluation.at_fork is None
     with pytest.raises(BudgetSpent):
         TargetView.of(target, images, 2).using("ste").gradients(losses, images, rows_of(images))
-    assert target.mask_grad == "none"
+    assert target.evaluation.mask_grad == "none"
 
 
 def split_gradients(target, images, loss):
@@ -221,9 +221,8 @@ def test_fork_edits_meet_both_gradients(target, images):
         rows,
         at_fork=lambda i, unit, main, gate: (main, gate * 0),
     )
-    target.mask_grad = "ste"
-    by_hand, _ = split_gradients(target, images, loss)
-    target.mask_grad = "none"
+    with target.evaluating(mask_grad="ste"):
+        by_hand, _ = split_gradients(target, images, loss)
     assert torch.allclose(main, by_hand, rtol=1e-5, atol=1e-7)
     assert not torch.allclose(main, whole, rtol=1e-2)
 

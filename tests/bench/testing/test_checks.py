@@ -128,7 +128,7 @@ class Soft(ToyTarget):
     def forward(self, images, decisions=None):
         output = super().forward(images, decisions)
         return type(output)(
-            output.logits * (2 if self.mask_grad == "ste" else 1),
+            output.logits * (2 if self.evaluation.mask_grad == "ste" else 1),
             output.margins,
             output.logit_margins,
             output.decisions,

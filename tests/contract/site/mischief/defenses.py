@@ -1,5 +1,6 @@
 """Defences that seem to help: each hides, lies or pretends in one way, around an honest network."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -25,7 +26,7 @@ class Trickster(Wrapped):
         if trick == "dearer":
             self.overhead = 3 * 8 * 8 * 27
         if trick == "masks-off":
-            inner.mask_grad = "none"
+            inner.evaluation = replace(inner.evaluation, mask_grad="none")
         if trick == "pretends-to-draw":
             self.draws = 2
 
@@ -43,11 +44,8 @@ class Trickster(Wrapped):
 
     def forward(self, images, decisions=None):
         if self.trick == "masks-swallowed":
-            kept, self.inner.mask_grad = self.inner.mask_grad, "none"
-            try:
+            with self.inner.evaluating(mask_grad="none"):
                 return super().forward(images, decisions)
-            finally:
-                self.inner.mask_grad = kept
         output = self._dressed(super().forward(images, decisions))
         if decisions is not None:
             return output

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from bench.api import Evaluation
 from bench.testing import ToyTarget
 
 Lie = Literal[
@@ -23,7 +24,7 @@ class Toy(ToyTarget):
 class StraightThroughToy(ToyTarget):
     """The toy target with straight-through masks for its own."""
 
-    mask_grad = "ste"
+    evaluation = Evaluation(mask_grad="ste")
 
 
 class Liar(ToyTarget):
