@@ -225,7 +225,8 @@ def overshoot(images: Tensor, clean: Tensor, threat: Threat) -> Tensor:
         outside = torch.where(_best_square(d.square(), bound), torch.zeros_like(d), d)
         return outside.flatten(1).abs().amax(1) > 1e-4
     radius: float = bound**0.5
-    return d.flatten(1).norm(dim=1) > radius * (1 + 1e-5)
+    norm: Tensor = torch.linalg.vector_norm(d.flatten(1), dim=1)
+    return norm > radius * (1 + 1e-5)
 
 
 def settle(images: Tensor, clean: Tensor, threat: Threat) -> Tensor:
