@@ -7,7 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchmetrics.functional.image import peak_signal_noise_ratio
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
 
 from bench import image
 from bench.contracts.threat import Threat
@@ -211,6 +214,10 @@ def test_grid_psnr_and_ssim_against_oracles():
     similarity = image.ssim(saved, clean)
     assert float(similarity[0]) == 1
     assert (similarity[1:] < 1).all()
+    oracle = structural_similarity_index_measure(
+        saved.double() / 255, clean.double() / 255, data_range=1.0, reduction="none"
+    )
+    assert torch.allclose(similarity, oracle, rtol=0, atol=1e-9)
     alone = torch.cat([image.ssim(saved[i : i + 1], clean[i : i + 1]) for i in range(4)])
     assert torch.allclose(similarity, alone, rtol=0, atol=1e-12)
 
