@@ -266,10 +266,7 @@ def _undisturbed() -> Iterator[None]:
 
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     kind, grad = torch.get_default_dtype(), torch.is_grad_enabled()
-    strict, warn = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    strict = torch.get_deterministic_debug_mode()
     cuda, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn
     flags = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
     try:
@@ -279,7 +276,7 @@ def _undisturbed() -> Iterator[None]:
         torch.set_rng_state(state)
         torch.set_default_dtype(kind)
         torch.set_grad_enabled(grad)
-        torch.use_deterministic_algorithms(strict, warn_only=warn)
+        torch.set_deterministic_debug_mode(strict)
         torch.backends.cuda.matmul.allow_tf32 = cuda
         cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = flags
 

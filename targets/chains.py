@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from ptflops.aten_engine import FlopCounterMode
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from targets.resnet import ResNet
 
@@ -49,11 +47,9 @@ class Chain(nn.Module, ABC):
         return self.run(images, visit)
 
     def macs_on_the_way(self) -> list[int]:
-        """MACs for one image up to each tap, and to the end: counted by ptflops on the meta device."""
-        weights = {
-            name: value.to("meta")
-            for name, value in (*self.named_parameters(), *self.named_buffers())
-        }
+        """MACs for one image up to each tap, and to the end: counted by ptflops on one empty image."""
+        from ptflops.aten_engine import FlopCounterMode
+
         counter, found = FlopCounterMode(), list[int]()
 
         def note(place: int, features: Tensor) -> bool:
@@ -64,8 +60,8 @@ class Chain(nn.Module, ABC):
         self.eval()
         try:
             with torch.no_grad(), counter:
-                functional_call(
-                    self, weights, (torch.empty((1, *self.image_shape), device="meta"), note)
+                self(
+                    torch.zeros((1, *self.image_shape), device=next(self.parameters()).device), note
                 )
         finally:
             self.train(was_training)

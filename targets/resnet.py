@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from ptflops.aten_engine import FlopCounterMode
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from bench.api import Output, Target, Units
 from bench.errors import ContractBroken, PlanError
@@ -135,20 +133,26 @@ def layout_for(family: Family, depth: int) -> Layout:
 
 
 def macs_of(module: nn.Module, *shapes: tuple[int, ...]) -> int:
-    """MACs that `module` really executes for one image, counted by ptflops on the meta device, biases included.
+    """MACs that `module` really executes for one image, counted by ptflops, biases included.
+
+    The module runs once, in eval mode, where its weights are: on the meta device torch would import its compiler for
+    batch normalization.
 
     Args:
-        module: any piece of a network; its weights are neither copied nor run.
+        module: any piece of a network.
         shapes: (C, H, W) or (C,) of each input.
     """
-    weights = {
-        name: value.to("meta")
-        for name, value in (*module.named_parameters(), *module.named_buffers())
-    }
-    inputs = tuple(torch.empty((1, *shape), device="meta") for shape in shapes)
-    counter = FlopCounterMode()
-    with torch.no_grad(), counter:
-        functional_call(module, weights, inputs)
+    from ptflops.aten_engine import FlopCounterMode
+
+    device = next((value.device for value in module.parameters()), torch.device("cpu"))
+    inputs = tuple(torch.zeros((1, *shape), device=device) for shape in shapes)
+    counter, was_training = FlopCounterMode(), module.training
+    module.eval()
+    try:
+        with torch.no_grad(), counter:
+            module(*inputs)
+    finally:
+        module.train(was_training)
     return int(counter.complexity)
 
 

@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ptflops.aten_engine import FlopCounterMode as PtflopsMode
-from ptflops.aten_ops import ATEN_OPS_MAPPING
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode as TorchMode
 
 from bench.contracts.target import Output, Target
 from bench.errors import ContractBroken
+from bench.evaluation.counters import ATEN_OPS_MAPPING, PtflopsMode, TorchMode, call_directly
 
 aten = torch.ops.aten
 
@@ -136,6 +134,9 @@ class _Witness(TorchDispatchMode):
         if not _accounted(func, packet, name):
             self.unknown.add(str(packet))
         return func(*args, **(kwargs or {}))
+
+
+call_directly(_Witness)
 
 
 def _accounted(func: Any, packet: Any, name: str) -> bool:

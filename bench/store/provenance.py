@@ -32,7 +32,8 @@ def deterministic(threads: int) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # the same switch as torch.use_deterministic_algorithms, without importing the compiler for it
+    torch.set_deterministic_debug_mode("warn")
 
 
 def resolve_devices(name: str) -> list[torch.device]:

@@ -93,9 +93,7 @@ class DeviceTensor(Tensor):
         return memo[id(self)]
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise RuntimeError(f"{func}: a device tensor was used outside of accelerator()")
 
 
@@ -125,11 +123,9 @@ class Accelerator(TorchDispatchMode):
         self.waits.clear()
         self.calls = 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        flat, spec = tree_flatten((args, kwargs))
+        flat, _ = tree_flatten((args, kwargs))
         found = [value for value in flat if isinstance(value, DeviceTensor)]
         plain = [
             value
@@ -204,7 +200,11 @@ class Accelerator(TorchDispatchMode):
         elif packet is aten._to_copy:
             came = args[0].where if isinstance(args[0], DeviceTensor) else torch.device("cpu")
             to_host = target is not None and target.type == "cpu"
-            if came != target and target is not None and (to_host or not kwargs.get("non_blocking")):
+            if (
+                came != target
+                and target is not None
+                and (to_host or not kwargs.get("non_blocking"))
+            ):
                 self._note(func)
         elif packet is aten.copy_:
             ends = [getattr(end, "where", torch.device("cpu")) for end in args[:2]]
