@@ -28,6 +28,8 @@ HEAVY = {
 
 COMPUTES = {"torch", "ptflops", "numpy", "pyarrow", "pydantic", "safetensors", "PIL"}
 """What a worker needs to open a cell, run it and write its rows."""
+SHOWS = {"altair", "jinja2"}
+"""What the table in the terminal shares with the pages."""
 
 PLAN = """
 schema = 1
@@ -46,7 +48,8 @@ use = "gradauto"
 """
 
 MAY = {
-    ("run", "plan.toml", "--name", "a", "--in-process", "--no-report", "--device", "cpu"): COMPUTES,
+    ("run", "plan.toml", "--name", "a", "--in-process", "--no-report", "--device", "cpu"): COMPUTES
+    | SHOWS,
     ("plan", "plan.toml"): {"pydantic"},
     ("list", "targets", "skipnet"): {"pydantic"},
     ("list", "weights"): {"pydantic"},
