@@ -123,7 +123,8 @@ def ssim(saved: Tensor, clean: Tensor) -> Tensor:
     variance_y = (means[3] - mean_yy).clamp(min=0)
     luminance = (2 * mean_xy + 0.01**2) / (mean_xx + mean_yy + 0.01**2)
     structure = (2 * (means[4] - mean_xy) + 0.03**2) / (variance_x + variance_y + 0.03**2)
-    return (luminance * structure).flatten(1).mean(1)
+    index: Tensor = luminance * structure
+    return index.flatten(1).mean(1)
 
 
 def _mirrored(images: Tensor, least: int) -> Tensor:
