@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLE := build/example
 
-.PHONY: demo test lint types unit example regression baseline clean
+.PHONY: demo test lint types unit example regression baseline reference docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/gatebench run quickstart --name demo
@@ -44,6 +44,16 @@ regression: $(INSTALLED)
 baseline: $(INSTALLED)
 	$(BIN)/gatebench run tests/regression.toml --fresh --out build/runs --name regression --no-report
 	$(BIN)/gatebench baseline build/runs/regression --out tests/regression.json
+
+# The pages of docs/reference that are made from commands, schema and declarations; a test notices when they are stale.
+reference: $(INSTALLED)
+	$(BIN)/python docs/generate
+
+# The documentation as a site that opens from disk: build/site/index.html. Installs the extra `docs`, which nothing else needs.
+docs: reference
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo build/site/index.html
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

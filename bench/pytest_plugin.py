@@ -141,13 +141,22 @@ class Gatebench:
         """Run one target, with its defence if there is one, against one or several attacks.
 
         Args:
-            target: the name of weights ("skipnet-20-budget@digits-m"), or a table as in a plan ({"use": …, "weights": …, "params": …}).
-            attack, defense: a name ("gradauto", "jpeg"), with a preset ("gradmdm:clean"), or a table ({"use": …, "params": …}).
+            target: the name of weights ("skipnet-20-budget@digits-m"), or a table as in a plan
+                ({"use": …, "weights": …, "params": …}).
+            attack: a name ("gradauto"), with a preset ("gradmdm:clean"), a table
+                ({"use": …, "params": …}), or a list of these.
+            defense: a name ("jpeg") or a table; None for none.
+            dataset: "NAME:SPLIT".
+            images: how many; `--gatebench-images` overrides it.
             threat: as in a plan; {"norm": "psnr", "floor": 35} unless given.
-            dataset, images, budget, batch, seed: the protocol.
+            budget: forward-equivalents an image.
+            batch: images evaluated together.
+            seed: of all random draws.
 
         Raises:
-            PlanError: with all mistakes at once. DataError, WeightsError: something is missing.
+            PlanError: with all mistakes at once.
+            DataError: the data set is missing or damaged.
+            WeightsError: the weights are missing or damaged.
         """
         from bench.files.toml import dump_document
 
@@ -371,7 +380,8 @@ def assert_no_regression(
 
     Args:
         baseline: the file, from the root of the project; with --gatebench-update-baselines it is written instead.
-        effects, alpha: as in `bench.regression.check`.
+        effects: measure -> share by which it may get worse.
+        alpha: share of checks of an unchanged project that may fail.
 
     Raises:
         NotComparable: the baseline was not measured like this run.

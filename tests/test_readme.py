@@ -3,16 +3,17 @@
 import tomllib
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = ROOT / "examples/gatebench-example/src/gatebench_example"
 
 
-@pytest.mark.parametrize("name", ["two_exits", "margin_sign"])
-def test_example_code_is_quoted_word_for_word(name):
-    assert (EXAMPLES / f"{name}.py").read_text(encoding="utf-8").rstrip() in README
+def test_it_is_short():
+    assert len(README.splitlines()) <= 130
+
+
+def test_the_plugin_is_quoted_word_for_word():
+    assert (EXAMPLES / "margin_sign.py").read_text(encoding="utf-8").rstrip() in README
 
 
 def test_the_plan_in_the_readme_is_valid(tmp_path):
@@ -26,14 +27,17 @@ def test_the_plan_in_the_readme_is_valid(tmp_path):
     assert len(plan.cells) == 4
 
 
-def test_every_command_is_mentioned():
-    from bench.cli import COMMANDS
-
-    missing = [name for name in COMMANDS if f"gatebench {name}" not in README]
-    assert missing == []
-
-
-def test_every_picture_is_there():
-    for line in README.splitlines():
-        if line.startswith("!["):
-            assert (ROOT / line.rpartition("(")[2].rstrip(")")).is_file()
+def test_the_make_targets_that_are_named_exist():
+    targets = {
+        line.partition(":")[0]
+        for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
+        if line[:1].isalpha() and ":" in line
+    }
+    for name in ("README.md", "CONTRIBUTING.md", "docs/index.md", ".github/workflows/ci.yml"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        named = {
+            line.split("make ", 1)[1].split()[0].strip("`,;:.")
+            for line in text.splitlines()
+            if line.lstrip(" $-`run:").startswith("make ")
+        }
+        assert named <= targets, name

@@ -14,74 +14,135 @@ from bench.plans.plan import SCHEMA
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    """A table of a plan: unknown keys are refused, values are not converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class FitTable(_Strict):
+    """For attacks and defenses that learn something first, from images that are never scored."""
+
     split: str = "train"
+    """The split the images are from; not the one that is scored."""
     images: int = 256
+    """How many images, at least 1."""
     budget: int = 30
+    """Forward-equivalents an image, at least 1."""
 
 
 class ProtocolTable(_Strict):
+    """What makes rows comparable; every combination of threat, budget and seed is a board."""
+
     dataset: str
+    """`"NAME:SPLIT"`, for example `"digits-m:test"`; `gatebench list datasets` shows the names."""
     images: int = 100
+    """How many images, at least 1: the first ones in a fixed order (by hash of the id)."""
     batch: int = 32
+    """Images evaluated together, at least 1; another batch is another board."""
     threat: Any
+    """What a saved image may change; see [Threats](#threats). A list makes one board each."""
     budget: int | list[int] = 150
+    """Forward-equivalents an image: a forward is 1, a backward 2. A list makes one board each."""
     seeds: list[int] = [0]
+    """Seeds of all random draws; one board each."""
     audit: int = 4
+    """Images of every cell whose execution is counted by ptflops, at least 1."""
     fit: FitTable = FitTable()
+    """See [`[protocol.fit]`](#protocolfit)."""
 
 
 class RunTable(_Strict):
+    """How the plan is computed; nothing here changes a result, except `device` and `threads`."""
+
     device: str = "auto"
+    """`"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`; auto takes a GPU where there is one."""
     shard: int = 64
+    """Images that are computed, stored and resumed together: as many whole batches as fit, at least one."""
     deadline: str | int = "10m"
+    """The time a shard may take: seconds, or a text such as `"90s"`, `"10m"`, `"2h"`."""
     workers: int | Literal["auto"] = "auto"
+    """Processes that compute at a time; auto is one a GPU, on a CPU as many as cores allow."""
     threads: int = 1
+    """CPU threads a worker."""
     executor: str = "local"
+    """What computes the shards, by name."""
 
 
 class TargetTable(_Strict):
+    """A network to attack; one table each."""
+
     use: str
+    """Its name; `gatebench list targets` shows them."""
     params: dict[str, Any] = {}
+    """Its parameters; `gatebench list targets NAME` shows them. Weights bring theirs along."""
     weights: str
+    """The name of trained weights, or `"random:SEED"` for a seeded initialization."""
     label: str | None = None
+    """How its rows are called; by default the name of its weights."""
 
 
 class DefenseTable(_Strict):
+    """A defense, put around every target; targets without it are always in the plan too."""
+
     use: str
+    """Its name; `gatebench list defenses` shows them."""
     params: dict[str, Any] = {}
+    """Its parameters; `gatebench list defenses NAME` shows them."""
     label: str | None = None
+    """How its rows are called; by default its name."""
 
 
 class AttackTable(_Strict):
+    """An attack, run on every target with and without its defenses; one table each."""
+
     use: str
+    """Its name, or `"NAME:PRESET"`; `gatebench list attacks` shows them."""
     params: dict[str, Any] = {}
+    """Its parameters; `gatebench list attacks NAME` shows them. They override the preset's."""
     sweep: dict[str, list[Any]] = {}
+    """Parameters with a list of values each; every combination is an attack of its own."""
     behind: list[str] | None = None
+    """Labels of defenses; the attack then runs behind these alone."""
     label: str | None = None
+    """How its rows are called; by default its name, with what the sweep put into it."""
 
 
 class ExcludeTable(_Strict):
+    """Cells to leave out; all of the labels that are given must match."""
+
     target: str | None = None
+    """Label of a target."""
     defense: str | None = None
+    """Label of a defense."""
     attack: str | None = None
+    """Label of an attack."""
     reason: str
+    """Why; shown on the board."""
 
 
 class Document(_Strict):
+    """The top of the file, above its tables."""
+
     schema_: int = SCHEMA
+    """Version of this format; written `schema`."""
     extends: str | None = None
+    """A suite, or the path of a plan, that this one changes: its lists of tables are replaced."""
     paper: str | None = None
+    """A paper whose published values are shown beside the measured ones."""
     audits: bool = False
+    """Whether the report gets a page on how the paper's numbers were counted."""
     protocol: ProtocolTable
+    """See [`[protocol]`](#protocol)."""
     run: RunTable = RunTable()
+    """See [`[run]`](#run)."""
     target: list[TargetTable] = []
+    """See [`[[target]]`](#target)."""
     defense: list[DefenseTable] = []
+    """See [`[[defense]]`](#defense)."""
     attack: list[AttackTable] = []
+    """See [`[[attack]]`](#attack)."""
     exclude: list[ExcludeTable] = []
+    """See [`[[exclude]]`](#exclude)."""
 
 
 ABSENT = "(absent)"

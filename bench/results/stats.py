@@ -77,7 +77,9 @@ def ratio_estimate(above: Array, below: Array, weights: Array) -> Estimate:
     """Ratio of means, both resampled together.
 
     Args:
-        above, below: (n,) numerator and denominator of each image. weights: (draws, n).
+        above: (n,) numerator of each image.
+        below: (n,) denominator of each image.
+        weights: (draws, n) from `resamples`.
     """
     total = float(below.sum())
     if len(below) == 0 or total == 0:
