@@ -1,9 +1,17 @@
+import argparse
+import datetime
 import gzip
+import io
 import os
 import pickle
 import tarfile
+import tracemalloc
+import types
+import warnings
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from decimal import Decimal
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -11,7 +19,9 @@ import safetensors.torch
 import torch
 
 from bench.errors import WeightsError
+from bench.weights import checkpoint
 from bench.weights.checkpoint import read_checkpoint
+from bench.weights.pickles import Inert, stand_ins
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
 WRAPPED = {
@@ -193,18 +203,301 @@ def test_flipped_bits_end_in_a_message_or_in_tensors(path):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ([1, 2], "holds a list"),
-        (torch.ones(2), "holds a Tensor"),
-        ({}, "it is empty"),
-        ({"state_dict": [1]}, "'state_dict' is a list"),
-        ({"epoch": 3, "model": STATE}, r"no state dictionary: epoch \(int\), model \(dict\)"),
-        ({"a": torch.ones(1), "module.a": torch.ones(1)}, "holds a twice"),
+        pytest.param([1, 2], "holds a list", id="list"),
+        pytest.param(torch.ones(2), "holds a Tensor", id="tensor"),
+        pytest.param({}, "it is empty", id="empty"),
+        pytest.param({"state_dict": [1]}, "'state_dict' is a list", id="wrapped-list"),
+        pytest.param(
+            {"epoch": 3, "actor": STATE}, "under a usual name, but actor", id="unusual-name"
+        ),
+        pytest.param(
+            {"a": torch.ones(1), "module.a": torch.ones(1)}, "holds a twice", id="prefix-twice"
+        ),
+        pytest.param(
+            {"a": torch.ones(1), "epoch": 3}, r"no state dictionary: epoch \(int\)", id="mixed"
+        ),
     ],
 )
 def test_not_a_state_dictionary(path, content, match):
     torch.save(content, path)
     with pytest.raises(WeightsError, match=match):
         read_checkpoint(path)
+
+
+WRAPPED_AS = {
+    "model": {"model": STATE, "epoch": 3},
+    "model_state_dict": {"model_state_dict": STATE, "optimizer_state_dict": {"state": {}}},
+    "net": {"net": STATE, "acc": 93.1},
+    "params": {"params": STATE},
+    "nested": {"checkpoint": {"model": {"state_dict": STATE}}},
+    "with-ema": {"state_dict": STATE, "state_dict_ema": {k: v + 1 for k, v in STATE.items()}},
+    "ema-alone": {"ema": STATE, "epoch": 1},
+    "same-twice": {"model": STATE, "state_dict": dict(STATE)},
+    "extra-state": {"model": {**STATE, "_extra_state": None}},
+}
+
+
+@pytest.mark.parametrize("content", WRAPPED_AS.values(), ids=WRAPPED_AS)
+def test_states_under_the_names_that_trainers_use(path, content):
+    torch.save(content, path)
+    assert same(read_checkpoint(path).state)
+
+
+def test_what_was_left_out_is_said_and_can_be_chosen(path):
+    averaged = {f"module.{key}": value + 1 for key, value in STATE.items()}
+    content = {
+        "model": STATE,
+        "model_ema": averaged,
+        "optimizer": {"state": {}, "param_groups": []},
+        "args": argparse.Namespace(lr=1),
+        "epoch": 7,
+    }
+    torch.save(content, path)
+    found = read_checkpoint(path)
+    assert same(found.state)
+    assert found.facts == {"epoch": 7}
+    assert found.left_out == (
+        "model_ema (a running average, 2 tensors)",
+        "optimizer (dict)",
+        "args (Namespace)",
+    )
+    chosen = read_checkpoint(path, part="model_ema")
+    assert torch.equal(chosen.state["fc.bias"], STATE["fc.bias"] + 1)
+    assert chosen.left_out[0] == "model (another state, 2 tensors)"
+    with pytest.raises(WeightsError, match=r"holds no part 'model_em'; it holds model, model_ema"):
+        read_checkpoint(path, part="model_em")
+
+
+def test_of_several_states_the_one_that_fits_is_taken(path):
+    other = {"conv.weight": torch.ones(1)}
+    torch.save({"generator": STATE, "discriminator": other}, path)
+    with pytest.raises(WeightsError, match="more than one state dictionary: generator, discrim"):
+        read_checkpoint(path)
+    found = read_checkpoint(path, fits=lambda state: state.keys() == STATE.keys())
+    assert same(found.state)
+    assert found.left_out == ("discriminator (another state, 1 tensors)",)
+    with pytest.raises(WeightsError, match="more than one") as caught:
+        read_checkpoint(path, fits=lambda state: False)
+    assert "--part" in str(caught.value)
+
+
+PREFIXES = ("_orig_mod.", "module.", "model.", "module._orig_mod.", "_orig_mod.module.model.",
+            "model.module.module.", "model._fsdp_wrapped_module.")  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("form", ["torch", "safetensors"])
+def test_prefixes_of_wrappers_in_any_order(path, prefix, form):
+    named = {prefix + key: value for key, value in STATE.items()}
+    if form == "torch":
+        torch.save({"state_dict": named}, path)
+    else:
+        safetensors.torch.save_file(named, path)
+    assert same(read_checkpoint(path).state)
+
+
+def test_prefixes_that_belong_to_the_network_are_kept(path):
+    own = {f"model.{key}": value for key, value in STATE.items()}
+    torch.save({f"_orig_mod.module.{key}": value for key, value in own.items()}, path)
+    found = read_checkpoint(path, fits=lambda state: state.keys() == own.keys())
+    assert found.state.keys() == own.keys()
+
+
+def test_compiled_blocks_and_averaged_models(path):
+    torch.save(
+        {
+            "n_averaged": torch.tensor(5),
+            "module.fc._orig_mod.weight": STATE["fc.weight"],
+            "module.fc._orig_mod.bias": STATE["fc.bias"],
+        },
+        path,
+    )
+    found = read_checkpoint(path)
+    assert same(found.state)
+    assert found.left_out == ("n_averaged (a counter of averaging)",)
+
+
+INERT = {
+    "namespace": argparse.Namespace(lr=0.1, out=Path("x")),
+    "simple-namespace": types.SimpleNamespace(lr=0.1),
+    "path": Path("a/b"),
+    "pure-windows-path": PureWindowsPath("c:/a"),
+    "date": datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
+    "duration": datetime.timedelta(seconds=1),
+    "array": np.arange(5.0),
+    "array-of-objects": np.array([Path("x"), None], dtype=object),
+    "set": {1, 2},
+    "defaultdict": defaultdict(list, a=[1]),
+    "ordered": OrderedDict(a=1),
+    "decimal": Decimal("1.5"),
+    "complex": 1j,
+    "random-state": np.random.default_rng(0).bit_generator.state,
+    "nested": {"config": argparse.Namespace(paths=[Path("x")], when=datetime.date(2020, 1, 1))},
+}
+
+
+@pytest.mark.parametrize("value", INERT.values(), ids=INERT)
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+def test_inert_objects_beside_the_weights(path, value, new):
+    content = {"state_dict": STATE, "extra": value, "best": np.float32(1.5), "n": np.int64(3)}
+    torch.save(content, path, _use_new_zipfile_serialization=new)
+    found = read_checkpoint(path)
+    assert same(found.state)
+    assert found.facts == {"best": 1.5, "n": 3}
+
+
+def test_stand_ins_run_nothing_and_keep_nothing(path, monkeypatch):
+    for kind in (argparse.Namespace, types.SimpleNamespace):
+        torch.save({"model": STATE, "args": kind(a=1)}, path)
+        content = checkpoint._read_torch(path, path.read_bytes()[:1024])
+        assert isinstance(content["args"], Inert)
+        assert not vars(content["args"])
+    named = {name for _, name in stand_ins()}
+    for name in ("builtins.getattr", "builtins.eval", "os.system", "functools.partial"):
+        assert name not in named
+
+
+def test_a_call_hidden_in_an_inert_object_does_not_run(path):
+    torch.save({"state_dict": STATE, "args": argparse.Namespace(x=evil(path))}, path)
+    with pytest.raises(WeightsError, match=r"wants to run (posix|nt)\.system"):
+        read_checkpoint(path)
+    assert not (path.parent / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        pytest.param(torch.ones(2, 3, dtype=torch.int8), "torch.int8", id="int8"),
+        pytest.param(torch.ones(2, 3).to(torch.float8_e4m3fn), "torch.float8_e4m3fn", id="float8"),
+        pytest.param(torch.ones(2, 3, dtype=torch.complex64), "torch.complex64", id="complex"),
+        pytest.param(torch.ones(2, 3).to_sparse(), "sparse torch.float32", id="sparse"),
+    ],
+)
+def test_lossy_types_are_refused(path, value, match):
+    torch.save({"fc.weight": value}, path)
+    with pytest.raises(WeightsError, match=match):
+        read_checkpoint(path)
+
+
+def test_quantized_tensors_are_refused(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantized = torch.quantize_per_tensor(torch.ones(2, 3), 0.1, 0, torch.qint8)
+        torch.save({"fc.weight": quantized}, path)
+    with pytest.raises(WeightsError, match=r"torch\.qint8"):
+        read_checkpoint(path)
+
+
+def test_masks_and_half_precision_are_no_loss(path):
+    kept = {
+        "mask": torch.ones(2, 2, dtype=torch.uint8),
+        "n": torch.tensor(3),
+        "half.weight": torch.ones(2, 2, dtype=torch.float16),
+    }
+    torch.save(kept, path)
+    assert read_checkpoint(path).state.keys() == kept.keys()
+
+
+def test_files_that_are_parts_of_others_are_named(path):
+    index = (
+        b'{"metadata": {"total_size": 5}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+    )
+    path.with_name("model.safetensors.index.json").write_bytes(index)
+    with pytest.raises(WeightsError, match="the index of a checkpoint in several files"):
+        read_checkpoint(path.with_name("model.safetensors.index.json"))
+    part = path.with_name("model-00001-of-00002.safetensors")
+    safetensors.torch.save_file(STATE, part)
+    with pytest.raises(WeightsError, match="is part 1 of a checkpoint in 2 files"):
+        read_checkpoint(part)
+    whole = part.rename(path.with_name("model-00001-of-00001.safetensors"))
+    assert same(read_checkpoint(whole).state)
+
+
+def zipped(path, entries, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
+
+
+def header_of(shape):
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    return buffer.getvalue()
+
+
+def claims_npz_shape(path):
+    zipped(path, {"a.npy": header_of((10**9, 10**3)) + bytes(16)})
+
+
+def claims_npz_bomb(path):
+    zipped(path, {"a.npy": header_of((300 * 2**20 // 4,)) + bytes(300 * 2**20)})
+
+
+def claims_zip_size(path):
+    torch.save(STATE, path)
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b"PK\x01\x02")
+    data[place + 24 : place + 28] = (2**31).to_bytes(4, "little")
+    path.write_bytes(data)
+
+
+def claims_zip_bomb(path):
+    zipped(path, {"a/data.pkl": bytes(300 * 2**20)})
+
+
+def claims_header(path):
+    path.write_bytes((2**60).to_bytes(8, "little") + b'{"a": 1}')
+
+
+def claims_legacy(path):
+    torch.save(STATE, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    count = b"K\x06N"  # BININT1 6, NONE: the six numbers of fc.weight
+    assert data.count(count) == 1
+    path.write_bytes(data.replace(count, b"J" + (2**31 - 1).to_bytes(4, "little") + b"N"))
+
+
+def claims_views(path):
+    torch.save({"a": torch.zeros(1).expand(2**31)}, path)
+
+
+CLAIMS = (claims_npz_shape, claims_npz_bomb, claims_zip_size, claims_zip_bomb, claims_header,
+          claims_legacy, claims_views)  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.__name__)
+def test_archives_that_claim_more_than_they_hold(path, claim):
+    claim(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match=r"claims|unpacks to"):
+            read_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 60 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_zip_archives_of_other_kinds_are_refused(path):
+    zipped(path, {"a/data.pkl": b"x"}, zipfile.ZIP_BZIP2)
+    with pytest.raises(WeightsError, match="packed in a way that no checkpoint is"):
+        read_checkpoint(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", b"x")
+            archive.writestr("a/data.pkl", b"y")
+    with pytest.raises(WeightsError, match="holds a file twice"):
+        read_checkpoint(path)
+
+
+def test_big_endian_arrays_of_an_npz(path):
+    with open(path, "wb") as file:
+        np.savez(file, a=np.array([1.5], ">f8"), b=np.array([3], ">i4"))
+    found = read_checkpoint(path).state
+    assert (found["a"].item(), found["b"].item()) == (1.5, 3)
 
 
 def test_files_that_are_not_there(path):

@@ -1,0 +1,247 @@
+"""The state dictionary inside whatever a trainer saved around it: wrappers, prefixes, averages, types of numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import WeightsError
+from bench.weights.pickles import Inert
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Fits = Callable[[Mapping[str, "Tensor"]], bool]
+
+WRAPPERS = (
+    "state_dict", "model_state_dict", "model_state", "model_dict", "model", "net", "network", "net_state_dict",
+    "module", "params", "parameters", "weights", "weight", "checkpoint", "ckpt", "state", "classifier", "backbone",
+    "encoder", "student", "teacher", "generator", "discriminator",
+)  # fmt: skip
+"""Names under which trainers save a network's state."""
+_AVERAGED = re.compile(r"(?:.*[_.])?(?:ema|swa|averaged?|polyak|shadow)(?:[_.].*)?")
+"""Names under which they save a running average of it."""
+_PREFIXES = ("_orig_mod.", "module.", "model.")
+_INSIDE = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""Parts of names that compiled, sharded and checkpointed modules add, at any depth."""
+_DEPTH = 4
+_LOSSY = re.compile(r"torch\.(?:complex|float8|float4|q?u?int[1-8]$|bits|qint)\w*")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A state dictionary, where it lay, and what lay beside it.
+
+    Attributes:
+        state: tensors by name, prefixes of wrappers dropped.
+        left_out: in words, what else the file holds and nobody reads: optimizers, averages, options.
+    """
+
+    state: dict[str, Tensor]
+    left_out: tuple[str, ...]
+
+
+def find_state(content: Mapping[Any, Any], part: str, fits: Fits | None) -> Found:
+    """The one state dictionary of a checkpoint.
+
+    Args:
+        content: as torch read it.
+        part: the dotted name of the state to take ("model_ema"); "" takes the only one that is no average and fits.
+        fits: whether a state belongs to the network that it is for; None where nobody knows the network.
+
+    Raises:
+        WeightsError: there is none, or more than one; the message lists them, and does not name the file.
+    """
+    states = dict(_states(content, ()))
+    named = {".".join(path): path for path in states}
+    if part:
+        if part not in named:
+            shown = ", ".join(name for name in named if name) or "no state under a name"
+            raise WeightsError(f"holds no part {part!r}; it holds {shown}")
+        chosen = named[part]
+    else:
+        chosen = _choose(content, states, fits)
+    state = _without_prefixes(states[chosen], fits)
+    return Found(state, tuple(_left_out(content, states, chosen)))
+
+
+def check_types(state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that have lost what float weights had, or are no plain arrays of numbers.
+
+    Raises:
+        WeightsError: naming them; the message does not name the file.
+    """
+    import torch
+
+    def is_lossy(name: str, value: Tensor) -> bool:
+        if value.is_quantized or value.is_complex() or value.layout != torch.strided:
+            return True
+        if value.device.type == "meta":
+            return True
+        small_integers = value.dtype in (torch.int8, torch.uint8)
+        if small_integers:  # a mask or a counter may be; a matrix of weights was rounded
+            return value.ndim > 1 and name.endswith("weight")
+        return bool(_LOSSY.fullmatch(str(value.dtype)))
+
+    lossy = [
+        f"{name} ({'sparse ' if value.layout != torch.strided else ''}{value.dtype})"
+        for name, value in state.items()
+        if is_lossy(name, value)
+    ]
+    if lossy:
+        shown = ", ".join(lossy[:5]) + (", …" if len(lossy) > 5 else "")
+        raise WeightsError(
+            f"holds weights that are not those the network was trained to: {shown}",
+            hint="save the original floating-point weights, dense and on the CPU",
+        )
+
+
+def strip_prefixes(names: Sequence[str], most: int) -> list[str]:
+    """Names without the first `most` prefixes that wrappers added to them."""
+    found = []
+    for name in names:
+        plain = _INSIDE.sub("", name)
+        for _ in range(most):
+            prefix = next((prefix for prefix in _PREFIXES if plain.startswith(prefix)), "")
+            plain = plain.removeprefix(prefix)
+        found.append(plain)
+    return found
+
+
+def _states(
+    content: Mapping[Any, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """(path, tensors) of every dictionary of nothing but tensors, down to a few levels."""
+    import torch
+
+    tensors = {
+        str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)
+    }
+    others = [name for name in content if str(name) not in tensors]
+    if tensors and all(str(name).endswith("_extra_state") for name in others):
+        yield path, tensors
+        return
+    if len(path) < _DEPTH:
+        for name, value in content.items():
+            if isinstance(value, Mapping):
+                yield from _states(value, (*path, str(name)))
+
+
+def _choose(
+    content: Mapping[Any, Any],
+    states: Mapping[tuple[str, ...], Mapping[str, Tensor]],
+    fits: Fits | None,
+) -> tuple[str, ...]:
+    known = [
+        path
+        for path in states
+        if all(name in WRAPPERS or _AVERAGED.fullmatch(name) for name in path)
+    ]
+    plain = [path for path in known if not any(_AVERAGED.fullmatch(name) for name in path)]
+    candidates = plain or known
+    if len(candidates) > 1 and fits is not None:
+        fitting = [path for path in candidates if fits(_without_prefixes(states[path], fits))]
+        candidates = fitting or candidates
+    if len(candidates) > 1 and all(
+        _same(states[candidates[0]], states[path]) for path in candidates
+    ):
+        candidates = candidates[:1]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        shown = ", ".join(".".join(path) for path in candidates)
+        raise WeightsError(
+            f"holds more than one state dictionary: {shown}",
+            hint="--part names the one to take",
+        )
+    raise _nothing(content, [".".join(path) for path in states])
+
+
+def _nothing(content: Mapping[Any, Any], others: Sequence[str]) -> WeightsError:
+    """Why there is no state to take."""
+    import torch
+
+    if others:
+        return WeightsError(
+            f"holds no state dictionary under a usual name, but {', '.join(others[:5])}",
+            hint=f"--part {others[0]} takes that",
+        )
+    wrapped = next((name for name in WRAPPERS if name in content), None)
+    if wrapped is not None and not isinstance(content[wrapped], (Mapping, torch.Tensor)):
+        kind = type(content[wrapped]).__name__
+        return WeightsError(f"its {wrapped!r} is a {kind}, not a dictionary of tensors")
+    inner = content[wrapped] if wrapped is not None else content
+    strangers = [
+        f"{name} ({type(value).__name__})"
+        for name, value in (inner.items() if isinstance(inner, Mapping) else ())
+        if not isinstance(value, torch.Tensor)
+    ]
+    shown = ", ".join(strangers[:10]) or "it is empty"
+    return WeightsError(
+        f"is no state dictionary: {shown}",
+        hint="expected tensors by name, or a wrapper with 'state_dict'",
+    )
+
+
+def _without_prefixes(state: Mapping[str, Tensor], fits: Fits | None) -> dict[str, Tensor]:
+    """A state under the names of the bare network: those that fit, else all prefixes of wrappers dropped.
+
+    Raises:
+        WeightsError: two names differ in their prefixes alone.
+    """
+    counted = "n_averaged" in state and any(name.startswith("module.") for name in state)
+    names = [name for name in state if not (counted and name == "n_averaged")]
+    depth = max((name.count(".") for name in names), default=0)
+    tried: list[list[str]] = []
+    for most in range(depth + 1):
+        plain = strip_prefixes(names, most)
+        if plain not in tried:
+            tried.append(plain)
+    if fits is not None:
+        for plain in tried:
+            renamed = {new: state[old].detach() for new, old in zip(plain, names, strict=True)}
+            if len(renamed) == len(names) and fits(renamed):
+                return renamed
+    found: dict[str, Tensor] = {}
+    for new, old in zip(tried[-1], names, strict=True):
+        if new in found:
+            raise WeightsError(f"holds {new} twice, with and without the prefix of a wrapper")
+        found[new] = state[old].detach()
+    return found
+
+
+def _left_out(
+    content: Mapping[Any, Any],
+    states: Mapping[tuple[str, ...], Mapping[str, Tensor]],
+    chosen: tuple[str, ...],
+) -> Iterator[str]:
+    """In words, what is not read: other states, and whatever is no plain value."""
+    import torch
+
+    for path, state in states.items():
+        if path != chosen:
+            average = any(_AVERAGED.fullmatch(name) for name in path)
+            kind = "a running average" if average else "another state"
+            yield f"{'.'.join(path)} ({kind}, {len(state)} tensors)"
+    if "n_averaged" in states[chosen]:
+        yield "n_averaged (a counter of averaging)"
+    if not chosen:
+        return
+    tops = {path[0] for path in states if path}
+    for name, value in content.items():
+        if str(name) in tops or isinstance(value, (str, int, float, torch.Tensor, type(None))):
+            continue
+        kind = "object" if type(value) is Inert else type(value).__name__
+        yield f"{name} ({kind})"
+
+
+def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two states hold the same tensors under the same names."""
+    import torch
+
+    return one.keys() == other.keys() and all(
+        value.dtype == other[name].dtype and torch.equal(value, other[name])
+        for name, value in one.items()
+    )
