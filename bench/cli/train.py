@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.contracts.dataset import Dataset
     from bench.contracts.recipe import Recipe
     from bench.training.settings import Epoch, Training, Watch
-    from bench.weights.manifest import Entry
+    from bench.weights.entry import Entry
 
 
 @click.command()

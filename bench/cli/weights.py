@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 if TYPE_CHECKING:
-    from bench.weights.manifest import Entry
+    from torch import Tensor
+
+    from bench.weights.entry import Entry
+
+Translate: TypeAlias = "Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]"
 
 
 @click.group("weights")
@@ -111,15 +116,28 @@ def verify(names: tuple[str, ...]) -> None:
 @click.option("--as", "name", required=True, help="Name of the weights from now on.")
 @click.option("--dataset", default="", help="The data set they were trained on.")
 @click.option(
+    "--part",
+    default="",
+    metavar="NAME",
+    help="The state to take from a file that holds several, such as model_ema.",
+)
+@click.option(
     "--licence", default="unknown", show_default=True, help="SPDX identifier of their licence."
 )
 def import_weights(
-    file: Path, target: str, settings: tuple[str, ...], name: str, dataset: str, licence: str
+    file: Path,
+    target: str,
+    settings: tuple[str, ...],
+    name: str,
+    dataset: str,
+    part: str,
+    licence: str,
 ) -> None:
     """Bring in a checkpoint made elsewhere: torch (.pth, .pth.tar), safetensors, or TensorFlow variables by name (.npz).
 
-    No code in it is run. It is translated by the network, checked name by name and shape by shape, and stored as
-    safetensors in GATEBENCH_HOME/weights.
+    No code in it is run. What trainers wrap around a state dictionary is opened, prefixes of wrappers are dropped, and
+    what is left out is said. The rest is translated by the network, checked name by name and shape by shape, and stored
+    as safetensors in GATEBENCH_HOME/weights.
 
     \b
     Example:
@@ -127,10 +145,8 @@ def import_weights(
       gatebench weights import sact-cifar10.npz --target sact --set depth=32 --as sact-32-official
     """
     from bench import weights as store
-    from bench.errors import PlanError, WeightsError, did_you_mean
+    from bench.errors import PlanError, WeightsError
     from bench.files.home import weights_home
-    from bench.plugins import registry
-    from bench.plugins.parameters import resolve_params
     from bench.weights.checkpoint import read_checkpoint
 
     if not store.NAME.fullmatch(name):
@@ -138,28 +154,23 @@ def import_weights(
             f"--as {name}: small letters, digits and . _ @ + -, at most 96, a letter or digit first"
         )
     there = store.entries().get(name)
-    if there is not None and (there.origin != "own" or _whole(there)):
+    if there is not None and (there.origin != "own" or _is_whole(there)):
         raise PlanError(
             f"--as {name}: there are weights of that name already",
             hint="'gatebench weights list' shows them",
         )
-    base, colon, preset = target.partition(":")
-    provider = registry.find("target", base, where="--target")
-    facts = provider.facts()
-    if colon and preset not in facts.presets:
-        raise PlanError(
-            f"--target {target}: {base} has no preset {preset!r}{did_you_mean(preset, facts.presets)}"
-        )
-    given = {
-        **(facts.presets[preset] if colon else {}),
-        **dict(_setting(text) for text in settings),
-    }
-    parameters = resolve_params(facts.parameters, given, "--set")
-    checkpoint = read_checkpoint(file)
-    kind = provider.load()
-    translate = getattr(kind, "from_official", None)
-    state = translate(checkpoint.state) if translate else checkpoint.state
+    base, kind, parameters = _network(target, settings)
+    translate: Translate | None = getattr(kind, "from_official", None)
     network = kind(**_arguments(parameters))
+
+    def fits(state: Mapping[str, Tensor]) -> bool:
+        try:
+            return not store.mismatches(network, translate(state) if translate else state)
+        except Exception:  # a translation that is asked about the weights of another network
+            return False
+
+    checkpoint = read_checkpoint(file, part=part, fits=fits)
+    state = translate(checkpoint.state) if translate else checkpoint.state
     try:
         store.load_into(network, state, f"the weights in {file}")
     except WeightsError as error:
@@ -171,6 +182,8 @@ def import_weights(
         f"read     {len(checkpoint.state)} tensors"
         + "".join(f", {key} {value}" for key, value in checkpoint.facts.items())
     )
+    for line in checkpoint.left_out:
+        click.echo(f"left out {line}")
     for line in _mapping(checkpoint.state, state, bool(translate)):
         click.echo(f"mapped   {line}")
     values: dict[str, Any] = {
@@ -184,9 +197,36 @@ def import_weights(
         weights_home(), name, network.state_dict(), {**values, "source_file": file.name}
     )
     click.echo(
-        f"wrote    {entry.path} ({len(state)} tensors, {(entry.bytes or 0) / 1e6:.1f} MB, sha256 {entry.sha256[:12]}…)"
+        f"wrote    {entry.path} ({len(state)} tensors, {(entry.bytes or 0) / 1e6:.1f} MB, "
+        f"sha256 {entry.sha256[:12]}…)"
     )
     click.echo(f'use it   [[target]]\n         use = "{base}"\n         weights = "{name}"')
+
+
+def _network(target: str, settings: tuple[str, ...]) -> tuple[str, Any, dict[str, Any]]:
+    """(name, class, parameters) of the network that `--target` and `--set` ask for.
+
+    Raises:
+        PlanError: it is unknown, or has no such preset or parameter.
+    """
+    from bench.errors import PlanError, did_you_mean
+    from bench.plugins import registry
+    from bench.plugins.parameters import resolve_params
+
+    base, colon, preset = target.partition(":")
+    provider = registry.find("target", base, where="--target")
+    facts = provider.facts()
+    if colon and preset not in facts.presets:
+        raise PlanError(
+            f"--target {target}: {base} has no preset {preset!r}"
+            f"{did_you_mean(preset, facts.presets)}"
+        )
+    given = {
+        **(facts.presets[preset] if colon else {}),
+        **dict(_setting(text) for text in settings),
+    }
+    parameters = resolve_params(facts.parameters, given, "--set")
+    return base, provider.load(), parameters
 
 
 @weights.command("card")
@@ -234,7 +274,7 @@ def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> N
     click.echo(f"wrote {len(pages)} files to {out}")
 
 
-def _whole(entry: Entry) -> bool:
+def _is_whole(entry: Entry) -> bool:
     """Whether the file of these weights is there, as it was written; one that is not may be replaced."""
     from bench import weights as store
     from bench.errors import WeightsError
@@ -266,7 +306,11 @@ def _arguments(parameters: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mapping(before: Any, after: Any, translated: bool) -> list[str]:
+def _mapping(
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    translated: bool,
+) -> list[str]:
     """What became of the names, in a few lines."""
     kept = before.keys() & after.keys()
     lines = [f"{len(kept)} tensors under their own names"]

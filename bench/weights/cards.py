@@ -8,7 +8,8 @@ from typing import Any
 
 from bench.errors import GatebenchError
 from bench.plugins import registry
-from bench.weights.manifest import Entry, read_record
+from bench.weights.entry import Entry
+from bench.weights.storage import read_record
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SETTINGS_ELSEWHERE = {"recipe", "stage_name", "dataset", "seed", "precision", "start"}

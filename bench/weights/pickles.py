@@ -32,7 +32,10 @@ INERT = (
     *(
         f"{module}.{kind}"
         for module in ("builtins", "__builtin__")
-        for kind in ("set", "frozenset", "slice", "range", "complex", "bytearray", "object")
+        for kind in (
+            *("set", "frozenset", "slice", "range", "complex", "bytearray", "object"),
+            *("list", "dict", "tuple", "int", "float", "str", "bool"),
+        )
     ),
     "collections.deque",
     "copyreg._reconstructor",
@@ -81,6 +84,7 @@ _DTYPES = ("numpy.dtype",)
 _SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 _NUMBERS = re.compile(r"[fiu][1248]|b1")
 
+_INTEGERS = ("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4")
 _BYTES = {
     "DoubleStorage": 8,
     "LongStorage": 8,
@@ -175,31 +179,32 @@ def scan(data: bytes, pickles: int) -> Scan:
     stream, claimed = io.BytesIO(data), 0
     for number in range(pickles):
         if number and stream.tell() == len(data):
-            return Scan("", True, claimed)
+            break
         strings: list[str] = []
-        numbers: list[int] = []
+        counts: list[int] = []
         width = 1
         try:
             for opcode, argument, _position in pickletools.genops(stream):
-                if opcode.name in ("GLOBAL", "INST"):
-                    name = str(argument).replace(" ", ".")
-                elif opcode.name == "STACK_GLOBAL":
-                    name = ".".join(strings[-2:])
-                else:
-                    name = ""
-                    if opcode.name == "MARK":
-                        numbers.clear()
-                    elif opcode.name == "BINPERSID":
-                        claimed = max([claimed, *(width * number for number in numbers)])
-                    elif isinstance(argument, str):
-                        strings.append(argument)
-                    elif isinstance(argument, int) and opcode.name.startswith(("BININT", "LONG")):
-                        if opcode.name not in ("LONG_BINPUT", "LONG_BINGET"):
-                            numbers.append(argument)
+                name = _global(opcode.name, argument, strings)
                 if name and not _TENSORS.fullmatch(name) and name not in _KNOWN:
                     return Scan(name, True, claimed)
                 if name.endswith("Storage"):
                     width = _BYTES.get(name.rpartition(".")[2], 1)
+                elif opcode.name == "MARK":
+                    counts.clear()
+                elif opcode.name == "BINPERSID":  # ("storage", class, key, device, count, ...)
+                    claimed = max([claimed, *(width * count for count in counts)])
+                elif isinstance(argument, str):
+                    strings.append(argument)
+                elif opcode.name in _INTEGERS and isinstance(argument, int):
+                    counts.append(argument)
         except Exception:  # genops raises many kinds on bytes that are no pickle
             return Scan("", False, claimed)
     return Scan("", True, claimed)
+
+
+def _global(opcode: str, argument: object, strings: list[str]) -> str:
+    """The dotted name that an opcode asks for, "" if it asks for none."""
+    if opcode in ("GLOBAL", "INST"):
+        return str(argument).replace(" ", ".")
+    return ".".join(strings[-2:]) if opcode == "STACK_GLOBAL" else ""

@@ -12,7 +12,7 @@ from bench.api import Moment
 from bench.errors import PlanError, WeightsError
 from bench.evaluation import cost
 from bench.testing import check_target, finite_difference, problems, random_decisions
-from bench.weights.manifest import load_into
+from bench.weights import load_into
 from targets.channels import Gated
 from targets.fbs import FBS
 from targets.manidp import EVERYTHING, ManiDP, SaliencyBranch

@@ -23,7 +23,7 @@ from bench.evaluation.seeds import seeded
 from bench.evaluation.view import TargetView
 from bench.image import to_float, to_grid
 from bench.testing import ToyTarget, check_target, problems, sample_images
-from bench.weights.manifest import find, load_into, read_state
+from bench.weights import find, load_into, read_state
 from targets.defenses.cap import Cap, CapGovernor, Capped
 from targets.defenses.monitor import LEAST_RATE, Monitor, Monitored
 from targets.defenses.smoothing import RandomisedSmoothing

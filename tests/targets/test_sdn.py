@@ -11,7 +11,7 @@ from bench.errors import PlanError
 from bench.evaluation import cost
 from bench.evaluation.target_checks import reached
 from bench.testing import check_target, finite_difference, problems
-from bench.weights.manifest import load_into
+from bench.weights import load_into
 from targets.exits import InternalClassifier, confidence, first_sure, log_odds
 from targets.recipes.sdn import FrozenStage, JointStage, SDNRecipe, choose_threshold
 from targets.resnet import ResNet

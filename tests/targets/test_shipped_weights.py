@@ -7,7 +7,7 @@ from bench.datasets.base import open_dataset
 from bench.errors import DataError
 from bench.plugins import registry
 from bench.training.evaluate import measure
-from bench.weights.manifest import load_into, module_folder, read_manifest, read_record, read_state
+from bench.weights import load_into, module_folder, read_manifest, read_record, read_state
 
 SHIPPED = read_manifest(module_folder("targets.weights"))
 DYNAMIC = sorted(

@@ -8,7 +8,7 @@ import bench.datasets.base
 from bench.cli import cli
 from bench.contracts.dataset import Dataset
 from bench.errors import PlanError, UnknownName, WeightsError
-from bench.weights.manifest import read_manifest, read_record, read_state
+from bench.weights import read_manifest, read_record, read_state
 from targets.resnet import ResNet
 from targets.skipnet import SkipNet
 

@@ -1,3 +1,4 @@
+import argparse
 import re
 import tomllib
 
@@ -80,6 +81,25 @@ def test_an_official_checkpoint_becomes_weights(home, official, network):
     assert all(torch.equal(state[key], expected[key]) for key in expected)
     snippet = re.search(r"\[\[target\]\].*", result.output, re.DOTALL).group()
     assert tomllib.loads(snippet)["target"] == [{"use": "skipnet", "weights": "official-20"}]
+
+
+def test_what_trainers_wrap_around_is_opened_and_what_is_left_out_is_said(official):
+    state = torch.load(official, weights_only=True)["state_dict"]
+    plain = {key.removeprefix("module."): value for key, value in state.items()}
+    content = {
+        "model": {f"_orig_mod.module.{key}": value for key, value in plain.items()},
+        "model_ema": {f"module.{key}": value + 1 for key, value in plain.items()},
+        "args": argparse.Namespace(lr=0.1),
+    }
+    torch.save(content, official)
+    result = run("import", official, *SKIPNET, "--as", "plain")
+    assert result.exception is None, result.output
+    assert "left out model_ema (a running average" in result.output
+    assert "left out args (Namespace)" in result.output
+    assert torch.equal(store.read_state(store.find("plain"))["fc.bias"], plain["fc.bias"])
+    result = run("import", official, *SKIPNET, "--as", "averaged", "--part", "model_ema")
+    assert result.exception is None, result.output
+    assert torch.equal(store.read_state(store.find("averaged"))["fc.bias"], plain["fc.bias"] + 1)
 
 
 def test_the_wrong_depth_is_explained(home, official):

@@ -1,0 +1,223 @@
+"""The files behind a manifest: safetensors that hold tensors, digests that vouch for them.
+
+Nothing here unpickles anything, and nothing imports torch before tensors are asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import DiskError, PlanError, WeightsError
+from bench.files.atomic import write_atomic
+from bench.files.locks import locked_folder
+from bench.files.toml import dump_tables
+from bench.weights.entry import NAME, Entry, entry_table, parse_entry
+from bench.weights.manifest import MANIFEST, read_manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_HEAD = (
+    "Weights of gatebench: one table a set. "
+    "Written by 'gatebench train' and 'gatebench weights import'."
+)
+
+
+def read_bytes(entry: Entry) -> bytes:
+    """The whole weights file, after its digest was checked.
+
+    Raises:
+        WeightsError: it is missing, cut short or altered.
+    """
+    again = "restore the file, or train or import it again"
+    try:
+        data = entry.path.read_bytes()
+    except OSError as error:
+        raise WeightsError(
+            f"weights {entry.name!r}: {entry.path}: {error.strerror}", hint=again
+        ) from error
+    if entry.bytes is not None and len(data) < entry.bytes:
+        raise WeightsError(
+            f"weights {entry.name!r}: {entry.path} is cut short: {len(data)} of {entry.bytes} bytes",
+            hint=again,
+        )
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != entry.sha256:
+        message = f"{entry.path} was altered: its sha256 is {digest[:12]}…, the manifest says {entry.sha256[:12]}…"
+        raise WeightsError(f"weights {entry.name!r}: {message}", hint=again)
+    return data
+
+
+def read_state(entry: Entry) -> dict[str, Tensor]:
+    """The tensors by name, on the CPU; the bytes that are parsed are the bytes whose digest was checked.
+
+    Raises:
+        WeightsError: the file is missing, cut short, altered, or no safetensors file.
+    """
+    import safetensors.torch
+
+    data = read_bytes(entry)
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:  # safetensors raises a class of its own, and others for odd headers
+        raise WeightsError(
+            f"weights {entry.name!r}: {entry.path} is no safetensors file: {error}"
+        ) from error
+
+
+def read_record(entry: Entry) -> dict[str, Any] | None:
+    """What was noted while training and measuring, too long for the manifest; None where nothing was.
+
+    Keys: "curves" (metric -> number of each epoch), "rates" (of each unit, the share of test images that run it) and
+    "owners" ([name, kind, shape, number of units] of each owner of units, in order).
+
+    Raises:
+        WeightsError: the file is missing or altered.
+    """
+    if not entry.record:
+        return None
+    path = entry.folder / entry.record
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"weights {entry.name!r}: {path}: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != entry.record_sha256:
+        raise WeightsError(f"weights {entry.name!r}: {path} was altered")
+    found: dict[str, Any] = json.loads(data)
+    return found
+
+
+def add_entry(
+    folder: Path,
+    name: str,
+    state: Mapping[str, Tensor],
+    values: Mapping[str, Any],
+    record: Mapping[str, Any] | None = None,
+) -> Entry:
+    """Write tensors and their table into `folder`, replacing an entry of that name.
+
+    The same tensors give the same bytes. Each of the files is there whole or not at all; two processes that add to
+    one folder wait for each other.
+
+    Args:
+        folder: made if it is not there.
+        name: small letters, digits and . _ @ + -.
+        state: name -> tensor, all of them finite.
+        values: keys of `Entry` (target at least; file, sha256 and bytes are filled in) and any others worth keeping.
+        record: as `read_record` returns it; plain values.
+
+    Raises:
+        PlanError: the name cannot be used.
+        WeightsError: a tensor is not finite, or a value has the wrong type.
+        DiskError: the disk refused.
+    """
+    import safetensors.torch
+    import torch
+
+    if not NAME.fullmatch(name):
+        raise PlanError(
+            f"{name!r} cannot name weights: small letters, digits and . _ @ + -, at most 96, a letter or digit first"
+        )
+    broken = [
+        key
+        for key, value in state.items()
+        if value.is_floating_point() and not bool(torch.isfinite(value).all())
+    ]
+    if broken:
+        raise WeightsError(f"weights {name!r} are not finite: {_list(broken)}")
+    plain = {
+        key: value.detach().to("cpu").contiguous().clone() for key, value in sorted(state.items())
+    }
+    data = safetensors.torch.save(plain)
+    table = {
+        "file": f"{name}.safetensors",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        **{
+            key: value
+            for key, value in values.items()
+            if key not in ("file", "sha256", "bytes", "more")
+        },
+        **values.get("more", {}),
+    }
+    noted = b"" if record is None else (json.dumps(record, sort_keys=True) + "\n").encode()
+    if noted:
+        table |= {"record": f"{name}.json", "record_sha256": hashlib.sha256(noted).hexdigest()}
+    problems: list[str] = []
+    entry = parse_entry(name, table, folder, "own", problems)
+    if entry is None:
+        raise WeightsError(f"weights {name!r}: " + "; ".join(problems))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"cannot make {folder}: {error.strerror}") from error
+    with locked_folder(folder):
+        tables = {known.name: entry_table(known) for known in read_manifest(folder).values()}
+        tables[name] = entry_table(entry)
+        write_atomic(entry.path, data)
+        if noted:
+            write_atomic(folder / entry.record, noted)
+        write_atomic(folder / MANIFEST, dump_tables(dict(sorted(tables.items())), _HEAD).encode())
+    return entry
+
+
+def load_into(target: nn.Module, state: Mapping[str, Tensor], name: str = "these weights") -> None:
+    """Put tensors into a network, all of them or none.
+
+    Args:
+        target: whose `state_dict` says what is expected.
+        state: name -> tensor.
+        name: of the weights, for the message.
+
+    Raises:
+        WeightsError: listing everything missing, unexpected, misshapen, of the wrong type or not finite.
+    """
+    problems = mismatches(target, state)
+    if problems:
+        raise WeightsError(
+            f"{name} do not fit {type(target).__name__}:\n"
+            + "\n".join(f"  {problem}" for problem in sorted(problems))
+        )
+    expected = target.state_dict()
+    target.load_state_dict(
+        {key: value.to(expected[key].dtype) for key, value in state.items()}, strict=True
+    )
+
+
+def mismatches(target: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """In words, everything that keeps tensors from being a network's weights.
+
+    Args:
+        target: whose `state_dict` says what is expected.
+        state: name -> tensor.
+    """
+    import torch
+
+    expected = target.state_dict()
+    problems = [
+        f"missing: {key} {list(value.shape)}" for key, value in expected.items() if key not in state
+    ]
+    problems += [
+        f"unexpected: {key} {list(value.shape)}"
+        for key, value in state.items()
+        if key not in expected
+    ]
+    for key in expected.keys() & state.keys():
+        value, wanted = state[key], expected[key]
+        if value.shape != wanted.shape:
+            problems.append(
+                f"misshapen: {key} is {list(value.shape)}, expected {list(wanted.shape)}"
+            )
+        elif value.is_floating_point() != wanted.is_floating_point() or value.is_complex():
+            problems.append(f"of the wrong type: {key} is {value.dtype}, expected {wanted.dtype}")
+        elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            problems.append(f"not finite: {key}")
+    return problems
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
