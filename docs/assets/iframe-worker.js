@@ -1,5 +1,5 @@
 /* A page that was opened from disk may not start a Worker. Here a hidden frame stands in for one:
-   the script runs inside the frame, and messages go to and fro between the frame and the page. */
+   the script runs inside the frame, and messages pass between the frame and the page. */
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(url) {
@@ -7,28 +7,27 @@ if (location.protocol === "file:") {
       this.waiting = [];
       this.frame = document.createElement("iframe");
       this.frame.hidden = true;
+      this.frame.srcdoc = "<!doctype html><title>search</title>";
+      this.frame.addEventListener("load", () => this.start(url), { once: true });
       document.documentElement.appendChild(this.frame);
+    }
+
+    start(url) {
       const inside = this.frame.contentWindow;
-      const load = (address) =>
-        new Promise((done, failed) => {
-          const script = inside.document.createElement("script");
-          script.src = new URL(address, url);
-          script.onload = done;
-          script.onerror = failed;
-          inside.document.head.appendChild(script);
-        });
-      inside.importScripts = (...addresses) =>
-        addresses.reduce((before, address) => before.then(() => load(address)), Promise.resolve());
       inside.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));
-      load(url).then(() => {
+      const script = inside.document.createElement("script");
+      script.src = new URL(url, location.href);
+      script.onload = () => {
         const held = this.waiting;
         this.waiting = null;
         held.forEach((data) => this.deliver(data));
-      });
+      };
+      inside.document.head.appendChild(script);
     }
 
     deliver(data) {
-      this.frame.contentWindow.dispatchEvent(new MessageEvent("message", { data }));
+      const inside = this.frame.contentWindow;
+      inside.dispatchEvent(new inside.MessageEvent("message", { data }));
     }
 
     postMessage(data) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import re
 from collections.abc import Iterator
@@ -63,7 +64,9 @@ def _option(parameter: click.Parameter, context: click.Context) -> str:
     if record is None or "--help" in parameter.opts:
         return ""
     names, text = record
-    return f"| `{_cell(names)}` | {_cell(text)} |"
+    return (
+        f"| <code>{html.escape(names, quote=False).replace('|', '&#124;')}</code> | {_cell(text)} |"
+    )
 
 
 def _cell(text: str) -> str:

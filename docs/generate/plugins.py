@@ -13,7 +13,7 @@ from bench.plugins.registry import HOME_DISTRIBUTION, Provider
 HEAD = """\
 # What comes along
 
-Every built-in target, attack, defense, data set, recipe, report and suite, generated from their
+Every built-in target, attack, defense, data set, recipe and suite, generated from their
 declarations; `gatebench list KIND NAME` shows the same in a terminal, for installed plugins too.
 """
 KINDS = {
@@ -56,7 +56,7 @@ def _section(provider: Provider) -> Iterator[str]:
     if facts.parameters:
         yield "| parameter | type | default |\n|---|---|---|"
         for parameter in facts.parameters.values():
-            type_ = describe_type(parameter.annotation).replace("|", "\\|")
+            type_ = describe_type(parameter.annotation).replace(" | ", " or ")
             yield f"| `{parameter.name}` | `{type_}` | `{parameter.default!r}` |"
         yield ""
     for preset, params in facts.presets.items():
