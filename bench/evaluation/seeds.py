@@ -6,10 +6,12 @@ ones, that depend on the protocol's seed, the image's id and nothing else.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,3 +65,10 @@ def typical(draws: Sequence[Output], macs: Sequence[Tensor]) -> Output:
     exits = None if draws[0].exits is None else mean("exits")
     decisions = torch.stack([draw.decisions for draw in draws])[chosen, rows]
     return Output(mean("logits"), mean("margins"), mean("logit_margins"), decisions, exits)
+
+
+def seed_global_streams(seed: int) -> None:
+    """Seed the streams of torch, numpy and Python that code draws from without being handed one."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)

@@ -18,9 +18,10 @@ from bench.evaluation import cost, judge, target_checks
 from bench.evaluation.build import opened_dataset
 from bench.evaluation.fit import fitted
 from bench.evaluation.prepare import Opened, padded_batch
+from bench.evaluation.process_state import ProcessState
 from bench.evaluation.record import packed, shard_rows
 from bench.evaluation.score import SCORING, Scored, score
-from bench.evaluation.seeds import seeded, seeds_of
+from bench.evaluation.seeds import seed_global_streams, seeded, seeds_of
 from bench.evaluation.view import TargetView
 from bench.files.canonical import canonical
 from bench.image import to_float
@@ -112,15 +113,16 @@ def run_batch(
     )
     handed, labels = clean.clone(), before.output.logits.argmax(1)
     name = cell.document["attack"]["label"]
-    torch.manual_seed(
-        image_generator(protocol["seed"], ids[0]).initial_seed()
-    )  # who draws from the global stream is repeatable too
+    seed_global_streams(image_generator(protocol["seed"], ids[0]).initial_seed())
+    state = ProcessState(torch.get_num_threads())
     try:
         adversarial = cell.attack.perturb(view, handed, labels.clone(), job)
     except BudgetSpent as error:
         raise ContractBroken(
             f"{name} went on when {error.message}; catch BudgetSpent and return what is kept"
         ) from error
+    finally:
+        state.restore()  # what it may have left on, such as autocast, would change its score
     if not torch.equal(handed, clean):
         raise ContractBroken(f"{name} edited the clean images in place")
     target_checks.unchanged(cell.attacked, cell.state, name)

@@ -1,20 +1,21 @@
-"""Workers on this machine: spawned processes, one a device; a dead or late worker costs its cell and nothing else."""
+"""Workers on this machine, one a device; a dead or late worker costs its cell and nothing else."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from bench.contracts.executor import Event, Task
 from bench.errors import GatebenchError
+from bench.executors.processes import start
 from bench.executors.worker import perform, serve
+from bench.plugins.registry import HOME_DISTRIBUTION
 
 START_LIMIT = 180.0
 """Seconds a worker may take to import what it needs and say hello."""
@@ -24,22 +25,39 @@ Tell = Callable[[Event], None]
 
 @dataclass
 class _Worker:
-    """A worker process and what it is doing."""
+    """A worker process and what it is doing.
+
+    Attributes:
+        process: the process.
+        connection: to it.
+        device: that it was asked to compute on.
+        hello: what it said of itself, None until it has started.
+        task: what it computes now.
+        plugins: of other distributions that ran in it.
+        since: when it started, or was given its task.
+    """
 
     process: Any
     connection: Connection
     device: str
     hello: dict[str, Any] | None = None
     task: Task | None = None
+    plugins: frozenset[str] = frozenset()
     since: float = field(default_factory=time.monotonic)
 
 
 class Local:
-    """Spawned workers: one a GPU; on a CPU one a core, each with `threads` threads, so that the number of cores changes no number.
+    """Worker processes: one a GPU; on a CPU one a core, each with `threads` threads.
+
+    The number of cores changes no number. A cell of plugins that are not gatebench's own gets a
+    process in which no plugin ran but gatebench's and these.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        workers: how many, or "auto". threads: of each. deadline: seconds a shard may take. log: file for what workers print.
+        workers: how many, or "auto".
+        threads: of each.
+        deadline: seconds a shard may take.
+        log: file for what workers print.
     """
 
     def __init__(
@@ -47,7 +65,6 @@ class Local:
     ) -> None:
         self.device, self.threads, self.deadline, self.log = device, threads, deadline, log
         self._wanted = workers
-        self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
         self._devices: list[str] = []
 
@@ -74,18 +91,25 @@ class Local:
         """Compute all tasks; `tell` hears of each.
 
         Raises:
-            GatebenchError: the run as a whole cannot go on (a full disk, workers that cannot start).
+            GatebenchError: the run as a whole cannot go on (a full disk, workers that do not
+                start).
         """
-        queue = list(tasks)
+        queue = deque(tasks)
         over: set[str] = set()
         for device in self._places(len(queue))[len(self._workers) :]:
             self._spawn(device)
         try:
             while queue or any(worker.task for worker in self._workers):
-                queue = [task for task in queue if task.key not in over]
-                for worker in self._workers:
-                    if worker.task is None and worker.hello is not None and queue:
-                        self._give(worker, queue.pop(0), tell)
+                for worker in list(self._workers):
+                    while queue and queue[0].key in over:
+                        queue.popleft()
+                    if worker.task is not None or worker.hello is None or not queue:
+                        continue
+                    if worker.plugins in (frozenset(), _foreign(queue[0])):
+                        self._give(worker, queue.popleft(), tell)
+                    else:  # what other plugins left in the process must not reach this cell
+                        worker.process.kill()
+                        self._replace(worker)
                 ready = wait([worker.connection for worker in self._workers], timeout=0.25)
                 for worker in list(self._workers):
                     if worker.connection in ready:
@@ -122,14 +146,8 @@ class Local:
         ]
 
     def _spawn(self, device: str) -> _Worker:
-        here, there = self._context.Pipe()
-        process = self._context.Process(
-            target=serve, args=(there, device, self.threads, self.log), daemon=True
-        )
-        with _deaf_to_ctrl_c():
-            process.start()
-        there.close()
-        worker = _Worker(process, here, device)
+        process, connection = start(serve, device, self.threads, self.log)
+        worker = _Worker(process, connection, device)
         self._workers.append(worker)
         return worker
 
@@ -153,6 +171,7 @@ class Local:
 
     def _give(self, worker: _Worker, task: Task, tell: Tell) -> None:
         worker.task, worker.since = task, time.monotonic()
+        worker.plugins = _foreign(task)
         tell(Event("started", task))
         with contextlib.suppress(
             OSError
@@ -200,8 +219,11 @@ class Local:
         worker.process.kill()
         self._replace(worker)
         over.add(task.key)
-        reason = f"images {task.first} to {task.last} took longer than the deadline of {self.deadline:g} s a shard"
-        tell(Event("problem", task, "timeout", f"{reason}; raise run.deadline or lower run.shard"))
+        reason = (
+            f"images {task.first} to {task.last} took longer than the deadline of "
+            f"{self.deadline:g} s a shard; raise run.deadline or lower run.shard"
+        )
+        tell(Event("problem", task, "timeout", reason))
 
     def _replace(self, worker: _Worker) -> None:
         worker.process.join()
@@ -210,8 +232,22 @@ class Local:
         self._spawn(worker.device)
 
 
+def _foreign(task: Task) -> frozenset[str]:
+    """The plugins of a cell that gatebench does not vouch for."""
+    parts = (task.document[kind] for kind in ("target", "defense", "attack"))
+    return frozenset(
+        f"{part['distribution']}/{part['name']}"
+        for part in parts
+        if part and part["distribution"] != HOME_DISTRIBUTION
+    )
+
+
 class InProcess:
-    """No worker at all: everything in this process, for debuggers; deadlines do not hold and a crash ends the run."""
+    """No worker at all: everything in this process, for debuggers.
+
+    Deadlines do not hold, a crash ends the run, and of what a plugin leaves behind in the process
+    only that is put back which `ProcessState` puts back.
+    """
 
     def __init__(self, *, device: str, threads: int) -> None:
         self.device, self.threads = device, threads
@@ -231,30 +267,21 @@ class InProcess:
         return environment(device)
 
     def run(self, tasks: Sequence[Task], tell: Tell) -> None:
+        from bench.evaluation.process_state import ProcessState
+
         over: set[str] = set()
+        state = ProcessState(self.threads)
         for task in tasks:
             if task.key in over:
                 continue
             tell(Event("started", task))
+            state.restore()
             event = perform(task, self.device, tell)
             if event.what == "fatal" and event.error:
                 raise event.error
             if event.what == "problem":
                 over.add(task.key)
             tell(event)
-
-
-@contextlib.contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes started meanwhile never see a Ctrl-C, not even while they import; ours is delivered afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def cores() -> int:

@@ -1,12 +1,9 @@
-"""The process that computes: it opens cells, runs shards, and turns every way of failing into a status."""
+"""The process that computes: opens cells, runs shards, turns every failure into a status."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -15,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import bench
 from bench.contracts.executor import Event, Task
 from bench.errors import ContractBroken, DiskError, GatebenchError
 from bench.executors.memory import keep_freed_memory
@@ -24,27 +22,34 @@ os.environ.setdefault(
 )  # read by torch on import; deterministic matrix products on a GPU
 
 
+_BENCH = Path(bench.__file__).parent
+
+
 def serve(connection: Connection, device: str, threads: int, log: str) -> None:
-    """Main function of a worker process: say hello, then compute tasks until told to stop or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _die_with_parent()
+    """Main function of a worker process: say hello, then compute tasks until told to stop.
+
+    Args:
+        connection: to the executor. It hears ("hello", facts) or ("refused", error) first, then
+            ("event", event); it sends tasks, and None for the end.
+        device: what the plan asks for.
+        threads: that torch computes with.
+        log: file for what plugins print.
+    """
     _redirect(log)
     try:
-        import bench.evaluation.shard  # noqa: F401 -- imported before hello: a deadline is about the shard alone
+        import bench.evaluation.shard  # noqa: F401 -- before hello: a deadline is about the shard
+        from bench.evaluation.process_state import ProcessState
         from bench.store.provenance import deterministic, environment, resolve_devices
 
         keep_freed_memory()
         devices = resolve_devices(device)
         deterministic(threads)
-        connection.send(
-            (
-                "hello",
-                {
-                    "devices": [str(found) for found in devices],
-                    "environment": environment(devices[0]),
-                },
-            )
-        )
+        state = ProcessState(threads)
+        facts = {
+            "devices": [str(found) for found in devices],
+            "environment": environment(devices[0]),
+        }
+        connection.send(("hello", facts))
     except GatebenchError as error:
         connection.send(("refused", error))
         return
@@ -55,13 +60,9 @@ def serve(connection: Connection, device: str, threads: int, log: str) -> None:
             return
         if task is None:
             return
-        deterministic(threads)  # whatever the plugins of the cell before have set
-        connection.send(
-            (
-                "event",
-                perform(task, str(devices[0]), lambda event: connection.send(("event", event))),
-            )
-        )
+        state.restore()  # whatever the plugins of the task before have set
+        event = perform(task, str(devices[0]), lambda event: connection.send(("event", event)))
+        connection.send(("event", event))
 
 
 def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
@@ -91,12 +92,18 @@ def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
 
     try:
         sums = _compute(task, device, progress)
-    except Unsupported as reason:
-        return Event("problem", task, "skipped", _printable(str(reason)))
+    except Unsupported as error:
+        if not _through_plugin(error):
+            return Event("problem", task, "skipped", _printable(str(error)))
+        reason = f"{_culprit(error, task)} raised {_said(error)}"
+        return Event("problem", task, "failed", reason, _trace())
     except ContractBroken as error:
         return Event("problem", task, "invalid", _printable(error.message), _trace())
     except DiskError as error:
-        return Event("fatal", task, "failed", error.message, error=error)
+        if not _through_plugin(error):
+            return Event("fatal", task, "failed", error.message, error=error)
+        reason = f"{_culprit(error, task)} raised {_said(error)}"
+        return Event("problem", task, "failed", reason, _trace())
     except GatebenchError as error:
         return Event("problem", task, "failed", _printable(error.message), _trace())
     except MemoryError:
@@ -194,6 +201,12 @@ def _culprit(error: BaseException, task: Task) -> str:
     return f"cell {task.label!r}"
 
 
+def _through_plugin(error: BaseException) -> bool:
+    """Whether code outside gatebench was running when it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(not Path(frame.filename).is_relative_to(_BENCH) for frame in frames)
+
+
 def _said(error: BaseException) -> str:
     """An exception in words, even one that cannot be put into words."""
     try:
@@ -222,17 +235,3 @@ def _redirect(log: str) -> None:
     sys.stderr = os.fdopen(
         2, "w", buffering=1, closefd=False, encoding="utf-8", errors="backslashreplace"
     )
-
-
-def _die_with_parent() -> None:
-    """End this process when its parent is gone, even in the middle of a long computation."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        while os.getppid() == parent.pid:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -124,15 +125,17 @@ class Run:
                 )
             self._left[key] = len(missing)
             label = entry_label(entry)
+            root = self.data_root and os.path.abspath(self.data_root)
             tasks += [
-                Task(key, label, entry, str(folder.path), first, last, self.data_root)
+                Task(key, label, entry, str(folder.path.absolute()), first, last, root)
                 for first, last in missing
             ]
         return tasks
 
     def _combine(self) -> None:
         """Make the cells that are made of other cells; cheap, so always anew."""
-        black = [name for name in registry.names("attack") if _access(name) == "macs"]
+        named = {entry["attack"]["name"] for entry in self.laid.entries.values()}
+        black = [name for name in sorted(named) if _access(name) == "macs"]
         for key in self.laid.order:
             entry = self.laid.entries[key]
             if is_combined(entry) and not entry["excluded"]:
@@ -142,7 +145,7 @@ class Run:
 
     def _compute(self, tasks: Sequence[Task], listen: Listener) -> None:
         options = self.laid.plan.options
-        log = self.laid.folder.path / "log.txt"
+        log = (self.laid.folder.path / "log.txt").absolute()
         if self.in_process:
             from bench.executors.local import InProcess
 

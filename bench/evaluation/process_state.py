@@ -1,0 +1,79 @@
+"""The state of a process before any plugin ran in it, and how to get back to it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import warnings
+from typing import Any
+
+import torch
+
+from bench.evaluation.seeds import seed_global_streams
+from bench.store.provenance import deterministic
+
+_AUTOCAST = {"cpu": torch.bfloat16, "cuda": torch.float16}
+"""Device types and the type that autocast has on each unless told otherwise."""
+
+
+class ProcessState:
+    """What can be put back cheaply; what cannot needs another process.
+
+    Restored are: the working folder, environment variables, the search path, warning filters, the
+    recursion limit, tracing functions, garbage collection, standard streams; of torch the default
+    type and device, autocast, gradients, threads and everything of `provenance.deterministic`; and
+    all global random streams, to one fixed seed. Not restored are: classes and functions that were
+    replaced, hooks, contexts left open, threads and child processes.
+
+    Args:
+        threads: that torch computes with.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._folder = ""
+        with contextlib.suppress(OSError):  # it may have been removed
+            self._folder = os.getcwd()
+        self._environment = dict(os.environ)
+        self._path = list(sys.path)
+        self._filters = list(warnings.filters)
+        self._recursion = sys.getrecursionlimit()
+        self._streams = sys.stdout, sys.stderr
+        self._umask = os.umask(0o022)
+        os.umask(self._umask)
+
+    def restore(self) -> None:
+        """Put everything back."""
+        sys.settrace(None)
+        sys.setprofile(None)
+        sys.setrecursionlimit(self._recursion)
+        sys.stdout, sys.stderr = self._streams
+        sys.path[:] = self._path
+        gc.enable()
+        os.umask(self._umask)
+        if self._folder:
+            os.chdir(self._folder)
+        if dict(os.environ) != self._environment:
+            os.environ.clear()
+            os.environ.update(self._environment)
+        warnings.resetwarnings()
+        filters: Any = warnings.filters
+        filters[:] = self._filters
+        _restore_torch()
+        deterministic(self._threads)
+        seed_global_streams(0)
+
+
+def _restore_torch() -> None:
+    torch.set_default_device(None)
+    torch.set_anomaly_enabled(False)
+    torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.mkldnn.set_flags(True)
+    for device, dtype in _AUTOCAST.items():
+        torch.set_autocast_enabled(device, False)
+        torch.set_autocast_dtype(device, dtype)
+    torch.set_autocast_cache_enabled(True)
+    torch.clear_autocast_cache()

@@ -1,0 +1,104 @@
+"""What a plugin leaves behind in its process reaches no cell of another plugin."""
+
+import json
+import subprocess
+import sys
+import typing
+
+import pyarrow.parquet as pq
+import pytest
+from mischief_site import SITE
+
+sys.path.append(str(SITE))
+from mischief.leftovers import Kind
+
+sys.path.remove(str(SITE))
+KINDS = typing.get_args(Kind)
+
+PLAN = """schema = 1
+[protocol]
+dataset = "toy-pixels:test"
+images = 6
+batch = 3
+threat = { norm = "linf", eps = "8/255" }
+budget = 5
+[run]
+device = "cpu"
+shard = 3
+workers = 1
+[[target]]
+use = "toy"
+weights = "random:0"
+"""
+
+
+def dice(after):
+    return f'[[attack]]\nuse = "dice"\nlabel = "after {after}"\nparams = {{ after = "{after}" }}\n'
+
+
+def leftover(kind):
+    return f'[[attack]]\nuse = "leftover"\nlabel = "{kind}"\nparams = {{ kind = "{kind}" }}\n'
+
+
+NOISE = '[[attack]]\nuse = "noise"\n'
+
+
+def rows_of(folder, environment, attacks, *, workers=1, name="run"):
+    """The rows of every finished cell by the label of its attack, and the status of every cell."""
+    (folder / "plan.toml").write_text(PLAN.replace("workers = 1", f"workers = {workers}") + attacks)
+    command = [sys.executable, "-m", "bench", "run", "plan.toml", "--no-report", "--name", name]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode in (0, 4), done.stderr
+    rows, statuses = {}, {}
+    for cell in (folder / "runs" / name / "cells").iterdir():
+        document = json.loads((cell / "cell.json").read_bytes())
+        label = document["inputs"]["attack"]["label"]
+        statuses[label] = document["status"], document["reason"]
+        rows[label] = [
+            pq.read_table(path).to_pylist() for path in sorted(cell.glob("shard-*.parquet"))
+        ]
+    return rows, statuses
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, child_environment):
+    """The same cells in a run without any attack that leaves something behind."""
+    attacks = NOISE + "".join(dice(kind) for kind in KINDS)
+    rows, statuses = rows_of(tmp_path_factory.mktemp("alone"), child_environment, attacks)
+    assert {status for status, _ in statuses.values()} == {"ok"}
+    return rows
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one-worker", "two-workers"])
+def beside(request, tmp_path_factory, child_environment):
+    """Each of them right after an attack that leaves something behind."""
+    attacks = "".join(leftover(kind) + dice(kind) for kind in KINDS) + NOISE
+    folder = tmp_path_factory.mktemp("beside")
+    return rows_of(folder, child_environment, attacks, workers=request.param)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_left_behind_changes_no_row_of_another_cell(alone, beside, kind):
+    rows, statuses = beside
+    assert statuses[f"after {kind}"] == ("ok", "")
+    assert len(rows[f"after {kind}"]) == 2
+    assert rows[f"after {kind}"] == alone[f"after {kind}"]
+
+
+def test_cells_of_gatebench_alone_are_as_before_too(alone, beside):
+    assert beside[0]["noise"] == alone["noise"]
+
+
+def test_an_error_of_ours_raised_by_a_plugin_costs_its_cell_alone(beside):
+    _, statuses = beside
+    status, reason = statuses["error"]
+    assert status == "failed"
+    assert "attack 'error' raised DiskError: the disk is said to be full" in reason
+
+
+def test_dice_of_the_test_really_roll(alone):
+    labels = [label for label in alone if label.startswith("after")]
+    pictures = {row["adversarial"]["bytes"] for part in alone[labels[0]] for row in part}
+    assert len(pictures) == 6
