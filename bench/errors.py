@@ -25,6 +25,9 @@ EXIT_CODES = {
 }
 
 
+_LONGEST_NAME = 200
+_MOST_NAMES = 5000
+
 LISTED = ("targets", "attacks", "defenses", "datasets", "suites", "weights", "recipes")
 """What `gatebench list` can show."""
 
@@ -120,6 +123,14 @@ class BudgetSpent(GatebenchError):
     """An attack asked for an evaluation that its budget no longer covers; what was charged before stays charged."""
 
 
+def in_words(error: BaseException) -> str:
+    """`TYPE: MESSAGE` of any exception, even of one whose message cannot be made."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__}, whose message cannot be printed"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`'; did you mean …?'` for the nearest known name, or the list of all when none is near.
 
@@ -128,9 +139,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         known: the valid names.
     """
     options = sorted(set(known))
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
+    if len(name) <= _LONGEST_NAME and len(options) <= _MOST_NAMES:  # the search is quadratic
+        near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+        if near:
+            return f"; did you mean {near[0]!r}?"
     if not options:
         return "; there are none"
     shown = ", ".join(options[:12]) + (", …" if len(options) > 12 else "")

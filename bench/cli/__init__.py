@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
 from bench import __version__
 from bench.errors import EXIT_CODES, GatebenchError, did_you_mean
+from bench.terminal import outlets, page, say
 
 COMMANDS = {
     "run": "Run a plan: attack, judge, count, rank, render.",
@@ -82,29 +84,43 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point: every error that a user can cause becomes one message and its exit code."""
+    code = 6
+    try:
+        with outlets():
+            code = _run(args)
+    except OSError:  # the last lines could not be written; the stream said so already
+        code = code or 6
+    sys.exit(code)
+
+
+def _run(args: Sequence[str] | None) -> int:
+    """Run a command and return its exit code."""
     try:
         code = cli.main(
             args=list(args) if args is not None else None,
             prog_name="gatebench",
             standalone_mode=False,
         )
-    except click.exceptions.Abort:
-        _fail("stopped", 130)
+    except SystemExit as end:
+        code = end.code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _fail("stopped", 130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        shown = io.StringIO()
+        error.show(file=shown)
+        page(shown.getvalue(), err=True)
+        return 2
     except GatebenchError as error:
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("stopped", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        return _fail(str(error), error.exit_code)
     except OSError as error:
-        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 6)
-    sys.exit(code if isinstance(code, int) else 0)
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}", 6)
+    except Exception:
+        say(traceback.format_exc(), err=True)
+        return _fail("this is a mistake in gatebench or in a plugin; please report it", 1)
+    return code if isinstance(code, int) else 0
 
 
-def _fail(message: str, code: int) -> Any:
-    click.echo(f"gatebench: {message}", err=True)
-    sys.exit(code)
+def _fail(message: str, code: int) -> int:
+    say(f"gatebench: {message}", err=True)
+    return code

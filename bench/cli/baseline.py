@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bench.cli.options import emit
+from bench.terminal import say
 
 
 @click.command()
@@ -21,8 +22,9 @@ from bench.cli.options import emit
 def baseline(run: str, out: Path) -> None:
     """Write what RUN measured, image by image, as a baseline for `gatebench check`.
 
-    The file holds executed MACs and right answers of every image of every finished cell, what was run, and the environment; no pictures,
-    no time, no paths. The same run gives the same bytes. Commit it, and write it anew when a change is meant.
+    The file holds executed MACs and right answers of every image of every finished cell, what was
+    run, and the environment; no pictures, no time, no paths. The same run gives the same bytes.
+    Commit it, and write it again when a change is meant.
     """
     from bench.regression.baseline import Baseline
     from bench.store.folder import find_run
@@ -32,7 +34,6 @@ def baseline(run: str, out: Path) -> None:
     cells = sum(len(part.cells) for part in found.parts)
     for part in found.parts:
         for label, why in part.left_out.items():
-            click.echo(f"not in it: {label}, {why}", err=True)
-    click.echo(
-        f"{out}: {cells} cells, {sum(len(part.ids) for part in found.parts)} images, {out.stat().st_size / 1000:.0f} kB"
-    )
+            say(f"not in it: {label}, {why}", err=True)
+    images = sum(len(part.ids) for part in found.parts)
+    say(f"{out}: {cells} cells, {images} images, {out.stat().st_size / 1000:.0f} kB")

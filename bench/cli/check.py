@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.options import emit, run_options
+from bench.terminal import say
 
 if TYPE_CHECKING:
     from bench.contracts.report import RegressionReport
@@ -107,7 +108,7 @@ def check(
     report = _reporter()
     _write(files, (report.junit(verdict), report.json(verdict), report.markdown(verdict)))
     if "-" in files:
-        click.echo(verdict.summary(), err=True)
+        say(verdict.summary(), err=True)
     else:
         report.terminal(verdict)
     return 0 if verdict.passed else 8

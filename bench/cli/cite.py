@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from bench.terminal import page
+
 BIBLIOGRAPHY = Path(__file__).with_name("citations.bib")
 _ENTRY = re.compile(r"^@\w+\{([^,]+),.*?^\}$", re.MULTILINE | re.DOTALL)
 
@@ -16,7 +18,8 @@ _ENTRY = re.compile(r"^@\w+\{([^,]+),.*?^\}$", re.MULTILINE | re.DOTALL)
 def cite(names: tuple[str, ...]) -> None:
     """Print BibTeX for gatebench and the papers behind what it runs.
 
-    With names of networks, attacks or data sets (skipnet, gradauto, cifar10 …): gatebench and only those.
+    With names of networks, attacks or data sets (skipnet, gradauto, cifar10 …): gatebench and only
+    those.
     """
     from bench.errors import PlanError, did_you_mean
 
@@ -27,7 +30,7 @@ def cite(names: tuple[str, ...]) -> None:
         if key is None:
             raise PlanError(f"nothing to cite is called {name!r}{did_you_mean(name, known)}")
         wanted.append(key)
-    click.echo("\n\n".join(known[key] for key in dict.fromkeys(wanted)))
+    page("\n\n".join(known[key] for key in dict.fromkeys(wanted)) + "\n")
 
 
 def bibliography() -> dict[str, str]:
@@ -46,7 +49,7 @@ def bibliography() -> dict[str, str]:
 
 
 def _key(name: str, known: dict[str, str]) -> str | None:
-    """The key for a name as in a plan: "cifar100:test" is cited as cifar, "digits-m" as digits, "skipnet:110" as skipnet."""
+    """The key for a name as in a plan: "cifar100:test" is cited as cifar, "digits-m" as digits."""
     plain = name.lower().partition(":")[0]
     return next(
         (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import emit
+from bench.terminal import say
 
 if TYPE_CHECKING:
     from bench.contracts.report import ComparisonReport
@@ -46,8 +47,9 @@ def compare(
 ) -> None:
     """Compare two runs image by image: which got dearer or cheaper under attack, and by how much.
 
-    Cells are matched by the labels of target, defence and attack; give a target the same `label` in both plans to compare other
-    weights. What has no counterpart, and what was measured otherwise, is named. Nothing is judged: that is `gatebench check`.
+    Cells are matched by the labels of target, defense and attack; give a target the same `label` in
+    both plans to compare other weights. What has no counterpart, and what was measured otherwise,
+    is named. Nothing is judged: that is `gatebench check`.
     """
     from bench import __version__
     from bench.plugins import registry
@@ -76,4 +78,4 @@ def compare(
     if "-" not in (json_file, markdown):
         report.terminal(found, names)
     if html:
-        click.echo(f"page: {html / 'index.html'}", err="-" in (json_file, markdown))
+        say(f"page: {html / 'index.html'}", err="-" in (json_file, markdown))

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 
+from bench.terminal import cell, console, say
+
 PACKAGES = ("bench", "attacks", "targets", "reports")
 LITTLE_SPACE = 2e9
 """Bytes; a full run with its images takes less, two of them may not."""
@@ -34,20 +36,19 @@ def doctor() -> None:
 
     Imports every plugin to see whether it can be. Exit code 7 if anything is bad, 0 otherwise.
     """
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console()
-    colours = {"ok": "green", "note": "yellow", "bad": "bold red"}
+    out = console()
+    colors = {"ok": "green", "note": "yellow", "bad": "bold red"}
     group, bad = "", 0
     for check in diagnose():
         if check.group != group:
             group = check.group
-            console.print(Text(f"\n{group}", style="bold"))
-        mark = Text(f"  {check.state:<5}", style=colours[check.state])
-        console.print(mark + Text(f"{check.name:<24} {check.detail}", style=""), soft_wrap=True)
+            out.print()
+            out.print(cell(group, "bold"))
+        mark = cell(f"  {check.state:<5}", colors[check.state])
+        out.print(mark + cell(f"{check.name:<24} {check.detail}"), soft_wrap=True)
         bad += check.state == "bad"
-    console.print(f"\n{bad} bad" if bad else "\nall well")
+    say()
+    say(f"{bad} bad" if bad else "all well")
     if bad:
         raise SystemExit(7)
 

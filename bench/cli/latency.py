@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from bench.terminal import one_line, say
+
 
 @click.command()
 @click.argument("run")
@@ -32,9 +34,10 @@ import click
 def latency(run: str, images: int, repeats: int, data_root: str | None, device: str) -> None:
     """Measure how long the targets of RUN take for one image, with and without their defences.
 
-    MACs do not see everything: a JPEG round trip multiplies nothing. All targets take turns on the same stored images, in one process
-    with one thread; medians and ratios go to latency.json in the run's folder and, from there, into baselines. Compare them on
-    one machine only, and trust ratios more than times.
+    MACs do not see everything: a JPEG round trip multiplies nothing. All targets take turns on the
+    same stored images, in one process with one thread; medians and ratios go to latency.json in the
+    run's folder and, from there, into baselines. Compare them on one machine only, and trust ratios
+    more than times.
     """
     from bench.analysis.latency import measure
     from bench.plans.plan import defended_name
@@ -47,14 +50,15 @@ def latency(run: str, images: int, repeats: int, data_root: str | None, device: 
     found = measure(
         RunFolder(folder), images=images, repeats=repeats, data_root=data_root, device=chosen
     )
-    click.echo(
-        f"{found['machine']['device']}, {found['machine']['threads']} thread; median of {images} images, {repeats} rounds"
+    machine = found["machine"]
+    say(
+        f"{machine['device']}, {machine['threads']} thread; median of {images} images, "
+        f"{repeats} rounds"
     )
-    click.echo(f"{'clean':>10} {'attacked':>10} {'overhead':>9}  target")
+    say(f"{'clean':>10} {'attacked':>10} {'overhead':>9}  target")
     for entry in found["entries"]:
         name = defended_name(entry["target"], entry["defense"])
         ratio = "" if entry["ratio"] is None else f"x{entry['ratio']:.2f}"
-        click.echo(
-            f"{entry['median_ms']:>7.2f} ms {entry['adversarial_ms']:>7.2f} ms {ratio:>9}  {name}"
-        )
-    click.echo(str(folder / "latency.json"))
+        clean, attacked = entry["median_ms"], entry["adversarial_ms"]
+        say(f"{clean:>7.2f} ms {attacked:>7.2f} ms {ratio:>9}  {one_line(name)}")
+    say(str(folder / "latency.json"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+
+from bench.terminal import cell, console, page, say
 
 if TYPE_CHECKING:
     from bench.plugins.registry import Provider
@@ -31,42 +33,41 @@ def listing(kind: str, name: str | None) -> None:
     gatebench list attacks
     gatebench list attacks gradauto
     """
-    from rich.console import Console
-
-    console = Console(highlight=False)
     if kind == "suites":
-        _suites(console, name)
+        _suites(name)
     elif kind == "weights":
-        _weights(console, name)
+        _weights(name)
     elif name is None:
-        _all(console, KINDS[kind])
+        _all(KINDS[kind])
     else:
-        _teach(console, KINDS[kind], name)
+        _teach(KINDS[kind], name)
 
 
-def _rows(console: Any, rows: Sequence[Sequence[str]]) -> None:
+def _print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """A table without lines; the name is never cut, what follows takes what width is left."""
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(overflow="fold", max_width=40)
+    table.add_column(overflow="fold")
     for cells in rows:
-        table.add_row(*(Text(cell, style="bold" if i == 0 else "") for i, cell in enumerate(cells)))
-    console.print(table)
+        table.add_row(*(cell(text, "" if i else "bold") for i, text in enumerate(cells)))
+    console().print(table)
 
 
-def _all(console: Any, kind: str) -> None:
+def _all(kind: str) -> None:
     from bench.errors import GatebenchError
     from bench.plugins import registry
 
     rows = []
     for provider, name in zip(registry.providers(kind), registry.names(kind), strict=True):
         try:
-            facts = provider.facts()
+            facts = provider.facts(imports=False)
             presets = f" [presets: {', '.join(facts.presets)}]" if facts.presets else ""
             rows.append((name, facts.summary + presets))
         except GatebenchError as error:
-            rows.append((name, f"broken: {error.message}"))
-    _rows(console, rows or [("none", "no package provides any")])
+            rows.append((name, f"not described: {error.message}"))
+    _print_rows(rows or [("none", "no package provides any")])
 
 
 _FACTS = (
@@ -88,38 +89,41 @@ _ATTACKS = {"threats": "linf, l2, psnr, patch, none", "needs": "margins", "acces
 """What an attack is that does not say otherwise (`bench.api.Attack`); read here without importing it."""
 
 
-def _teach(console: Any, kind: str, name: str) -> None:
+def _teach(kind: str, name: str) -> None:
     from bench.plugins import registry
 
     provider = registry.find(kind, name.partition(":")[0])
     facts = provider.facts()
-    console.print(
-        f"{provider.name} ({kind}, from {provider.distribution}, {provider.value})\n",
-        style="bold",
-        markup=False,
-    )
-    console.print(facts.doc, markup=False, soft_wrap=True)
+    _head(f"{provider.name} ({kind}, from {provider.distribution}, {provider.value})")
+    say()
+    page(f"{facts.doc}\n")
     known = {**(_ATTACKS if kind == "attack" else {}), **facts.constants}
     for title, key in _FACTS:
         if known.get(key):
-            console.print(f"{title}: {'yes' if known[key] is True else known[key]}", markup=False)
+            say(f"{title}: {'yes' if known[key] is True else known[key]}")
     for use, params in known.get("members", ()):
         given = "".join(f", {name} = {value!r}" for name, value in params.items())
-        console.print(f"  member {use}{given}", markup=False)
+        say(f"  member {use}{given}")
     if facts.parameters:
-        console.print("\nParameters", style="bold")
+        say()
+        _head("Parameters")
         for parameter in facts.parameters.values():
-            console.print(f"  {parameter.describe()}", markup=False)
+            say(f"  {parameter.describe()}")
     for preset, params in facts.presets.items():
-        console.print(f"\nPreset {provider.name}:{preset}", style="bold", markup=False)
+        say()
+        _head(f"Preset {provider.name}:{preset}")
         for key, value in params.items():
-            console.print(f"  {key} = {value!r}", markup=False)
+            say(f"  {key} = {value!r}")
     if kind == "target":
-        _trained(console, provider)
-    _example(console, provider, kind)
+        _trained(provider)
+    _example(provider, kind)
 
 
-def _trained(console: Any, provider: Provider) -> None:
+def _head(text: str) -> None:
+    console().print(cell(text, "bold"), soft_wrap=True)
+
+
+def _trained(provider: Provider) -> None:
     """The weights that are there for a network, and the recipes that make more."""
     from bench import weights
     from bench.cli.weights import percent
@@ -127,29 +131,30 @@ def _trained(console: Any, provider: Provider) -> None:
 
     there = [entry for entry in weights.entries().values() if entry.target == provider.name]
     if there:
-        console.print("\nTrained weights", style="bold")
+        say()
+        _head("Trained weights")
         for entry in there:
             saved = f", saves {percent(entry.clean_saving)}" if entry.clean_saving else ""
-            console.print(
-                f"  {entry.name}: accuracy {percent(entry.accuracy)}{saved}", markup=False
-            )
+            say(f"  {entry.name}: accuracy {percent(entry.accuracy)}{saved}")
     recipes = sorted({entry.recipe for entry in there if entry.recipe in registry.names("recipe")})
     if provider.name in registry.names("recipe"):
         recipes = [provider.name]
     for recipe in recipes:
-        console.print(f"\nTrained by: gatebench train {recipe}", markup=False)
+        say()
+        say(f"Trained by: gatebench train {recipe}")
 
 
-def _example(console: Any, provider: Provider, kind: str) -> None:
+def _example(provider: Provider, kind: str) -> None:
     if kind in ("target", "attack", "defense"):
         extra = f'\nweights = "{_best_known(provider)}"' if kind == "target" else ""
-        console.print(f'\nIn a plan\n\n[[{kind}]]\nuse = "{provider.name}"{extra}', markup=False)
+        page(f'\nIn a plan\n\n[[{kind}]]\nuse = "{provider.name}"{extra}\n')
     elif kind == "recipe":
-        console.print(f"\nTrain it: gatebench train {provider.name} --help", markup=False)
+        say()
+        say(f"Train it: gatebench train {provider.name} --help")
 
 
 def _best_known(provider: Provider) -> str:
-    """Weights for an example: some that are there, or a seeded initialisation."""
+    """Weights for an example: some that are there, or a seeded initialization."""
     from bench import weights
 
     return next(
@@ -158,16 +163,16 @@ def _best_known(provider: Provider) -> str:
     )
 
 
-def _suites(console: Any, name: str | None) -> None:
+def _suites(name: str | None) -> None:
     from bench.plans import suites
 
     if name is None:
-        _rows(console, [(suite, suites.summary(path)) for suite, path in suites.found().items()])
+        _print_rows([(suite, suites.summary(path)) for suite, path in suites.found().items()])
     else:
-        console.print(suites.find(name).read_text(encoding="utf-8"), markup=False)
+        page(suites.find(name).read_text(encoding="utf-8"))
 
 
-def _weights(console: Any, name: str | None) -> None:
+def _weights(name: str | None) -> None:
     from bench import weights
 
     if name is None:
@@ -178,4 +183,4 @@ def _weights(console: Any, name: str | None) -> None:
     entry = weights.find(name)
     for key, value in vars(entry).items():
         if key != "folder" and value not in (None, "", {}):
-            console.print(f"{key} = {value}", markup=False)
+            say(f"{key} = {value}")

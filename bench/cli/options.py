@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.terminal import page
+
 if TYPE_CHECKING:
     from bench.plans.plan import Plan
 
@@ -99,7 +101,7 @@ def read_plan(
 
 
 def command_line(plan_source: str, images: int | None, overrides: Sequence[str]) -> str:
-    """What to type to get the same plan again; data roots and devices are nobody's business."""
+    """What to type to get the same plan again; data roots and devices do not affect results."""
     import shlex
 
     words = ["gatebench", "run", plan_source]
@@ -111,14 +113,19 @@ def command_line(plan_source: str, images: int | None, overrides: Sequence[str])
 
 
 def emit(place: str | None, content: str | bytes) -> None:
-    """Write a document to a file, whole or not at all, in a folder that is made where it is not there; "-" is the terminal."""
+    """Write a document to a file, whole or not at all; "-" is the terminal.
+
+    Args:
+        place: of the file; its folder is made where it is not there. None writes nothing.
+        content: the whole document.
+    """
     from bench.files.atomic import write_atomic
 
     if place is None:
         return
     data = content.encode() if isinstance(content, str) else content
     if place == "-":
-        click.echo(data.decode(), nl=False)
+        page(data.decode())
     else:
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(place), data)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli.options import plan_options, read_plan
+from bench.terminal import cell, console, one_line, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from bench.plans.plan import Cell, Plan
+
+WIDE = 110
+"""Columns of a terminal from which a table also shows the weights and the number of images."""
 
 
 @click.command()
@@ -18,75 +28,80 @@ def plan(
     device: str | None,
     overrides: Sequence[str],
 ) -> None:
-    """Show the cells of PLAN (a suite's name or a TOML file; default ./bench.toml) without running anything.
+    """Show the cells of PLAN (a suite's name or a TOML file; default ./bench.toml).
 
-    The time is estimated from earlier runs on this machine; before the first one there is nothing to estimate from.
+    Nothing is run. The time is estimated from earlier runs on this machine; before the first one
+    there is nothing to estimate from. A forward-equivalent is one forward pass of one image; a
+    backward pass counts as another.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from bench.plans.estimates import speeds
 
     resolved = read_plan(plan_source, only, images, device, overrides)
-    known = speeds()
-    console = Console()
+    known, out = speeds(), console()
     for cells in resolved.boards:
-        protocol = cells[0].protocol
-        table = Table(
-            title=Text(
-                f"{protocol.dataset}, {protocol.images} images, {protocol.threat}, budget {protocol.budget}"
-            ),
-            title_justify="left",
+        out.print(_board(cells, known, wide=out.width >= WIDE))
+    say(_summary(resolved, known))
+
+
+def _board(cells: Sequence[Cell], known: Mapping[str, float], *, wide: bool) -> Table:
+    """The cells of one board; where the terminal is narrow, columns go and names are folded."""
+    from rich.table import Table
+
+    protocol = cells[0].protocol
+    title = f"{protocol.dataset}, {protocol.images} images, {protocol.threat}"
+    table = Table(title=cell(f"{title}, budget {protocol.budget}"), title_justify="left")
+    heads = ["target", "defense", "attack", "weights", "images", "forward-eq.", "about"]
+    left_out = set() if wide else {"weights", "images"}
+    if all(one.defense is None for one in cells):
+        left_out.add("defense")
+    shown = [i for i, head in enumerate(heads) if head not in left_out]
+    for i in shown:
+        number = heads[i] in ("images", "forward-eq.", "about")
+        table.add_column(
+            heads[i],
+            justify="right" if number else "left",
+            overflow="fold",
+            no_wrap=number,
+            min_width=None if number else 10,
         )
-        for name in ("target", "defence", "attack", "weights", "images", "forward-eq.", "about"):
-            table.add_column(
-                name, justify="right" if name in ("images", "forward-eq.", "about") else "left"
-            )
-        for cell in cells:
-            evaluations = protocol.images * protocol.budget
-            speed = known.get(cell.target.label)
-            combined = len(cell.attack.members)
-            about = (
-                "-"
-                if cell.excluded or combined
-                else (_duration(speed * evaluations) if speed else "?")
-            )
-            defense = cell.defense.label if cell.defense else "-"
-            attack = (
-                f"{cell.attack.label} (excluded: {cell.excluded})"
-                if cell.excluded
-                else cell.attack.label
-            )
-            numbers = (
-                str(protocol.images),
-                f"of {combined} cells" if combined else f"<= {evaluations:,}",
-                about,
-            )
-            table.add_row(
-                *(
-                    Text(text)
-                    for text in (cell.target.label, defense, attack, cell.target.weights, *numbers)
-                )
-            )
-        console.print(table)
-    live = [cell for cell in resolved.cells if not cell.excluded and not cell.attack.members]
-    work = sum(cell.protocol.images * cell.protocol.budget for cell in live)
-    parts = [
-        known[cell.target.label] * cell.protocol.images * cell.protocol.budget
-        for cell in live
-        if cell.target.label in known
+    for one in cells:
+        texts = _row(one, known)
+        table.add_row(*(cell(texts[i]) for i in shown))
+    return table
+
+
+def _row(one: Cell, known: Mapping[str, float]) -> list[str]:
+    protocol, members = one.protocol, len(one.attack.members)
+    evaluations = protocol.images * protocol.budget
+    speed = known.get(one.target.label)
+    about = _duration(speed * evaluations) if speed else "?"
+    if one.excluded or members:
+        about = "-"
+    excluded = f" (excluded: {one_line(one.excluded)})" if one.excluded else ""
+    return [
+        one.target.label,
+        one.defense.label if one.defense else "-",
+        f"{one.attack.label}{excluded}",
+        one.target.weights,
+        str(protocol.images),
+        f"of {members} cells" if members else f"<= {evaluations:,}",
+        about,
     ]
-    time = (
-        f"about {_duration(sum(parts))} of one worker's time"
-        if len(parts) == len(live)
-        else "time unknown before a first run here"
-    )
-    console.print(
-        Text(
-            f"{len(live)} cells in {len(resolved.boards)} boards, at most {work:,} forward-equivalents, {time}"
-        )
-    )
+
+
+def _summary(resolved: Plan, known: Mapping[str, float]) -> str:
+    live = [one for one in resolved.cells if not one.excluded and not one.attack.members]
+    work = sum(one.protocol.images * one.protocol.budget for one in live)
+    parts = [
+        known[one.target.label] * one.protocol.images * one.protocol.budget
+        for one in live
+        if one.target.label in known
+    ]
+    time = "time unknown before a first run here"
+    if len(parts) == len(live):
+        time = f"about {_duration(sum(parts))} of one worker's time"
+    boards = len(resolved.boards)
+    return f"{len(live)} cells in {boards} boards, at most {work:,} forward-equivalents, {time}"
 
 
 def _duration(seconds: float) -> str:

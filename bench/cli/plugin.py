@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from bench.terminal import say
+
 
 @click.group()
 def plugin() -> None:
@@ -88,13 +90,11 @@ def test(
     failed = 0
     for finding in findings:
         failed += bool(finding.problem)
-        click.secho(
-            f"{'FAIL' if finding.problem else 'ok  '}  {finding.promise}",
-            fg="red" if finding.problem else "green",
-        )
+        word, color = ("FAIL", "red") if finding.problem else ("ok  ", "green")
+        say(f"{word}  {finding.promise}", color=color)
         if finding.problem:
-            click.echo(f"      {finding.problem}")
-    click.echo(f"{len(findings) - failed} promises kept, {failed} broken")
+            say(f"      {finding.problem}")
+    say(f"{len(findings) - failed} promises kept, {failed} broken")
     if failed:
         raise ContractBroken(f"{plugin_name} does not keep its contract")
 

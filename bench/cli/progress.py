@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from bench.terminal import LONGEST_LINE, console, message, one_line
+
 if TYPE_CHECKING:
     from bench.contracts.executor import Event, Task
     from bench.runs.layout import Laid
@@ -81,26 +83,20 @@ class Lines:
     def prepared(self, tasks: Sequence[Task], there: int) -> None:
         self.tally.prepare(tasks, there)
         cells = len({task.key for task in tasks})
-        print(
-            f"{self.tally.total} images in {cells} cells to do, {there} there already",
-            file=self.stream,
-            flush=True,
-        )
+        self._print(f"{self.tally.total} images in {cells} cells to do, {there} there already")
 
     def listen(self, event: Event) -> None:
         self.tally.hear(event)
+        label = one_line(event.task.label)
         if event.what == "done":
-            print(
-                f"{_counts(self.tally)} {event.task.label}{_recovery(self.tally, event.task.key)}{_left(self.tally)}",
-                file=self.stream,
-                flush=True,
-            )
+            recovery = _recovery(self.tally, event.task.key)
+            self._print(f"{_counts(self.tally)} {label}{recovery}{_left(self.tally)}")
         elif event.what == "problem":
-            print(
-                f"{_counts(self.tally)} {event.task.label}: {event.status}, {event.reason}",
-                file=self.stream,
-                flush=True,
-            )
+            reason = one_line(event.reason, LONGEST_LINE)
+            self._print(f"{_counts(self.tally)} {label}: {event.status}, {reason}")
+
+    def _print(self, line: str) -> None:
+        print(message(line), file=self.stream, flush=True)
 
 
 class Live:
@@ -144,10 +140,11 @@ class Live:
         from rich.text import Text
 
         self.tally.hear(event)
+        label = one_line(event.task.label)
         place = (event.task.key, event.task.first)
         if event.what == "started":
             self.bars[place] = self.progress.add_task(
-                _short(event.task.label), total=1.0, counts=f"{event.task.images} images", note=""
+                _short(label), total=1.0, counts=f"{event.task.images} images", note=""
             )
         elif event.what == "progress":
             self.progress.update(self.bars[place], completed=event.share)
@@ -161,13 +158,12 @@ class Live:
                     self.progress.remove_task(self.bars.pop(other))
             if event.what == "problem":
                 style = "yellow" if event.status == "skipped" else "red"
-                self.console.print(
-                    Text(f"  {event.status:8s} {event.task.label}: {event.reason}", style=style)
-                )
+                reason = one_line(event.reason, LONGEST_LINE)
+                line = f"  {event.status:8s} {label}: {reason}"
+                self.console.print(Text(line, style=style))
             elif not self.tally.left.get(event.task.key):
-                self.console.print(
-                    Text(f"  done     {event.task.label}{_recovery(self.tally, event.task.key)}")
-                )
+                recovery = _recovery(self.tally, event.task.key)
+                self.console.print(Text(f"  done     {label}{recovery}"))
         counts = f"{self.tally.done}/{self.tally.total} images"
         self.progress.update(
             self.overall,
@@ -179,15 +175,15 @@ class Live:
 
 
 def make_display(laid: Laid, *, aside: bool = False) -> Lines | Live:
-    """A live display if there is a terminal, else plain lines; NO_COLOR is honoured by rich. `aside` goes to stderr."""
-    from rich.console import Console
+    """A live display if there is a terminal, else plain lines.
 
-    console, stream = Console(stderr=aside), sys.stderr if aside else sys.stdout
-    return (
-        Live(laid, console)
-        if stream.isatty() and console.is_terminal and not console.is_dumb_terminal
-        else Lines(laid, stream)
-    )
+    Args:
+        laid: the plan.
+        aside: show it on standard error.
+    """
+    out, stream = console(err=aside), sys.stderr if aside else sys.stdout
+    live = stream.isatty() and out.is_terminal and not out.is_dumb_terminal
+    return Live(laid, out) if live else Lines(laid, stream)
 
 
 def _counts(tally: Tally) -> str:

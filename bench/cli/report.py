@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.terminal import say
+
 if TYPE_CHECKING:
     from bench.contracts.report import BoardReport
 
@@ -44,7 +46,7 @@ def report(
         {"members": False} if no_members else {}
     )
     index = write_report(folders, place, name=name, options=options)
-    click.echo(str(index))
+    say(str(index))
 
 
 def write_report(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.options import command_line, read_plan, run_options
+from bench.terminal import say
 
 if TYPE_CHECKING:
     from bench.runs.layout import Laid
@@ -84,7 +85,7 @@ def carried_out(
         with display:
             return laid, work(display.prepared, display.listen)
     except KeyboardInterrupt:
-        click.echo(
+        say(
             f"\nstopped; everything finished is kept in {laid.folder.path}. The same command goes on from there.",
             err=True,
         )
@@ -126,7 +127,7 @@ def _finish(laid: Laid, outcome: Outcome, *, pages: bool) -> None:
     for board in boards:  # printed last: a reader that goes away loses no file
         terminal.render(board, None)
     if page is not None:
-        click.echo(f"page: {page}")
+        say(f"page: {page}")
     report_problems(laid, outcome)
 
 
@@ -147,9 +148,9 @@ def report_problems(laid: Laid, outcome: Outcome) -> None:
     """Say which cells have no numbers, and where to read on."""
     lines = problems_of(laid, outcome)
     for line in lines:
-        click.echo(line, err=True)
+        say(line, err=True)
     if lines:
-        click.echo(
+        say(
             f"details are in {outcome.folder / 'log.txt'}; the same command tries these cells again",
             err=True,
         )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.terminal import console, message, say
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -125,7 +127,7 @@ def train(
 
     kind: Recipe = registry.load("recipe", recipe)
     if stage is None:
-        click.echo(_describe(recipe, kind))
+        say(_describe(recipe, kind))
         return
     if stage not in kind.stages:
         raise UnknownName("stage", stage, kind.stages, where=f"recipe {recipe}")
@@ -189,18 +191,16 @@ def _train(
     if fresh:
         checkpoint.unlink(missing_ok=True)
     elif _finished(name, plan, out):
-        click.echo(
-            f"{name} is already trained with these settings, in {out}; --fresh trains it again"
-        )
+        say(f"{name} is already trained with these settings, in {out}; --fresh trains it again")
         return
-    click.echo(
+    say(
         f"{recipe}/{stage_name} on {data} ({len(data)} images, {stage.epochs} epochs), seed {seed}, {where}, {precision} -> {name}"
     )
     try:
         with _display(stage.epochs) as watch:
             trained = loop.train(plan, data, checkpoint, start=state, device=where, watch=watch)
     except KeyboardInterrupt:
-        click.echo("stopped; the same command goes on after the last whole epoch", err=True)
+        say("stopped; the same command goes on after the last whole epoch", err=True)
         raise
     measured = measure(trained.target, test)
     values = _table(plan, stage, measured, data, test, trained.seconds, before, out)
@@ -210,7 +210,7 @@ def _train(
     checkpoint.unlink(missing_ok=True)
     if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
         checkpoint.parent.rmdir()
-    click.echo(_summary(entry))
+    say(_summary(entry))
 
 
 def _settings(stage_class: type, settings: tuple[str, ...]) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def _table(
         else twin and twin.accuracy
     )
     if static is None:
-        click.echo(
+        say(
             f"{twin_name} is not there, so the manifest says nothing of static_accuracy; train the static stage first"
         )
     return {
@@ -372,7 +372,6 @@ class _display:  # noqa: N801 — a context manager used like a function
     """Live progress on a terminal, a plain line an epoch elsewhere."""
 
     def __init__(self, epochs: int) -> None:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -381,7 +380,7 @@ class _display:  # noqa: N801 — a context manager used like a function
             TimeRemainingColumn,
         )
 
-        self.console = Console()
+        self.console = console()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -414,4 +413,6 @@ class _display:  # noqa: N801 — a context manager used like a function
         self._say(f"epoch {epoch.number:>3}/{epoch.of}  {shown}  {epoch.seconds:.0f} s")
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        from rich.text import Text
+
+        self.console.print(Text(message(text)))

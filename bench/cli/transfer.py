@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from bench.terminal import say
+
 
 @click.command()
 @click.argument("run")
@@ -28,8 +30,8 @@ def transfer(
 ) -> None:
     """Score the adversarial images of RUN on every other target of the same board.
 
-    Reads the saved pictures of sealed cells and attacks nothing again. Writes transfer.parquet into the run's folder, one row an image
-    and pair, and renders the pages anew with the matrix.
+    Reads the saved pictures of sealed cells and attacks nothing again. Writes transfer.parquet into
+    the run's folder, one row an image and pair, and renders the pages again with the matrix.
     """
     from bench.analysis.transfer import transfer as score
     from bench.cli.report import write_report
@@ -40,8 +42,8 @@ def transfer(
     deterministic(threads=1)
     chosen = str(resolve_devices(device)[0])
     path = score(
-        RunFolder(Path(folder)), attack=attack, device=chosen, data_root=data_root, tell=click.echo
+        RunFolder(Path(folder)), attack=attack, device=chosen, data_root=data_root, tell=say
     )
-    click.echo(str(path))
+    say(str(path))
     if not no_report:
-        click.echo(f"page: {write_report([folder], folder / 'report')}")
+        say(f"page: {write_report([folder], folder / 'report')}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from bench.cli.options import as_json, emit
+from bench.terminal import cell, console, say
 
 
 @click.command()
@@ -81,25 +82,22 @@ def verify(
         tell=_progress(quiet),
     )
     for remark in found.remarks:
-        click.echo(f"remark: {remark}", err=quiet)
+        say(f"remark: {remark}", err=quiet)
     for problem in found.problems:
-        click.echo(f"WRONG: {problem}", err=quiet)
+        say(f"WRONG: {problem}", err=quiet)
     emit(json_file, as_json(found.document()))
-    looked = f"{found.cells} cells, {found.images} rows read, {found.executed} images executed anew, {found.counted} counted, seed {found.seed}"
-    click.echo(
-        f"verify: {looked}: {'everything holds' if found.holds else f'{len(found.problems)} things do not hold'}",
-        err=quiet,
+    looked = (
+        f"{found.cells} cells, {found.images} rows read, {found.executed} images executed again, "
+        f"{found.counted} counted, seed {found.seed}"
     )
+    verdict = "everything holds" if found.holds else f"{len(found.problems)} things do not hold"
+    say(f"verify: {looked}: {verdict}", err=quiet)
     return 0 if found.holds else 10
 
 
 def _progress(quiet: bool) -> Callable[[str], None]:
     """A status line on a terminal; nothing elsewhere."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    out = console(err=True)
+    if quiet or not out.is_terminal:
         return lambda line: None
-    return lambda line: console.print(
-        line, end="\r", overflow="ellipsis", no_wrap=True, markup=False, highlight=False
-    )
+    return lambda line: out.print(cell(line), end="\r", overflow="ellipsis", no_wrap=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from bench.terminal import cell, console, page, say
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -32,9 +34,7 @@ def list_weights() -> None:
     Accuracy and saving are on clean test images; spread is the standard deviation of the executed MACs between images,
     as a share of the ceiling. A dash is something nobody measured. Nothing is read but the manifests.
     """
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from bench import weights as store
 
@@ -56,16 +56,16 @@ def list_weights() -> None:
                 )
             ]
             size = f"{entry.bytes / 1e6:.1f}" if entry.bytes is not None else "-"
-            table.add_row(*(Text(cell) for cell in (name, *shares, size, entry.origin)))
-            table.add_row(Text(f"  {_story(entry)}", style="dim"))
-        Console().print(table)
+            table.add_row(*(cell(text) for text in (name, *shares, size, entry.origin)))
+            table.add_row(cell(f"  {_story(entry)}", "dim"))
+        console().print(table)
     else:
-        click.echo(
+        say(
             "no weights yet; 'gatebench train' makes some, 'gatebench weights import' brings some in"
         )
     for manifest in store.manifests():
         if manifest.problem:
-            click.echo(f"left out, from {manifest.origin}: {manifest.problem}", err=True)
+            say(f"left out, from {manifest.origin}: {manifest.problem}", err=True)
 
 
 @weights.command()
@@ -94,9 +94,9 @@ def verify(names: tuple[str, ...]) -> None:
             store.read_record(entry)
         except WeightsError as error:
             problems.append(error.message)
-            click.echo(f"BAD  {name}")
+            say(f"BAD  {name}")
         else:
-            click.echo(f"ok   {name}")
+            say(f"ok   {name}")
     if problems:
         raise WeightsError(
             "\n".join(problems), hint="restore the files, or train or import these weights again"
@@ -178,14 +178,14 @@ def import_weights(
         raise WeightsError(
             error.message, hint=f"the network asked for has {shown}; --set changes that"
         ) from error
-    click.echo(
+    say(
         f"read     {len(checkpoint.state)} tensors"
         + "".join(f", {key} {value}" for key, value in checkpoint.facts.items())
     )
     for line in checkpoint.left_out:
-        click.echo(f"left out {line}")
+        say(f"left out {line}")
     for line in _mapping(checkpoint.state, state, bool(translate)):
-        click.echo(f"mapped   {line}")
+        say(f"mapped   {line}")
     values: dict[str, Any] = {
         "target": base,
         "params": parameters,
@@ -196,11 +196,11 @@ def import_weights(
     entry = store.add_entry(
         weights_home(), name, network.state_dict(), {**values, "source_file": file.name}
     )
-    click.echo(
+    say(
         f"wrote    {entry.path} ({len(state)} tensors, {(entry.bytes or 0) / 1e6:.1f} MB, "
         f"sha256 {entry.sha256[:12]}…)"
     )
-    click.echo(f'use it   [[target]]\n         use = "{base}"\n         weights = "{name}"')
+    say(f'use it   [[target]]\n         use = "{base}"\n         weights = "{name}"')
 
 
 def _network(target: str, settings: tuple[str, ...]) -> tuple[str, Any, dict[str, Any]]:
@@ -261,7 +261,7 @@ def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> N
     )
     pages = {cards.file_name(entry): cards.card(entry) for entry in chosen}
     if out is None:
-        click.echo("\n".join(pages.values()), nl=False)
+        page("\n".join(pages.values()))
         return
     if everything:
         pages["README.md"] = cards.index(chosen)
@@ -271,7 +271,7 @@ def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> N
         raise DiskError(f"cannot make {out}: {error.strerror}") from error
     for name, text in pages.items():
         write_atomic(out / name, text.encode())
-    click.echo(f"wrote {len(pages)} files to {out}")
+    say(f"wrote {len(pages)} files to {out}")
 
 
 def _is_whole(entry: Entry) -> bool:

@@ -10,14 +10,19 @@ def home() -> Path:
     """The folder of a user's data and weights; it need not exist yet.
 
     `GATEBENCH_HOME` if set, else `gatebench` under `XDG_DATA_HOME` (which counts only if absolute, as its standard
-    says), else `~/.local/share/gatebench`.
+    says), else `~/.local/share/gatebench`; for a user without a home folder, `.gatebench` in the
+    working folder.
     """
     chosen = os.environ.get("GATEBENCH_HOME")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return Path(os.path.abspath(os.path.expanduser(chosen)))
     shared = os.environ.get("XDG_DATA_HOME", "")
-    base = Path(shared) if os.path.isabs(shared) else Path.home() / ".local" / "share"
-    return base / "gatebench"
+    if os.path.isabs(shared):
+        return Path(shared) / "gatebench"
+    own = os.path.expanduser("~")
+    if not os.path.isabs(own):  # neither HOME nor an entry for this user
+        return Path(os.path.abspath(".gatebench"))
+    return Path(own) / ".local" / "share" / "gatebench"
 
 
 def data_home() -> Path:

@@ -1,78 +1,159 @@
-"""Reading plans: TOML text, what it extends, overrides from the command line, and where things stand in the file."""
+"""Reading plans: TOML text, what it extends, overrides, and where things stand in the file."""
 
 from __future__ import annotations
 
+import stat
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.errors import PlanError
 from bench.plans import suites
 
+LARGEST_FILE = 4 * 2**20
+"""Bytes of a plan that are read."""
+DEEPEST = 12
+"""Tables and lists inside each other; a plan needs five."""
+LONGEST_CHAIN = 16
+"""Plans that extend each other, one after the other."""
+LARGEST_NUMBER = 2**63
 
-def read_document(source: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str, Lines]:
-    """A plan's document with everything it extends merged in and the overrides applied.
+
+@dataclass
+class Source:
+    """A plan as it was written.
+
+    Attributes:
+        document: with everything that it extends merged in, and the overrides applied.
+        place: what to call it in messages.
+        lines: where things stand in its file.
+        problems: (path, message) of what was wrong so far; what was wrong is left out.
+        incomplete: whether something that it extends could not be read, so that what is missing in
+            the document is not the author's fault.
+    """
+
+    document: dict[str, Any]
+    place: str
+    lines: Lines
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    incomplete: bool = False
+
+
+def read_source(source: str, overrides: Sequence[str] = ()) -> Source:
+    """Read a plan.
 
     Args:
-        source: the name of a suite, or the path of a TOML file. overrides: "protocol.images=50" and the like.
-
-    Returns:
-        The document, what to call its place in messages, and where things stand in it.
+        source: the name of a suite, or the path of a TOML file.
+        overrides: "protocol.images=50" and the like.
 
     Raises:
         PlanError: there is no such plan, or it is no TOML.
     """
     text, place = read_text(source)
-    document = _merged(_parse(text, place), place, seen=(_resolved(place),))
+    found = Source(_parse(text, place), place, Lines(text))
+    _extend(found)
     for override in overrides:
-        _override(document, override)
-    return document, place, Lines(text)
+        try:
+            _override(found.document, override)
+        except PlanError as error:
+            found.problems.append(("", error.message))
+    found.problems += list(_prune(found.document))
+    return found
 
 
 def read_text(source: str) -> tuple[str, str]:
-    """(text, place) of a suite or a file."""
+    """(text, place) of a suite or a file.
+
+    Raises:
+        PlanError: it is not there, or is no text of a sensible size.
+    """
     path = Path(source)
-    if path.suffix == ".toml" or path.is_file():
-        try:
-            return path.read_text(encoding="utf-8"), str(path)
-        except FileNotFoundError as error:
-            raise PlanError(
-                f"there is no file {source}",
-                hint="'gatebench list suites' shows the plans that come along",
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"{source} cannot be read: {error}") from error
+    try:
+        if path.suffix == ".toml" or path.is_file():
+            return _decoded(_read(path), source), str(path)
+    except FileNotFoundError as error:
+        raise PlanError(
+            f"there is no file {source}",
+            hint="'gatebench list suites' shows the plans that come along",
+        ) from error
+    except (OSError, ValueError) as error:  # a null byte in a path is a ValueError
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise PlanError(f"{source} cannot be read: {reason}") from error
     found = suites.find(source)
     return found.read_text(encoding="utf-8"), f"suite {source}"
 
 
+def _read(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is no regular file")
+    if status.st_size > LARGEST_FILE:
+        raise OSError(f"it has {status.st_size:,} bytes; a plan has at most {LARGEST_FILE:,}")
+    return path.read_bytes()
+
+
+def _decoded(data: bytes, source: str) -> str:
+    """UTF-8, with or without a byte-order mark."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise PlanError(f"{source} cannot be read: it is UTF-16; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{source} cannot be read: byte {error.start} is no UTF-8") from error
+
+
 def _parse(text: str, place: str) -> dict[str, Any]:
+    """The document in `text`.
+
+    Raises:
+        PlanError: it is no TOML, is nested too deeply, or holds a number with too many digits.
+    """
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{place} is no valid TOML: {error}") from error
+    except RecursionError as error:
+        raise PlanError(f"{place} is nested too deeply") from error
+    except ValueError as error:
+        raise PlanError(f"{place} cannot be read: {error}") from error
 
 
-def _merged(document: dict[str, Any], place: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    base = document.get("extends")
-    if base is None:
-        return dict(document)
-    if not isinstance(base, str):
-        raise PlanError(f"{place}: extends: expected the name of a suite or a file, got {base!r}")
-    if base.endswith(".toml") and not place.startswith("suite "):
-        base = str(Path(place).parent / base)
-    text, base_place = read_text(base)
-    now = _resolved(base_place)
-    if now in seen:
-        raise PlanError(f"{place}: extends: {' -> '.join([*seen, now])} goes round in a circle")
-    below = _merged(_parse(text, base_place), base_place, (*seen, now))
-    merged = dict(below)
-    for key, value in document.items():
-        both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = {**below[key], **value} if both else value
+def _extend(source: Source) -> None:
+    """Merge in what a plan extends; a problem there is noted, and the plan stands alone."""
+    chain, seen = [source.document], [_resolved(source.place)]
+    place = source.place
+    try:
+        while "extends" in chain[-1]:
+            text, place = read_text(_base(chain[-1]["extends"], place))
+            now = _resolved(place)
+            if now in seen:
+                raise PlanError(f"{' -> '.join([*seen, now])} goes round in a circle")
+            if len(seen) == LONGEST_CHAIN:
+                raise PlanError(f"more than {LONGEST_CHAIN} plans, one after the other")
+            seen.append(now)
+            chain.append(_parse(text, place))
+    except PlanError as error:
+        source.incomplete = True
+        source.problems.append(("extends", error.message))
+    merged: dict[str, Any] = {}
+    for document in reversed(chain):
+        for key, value in document.items():
+            below = merged.get(key)
+            both = isinstance(value, dict) and isinstance(below, dict)
+            merged[key] = {**below, **value} if both and below is not None else value
     merged.pop("extends", None)
-    return merged
+    source.document = merged
+
+
+def _base(name: object, place: str) -> str:
+    """What a plan at `place` means by `extends = name`."""
+    if not isinstance(name, str):
+        raise PlanError(f"expected the name of a suite or a file, got {_kind(name)}")
+    if name.endswith(".toml") and not place.startswith("suite "):
+        return str(Path(place).parent / name)
+    return name
 
 
 def _resolved(place: str) -> str:
@@ -85,22 +166,58 @@ def _override(document: dict[str, Any], text: str) -> None:
     keys = [part.strip() for part in path.split(".")]
     if not equals or not all(keys):
         raise PlanError(f"--set {text}: expected key=value, for example --set protocol.images=50")
+    if len(keys) > DEEPEST:
+        raise PlanError(f"--set {text}: more than {DEEPEST} keys, one inside the other")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
+    except (RecursionError, ValueError) as error:
+        raise PlanError(f"--set {text}: the value cannot be read") from error
     place = document
     for key in keys[:-1]:
         place = place.setdefault(key, {})
         if not isinstance(place, dict):
             raise PlanError(
-                f"--set {text}: {key!r} is a list; only tables such as protocol and run can be set"
+                f"--set {text}: {key!r} is {_kind(place)}; only tables such as protocol and run "
+                "can be set"
             )
     place[keys[-1]] = parsed
 
 
+def _prune(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Take out what nothing below here should have to cope with, and say what it was."""
+    waiting: list[tuple[str, Any, int]] = [("", document, 0)]
+    while waiting:
+        path, at, depth = waiting.pop()
+        is_table = isinstance(at, dict)
+        items: list[tuple[Any, Any]] = list(at.items() if is_table else enumerate(at))
+        for key, value in items:
+            inner = f"{path}[{key}]" if not is_table else f"{path}.{key}" if path else str(key)
+            if isinstance(value, dict | list):
+                if depth + 1 < DEEPEST:
+                    waiting.append((inner, value, depth + 1))
+                    continue
+                yield inner, f"nested deeper than {DEEPEST} tables and lists"
+            elif isinstance(value, int) and not -LARGEST_NUMBER <= value < LARGEST_NUMBER:
+                yield inner, "a whole number beyond 64 bits"
+            else:
+                continue
+            at[key] = {} if isinstance(value, dict) else [] if isinstance(value, list) else 1
+
+
+def _kind(value: object) -> str:
+    """What a value is, in TOML's words."""
+    names = {dict: "a table", list: "a list", str: "a string", bool: "true or false"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else "a date")
+
+
 class Lines:
-    """Where things stand in a TOML file: tomllib does not tell, so headers and keys are looked up."""
+    """Where things stand in a TOML file; tomllib does not tell, so headers and keys are looked up.
+
+    Args:
+        text: of the file.
+    """
 
     def __init__(self, text: str) -> None:
         self._lines: dict[str, int] = {}
@@ -122,7 +239,7 @@ class Lines:
                 self._lines.setdefault(f"{section}.{key}" if section else key, number)
 
     def of(self, path: str) -> str:
-        """ " (line 12)" for the nearest enclosing thing that is in the file, or ""."""
+        """` (line 12)` for the nearest enclosing thing that is in the file, or nothing."""
         while path:
             if path in self._lines:
                 return f" (line {self._lines[path]})"

@@ -1,19 +1,21 @@
-"""Parameters of targets, attacks and defences: strictly of their declared types, over the defaults."""
+"""Parameters of plugins: strictly of their declared types, over the defaults."""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from bench.errors import PlanError, did_you_mean
 from bench.plugins.declarations import REQUIRED, Parameter
 
 Ranges = Mapping[str, tuple[float | None, float | None]]
-"""Parameter -> (least, most) that it may be, None where there is no such bound; in a list, each of its numbers."""
+"""Parameter -> (least, most) that it may be, None where there is no such bound; in a list, each of
+its numbers."""
 
 
 def resolve_params(
@@ -22,71 +24,90 @@ def resolve_params(
     where: str,
     ranges: Ranges | None = None,
 ) -> dict[str, Any]:
-    """All parameters of a class: the given ones, strictly of their declared types and within their ranges, over the defaults.
+    """All parameters of a class: the given ones over the defaults.
+
+    Args:
+        parameters: that the class declares, by name.
+        given: values by name, as read from TOML.
+        where: path of the values in messages.
+        ranges: that the class declares.
 
     Raises:
-        PlanError: with every unknown name, wrong type, missing value and value out of range, each with its place.
+        PlanError: with every unknown name, wrong type, missing value and value out of range, each
+            with its place.
     """
-    problems = [
-        f"{where}.{name}: unknown parameter {name!r}{did_you_mean(name, parameters)}"
-        for name in given
-        if name not in parameters
-    ]
-    fields: dict[str, Any] = {
-        name: (parameter.annotation, ... if parameter.default is REQUIRED else parameter.default)
-        for name, parameter in parameters.items()
-    }
-    model = create_model(
-        "Parameters", __config__=ConfigDict(strict=True, protected_namespaces=()), **fields
-    )
-    infinite = {
-        name: value
-        for name, value in given.items()
-        if isinstance(value, float) and not math.isfinite(value)
-    }
-    problems += [
-        f"{where}.{name}: expected a finite number, got {value!r}"
-        for name, value in infinite.items()
-        if name in parameters
-    ]
-    known = {
-        name: value for name, value in given.items() if name in parameters and name not in infinite
-    }
+    problems = []
+    known: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in parameters:
+            near = did_you_mean(name, parameters)
+            problems.append(f"{where}.{name}: unknown parameter {name!r}{near}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            problems.append(f"{where}.{name}: expected a finite number, got {value!r}")
+        else:
+            known[name] = value
     resolved: dict[str, Any] = {}
     try:
-        resolved = json.loads(
-            model.model_validate_json(
-                json.dumps(known, default=str, allow_nan=False)
-            ).model_dump_json()
-        )
+        text = json.dumps(known, default=str, allow_nan=False)
+        resolved = json.loads(_model(parameters).model_validate_json(text).model_dump_json())
+    except ValidationError as error:
+        problems += _wrong_types(error, parameters, known, where)
     except ValueError as error:
-        details = error.errors() if isinstance(error, ValidationError) else []
-        kinds: dict[str, str] = {}
-        for item in details:
-            kinds.setdefault(str(item["loc"][0]), item["type"])
-        for name, kind in kinds.items():
-            if kind == "missing":
-                problems.append(f"{where}.{name}: missing; expected {parameters[name].describe()}")
-            else:
-                problems.append(
-                    f"{where}.{name}: expected {parameters[name].describe()}, got {known[name]!r}"
-                )
-        if not details:
-            problems.append(f"{where}: {error}")
-    for name, (least, most) in (ranges or {}).items():
+        problems.append(f"{where}: {error}")
+    problems += _out_of_range(resolved, ranges or {}, where)
+    if problems:
+        raise PlanError(problems)
+    return resolved
+
+
+def _model(parameters: Mapping[str, Parameter]) -> type[BaseModel]:
+    """A model of these parameters; made once for a class, since a sweep asks often."""
+    try:
+        return _cached_model(tuple(parameters.values()))
+    except TypeError:  # a default or a type that cannot be hashed
+        return _new_model(tuple(parameters.values()))
+
+
+def _new_model(parameters: tuple[Parameter, ...]) -> type[BaseModel]:
+    fields: dict[str, Any] = {
+        one.name: (one.annotation, ... if one.default is REQUIRED else one.default)
+        for one in parameters
+    }
+    config = ConfigDict(strict=True, protected_namespaces=())
+    return create_model("Parameters", __config__=config, **fields)
+
+
+_cached_model = functools.lru_cache(maxsize=256, typed=True)(_new_model)
+
+
+def _wrong_types(
+    error: ValidationError,
+    parameters: Mapping[str, Parameter],
+    known: Mapping[str, Any],
+    where: str,
+) -> Iterator[str]:
+    kinds: dict[str, str] = {}
+    for item in error.errors():
+        kinds.setdefault(str(item["loc"][0]) if item["loc"] else "", item["type"])
+    for name, kind in kinds.items():
+        if name not in parameters:
+            yield f"{where}: cannot be read ({kind.replace('_', ' ')})"
+        elif kind == "missing":
+            yield f"{where}.{name}: missing; expected {parameters[name].describe()}"
+        else:
+            yield f"{where}.{name}: expected {parameters[name].describe()}, got {known[name]!r}"
+
+
+def _out_of_range(resolved: Mapping[str, Any], ranges: Ranges, where: str) -> Iterator[str]:
+    for name, (least, most) in ranges.items():
         values = resolved.get(name)
         for value in values if isinstance(values, list) else [values]:
             if not isinstance(value, int | float) or isinstance(value, bool):
                 continue
-            if (
-                not (-math.inf if least is None else least)
-                <= value
-                <= (math.inf if most is None else most)
-            ):
-                problems.append(f"{where}.{name}: {_range(least, most)}, got {value!r}")
-    if problems:
-        raise PlanError(problems)
-    return resolved
+            low = -math.inf if least is None else least
+            high = math.inf if most is None else most
+            if not low <= value <= high:
+                yield f"{where}.{name}: {_range(least, most)}, got {value!r}"
 
 
 def _range(least: float | None, most: float | None) -> str:
@@ -101,14 +122,15 @@ def seconds(value: str | int, where: str) -> float:
     Raises:
         PlanError: it is no duration above zero.
     """
-    if isinstance(value, str):
-        scale = {"s": 1, "m": 60, "h": 3600}.get(value[-1:].lower())
-        try:
+    amount = -1.0
+    try:
+        if isinstance(value, str):
+            scale = {"s": 1, "m": 60, "h": 3600}.get(value[-1:].lower())
             amount = float(value[:-1]) * scale if scale else float(value)
-        except ValueError:
-            amount = -1.0
-    else:
-        amount = float(value)
+        else:
+            amount = float(value)
+    except (ValueError, OverflowError):
+        pass
     if not 0 < amount < 1e9:
         raise PlanError(f'{where}: expected a duration such as "10m" or "90s", got {value!r}')
     return amount

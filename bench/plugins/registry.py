@@ -1,8 +1,9 @@
 """Lazy entry points: name -> provider. A broken plugin is a row, never a crash.
 
-Everything that can be named in a plan arrives here, the built-ins by the same path as anybody's plugin: a distribution
-declares an entry point in one of the groups `gatebench.targets`, `.attacks`, `.defenses`, `.datasets`, `.recipes`,
-`.weights`, `.suites`, `.reports`, `.comparisons`, `.regressions`, `.executors`. Nothing is imported until it is used.
+Everything that can be named in a plan arrives here, the built-ins by the same path as anybody's
+plugin: a distribution declares an entry point in one of the groups `gatebench.targets`, `.attacks`,
+`.defenses`, `.datasets`, `.recipes`, `.weights`, `.suites`, `.reports`, `.comparisons`,
+`.regressions`, `.executors`. Nothing is imported until it is used.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from bench.errors import PluginError, UnknownName
+from bench.errors import PluginError, UnknownName, in_words
 from bench.plugins.declarations import ClassFacts, read_class
 
 GROUPS = {
@@ -38,9 +39,12 @@ class Provider:
     """One entry point.
 
     Attributes:
-        kind: a key of `GROUPS`. name: as written in a plan. value: "module:attribute" or "module".
+        kind: a key of `GROUPS`.
+        name: as written in a plan.
+        value: "module:attribute" or "module".
         distribution: who provides it.
-        conflict: why the bare name is refused ("" if it is unique); a qualified name, "distribution/name", always works.
+        conflict: why the bare name is refused, "" if it is unique; a qualified name,
+            "distribution/name", always works.
     """
 
     kind: str
@@ -58,7 +62,8 @@ class Provider:
         """Import and return the object.
 
         Raises:
-            PluginError: the import failed, in whatever way; the message names plugin, distribution and cause.
+            PluginError: the import failed, in whatever way; the message names plugin, distribution
+                and cause.
         """
         try:
             return EntryPoint(self.name, self.value, GROUPS[self.kind]).load()
@@ -66,7 +71,8 @@ class Provider:
             raise
         except BaseException as error:  # a plugin may raise anything on import, SystemExit too
             raise PluginError(
-                f"{self.kind} {self.name!r} (from {self.distribution}) cannot be imported: {type(error).__name__}: {error}",
+                f"{self.kind} {self.name!r} (from {self.distribution}) cannot be imported: "
+                f"{in_words(error)}",
                 hint=f"it is {self.value}; 'gatebench doctor' shows the health of every plugin",
             ) from error
 
@@ -80,27 +86,42 @@ class Provider:
             return error.message
         return None
 
-    def facts(self) -> ClassFacts:
-        """Docstring, parameters, presets and class constants, read from the source without importing it."""
-        return _facts(self)
+    def facts(self, *, imports: bool = True) -> ClassFacts:
+        """Docstring, parameters, presets and class constants, read from the source.
+
+        Args:
+            imports: import it where the source does not tell.
+
+        Raises:
+            PluginError: it cannot be imported, or may not be and has to.
+        """
+        return _facts(self, imports)
+
+    def unread(self) -> Any:
+        """Stands for `load` where nothing may be imported."""
+        raise PluginError(
+            "only importing it would tell",
+            hint=f"'gatebench list {self.kind}s {self.name}' imports it",
+        )
 
 
 @functools.cache
-def _facts(provider: Provider) -> ClassFacts:
+def _facts(provider: Provider, imports: bool) -> ClassFacts:
     module, _, name = provider.value.partition(":")
     try:
-        return read_class(module, name, fallback=provider.load)
+        return read_class(module, name, provider.load if imports else provider.unread)
     except PluginError:
         raise
     except Exception as error:  # annotations are a plugin's own code too
         raise PluginError(
-            f"{provider.kind} {provider.name!r} (from {provider.distribution}) cannot be read: {type(error).__name__}: {error}"
+            f"{provider.kind} {provider.name!r} (from {provider.distribution}) cannot be read: "
+            f"{in_words(error)}"
         ) from error
 
 
 @functools.cache
 def providers(kind: str) -> tuple[Provider, ...]:
-    """All providers of a kind, sorted by name; two of the same name are both there and say so in `conflict`."""
+    """All providers of a kind, sorted by name; two of one name say so in `conflict`."""
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUPS[kind]):
         rivals = found.setdefault(point.name, [])

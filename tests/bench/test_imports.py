@@ -13,7 +13,7 @@ HOME = Path(bench.__file__).resolve().parent.parent
 PACKAGES = ("bench", "attacks", "targets", "reports")
 
 ORDER = (
-    "errors codec < files plugins contracts < api image datasets weights store < plans training "
+    "errors terminal codec < files plugins contracts < api image datasets weights store < plans training "
     "< evaluation results < testing executors regression analysis < runs < verify pytest_plugin < cli"
 )
 """A room of bench may import from itself, from its own step and from those before it; `docs/architecture.md` says why."""
@@ -231,4 +231,13 @@ def test_no_circle_among_modules():
 
 def test_what_lies_on_top_is_what_a_plugin_author_imports():
     top = {path.stem for path in (HOME / "bench").glob("*.py")}
-    assert top == {"__init__", "__main__", "api", "image", "codec", "errors", "pytest_plugin"}
+    assert top == {
+        "__init__",
+        "__main__",
+        "api",
+        "image",
+        "codec",
+        "errors",
+        "pytest_plugin",
+        "terminal",
+    }

@@ -1,0 +1,242 @@
+"""The [[target]], [[defense]] and [[attack]] tables of a plan."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bench import weights
+from bench.errors import GatebenchError, PlanError, did_you_mean
+from bench.plans.plan import Component
+from bench.plans.problems import Problems
+from bench.plans.schema import ABSENT, AttackTable, DefenseTable, Document, TargetTable
+from bench.plugins import registry
+from bench.plugins.parameters import resolve_params
+from bench.terminal import printable
+
+MOST_SWEPT = 10_000
+"""Attacks that the sweeps of one table may make."""
+
+Placed = tuple[str, Component]
+"""A component and the path of its table, such as "attack[2]"."""
+
+
+@dataclass
+class Components:
+    """What a plan's tables come to.
+
+    Attributes:
+        targets: in the order of the file.
+        defenses: likewise.
+        attacks: likewise; members of an ensemble that the plan does not name stand before it.
+        implied: labels of those members.
+        behind: attack's label -> labels of the defenses that it is made for.
+    """
+
+    targets: list[Component] = field(default_factory=list)
+    defenses: list[Component] = field(default_factory=list)
+    attacks: list[Component] = field(default_factory=list)
+    implied: set[str] = field(default_factory=set)
+    behind: dict[str, list[str]] = field(default_factory=dict)
+
+
+def resolve_components(document: Document, problems: Problems) -> Components:
+    """All components of a plan, with parameters, labels and weights; mistakes go to `problems`."""
+    found = Components()
+    targets = [
+        (where, component)
+        for where, table in _tables("target", document.target)
+        for component in _targets(table, where, problems)
+    ]
+    defenses = [
+        (where, component)
+        for where, table in _tables("defense", document.defense)
+        for component in _defenses(table, where, problems)
+    ]
+    attacks: list[Placed] = []
+    for where, table in _tables("attack", document.attack):
+        for component in _attacks(table, where, problems):
+            attacks.append((where, component))
+            if table.behind is not None:
+                found.behind[component.label] = table.behind
+    attacks = _with_members(attacks, found.implied, problems)
+    for placed in (targets, defenses, attacks):
+        _check_distinct(placed, problems)
+    found.targets, found.defenses, found.attacks = (
+        [component for _, component in placed] for placed in (targets, defenses, attacks)
+    )
+    return found
+
+
+def _tables(kind: str, tables: Sequence[Any]) -> list[tuple[str, Any]]:
+    return [(f"{kind}[{i}]", table) for i, table in enumerate(tables)]
+
+
+def _component(
+    kind: str,
+    entry: TargetTable | DefenseTable | AttackTable,
+    where: str,
+    params: Mapping[str, Any],
+    problems: Problems,
+) -> Component | None:
+    """What one table names, or None where it is wrong."""
+    name, _, preset = entry.use.partition(":")
+    if name == ABSENT:
+        return None
+    try:
+        provider = registry.find(kind, name, where=f"{where}.use")
+        facts = provider.facts()
+    except GatebenchError as error:
+        problems.add(f"{where}.use", error.message)
+        return None
+    if preset and preset not in facts.presets:
+        near = did_you_mean(preset, facts.presets)
+        problems.add(f"{where}.use", f"{name!r} has no preset {preset!r}{near}")
+        return None
+    if entry.label is not None and printable(entry.label).replace("\n", "\\n") != entry.label:
+        said = f"{entry.label!r} holds characters that cannot be shown"
+        problems.add(f"{where}.label", said)
+    given = {**facts.presets.get(preset, {}), **params}
+    ranges = facts.constants.get("ranges")
+    try:
+        resolved = resolve_params(facts.parameters, given, f"{where}.params", ranges)
+    except PlanError as error:
+        swept = getattr(entry, "sweep", {})
+        for problem in error.problems:
+            path = problem.partition(":")[0]
+            if path.rpartition(".")[2] in swept:
+                path = path.replace(".params.", ".sweep.")
+                problem = problem.replace(".params.", ".sweep.", 1)
+            problems.add(path, problem)
+        return None
+    return Component(
+        name=provider.name,
+        distribution=provider.distribution,
+        value=provider.value,
+        label=entry.label or _label(entry.use, params),
+        params=resolved,
+        version=int(facts.constants.get("version", 1)),
+        preset=preset,
+        control=bool(facts.constants.get("control", False)),
+        fits=bool(facts.constants.get("fits", False)),
+        series=entry.label or _label(entry.use, entry.params),
+    )
+
+
+def _targets(entry: TargetTable, where: str, problems: Problems) -> list[Component]:
+    """The target of a table, with its weights; a list of one, or of none where it is wrong."""
+    component = _component("target", entry, where, entry.params, problems)
+    if component is None:
+        return []
+    if entry.weights.startswith("random:"):
+        if not re.fullmatch(r"[0-9]{1,18}", entry.weights[7:]):
+            said = f'expected "random:SEED" with a whole number, got {entry.weights!r}'
+            problems.add(f"{where}.weights", said)
+            return []
+        label = entry.label or f"{component.label} {entry.weights}"
+        return [replace(component, weights=entry.weights, label=label)]
+    try:
+        found = weights.find(entry.weights)
+    except GatebenchError as error:
+        problems.add(f"{where}.weights", error.message)
+        return []
+    if found.target != component.name:
+        problems.add(
+            f"{where}.weights",
+            f"{entry.weights!r} are weights of {found.target!r}, not of {component.name!r}",
+        )
+        return []
+    wrong = [
+        key
+        for key, value in found.params.items()
+        if key in entry.params and key in component.params and component.params[key] != value
+    ]
+    for key in wrong:
+        said = f"is {entry.params[key]!r}, but the weights {entry.weights!r} have {key} = "
+        problems.add(f"{where}.params.{key}", f"{said}{found.params[key]!r}")
+    if wrong:
+        return []
+    label = entry.label or entry.weights.partition("@")[0]
+    params = {**component.params, **found.params}
+    made = replace(component, weights=entry.weights, digest=found.sha256)
+    return [replace(made, params=params, label=label)]
+
+
+def _defenses(entry: DefenseTable, where: str, problems: Problems) -> list[Component]:
+    component = _component("defense", entry, where, entry.params, problems)
+    return [component] if component else []
+
+
+def _attacks(entry: AttackTable, where: str, problems: Problems) -> list[Component]:
+    """The attacks of a table: one for each combination of what it sweeps."""
+    for key, values in entry.sweep.items():
+        if not values:
+            problems.add(f"{where}.sweep.{key}", "an empty list makes no attack")
+        if key in entry.params:
+            problems.add(f"{where}.sweep.{key}", "is set in params too")
+    count = math.prod(len(values) for values in entry.sweep.values())
+    if count > MOST_SWEPT:
+        problems.add(f"{where}.sweep", f"makes {count:,} attacks; at most {MOST_SWEPT:,}")
+        return []
+    found = []
+    for combination in itertools.product(*entry.sweep.values()):
+        swept = dict(zip(entry.sweep, combination, strict=True))
+        component = _component("attack", entry, where, {**entry.params, **swept}, problems)
+        if component is None:
+            continue
+        if swept:
+            suffix = ", ".join(f"{key}={value}" for key, value in swept.items())
+            base = entry.label or _label(entry.use, entry.params)
+            component = replace(component, label=f"{base} {suffix}")
+        found.append(component)
+    return found
+
+
+def _with_members(placed: Sequence[Placed], implied: set[str], problems: Problems) -> list[Placed]:
+    """The attacks, and the members of an ensemble among them that the plan does not name."""
+    known = {_identity(component): component for _, component in placed}
+    found: list[Placed] = []
+    for where, component in placed:
+        name = f"{component.distribution}/{component.name}"
+        members = []
+        for use, params in registry.find("attack", name).facts().constants.get("members", ()):
+            table = AttackTable(use=use, params=dict(params))
+            made = _component("attack", table, where, params, problems)
+            if made is None:
+                continue
+            if _identity(made) not in known:
+                known[_identity(made)] = made
+                found.append((where, made))
+                implied.add(made.label)
+            members.append(known[_identity(made)])
+        found.append((where, replace(component, members=tuple(members)) if members else component))
+    return found
+
+
+def _check_distinct(placed: Sequence[Placed], problems: Problems) -> None:
+    """Note components that share a label, or that are the same under two labels."""
+    labels: set[str] = set()
+    identities: dict[str, str] = {}
+    for where, component in placed:
+        label = component.label
+        if label in labels:
+            said = f"two of them are labelled {label!r}; give each its own label"
+            problems.add(where, said)
+            continue
+        labels.add(label)
+        earlier = identities.setdefault(_identity(component), label)
+        if earlier != label:
+            problems.add(where, f"{label!r} is the same as {earlier!r}, parameter by parameter")
+
+
+def _identity(component: Component) -> str:
+    return repr(component.identity())
+
+
+def _label(use: str, params: Mapping[str, Any]) -> str:
+    extra = ", ".join(f"{key}={value}" for key, value in params.items())
+    return f"{use} {extra}" if extra else use

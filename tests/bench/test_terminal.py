@@ -1,0 +1,120 @@
+"""Whatever is printed is visible, short, and outlives its reader."""
+
+import ast
+import io
+import os
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import bench.cli
+from bench import terminal
+from bench.terminal import Outlet, message, one_line, outlets, printable, say
+
+HOSTILE = "a\x1b[2J\x1b]0;title\x07b\rc\x08\x7f\x85\x9b31m\u202egnp\u2066\u200b\u2028d\udc80\x00"
+
+
+@given(st.text())
+def test_nothing_printed_moves_the_cursor_or_hides(text):
+    shown = printable(text)
+    for character in shown:
+        assert character == "\n" or unicodedata.category(character)[0] != "C"
+        assert character not in "\u2028\u2029"
+    shown.encode("utf-8")
+
+
+def test_what_was_hidden_is_written_out():
+    assert printable("a\x1b[31mb\u202e\udc80") == "a\\x1b[31mb\\u202e\\udc80"
+    assert printable("plain – ünïcode 漢") == "plain – ünïcode 漢"
+
+
+@given(st.text())
+def test_a_line_stays_one_line(text):
+    assert len(one_line(text).splitlines()) <= 1
+    assert len(one_line(text, 10)) <= 60
+
+
+def test_a_line_feed_in_a_name_starts_no_line_of_its_own():
+    painted = "x\nverify: everything holds\n\n8 cells"
+    assert message(painted) == "x\n  verify: everything holds\n\n  8 cells"
+
+
+def test_endless_messages_are_cut():
+    shown = message("\n".join(["y" * 10_000] * 10_000))
+    assert len(shown) < 900_000
+    assert "… (8000 more characters)" in shown
+    assert shown.endswith("… 9600 more lines")
+
+
+def test_say_prints_what_message_makes(capsys):
+    say(HOSTILE)
+    say(HOSTILE, err=True)
+    out, err = capsys.readouterr()
+    assert out == err == message(HOSTILE) + "\n"
+    assert "\x1b" not in out
+
+
+def test_tables_show_cells_as_plain_text():
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    table.add_row(terminal.cell(f"[bold]{HOSTILE}"))
+    file = io.StringIO()
+    Console(file=file, width=300).print(table)
+    assert file.getvalue().strip() == one_line(f"[bold]{HOSTILE}")
+
+
+PRINTERS = {"echo", "secho", "print", "Console", "Text"}
+EXCEPTIONS = {"train.py": {"print", "Text"}, "progress.py": {"print", "Text"}}
+"""These print what they cleaned with `message` and `one_line`."""
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(bench.cli.__file__).parent.glob("*.py")), ids=lambda path: path.name
+)
+def test_commands_print_through_the_terminal_alone(path):
+    """Nothing else that writes to a terminal is named in a command's file."""
+    named = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            named.add(node.func.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            named |= {node.attr} if node.value.id == "click" else set()
+    assert not (named & PRINTERS) - EXCEPTIONS.get(path.name, set())
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    reader, writer = os.pipe()
+    stream = os.fdopen(writer, "w", buffering=1)
+    outlet = Outlet(stream)
+    assert outlet.write("heard\n") == 6
+    os.close(reader)
+    for _ in range(3):
+        outlet.write("not heard\n")
+        outlet.flush()
+    assert outlet.gone
+    assert not outlet.isatty()
+    stream.close()  # what was left in its buffer goes nowhere
+
+
+def test_a_stream_that_lacks_a_character_writes_it_out():
+    binary = io.BytesIO()
+    stream = io.TextIOWrapper(binary, encoding="ascii")
+    outlet = Outlet(stream)
+    outlet.write("≤ 8/255")
+    outlet.flush()
+    assert binary.getvalue() == b"\\u2264 8/255"
+
+
+def test_a_process_without_streams_prints_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with outlets():
+        say("nobody reads this")
+        say("nor this", err=True)
+    assert sys.stdout is None
