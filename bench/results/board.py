@@ -5,8 +5,8 @@ The board is the only thing that a report sees. Nothing here imports torch.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,19 @@ import numpy as np
 
 from bench import __version__
 from bench.contracts.threat import parse_threat
-from bench.errors import RunFolderError
-from bench.plans.plan import entry_label
 from bench.results import stats
+from bench.results.cells import UNDEFINED_BELOW, description, read_cell, with_estimates
 from bench.results.flags import doubted, shrinking
 from bench.results.ranking import Contender, rank
 from bench.results.records import Board, BoardCell, TargetStanding, Transferred
-from bench.results.rows import Rows, UnitRow, read_units, unpacked
 from bench.results.stats import UNDEFINED
 from bench.results.transfer import read_transfer
-from bench.store.folder import CellFolder, RunFolder, read_json
+from bench.store.folder import RunFolder
 
-UNDEFINED_BELOW = 0.01
-"""Recovery is undefined where the reserve, ceiling - clean, is under this share of the ceiling."""
 PRELIMINARY_BELOW = 100
 """Images under which a board is called preliminary."""
-
-_COLUMNS = (
-    "id label clean_prediction adversarial_prediction clean_macs adversarial_macs float_macs jpeg_macs clean_decisions "
-    "adversarial_decisions squared psnr ssim l2 linf evaluations near_threshold overshoot held flipped"
-).split()
+_READERS, _BLOCK = 2, 16
+"""Threads that read cells, and cells that are resampled together."""
 
 
 def load_boards(run: str | Path) -> list[Board]:
@@ -54,16 +47,12 @@ def load_boards(run: str | Path) -> list[Board]:
 def _board(folder: RunFolder, plan: Mapping[str, Any], number: int) -> Board:
     document = plan["boards"][number]
     protocol = document["protocol"]
-    loaded = [_cell(folder, plan, protocol, entry) for entry in document["cells"]]
+    loaded, scores = _read(folder, plan["command"], protocol, document["cells"])
     ranked = protocol["threat"] != "none"
-    flagged = doubted([cell for cell, _ in loaded])
-    cells, standings = _ranked(flagged, [scores for _, scores in loaded], ranked)
+    flagged = doubted(loaded)
+    cells, standings = _ranked(flagged, scores, ranked)
     described = next(
-        (
-            found
-            for entry in document["cells"]
-            if (found := _description(folder.cell(entry["key"])))
-        ),
+        (found for entry in document["cells"] if (found := description(folder.cell(entry["key"])))),
         {},
     )
     dataset = described.get("dataset", {"name": protocol["dataset"], "note": "", "credits": []})
@@ -82,9 +71,27 @@ def _board(folder: RunFolder, plan: Mapping[str, Any], number: int) -> Board:
         version=__version__,
         cells=tuple(cells),
         standings=tuple(standings),
-        transfers=tuple(_transfers(folder, number, cells, [scores for _, scores in loaded])),
+        transfers=tuple(_transfers(folder, number, cells, scores)),
         latency=folder.latency(),
     )
+
+
+def _read(
+    folder: RunFolder,
+    command: str,
+    protocol: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+) -> tuple[list[BoardCell], list[Mapping[str, stats.Array] | None]]:
+    """The cells with their estimates, and the columns that ranks are made of."""
+    cells: list[BoardCell] = []
+    scores: list[Mapping[str, stats.Array] | None] = []
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(entries), _BLOCK):
+            block = entries[start : start + _BLOCK]
+            read = list(pool.map(lambda one: read_cell(folder, command, protocol, one), block))
+            cells += with_estimates(read)
+            scores += [one.scores for one in read]
+    return cells, scores
 
 
 def _transfers(
@@ -139,174 +146,6 @@ def _terms(protocol: Mapping[str, Any]) -> str:
     return (
         f"{parse_threat(protocol['threat'])}, budget {protocol['budget']}, seed {protocol['seed']}"
     )
-
-
-def _description(folder: CellFolder) -> dict[str, Any] | None:
-    path = folder.path / "target.json"
-    return read_json(path) if path.is_file() else None
-
-
-def _cell(
-    folder: RunFolder,
-    plan: Mapping[str, Any],
-    protocol: Mapping[str, Any],
-    entry: Mapping[str, Any],
-) -> tuple[BoardCell, Mapping[str, stats.Array] | None]:
-    """A cell with its statistics but no rank, and its columns (None where it has no numbers)."""
-    store = folder.cell(entry["key"])
-    sealed = store.sealed()
-    label = entry["target"]["label"], entry["attack"]["label"]
-    cell = BoardCell(
-        key=entry["key"],
-        target=label[0],
-        defense=entry["defense"]["label"] if entry["defense"] else "",
-        attack=label[1],
-        inputs={name: entry[name] for name in ("target", "defense", "attack")}
-        | {"protocol": protocol},
-        status="missing",
-        reason="not run yet, or not finished",
-        control=bool(entry["attack"]["control"]),
-        series=entry["attack"].get("series") or label[1],
-        command=f"{plan['command']} --only {shlex.quote(entry_label(entry))}",
-    )
-    if entry.get("excluded"):
-        return replace(cell, status="skipped", reason=entry["excluded"]), None
-    if sealed is None:
-        return cell, None
-    cell = replace(
-        cell,
-        status=sealed["status"],
-        reason=sealed["reason"],
-        flags=tuple(sealed["flags"]),
-        environment=sealed["environment"],
-        combination=sealed.get("combination", {}),
-        fit=sealed.get("fit", {}),
-        sees=_sees(entry, sealed),
-    )
-    if sealed["status"] != "ok":
-        return cell, None
-    if wrong := store.altered(sealed["shards"]):
-        return replace(
-            cell,
-            status="invalid",
-            reason=f"{wrong[0]} was changed after the cell was sealed; run the same plan again",
-        ), None
-    described = _description(store)
-    if described is None:
-        raise RunFolderError(
-            f"{store.path / 'target.json'} is not there",
-            hint="run the same plan again with --fresh",
-        )
-    table = store.table(_COLUMNS)
-    columns = {
-        name: np.array(table[name].to_pylist())
-        for name in _COLUMNS
-        if not name.endswith("decisions")
-    }
-    units = read_units(described["units"])
-    for name in ("clean_decisions", "adversarial_decisions"):
-        columns[name] = unpacked(table[name].to_pylist(), len(units)).sum(1)
-    cell = _measured(cell, described, columns, units)
-    return replace(cell, rows=Rows(store, len(units))), columns
-
-
-def _sees(entry: Mapping[str, Any], sealed: Mapping[str, Any]) -> str:
-    """What an attack knew; one that never took a gradient saw executed MACs at most."""
-    if entry["attack"]["params"].get("knows") == "network":
-        return "network"
-    return (
-        "gates"
-        if sealed["aggregates"].get("backwards", 0) or entry["attack"]["control"]
-        else "macs"
-    )
-
-
-def _measured(
-    cell: BoardCell,
-    described: Mapping[str, Any],
-    columns: Mapping[str, stats.Array],
-    units: tuple[UnitRow, ...],
-) -> BoardCell:
-    n = len(columns["label"])
-    weights = stats.resamples(n)
-    floor, ceiling = int(described["floor"]), int(described["ceiling"])
-    reference = int(described.get("reference", ceiling))
-    clean, adversarial, unrounded, reloaded, held, flipped = (
-        columns[name].astype(np.float64)
-        for name in ("clean_macs", "adversarial_macs", "float_macs", "jpeg_macs", "held", "flipped")
-    )
-    reserve = reference - clean
-    defined = reserve.mean() >= UNDEFINED_BELOW * reference
-    some = reserve > 0
-    blocks = len(units) - columns["clean_decisions"].mean()
-    return replace(
-        cell,
-        n=n,
-        classes=tuple(described["classes"]),
-        floor=floor,
-        ceiling=ceiling,
-        reference=reference,
-        clean_macs=float(clean.mean()),
-        adversarial_macs=float(adversarial.mean()),
-        float_macs=float(unrounded.mean()),
-        recovery=stats.ratio_estimate(adversarial - clean, reserve, weights)
-        if defined
-        else UNDEFINED,
-        float_recovery=stats.ratio_estimate(unrounded - clean, reserve, weights)
-        if defined
-        else UNDEFINED,
-        jpeg_recovery=stats.ratio_estimate(reloaded - clean, reserve, weights)
-        if defined and not np.isnan(reloaded).any()
-        else UNDEFINED,
-        flip_rate=float(flipped.sum() / held.sum()) if held.sum() > 0 else None,
-        mean_recovery=(
-            stats.mean_estimate(
-                (adversarial - clean)[some] / reserve[some], stats.resamples(int(some.sum()))
-            )
-            if defined
-            else UNDEFINED
-        ),
-        block_recovery=float(
-            (columns["adversarial_decisions"] - columns["clean_decisions"]).mean() / blocks
-        )
-        if blocks > 0
-        else None,
-        clean_saving=stats.mean_estimate(1 - clean / reference, weights),
-        surviving_saving=stats.mean_estimate(1 - adversarial / reference, weights),
-        clean_efficacy=stats.mean_estimate(stats.efficacy(clean, floor, ceiling), weights)
-        if floor < ceiling
-        else UNDEFINED,
-        adversarial_efficacy=stats.mean_estimate(
-            stats.efficacy(adversarial, floor, ceiling), weights
-        )
-        if floor < ceiling
-        else UNDEFINED,
-        clean_accuracy=stats.share_estimate(
-            columns["clean_prediction"] == columns["label"], weights
-        ),
-        adversarial_accuracy=stats.share_estimate(
-            columns["adversarial_prediction"] == columns["label"], weights
-        ),
-        agreement=stats.share_estimate(
-            columns["adversarial_prediction"] == columns["clean_prediction"], weights
-        ),
-        psnr=float(columns["psnr"].mean()),
-        pooled_psnr=_pooled(columns),
-        ssim=float(columns["ssim"].mean()),
-        l2=float(columns["l2"].mean()),
-        linf=int(columns["linf"].max()),
-        evaluations=float(columns["evaluations"].mean()),
-        units=units,
-    )
-
-
-def _pooled(columns: Mapping[str, stats.Array]) -> float | None:
-    """dB of the mean squared error; None where no image changed. The number of values follows from PSNR and sum of D^2."""
-    changed = columns["squared"] > 0
-    if not changed.any():
-        return None
-    values = columns["squared"][changed][0] * 10 ** (columns["psnr"][changed][0] / 10) / 255**2
-    return float(10 * np.log10(255**2 * values / columns["squared"].mean()))
 
 
 def _ranked(

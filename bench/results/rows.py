@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from bench.results.stats import Array
 from bench.store.folder import CellFolder
@@ -94,12 +95,13 @@ def packed(decisions: Array) -> list[bytes]:
     return [row.tobytes() for row in np.packbits(np.asarray(decisions, dtype=bool), axis=-1)]
 
 
-def unpacked(packed: Sequence[bytes], units: int) -> Array:
+def unpacked(packed: Sequence[bytes] | pa.ChunkedArray, units: int) -> Array:
     """(N, U) bool from packed bits, first unit in the highest bit."""
-    if not packed:
+    if not len(packed):
         return np.zeros((0, units), dtype=bool)
-    bits = np.stack([np.frombuffer(row, dtype=np.uint8) for row in packed])
-    return np.unpackbits(bits, axis=1, count=units).astype(bool)
+    rows = packed.to_pylist() if isinstance(packed, pa.ChunkedArray) else packed
+    bits = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), -1)
+    return np.unpackbits(bits, axis=1, count=units).view(bool)
 
 
 @dataclass(frozen=True)

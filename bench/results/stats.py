@@ -19,6 +19,11 @@ PERMUTATIONS = 10_000
 ENOUGH = 100
 """Draws as extreme as what was seen, after which a simulated test is as exact as it needs to be: to a tenth of its p."""
 
+EXACT = 13
+"""Images that differ up to which a test enumerates all signs."""
+_BLOCK = 1000
+"""Draws that are made at once."""
+
 Array = np.ndarray[Any, Any]
 
 
@@ -121,10 +126,19 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
 
 def share_estimate(hits: Array, weights: Array) -> Estimate:
     """A share of images: bootstrap, or Wilson where all images agree."""
-    n, successes = len(hits), int(hits.sum())
-    if n and successes in (0, n):
-        return Estimate(successes / n, *wilson(successes, n))
+    if len(hits) and (hits.all() or not hits.any()):
+        return agreed_share(hits)
     return mean_estimate(hits.astype(np.float64), weights)
+
+
+def agreed_share(hits: Array) -> Estimate:
+    """The share 0 or 1 of images that all agree, with the Wilson interval.
+
+    Args:
+        hits: (n,) bool, all equal.
+    """
+    n, successes = len(hits), int(hits.sum())
+    return Estimate(successes / n, *wilson(successes, n))
 
 
 def _normal_quantile(p: float) -> float:
@@ -143,7 +157,7 @@ def sign_flip_p(
 ) -> float:
     """p of a paired randomisation test: could the signs of the per-image differences as well be random?
 
-    Exact for at most 13 images that differ, otherwise Monte Carlo with the add-one rule (Phipson and Smyth 2010), so never below
+    Exact for at most `EXACT` images that differ, otherwise Monte Carlo with the add-one rule (Phipson and Smyth 2010), so never below
     1 / (permutations + 1). Where that is too coarse, Hoeffding's bound (JASA 1963) says how much smaller p is at least: signs s_i give
     P(sum s_i d_i >= t) <= exp(-t^2 / (2 sum d_i^2)), so that many tests of clear differences can stand a correction.
 
@@ -159,7 +173,7 @@ def sign_flip_p(
     size = (lambda sums: sums) if one_sided else np.abs
     total = float(size(d.sum()))
     observed = total - 1e-12 * abs(total)
-    if n <= 13:
+    if n <= EXACT:
         signs: Array = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((size(signs @ d) >= observed).mean())
     bound = (
@@ -190,13 +204,73 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def paired_tests(scores: Sequence[Array]) -> list[tuple[int, int, float]]:
-    """(i, j, two-sided p) of every pair of rows, paired by image.
+    """Every pair of rows, paired by image, in the test of `sign_flip_p`.
+
+    All pairs share their random signs s, so that sum s (x_i - x_j) is the difference of two sums
+    taken once a row: k rows need k products with the signs in place of one for each pair.
 
     Args:
         scores: one (n,) array a row.
+
+    Returns:
+        (i, j, two-sided p) of every pair, in the order of the rows.
     """
-    pairs = [(i, j) for i in range(len(scores)) for j in range(i + 1, len(scores))]
-    return [(i, j, sign_flip_p(scores[i] - scores[j], enough=ENOUGH)) for i, j in pairs]
+    if len(scores) < 2:
+        return []
+    rows = np.array(scores, dtype=np.float64)
+    found = np.ones((len(rows), len(rows)))
+    simulated = np.zeros(found.shape, dtype=bool)
+    for i in range(len(rows) - 1):
+        differences = rows[i] - rows[i + 1 :]
+        differing = (differences != 0).sum(1)
+        squares = np.einsum("jn,jn->j", differences, differences)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bounds = 2 * np.exp(-(differences.sum(1) ** 2) / (2 * squares))
+        for place in np.flatnonzero(differing):
+            j = i + 1 + int(place)
+            if differing[place] <= EXACT:
+                found[i, j] = sign_flip_p(differences[place])
+            elif bounds[place] <= 1 / (PERMUTATIONS + 1):
+                found[i, j] = bounds[place]
+            else:
+                simulated[i, j] = True
+    _simulate(rows, simulated, found)
+    return [(i, j, float(found[i, j])) for i in range(len(rows)) for j in range(i + 1, len(rows))]
+
+
+@lru_cache(maxsize=16)
+def _signs(images: int, start: int, draws: int) -> Array:
+    """(draws, images) int8, each 1 or -1; the same for every target of a board."""
+    generator = np.random.Generator(np.random.PCG64([images, start]))
+    return 1 - 2 * generator.integers(0, 2, size=(draws, images), dtype=np.int8)
+
+
+def _simulate(rows: Array, simulated: Array, found: Array) -> None:
+    """Write the simulated p of the marked pairs; a pair stops at `ENOUGH` draws as extreme."""
+    first, second = np.nonzero(simulated)
+    if not len(first):
+        return
+    block = max(1, min(_BLOCK, 4_000_000 // rows.shape[1]))
+    totals = rows.sum(1)
+    observed = np.abs(totals[first] - totals[second])
+    # Sums of equal size in exact arithmetic may differ by the rounding of either.
+    observed -= 1e-12 * observed + 1e-15 * np.abs(rows).sum(1).max()
+    hits, done = np.zeros(len(first), dtype=np.int64), np.zeros(len(first), dtype=bool)
+    for start in range(0, PERMUTATIONS, block):
+        signs = _signs(rows.shape[1], start, min(block, PERMUTATIONS - start))
+        sums = rows @ signs.T.astype(np.float64)
+        for place in np.flatnonzero(~done):
+            extreme = np.abs(sums[first[place]] - sums[second[place]]) >= observed[place]
+            count = int(np.count_nonzero(extreme))
+            if hits[place] + count >= ENOUGH:
+                last = int(np.flatnonzero(extreme)[ENOUGH - hits[place] - 1])
+                found[first[place], second[place]] = ENOUGH / (start + last + 1)
+                done[place] = True
+            hits[place] += count
+        if done.all():
+            return
+    for place in np.flatnonzero(~done):
+        found[first[place], second[place]] = (hits[place] + 1) / (PERMUTATIONS + 1)
 
 
 def shared_ranks(

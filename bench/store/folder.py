@@ -188,20 +188,37 @@ class CellFolder:
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of the finished shards, in order; a column that an older gatebench did not write is null."""
-        parts = []
-        for shard in self.shards():
-            there = pq.read_schema(shard.path).names
-            wanted = list(columns) if columns else ROWS.names
-            part = pq.read_table(
-                shard.path, columns=[name for name in wanted if name in there]
-            ).replace_schema_metadata(None)
-            for place, name in enumerate(wanted):
-                if name not in there:
-                    part = part.add_column(
-                        place, ROWS.field(name), pa.nulls(part.num_rows, ROWS.field(name).type)
-                    )
-            parts.append(part)
+        wanted = list(columns) if columns else ROWS.names
+        parts = [_columns(shard.path, wanted) for shard in self.shards()]
         return pa.concat_tables(parts) if parts else ROWS.empty_table()
+
+    def sealed_table(
+        self, digests: Mapping[str, str], columns: Sequence[str]
+    ) -> tuple[pa.Table, list[str]]:
+        """The rows of the sealed shards and what `altered` says, each file read once.
+
+        Args:
+            digests: file name -> sha256 of each sealed shard.
+            columns: to read; one that an older gatebench did not write is null.
+
+        Returns:
+            (rows in order, names of the files that are not what was sealed). Without rows where
+            there is such a file.
+        """
+        wrong, parts = [], []
+        for name in sorted(digests, key=_place):
+            try:
+                data = (self.path / name).read_bytes()
+            except OSError:
+                data = b""
+            if hashlib.sha256(data).hexdigest() != digests[name]:
+                wrong.append(name)
+            elif not wrong:
+                parts.append(_columns(pa.BufferReader(data), columns))
+        others = [path for path in self.path.glob("shard-*.parquet") if path.name not in digests]
+        if others:
+            wrong += [shard.path.name for shard in self.shards() if shard.path.name not in digests]
+        return (pa.concat_tables(parts) if parts and not wrong else ROWS.empty_table()), wrong
 
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
@@ -239,6 +256,25 @@ class CellFolder:
         if self.path.is_dir():
             for path in self.path.iterdir():
                 path.unlink()
+
+
+def _place(name: str) -> int:
+    """Where a shard begins, by its name."""
+    match = _SHARD_NAME.fullmatch(name)
+    return int(match[1]) if match else -1
+
+
+def _columns(source: Path | pa.BufferReader, wanted: Sequence[str]) -> pa.Table:
+    """These columns of a shard; those that it lacks are null."""
+    file = pq.ParquetFile(source)
+    there = file.schema_arrow.names
+    part = file.read([name for name in wanted if name in there], use_threads=False)
+    part = part.replace_schema_metadata(None)
+    for place, name in enumerate(wanted):
+        if name not in there:
+            nulls = pa.nulls(part.num_rows, ROWS.field(name).type)
+            part = part.add_column(place, ROWS.field(name), nulls)
+    return part.select(list(wanted))
 
 
 def _record(path: Path) -> dict[str, Any] | None:

@@ -1,0 +1,311 @@
+"""How long a board takes: built, ranked, shown and rendered, on a synthetic run of any size.
+
+    python benchmarks/report.py --cells 1000 --images 1000
+
+The run is written as `gatebench run` would have left it: a plan, sealed cells, shards with pictures.
+Numbers are drawn at random; pictures are a few small ones again and again. Every step runs in a
+process of its own; printed are seconds of the wall clock and of the processor, and the largest
+memory that the process held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from bench.files.canonical import canonical
+from bench.store.folder import ROWS, SCHEMA, CellFolder, RunFolder, write_json
+
+UNITS, SIDE, PICTURES, POINTS = 54, 32, 8, 12
+UNIT_MACS, BASE_MACS = 1_000_000, 4_000_000
+STEPS = ("build", "show", "report")
+
+
+def main() -> None:
+    """Make a run unless one is named, time each step, and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--cells", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--targets", type=int, default=20)
+    parser.add_argument("--shard", type=int, default=256, help="images a shard")
+    parser.add_argument("--run", type=Path, help="a run folder to use, or to write and keep")
+    parser.add_argument("--steps", nargs="+", choices=(*STEPS, "full"), default=STEPS)
+    parser.add_argument("--step", choices=(*STEPS, "full"), help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.step:
+        print(json.dumps(measured(chosen.step, chosen.run)))
+        return
+    kept = chosen.run is not None
+    run = chosen.run or Path(tempfile.mkdtemp()) / "synthetic"
+    if not (run / "plan.json").is_file():
+        write_run(run, chosen.cells, chosen.images, chosen.targets, chosen.shard)
+    try:
+        print(f"{chosen.cells} cells x {chosen.images} images, {os.cpu_count()} processors")
+        print(f"{'step':8} {'wall s':>8} {'CPU s':>8} {'memory MB':>10}  made")
+        for step in chosen.steps:
+            command = [sys.executable, __file__, "--run", str(run), "--step", step]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"{step:8} {found['wall']:8.1f} {found['cpu']:8.1f} {found['memory']:10.0f}"
+                f"  {found['made']}"
+            )
+    finally:
+        if not kept:
+            shutil.rmtree(run.parent, ignore_errors=True)
+
+
+def measured(step: str, run: Path) -> dict[str, Any]:
+    """One step in this process: its seconds, its memory in MB, and what came of it."""
+    started = time.perf_counter()
+    made = work(step, run)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "wall": time.perf_counter() - started,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "memory": usage.ru_maxrss / 1024,
+        "made": made,
+    }
+
+
+def work(step: str, run: Path) -> str:
+    """Do one step."""
+    from bench.results.board import load_boards
+
+    if step == "build":
+        return f"{sum(len(board.cells) for board in load_boards(run))} cells"
+    if step == "show":
+        from reports.tables import print_table
+
+        text = io.StringIO()
+        for board in load_boards(run):
+            print_table(board, text)
+        return f"{len(text.getvalue().splitlines())} lines"
+    from bench.cli.report import write_report
+
+    out = run / "report"
+    write_report([run], out, options={"full": True} if step == "full" else {})
+    files = [path for path in out.rglob("*") if path.is_file()]
+    return f"{len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
+
+
+def write_run(run: Path, cells: int, images: int, targets: int, shard: int) -> None:
+    """Write a synthetic run: every target under equally many attacks, among them a control."""
+    folder = RunFolder(run)
+    folder.create()
+    protocol = {
+        "dataset": "synthetic:test",
+        "images": images,
+        "batch": 32,
+        "threat": {"norm": "psnr", "floor": "35"},
+        "budget": 150,
+        "seed": 0,
+    }
+    attacks = max(1, cells // targets)
+    entries = []
+    pictures = [picture(number) for number in range(PICTURES)]
+    for target in range(targets):
+        for attack in range(attacks):
+            entry = entry_of(target, attack, protocol)
+            entries.append(entry)
+            write_cell(
+                folder.cell(entry["key"], create=True), entry, pictures, shard, target, attack
+            )
+    board = {"protocol": protocol, "cells": entries}
+    document = {
+        "schema": SCHEMA,
+        "name": run.name,
+        "command": f"gatebench run {run.name}",
+        "pages": {},
+        "boards": [board],
+        "digest": hashlib.sha256(canonical(board)).hexdigest(),
+    }
+    write_json(run / "plan.json", document)
+
+
+def entry_of(target: int, attack: int, protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell as a plan lists it."""
+    control = attack == 0
+    component = {
+        "preset": "",
+        "members": [],
+        "version": 1,
+        "fits": False,
+        "distribution": "gatebench",
+    }
+    found: dict[str, Any] = {
+        "target": {
+            **component,
+            "name": "skipnet",
+            "label": f"target-{target:03d}",
+            "params": {"depth": 38},
+            "control": False,
+            "series": f"target-{target:03d}",
+        },
+        "defense": None,
+        "attack": {
+            **component,
+            "name": "identity" if control else "gradauto",
+            "label": "identity" if control else f"attack-{attack:03d}",
+            "params": {"lr": 0.01 * attack},
+            "control": control,
+            "series": "identity" if control else f"attack-{attack:03d}",
+        },
+        "protocol": dict(protocol),
+    }
+    return {**found, "key": hashlib.sha256(canonical(found)).hexdigest()}
+
+
+def write_cell(
+    cell: CellFolder,
+    entry: Mapping[str, Any],
+    pictures: list[bytes],
+    size: int,
+    target: int,
+    attack: int,
+) -> None:
+    """Write target.json, the shards, and cell.json."""
+    images = entry["protocol"]["images"]
+    names = [f"group{unit // 18}.block{unit % 18}" for unit in range(UNITS)]
+    write_json(
+        cell.path / "target.json",
+        {
+            "schema": SCHEMA,
+            "floor": BASE_MACS,
+            "ceiling": BASE_MACS + UNITS * UNIT_MACS,
+            "classes": [str(number) for number in range(10)],
+            "dataset": {"name": "synthetic", "note": "numbers drawn at random", "credits": []},
+            "units": {
+                "name": names,
+                "kind": ["block"] * UNITS,
+                "owner": names,
+                "shape": [[]] * UNITS,
+                "cost": [UNIT_MACS] * UNITS,
+                "threshold": [0.5] * UNITS,
+            },
+        },
+    )
+    random = np.random.default_rng([target, attack])
+    digests = {}
+    for first, table in tables(images, size, target, attack, pictures, random):
+        record = canonical({"key": cell.key, "schema": SCHEMA}).decode()
+        path = cell.path / f"shard-{first:05d}-{first + table.num_rows - 1:05d}.parquet"
+        pq.write_table(
+            table.replace_schema_metadata({"gatebench": record}),
+            path,
+            compression="zstd",
+            compression_level=3,
+            row_group_size=1024,
+            write_statistics=False,
+        )
+        digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_json(
+        cell.path / "cell.json",
+        {
+            "schema": SCHEMA,
+            "status": "ok",
+            "reason": "",
+            "flags": [],
+            "environment": {"device": "cpu", "threads": 1},
+            "aggregates": {"backwards": images},
+            "shards": digests,
+        },
+    )
+
+
+def tables(
+    images: int,
+    size: int,
+    target: int,
+    attack: int,
+    pictures: list[bytes],
+    random: np.random.Generator,
+) -> Iterator[tuple[int, pa.Table]]:
+    """(place of the first image, rows) of each shard; clean columns depend on the target alone."""
+    easy = np.random.default_rng([target, 10**6]).random((images, UNITS))
+    clean = easy < 0.55
+    won = random.random((images, UNITS)) < 0.35 * attack / (attack + 3)
+    after = clean | won
+    macs, attacked = (BASE_MACS + UNIT_MACS * chosen.sum(1) for chosen in (clean, after))
+    squared = random.integers(30_000, 60_000, images) * (attack > 0)
+    values = SIDE * SIDE * 3
+    with np.errstate(divide="ignore"):
+        psnr = np.where(squared > 0, 10 * np.log10(255**2 * values / np.maximum(squared, 1)), 120.0)
+    label = np.arange(images) % 10
+    marks = np.linspace(3, 150, POINTS).astype(np.int64)
+    reached = macs[:, None] + (attacked - macs)[:, None] * (np.arange(1, POINTS + 1) / POINTS)
+    columns: dict[str, Any] = {
+        "id": [f"synthetic/test/{number:05d}" for number in range(images)],
+        "label": label,
+        "clean_prediction": label,
+        "adversarial_prediction": np.where(random.random(images) < 0.1, 0, label),
+        "clean_macs": macs,
+        "adversarial_macs": attacked,
+        "float_macs": attacked,
+        "jpeg_macs": macs,
+        "clean_decisions": [row.tobytes() for row in np.packbits(clean, axis=1)],
+        "adversarial_decisions": [row.tobytes() for row in np.packbits(after, axis=1)],
+        "linf": np.full(images, 6 * (attack > 0)),
+        "squared": squared,
+        "l2": np.sqrt(squared) / 255,
+        "psnr": psnr,
+        "ssim": np.full(images, 0.97),
+        "evaluations": np.full(images, 150),
+        "forwards": np.full(images, 50),
+        "backwards": np.full(images, 50),
+        "held": np.full(images, 1000),
+        "flipped": random.integers(0, 30, images),
+        "near_threshold": np.zeros(images, dtype=np.int64),
+        "overshoot": np.zeros(images, dtype=bool),
+    }
+    trace = pa.ListArray.from_arrays(
+        np.arange(images + 1, dtype=np.int32) * POINTS,
+        pa.StructArray.from_arrays(
+            [
+                pa.array(np.tile(marks, images)),
+                pa.array(reached.astype(np.int64).ravel()),
+                pa.array(np.repeat(squared.astype(np.float64), POINTS)),
+            ],
+            ["evaluations", "macs", "squared"],
+        ),
+    )
+    shown = [{"bytes": pictures[number % PICTURES], "path": None} for number in range(images)]
+    arrays = [pa.array(columns[field.name], field.type) for field in ROWS if field.name in columns]
+    arrays += [trace, pa.array(shown, ROWS.field("image").type)]
+    shown = [{"bytes": pictures[(number + 1) % PICTURES], "path": None} for number in range(images)]
+    arrays.append(pa.array(shown, ROWS.field("adversarial").type))
+    table = pa.Table.from_arrays(arrays, schema=ROWS)
+    for first in range(0, images, size):
+        yield first, table.slice(first, size)
+
+
+def picture(seed: int) -> bytes:
+    """A small PNG that compresses about as a photograph does."""
+    random = np.random.default_rng(seed)
+    pixels = np.clip(random.normal(128, 12, (SIDE, SIDE, 3)).cumsum(0) % 255, 0, 255)
+    out = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(out, format="PNG")
+    return out.getvalue()
+
+
+if __name__ == "__main__":
+    main()
