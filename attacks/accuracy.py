@@ -24,6 +24,7 @@ from attacks.box import Clamp, Point, ball_of, reach, with_rounding
 from attacks.descent import Descent, Direction
 from attacks.gradient_attack import GradientAttack
 from attacks.optimizer import Sgd
+from attacks.penalties import Penalty
 from bench.api import Job, Output, Skip, Target, Threat, View
 
 
@@ -42,6 +43,8 @@ class Accuracy(GradientAttack):
         knows: see `attacks.gradient_attack.GradientAttack`.
         surrogate: see `attacks.gradient_attack.GradientAttack`.
         draws: see `attacks.gradient_attack.GradientAttack`.
+        loss: the penalty of the lead; with one number to bring down, it changes the value, not the
+            direction of a step.
     """
 
     control: ClassVar[bool] = True
@@ -82,6 +85,7 @@ class Accuracy(GradientAttack):
             steps,
             labels,
             self.confidence,
+            self.penalty,
         )
         Descent(
             view, job, images, with_rounding(Clamp(), self.rounding), Sgd(1.0), best, steps, 3
@@ -92,15 +96,16 @@ class Accuracy(GradientAttack):
 class _Lead:
     """The loss: by how much the clean prediction still leads."""
 
-    def __init__(self, labels: Tensor, confidence: float) -> None:
-        self.labels, self.confidence = labels, confidence
+    def __init__(self, labels: Tensor, confidence: float, penalty: Penalty) -> None:
+        self.labels, self.confidence, self.penalty = labels, confidence, penalty
         self.rows = torch.arange(len(labels))
 
     def missing(self, output: Output) -> Tensor:
         """(M,) at least 0, and 0 once another class leads by `confidence`."""
         own = self.labels[self.rows][:, None]
         others = output.logits.scatter(1, own, -torch.inf).amax(1)
-        return torch.relu(output.logits.gather(1, own)[:, 0] - others + self.confidence)
+        lead = torch.relu(output.logits.gather(1, own)[:, 0] - others + self.confidence)
+        return self.penalty(lead)
 
 
 class _AwayFromPrediction(StepHalving):
@@ -114,8 +119,9 @@ class _AwayFromPrediction(StepHalving):
         steps: int,
         labels: Tensor,
         confidence: float,
+        penalty: Penalty,
     ) -> None:
-        self.lead = _Lead(labels, confidence)
+        self.lead = _Lead(labels, confidence, penalty)
         super().__init__(view, clean, ball, self.lead, norm, far, steps)
 
     def evaluate(self, point: Point, rows: Tensor, share: Tensor) -> Direction:

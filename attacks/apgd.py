@@ -62,6 +62,7 @@ class APGDMargin(GradientAttack):
         surrogate: as in GradAuto.
         draws: as in GradAuto.
         alarm: as in GradAuto.
+        loss: as in GradAuto.
         rounding: as in GradAuto.
     """
 
@@ -136,7 +137,13 @@ class APGDMargin(GradientAttack):
             else ("linf" if ball.norm in ("linf", "patch") else "l2")
         )
         loss = MarginLoss.over(
-            view.units, self.weighting, self.space, self.offset, images.device, alarm=self.alarm
+            view.units,
+            self.weighting,
+            self.space,
+            self.offset,
+            images.device,
+            alarm=self.alarm,
+            penalty=self.penalty,
         )
         return StepHalving(
             view, images, ball, loss, norm, reach(ball, images[0].numel(), self.psnr), steps

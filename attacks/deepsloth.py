@@ -13,7 +13,7 @@ in [0,1] and targets normalise inside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -24,12 +24,11 @@ from attacks.best_image import BestImage
 from attacks.box import Box, Clamp, Point, reach, with_rounding
 from attacks.descent import Descent, Direction, StepRule
 from attacks.gradient_attack import GradientAttack, no_joint_loss
-from attacks.objective import opening, uniform_exits
+from attacks.objective import MarginLoss, opening, uniform_exits
 from attacks.optimizer import OPTIMIZERS
+from attacks.penalties import parse_penalty
 from attacks.rules import norms
 from bench.api import Job, Output, Skip, Target, Threat, Units, View
-
-LossName = Literal["auto", "exits", "margins"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,8 @@ class DeepSloth(GradientAttack):
     bare name takes shrinking steps of the threat's own shape and keeps the best.
 
     Attributes:
-        loss: "exits" as published; "margins" as above, weighed by compute share; "auto" is "exits"
+        loss: "exits" as published; "margins" as above, weighed by compute share; a penalty of
+            `attacks.penalties` on missing units, written as text; "auto" is "exits"
             where the target has exits.
         steps: evaluations at most, or "budget".
         optimiser: "auto" is sign steps under linf and patch, normalised ones elsewhere; "capped"
@@ -75,6 +75,8 @@ class DeepSloth(GradientAttack):
         rounding: as in GradAuto.
     """
 
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ()
+    losses: ClassVar[tuple[str, ...]] = ("auto", "exits", "margins")
     version: ClassVar[int] = 1
     randomised: ClassVar[bool] = True
     follows: ClassVar[str] = (
@@ -123,7 +125,7 @@ class DeepSloth(GradientAttack):
         "margins": {"loss": "margins"},
     }
 
-    loss: Literal["auto", "exits", "margins"] = "auto"
+    loss: Literal["auto", "exits", "margins"] | str = "auto"
     steps: int | Literal["budget"] = "budget"
     optimiser: Literal["auto", "sign", "normalised", "capped"] = "auto"
     lr: float = 0.5
@@ -192,7 +194,7 @@ class DeepSloth(GradientAttack):
 class Slowdown(StepRule):
     """The gradient of one loss, and nothing else."""
 
-    def __init__(self, view: View, loss: SlowdownLoss) -> None:
+    def __init__(self, view: View, loss: Callable[[Output], Tensor]) -> None:
         self.view, self.loss = view, loss
 
     def evaluate(self, point: Point, rows: Tensor, share: Tensor) -> Direction:
@@ -250,7 +252,7 @@ class SlowdownLoss:
         )
 
 
-def slowdown_loss(name: LossName, units: Units) -> SlowdownLoss:
+def slowdown_loss(name: str, units: Units) -> Callable[[Output], Tensor]:
     """The loss by name.
 
     "auto" is that over exits where exits are all there is to open, so that a monitor is not
@@ -258,8 +260,12 @@ def slowdown_loss(name: LossName, units: Units) -> SlowdownLoss:
     """
     if name == "exits" or (name == "auto" and set(units.kind) == {"exit"}):
         return SlowdownLoss(None)
-    cost = units.cost.to(torch.float64)
-    return SlowdownLoss((cost / cost.sum().clamp(min=1)).to(torch.float32))
+    if name in ("auto", "margins"):
+        cost = units.cost.to(torch.float64)
+        return SlowdownLoss((cost / cost.sum().clamp(min=1)).to(torch.float32))
+    penalty = parse_penalty(name)
+    loss = MarginLoss.over(units, "cost", "logit", 0.0, torch.device("cpu"), penalty=penalty)
+    return lambda output: loss.to(output.margins.device).missing(output)
 
 
 def has_exits(units: Units) -> bool:

@@ -76,6 +76,7 @@ class GradAuto(GradientAttack):
         surrogate: see `attacks.gradient_attack.GradientAttack`.
         draws: see `attacks.gradient_attack.GradientAttack`.
         alarm: see `attacks.gradient_attack.GradientAttack`.
+        loss: see `attacks.gradient_attack.GradientAttack`.
         box: the free variable; see `attacks.box.gradauto_box`.
         bounds: the free variable; see `attacks.box.gradauto_box`.
         statistics: the free variable; see `attacks.box.gradauto_box`.
@@ -226,7 +227,13 @@ class GradAuto(GradientAttack):
             view=view,
             clean=images,
             loss=MarginLoss.over(
-                view.units, self.weighting, self.space, self.offset, images.device, alarm=self.alarm
+                view.units,
+                self.weighting,
+                self.space,
+                self.offset,
+                images.device,
+                alarm=self.alarm,
+                penalty=self.penalty,
             ),
             apart=SquaredDistance.measured_in(self.distance, std, images.device),
             rectify=Rectification(

@@ -5,8 +5,9 @@ options of every gradient attack.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from attacks.penalties import Penalty, parse_penalty
 from bench.api import Attack, Skip, Target, View
 
 
@@ -28,13 +29,33 @@ class GradientAttack(Attack):
         alarm: of a monitored target: "raise" counts the fallback as a unit to be opened like the
             gates; "avoid" opens gates while the monitor's score stays under its threshold (the
             joint loss), and keeps no image that sets it off.
+        loss: what a missing unit costs: "hinge", or another penalty of `attacks.penalties` written
+            as text, such as "log(temperature=0.01)".
+        losses: values of `loss` that name another loss of the attack's own.
     """
+
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ("loss",)
+    losses: ClassVar[tuple[str, ...]] = ()
 
     mask_grad: Literal["target", "ste", "none"] = "target"
     knows: Literal["defense", "network"] = "defense"
     surrogate: bool = True
     draws: int | Literal["auto"] = "auto"
     alarm: Literal["raise", "avoid"] = "raise"
+    loss: str = "hinge"
+
+    def __post_init__(self) -> None:
+        if self.loss not in self.losses:
+            parse_penalty(self.loss)
+
+    @property
+    def penalty(self) -> Penalty:
+        """The penalty that `loss` names.
+
+        Raises:
+            PlanError: it names a loss of the attack's own.
+        """
+        return parse_penalty(self.loss)
 
     def seen_by(self, view: View) -> View:
         """The view as this attack sees it."""

@@ -31,7 +31,7 @@ from attacks.best_image import BestImage
 from attacks.box import Point, gradauto_box, published_only, statistics_of, with_rounding
 from attacks.descent import Descent, Direction, StepRule
 from attacks.gradient_attack import GradientAttack, no_joint_loss
-from attacks.objective import SquaredDistance
+from attacks.objective import MarginLoss, SquaredDistance
 from attacks.optimizer import OPTIMIZERS
 from attacks.rules import magnitude
 from bench.api import ForkEdit, Job, Output, Skip, Target, Threat, Units, View
@@ -77,6 +77,8 @@ class GradMDM(GradientAttack):
         knows: see `attacks.gradient_attack.GradientAttack`.
         surrogate: see `attacks.gradient_attack.GradientAttack`.
         draws: see `attacks.gradient_attack.GradientAttack`.
+        loss: "powers" the losses above; or a penalty of `attacks.penalties` on missing units, and of
+            what is past the threshold on finished ones, in logits.
         box: as in GradAuto.
         bounds: as in GradAuto.
         statistics: as in GradAuto.
@@ -87,6 +89,7 @@ class GradMDM(GradientAttack):
         rounding: as in GradAuto.
     """
 
+    losses: ClassVar[tuple[str, ...]] = ("powers",)
     version: ClassVar[int] = 1
     follows: ClassVar[str] = (
         "Pan et al., GradMDM: Adversarial Attack on Dynamic Networks, TPAMI 45(9), 2023"
@@ -144,6 +147,7 @@ class GradMDM(GradientAttack):
         },
     }
 
+    loss: Literal["powers"] | str = "powers"
     steps: int | Literal["budget"] = "budget"
     p_open: float = 50.0
     p_closed: float = 3.5
@@ -196,20 +200,25 @@ class GradMDM(GradientAttack):
         descent.run(self.step_rule(view, images))
         return best.finish().clamp(0, 1)
 
-    def step_rule(self, view: View, images: Tensor) -> PowerClimb:
+    def step_rule(self, view: View, images: Tensor) -> PowerLosses:
         """The attack's part of the loop for the clean `images` of a view."""
         _, std = statistics_of(self.statistics, view.image_shape)
-        return PowerClimb(
+        return PowerLosses(
             self, view, images, SquaredDistance.measured_in(self.distance, std, images.device)
         )
 
 
-class PowerClimb(StepRule):
+class PowerLosses(StepRule):
     """s * grad L_neg, rectified in the network, + gamma * grad distance."""
 
     def __init__(self, attack: GradMDM, view: View, clean: Tensor, apart: SquaredDistance) -> None:
         self.attack, self.view, self.clean, self.apart = attack, view, clean, apart
         self.taken = 0
+        self.margins: MarginLoss | None = None
+        if attack.loss not in attack.losses:
+            self.margins = MarginLoss.over(
+                view.units, "cost", "logit", 0.0, clean.device, penalty=attack.penalty
+            )
 
     def evaluate(self, point: Point, rows: Tensor, share: Tensor) -> Direction:
         attack = self.attack
@@ -222,11 +231,16 @@ class PowerClimb(StepRule):
 
         def both(output: Output) -> list[Tensor]:
             forks.decisions = output.decisions
-            value = gate_values(output, self.view.units)
             busy = ~output.decisions.all(1)
-            positive, negative = power_losses(
-                value, 1.0 if early else attack.p_open, 1.0 if early else attack.p_closed
-            )
+            if self.margins is not None:
+                positive = self.margins.finished(output, busy)
+                negative = self.margins.missing(output)
+            else:
+                positive, negative = power_losses(
+                    gate_values(output, self.view.units),
+                    1.0 if early else attack.p_open,
+                    1.0 if early else attack.p_closed,
+                )
             nothing = torch.zeros_like(negative)
             losses.append(torch.where(busy, negative, nothing).detach())
             needed = busy & output.decisions.any(1) & (not early)

@@ -70,6 +70,8 @@ class ILFO(GradientAttack):
         alarm: see `attacks.gradient_attack.GradientAttack`.
     """
 
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ()
+    losses: ClassVar[tuple[str, ...]] = ("ponder",)
     version: ClassVar[int] = 2
     ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
         "steps": (1, None),
@@ -129,7 +131,7 @@ class ILFO(GradientAttack):
     iterate: Literal["best", "first", "last", "loss"] = "best"
     verify: bool = True
     rounding: Literal["after", "inside"] = "after"
-    loss: Literal["hinge", "ponder"] = "hinge"
+    loss: Literal["hinge", "ponder"] | str = "hinge"
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """The published maps run under threat "none" only.
@@ -151,11 +153,11 @@ class ILFO(GradientAttack):
         view = self.seen_by(view)
         box = with_rounding(ilfo_box(self.box, view.image_shape, self.statistics), self.rounding)
         best = BestImage(view, images, job.threat, self.iterate, verify=self.verify)
-        penalty = self.penalty(view, images)
-        low, high = torch.full_like(penalty.c, self.c_low), torch.full_like(penalty.c, self.c_high)
+        rule = self.step_rule(view, images)
+        low, high = torch.full_like(rule.c, self.c_low), torch.full_like(rule.c, self.c_high)
         free, inside = None, job.threat.bounded
         for left in range(self.rounds, 0, -1):
-            penalty.reached.zero_()
+            rule.reached.zero_()
             steps = (
                 self.steps
                 if self.steps != "budget"
@@ -173,23 +175,32 @@ class ILFO(GradientAttack):
                 stop_at_ceiling=inside,
                 part=(self.rounds - left, self.rounds),
             )
-            end = descent.run(penalty, free)
+            end = descent.run(rule, free)
             free = end if inside else None
-            won = (penalty.reached > 0) & (not inside)
-            high, low = torch.where(won, penalty.c, high), torch.where(won, low, penalty.c)
-            penalty.c.copy_((low * high).sqrt())
+            won = (rule.reached > 0) & (not inside)
+            high, low = torch.where(won, rule.c, high), torch.where(won, low, rule.c)
+            rule.c.copy_((low * high).sqrt())
         return best.finish().clamp(0, 1)
 
-    def penalty(self, view: View, images: Tensor) -> Penalty:
-        """The objective for the clean `images` of a view, every c at the first round's."""
+    def step_rule(self, view: View, images: Tensor) -> DistancePlusLoss:
+        """The attack's part of the loop for the clean `images`, every c at the first round's."""
+        ponder = self.loss == "ponder"
         _, std = statistics_of(self.statistics, view.image_shape)
-        return Penalty(
+        return DistancePlusLoss(
             view,
             images,
-            MarginLoss.over(view.units, self.weighting, self.space, self.offset, images.device),
+            MarginLoss.over(
+                view.units,
+                self.weighting,
+                self.space,
+                self.offset,
+                images.device,
+                alarm=self.alarm,
+                penalty=None if ponder else self.penalty,
+            ),
             SquaredDistance.measured_in(self.distance, std, images.device),
             self.c * (len(view.units) if self.broadcast else 1),
-            ponder=self.loss == "ponder",
+            ponder=ponder,
         )
 
 
@@ -201,7 +212,7 @@ def halts(units: Units) -> bool:
     )
 
 
-class Penalty(StepRule):
+class DistancePlusLoss(StepRule):
     """distance + c * f, with one c an image.
 
     `reached` (N,) notes the images that had nothing missing at some iterate.

@@ -1,18 +1,19 @@
 """Losses on margins, and how far an image has moved.
 
-A unit j runs when its margin m_j = G_j - tau_j is above (or at) zero. With weights lambda_j and a
-hinge target o_j,
+A unit j runs when its margin m_j = G_j - tau_j is above (or at) zero. With weights lambda_j, a
+target o_j and a penalty phi of the gap (`attacks.penalties`),
 
-    L_C = sum_j lambda_j max(o_j - m_j, 0)      what is still missing      (ILFO; GradAuto Eq. 8)
-    L_F = - sum_j lambda_j max(m_j - o_j, 0)    what is finished already   (GradAuto Eq. 20)
+    L_C = sum_j lambda_j phi(max(o_j - m_j, 0))      what is still missing
+    L_F = - sum_j lambda_j phi(max(m_j - o_j, 0))    what is finished already
 
-Both are per image and never averaged over the batch. The paper weighs by compute share, lambda_j =
-c_j / sum c; the released code weighs all gates 1.
+With the hinge phi(g) = g these are ILFO's loss and GradAuto's Eq. 8 and 20. Both are per image and
+never averaged over the batch. The paper weighs by compute share, lambda_j = c_j / sum c; the
+released code weighs all gates 1.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import Literal
@@ -21,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attacks.penalties import HINGE, Penalty, Weighting
 from bench.api import Output, Units
 from bench.errors import ContractBroken
 
-Weighting = Literal["cost", "uniform"]
 Space = Literal["gate", "logit"]
 Distance = Literal["pixels", "normalised", "none"]
 
@@ -45,12 +46,14 @@ class MarginLoss:
             without the saturation.
         sign: (U,) 1 for units to be opened, -1 for the alarm of a monitor that is to stay silent:
             the joint loss.
+        penalty: phi, what a gap costs; L_F takes it of what a margin has past its target.
     """
 
     weight: Tensor
     offset: Tensor
     space: Space
     sign: Tensor | None = None
+    penalty: Penalty = HINGE
 
     @classmethod
     def over(
@@ -62,19 +65,27 @@ class MarginLoss:
         device: torch.device,
         *,
         alarm: str = "raise",
+        penalty: Penalty | None = None,
     ) -> MarginLoss:
         """The losses over `units`.
 
         Args:
+            units: of the target.
             weighting: "cost" lambda_j = c_j / sum c (paper), "uniform" lambda_j = 1 (released
                 code).
             space: see above.
             offset: how far past its threshold a unit is pushed: in gate space a share of the gate's
                 range (of 1 where that is infinite), in logit space in logits. 0 is the
                 literature's; a little more keeps rounding from closing a gate.
+            device: where the losses are evaluated.
             alarm: "raise" opens a monitor's unit like any other; "avoid" keeps it closed, at a
                 weight of 1.
+            penalty: phi, the hinge unless given; where it says an offset or a weighting of its own,
+                that goes before the arguments.
         """
+        penalty = penalty or HINGE
+        weighting = weighting if penalty.weighting is None else penalty.weighting
+        offset = offset if penalty.offset is None else penalty.offset
         weight = torch.ones(len(units))
         if weighting == "cost":
             cost = units.cost.to(torch.float64)
@@ -90,14 +101,18 @@ class MarginLoss:
             units.strict.to(target.device), target.clamp(min=_STRICT_OFFSET[space]), target
         )
         if alarm == "raise":
-            return cls(weight.to(device), target.to(device), space)
+            return cls(weight.to(device), target.to(device), space, penalty=penalty)
         watched = torch.tensor([kind == "monitor" for kind in units.kind])
         if weighting == "cost":  # the fallback is none of the work that is wanted
             own = units.cost.to(torch.float64).masked_fill(watched, 0)
             weight = (own / own.sum().clamp(min=1)).to(torch.float32)
         sign = torch.where(watched, -1.0, 1.0)
         return cls(
-            weight.masked_fill(watched, 1.0).to(device), target.to(device), space, sign.to(device)
+            weight.masked_fill(watched, 1.0).to(device),
+            target.to(device),
+            space,
+            sign.to(device),
+            penalty,
         )
 
     def to(self, device: torch.device) -> MarginLoss:
@@ -105,7 +120,9 @@ class MarginLoss:
         if self.weight.device == device:
             return self
         sign = None if self.sign is None else self.sign.to(device)
-        return MarginLoss(self.weight.to(device), self.offset.to(device), self.space, sign)
+        return replace(
+            self, weight=self.weight.to(device), offset=self.offset.to(device), sign=sign
+        )
 
     def margins(self, output: Output) -> Tensor:
         """(M, U) margins in this loss's space, those of a monitor that is to stay silent with their
@@ -120,13 +137,15 @@ class MarginLoss:
         0 with a zero gradient where every unit is past its target (relu: clamp's slope at 0 differs
         between releases).
         """
-        return (torch.relu(self.offset - self.margins(output)) * self.weight).sum(1)
+        gap = torch.relu(self.offset - self.margins(output))
+        return (self.penalty(gap) * self.weight).sum(1)
 
     def finished(self, output: Output, where: Tensor) -> Tensor:
         """(M,) L_F <= 0, exactly 0 (and so neither computed back nor charged) in rows where `where`
         (M,) is false.
         """
-        surplus = (torch.relu(self.margins(output) - self.offset) * self.weight).sum(1)
+        past = torch.relu(self.margins(output) - self.offset)
+        surplus = (self.penalty(past) * self.weight).sum(1)
         return torch.where(where, -surplus, torch.zeros_like(surplus))
 
 

@@ -50,6 +50,8 @@ class Patch(GradientAttack):
         alarm: as in GradAuto.
     """
 
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ()
+    losses: ClassVar[tuple[str, ...]] = ("auto", "exits", "margins")
     fits: ClassVar[bool] = True
     version: ClassVar[int] = 1
     follows: ClassVar[str] = (
@@ -70,7 +72,7 @@ class Patch(GradientAttack):
 
     side: int = 8
     place: Literal["corner", "centre"] = "corner"
-    loss: Literal["hinge", "auto", "exits", "margins"] = "hinge"
+    loss: Literal["hinge", "auto", "exits", "margins"] | str = "hinge"
     passes: int | Literal["budget"] = "budget"
     batch: int = 32
     lr: float = 0.2
@@ -82,7 +84,7 @@ class Patch(GradientAttack):
             return Skip('a patch fits no ball; run it under threat = { patch = SIDE } or "none"')
         if self.loss == "exits" and "exit" not in target.units.kind:
             return Skip("its loss is about exits, and this target has none")
-        return self.refusal(target) or (no_joint_loss(self) if self.loss != "hinge" else None)
+        return self.refusal(target) or (no_joint_loss(self) if self.loss in self.losses else None)
 
     def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:
         view = self.seen_by(view)

@@ -20,6 +20,7 @@ from attacks.box import ball_of, reach
 from attacks.deepsloth import slowdown_loss
 from attacks.gradient_attack import GradientAttack, no_joint_loss
 from attacks.objective import MarginLoss
+from attacks.penalties import parse_penalty
 from bench.api import BudgetSpent, Job, Losses, Skip, Target, Threat, View
 from bench.image import project
 
@@ -28,7 +29,9 @@ class Fitting(Protocol):
     """An attack that fits: what its loss is made from."""
 
     @property
-    def loss(self) -> Literal["hinge", "auto", "exits", "margins"]: ...
+    def loss(self) -> str: ...
+    @property
+    def losses(self) -> tuple[str, ...]: ...
     @property
     def offset(self) -> float: ...
     @property
@@ -46,8 +49,8 @@ class Universal(GradientAttack):
     decay. The released code's batch is not restated; here it is the fit split.
 
     Attributes:
-        loss: "hinge" the margins of missing units, weighed by compute share; "exits", "margins" and
-            "auto" as in DeepSloth.
+        loss: "hinge", or another penalty, on the margins of missing units, weighed by compute
+            share; "exits", "margins" and "auto" as in DeepSloth.
         passes: over the fit images at most, or "budget": as many as the fit's budget pays for.
         batch: fit images a step; 0 takes all.
         lr: of a step as a share of the largest change the threat admits; or, with lr_per = "pixel",
@@ -63,6 +66,8 @@ class Universal(GradientAttack):
         alarm: as in GradAuto.
     """
 
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ()
+    losses: ClassVar[tuple[str, ...]] = ("auto", "exits", "margins")
     fits: ClassVar[bool] = True
     version: ClassVar[int] = 1
     follows: ClassVar[str] = (
@@ -92,7 +97,7 @@ class Universal(GradientAttack):
         },
     }
 
-    loss: Literal["hinge", "auto", "exits", "margins"] = "hinge"
+    loss: Literal["hinge", "auto", "exits", "margins"] | str = "hinge"
     passes: int | Literal["budget"] = "budget"
     batch: int = 64
     lr: float = 0.2
@@ -108,7 +113,7 @@ class Universal(GradientAttack):
             return Skip("it changes the whole image; under a patch use the attack `patch`")
         if self.loss == "exits" and "exit" not in target.units.kind:
             return Skip("its loss is about exits, and this target has none")
-        return self.refusal(target) or (no_joint_loss(self) if self.loss != "hinge" else None)
+        return self.refusal(target) or (no_joint_loss(self) if self.loss in self.losses else None)
 
     def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:
         view, ball = self.seen_by(view), ball_of(job.threat, self.psnr)
@@ -165,13 +170,19 @@ def shaped(gradient: Tensor, ball: Threat) -> Tensor:
 
 
 def fit_losses(attack: Fitting, view: View) -> Losses:
-    """The loss of a fit as `View.gradients` takes it: the hinge on missing units, or one of
+    """The loss of a fit as `View.gradients` takes it: a penalty on missing units, or one of
     DeepSloth's.
     """
-    if attack.loss == "hinge":
-        hinge = MarginLoss.over(
-            view.units, "cost", "logit", attack.offset, torch.device("cpu"), alarm=attack.alarm
+    if attack.loss not in attack.losses:
+        loss = MarginLoss.over(
+            view.units,
+            "cost",
+            "logit",
+            attack.offset,
+            torch.device("cpu"),
+            alarm=attack.alarm,
+            penalty=parse_penalty(attack.loss),
         )
-        return lambda output: [hinge.to(output.margins.device).missing(output)]
+        return lambda output: [loss.to(output.margins.device).missing(output)]
     found = slowdown_loss(attack.loss, view.units)
     return lambda output: [found(output)]

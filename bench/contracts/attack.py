@@ -154,6 +154,8 @@ class Attack(ABC):
         step_cost: forward-equivalents of one step, for people.
         version: bumped when the numbers of this class change; part of every cell's key.
         presets: named sets of parameters (`use = "gradauto:code"`), literals.
+        unkeyed_defaults: parameters added after results were published, whose default changes
+            nothing: at their default they are left out of plans, and so of keys; literals.
         ranges: parameter -> (least, most) a plan may give it, None where there is no bound; literals.
     """
 
@@ -161,6 +163,7 @@ class Attack(ABC):
     randomised: ClassVar[bool] = False
     fits: ClassVar[bool] = False
     version: ClassVar[int] = 1
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ()
     follows: ClassVar[str] = ""
     needs: ClassVar[str] = "margins"
     threats: ClassVar[str] = "linf, l2, psnr, patch, none"

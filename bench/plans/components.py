@@ -113,6 +113,9 @@ def _component(
                 problem = problem.replace(".params.", ".sweep.", 1)
             problems.add(path, problem)
         return None
+    for unkeyed in facts.constants.get("unkeyed_defaults", ()):
+        if resolved[unkeyed] == facts.parameters[unkeyed].default:
+            del resolved[unkeyed]
     return Component(
         name=provider.name,
         distribution=provider.distribution,

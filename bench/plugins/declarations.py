@@ -32,7 +32,7 @@ _PLAIN: dict[str, Any] = {
     "None": None,
 }
 _CONSTANTS = (
-    "ranges version follows unit skipped access randomised control presets sizes image_shape fits forks needs threats step_cost members"
+    "ranges version follows unit skipped access randomised control presets unkeyed_defaults sizes image_shape fits forks needs threats step_cost members"
 ).split()
 _OBJECT_BASES = {
     "ABC",

@@ -70,7 +70,7 @@ def test_a_step_alone_equals_the_step_in_a_batch_of_64():
             box = ilfo_box(attacker.box, view.image_shape)
             place = box.place(box.start(some), some, NONE)
             looks[name] = (
-                attacker.penalty(view, some)
+                attacker.step_rule(view, some)
                 .evaluate(place, torch.arange(len(some)), torch.zeros(len(some)))
                 .gradient
             )
