@@ -17,9 +17,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from attacks.best_saved import BestSaved
 from attacks.box import ball_of
 from bench.api import Attack, BudgetSpent, Job, Threat, View
-from bench.image import settle, squared_sum, to_float, to_grid
+from bench.image import settle, to_float
 
 SHRINKS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the run after which the area of the squares is halved: queries 10, 50, 200 ... of the
@@ -86,11 +87,11 @@ class Square(Attack):
                 if len(rows) == 0:
                     break
                 side = max(round((self.area(step / total) * height * width) ** 0.5), 1)
-                search.offer(recoloured(search.delta[rows], drawn[rows, step], side, ball), rows)
+                search.offer(recolored(search.delta[rows], drawn[rows, step], side, ball), rows)
                 job.progress(step + 1, total)
         except BudgetSpent:
             pass
-        return search.kept
+        return search.best.image
 
     def area(self, share: float) -> float:
         """The share of the image that a square covers when `share` of the run is over."""
@@ -104,38 +105,28 @@ class Search:
         delta: (N, C, H, W) the pattern that the walk stands on, in [-1, 1]; scaled to the edge of
             the ball when it is tried.
         macs: (N,) of the walk.
-        kept: (N, C, H, W) the dearest saved image so far, then the nearest.
+        best: of all that was evaluated.
     """
 
     def __init__(self, view: View, clean: Tensor, ball: Threat) -> None:
-        self.view, self.clean, self.ball, self.grid = view, clean, ball, to_grid(clean)
+        self.view, self.clean, self.ball = view, clean, ball
         self.everyone = torch.arange(len(clean), device=clean.device)
-        self.delta, self.kept = torch.zeros_like(clean), clean.clone()
+        self.delta = torch.zeros_like(clean)
         self.macs = torch.full_like(self.everyone, -1)
-        self._most = self.macs.clone()
-        self._nearest = torch.full_like(self.everyone, torch.iinfo(torch.int64).max)
+        self.best = BestSaved(clean)
 
     def offer(self, delta: Tensor, rows: Tensor, *, settled: bool = False) -> None:
         """Try a pattern on the images `rows`: walk there unless the meter falls (or in any case),
         keep it if it is the best.
         """
         saved = settle(
-            self.clean[rows] + delta * edge(delta, self.ball), self.grid[rows], self.ball
+            self.clean[rows] + delta * edge(delta, self.ball), self.best.grid[rows], self.ball
         )
         macs = self.view.macs(to_float(saved), rows)
         walks = (macs >= self.macs[rows]) | settled
         self.delta[rows[walks]], self.macs[rows[walks]] = delta[walks], macs[walks]
-        apart = squared_sum(saved.to(torch.int64) - self.grid[rows].to(torch.int64))
-        better = (macs > self._most[rows]) | (
-            (macs == self._most[rows]) & (apart < self._nearest[rows])
-        )
-        if (
-            self.view.draws > 1
-        ):  # the dearest look was the luckiest; where the walk stands has been met more than once
-            better = walks
-        winners = rows[better]
-        self.kept[winners] = to_float(saved[better]).to(self.kept)
-        self._most[winners], self._nearest[winners] = macs[better], apart[better]
+        # on a random target one draw says little; where the walk stands was evaluated several times
+        self.best.offer(rows, saved, macs, walks if self.view.draws > 1 else None)
 
 
 def edge(delta: Tensor, ball: Threat) -> Tensor:
@@ -150,7 +141,7 @@ def edge(delta: Tensor, ball: Threat) -> Tensor:
     return bound**0.5 / 255 / norm
 
 
-def recoloured(delta: Tensor, drawn: Tensor, side: int, ball: Threat) -> Tensor:
+def recolored(delta: Tensor, drawn: Tensor, side: int, ball: Threat) -> Tensor:
     """The patterns (M, C, H, W) with a random square in random colours.
 
     Under a patch, within the square that is changed already.
@@ -164,8 +155,8 @@ def recoloured(delta: Tensor, drawn: Tensor, side: int, ball: Threat) -> Tensor:
         free = (delta != 0).any(1, keepdim=True)
         side = min(side, max(int(ball.amount) // 2, 1))
     where = window(drawn, side, free, height, width)
-    colour = torch.where(drawn[:, 2:] < 0.5, -1.0, 1.0)[:, :, None, None]
-    return torch.where(where & free, colour.expand(delta.shape), delta)
+    color = torch.where(drawn[:, 2:] < 0.5, -1.0, 1.0)[:, :, None, None]
+    return torch.where(where & free, color.expand(delta.shape), delta)
 
 
 def window(drawn: Tensor, side: int, free: Tensor, height: int, width: int) -> Tensor:

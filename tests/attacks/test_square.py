@@ -4,7 +4,7 @@ import pytest
 import torch
 from gated_toys import LINF8, NONE, PSNR35, ConvGates, begin, frozen, pictures
 
-from attacks.square import SHRINKS, Square, edge, recoloured, window
+from attacks.square import SHRINKS, Square, edge, recolored, window
 from bench.api import Threat
 from bench.errors import ContractBroken
 from bench.image import difference, inside, squared_sum, to_float, to_grid
@@ -12,7 +12,7 @@ from bench.image import difference, inside, squared_sum, to_float, to_grid
 PATCH6 = Threat("patch", Fraction(6))
 
 
-def slow_recoloured(delta, drawn, side):
+def slow_recolored(delta, drawn, side):
     """One pattern with one square in new colours, pixel by pixel."""
     out = delta.clone()
     channels, height, width = delta.shape
@@ -28,9 +28,9 @@ def slow_recoloured(delta, drawn, side):
 def test_a_proposal_is_one_square_in_new_colours(side):
     draw = torch.Generator().manual_seed(side)
     delta, drawn = torch.randn(5, 3, 8, 8, generator=draw), torch.rand(5, 5, generator=draw)
-    found = recoloured(delta, drawn, side, LINF8)
+    found = recolored(delta, drawn, side, LINF8)
     for row in range(5):
-        assert torch.equal(found[row], slow_recoloured(delta[row], drawn[row], side))
+        assert torch.equal(found[row], slow_recolored(delta[row], drawn[row], side))
 
 
 def test_squares_shrink_on_the_published_schedule():
