@@ -30,8 +30,7 @@ from bench.api import Job, Output, Skip, Target, Threat, View
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy(GradientAttack):
-    """Changes the prediction, whatever the cost: what is left to attack where a cap bounds the MACs
-    (a control: ranked with nobody).
+    """Changes the prediction, whatever the cost: a control, for targets whose cost is capped.
 
     Costs per step: 1 forward, and 1 backward while the prediction stands.
 

@@ -42,8 +42,6 @@ _CLASSES: dict[str, type[Attack]] = {
 class AutoEnergy(Attack):
     """The strongest of a fixed ensemble, image by image, each member at the full budget.
 
-    Nothing to tune.
-
     Never runs itself: a plan that names it runs its members as cells, and combines what they
     sealed. Its budget is the sum of theirs, and printed. Members that do not support a target are
     left out there.
@@ -84,8 +82,9 @@ class AutoEnergy(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoEnergySplit(Attack):
-    """The same ensemble at the price of one attack: every member has an equal part of the budget,
-    and the best saved image is kept.
+    """The same ensemble at the price of one attack, every member with an equal part of the budget.
+
+    The best saved image is kept.
 
     Costs: a member's own; one forward of each part is kept to evaluate what it returns as it would
     be saved.

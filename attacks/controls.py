@@ -34,8 +34,9 @@ class Identity(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
-    """Random noise that fills the threat to the brim: how much of a recovery any disturbance of
-    that size would buy.
+    """Random noise of the largest size that the threat admits.
+
+    How much of a recovery any disturbance of that size would buy.
 
     Under "psnr" and "l2" the integer sum of D^2 meets the bound exactly where 8 bits and the range
     [0,1] allow it; under "linf" every value moves by the full bound, up or down, whichever stays in
@@ -145,8 +146,9 @@ def _brim(noise: Tensor, clean: Tensor, bound: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast(Attack):
-    """The tanh map of the released scripts with no perturbation at all: the share of their recovery
-    that a contrast stretch explains.
+    """The tanh map of the released scripts without a perturbation: a contrast stretch.
+
+    The share of their recovery that the stretch explains.
 
     At delta = 0 the map of GradAuto's code already lies about 19 dB from a photograph, ILFO's about
     18 (see `attacks.box`). Under a threat the stretched image is drawn back onto the ball.
@@ -183,8 +185,9 @@ class Contrast(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class Photometric(Attack):
-    """Turns brightness, contrast, gamma and blur and keeps what costs most: an attack without
-    gradients that any photo editor can do.
+    """Turns brightness, contrast, gamma and blur, and keeps what costs most.
+
+    An attack without gradients that any photo editor can do.
 
     Contrast c and brightness b together, x' = c (x - 1/2) + 1/2 + b; gamma and a Gaussian blur
     alone. Each setting is drawn back onto the threat, saved, and evaluated: 1 forward a setting.

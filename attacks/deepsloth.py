@@ -33,8 +33,7 @@ from bench.api import Job, Output, Skip, Target, Threat, Units, View
 
 @dataclass(frozen=True, kw_only=True)
 class DeepSloth(GradientAttack):
-    """Makes every exit unsure of its class, and every other unit's decision certain to run
-    (DeepSloth, ICLR 2021).
+    """Makes every exit unsure and every other unit's decision to run sure (DeepSloth, ICLR 2021).
 
     Costs per step: 1 forward, 1 backward; the loss is never 0, so an image leaves only when its
     kept image executes everything.

@@ -35,8 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class GradAuto(GradientAttack):
-    """Opens closed gates along gradients rectified in magnitude and direction (GradAuto, ECCV
-    2022).
+    """Opens gates along gradients rectified in magnitude and direction (GradAuto, ECCV 2022).
 
     Costs per step: 1 forward; 1 backward for L_C while a gate is missing; 1 more for L_F where RD
     applies; 1 more where `keep_logits` is above 0. A row whose gates are all open costs its forward

@@ -42,8 +42,7 @@ LEAST_GAP = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class GradMDM(GradientAttack):
-    """Power losses on gates, with gradients rectified at every gate inside the network (GradMDM,
-    TPAMI 2023).
+    """Power losses, gradients rectified at every gate in the network (GradMDM, TPAMI 2023).
 
     Costs per step: 1 forward, 2 backwards; 1 backward while no gate is open yet or rectification
     has not begun; 1 forward alone once every gate is open.

@@ -27,8 +27,7 @@ from bench.api import Job, Skip, Target, Threat, Units, View
 
 @dataclass(frozen=True, kw_only=True)
 class ILFO(GradientAttack):
-    """Trades distance against a hinge on closed gates, its constant searched per image (ILFO, CVPR
-    2020).
+    """Distance against a hinge on closed gates, its constant searched per image (ILFO, CVPR 2020).
 
     Costs per step: 1 forward, and 1 backward while a gate is missing.
 

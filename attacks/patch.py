@@ -25,8 +25,7 @@ from bench.image import to_float, to_grid
 
 @dataclass(frozen=True, kw_only=True)
 class Patch(GradientAttack):
-    """One square pasted into every image, fitted on other images of the data set (SlowFormer, CVPR
-    2024).
+    """One square pasted into every image, fitted on other images (SlowFormer, CVPR 2024).
 
     Costs: the fit 3 forward-equivalents an image and pass; an attacked image nothing.
 

@@ -30,8 +30,7 @@ published 10,000.
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Random squares kept when executed MACs do not fall: a black-box attack that sees nothing else
-    (after Square, ECCV 2020).
+    """Random squares kept when executed MACs, all it sees, do not fall (after Square, ECCV 2020).
 
     Costs per step: 1 forward. Every candidate is evaluated as the 8-bit image that would be saved.
 
