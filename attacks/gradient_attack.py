@@ -71,7 +71,7 @@ class GradientAttack(Attack):
         """Why this knowledge means nothing on a target; None if it does."""
         if self.knows == "network" and target.undefended is target:
             return Skip("knows the network and not its defence, and this target has none")
-        if self.alarm == "avoid" and "monitor" not in target.units.kind:
+        if self.alarm == "avoid" and not bool(target.units.alarm.any()):
             return Skip("avoids the alarm of a monitor, and this target has none")
         return None
 

@@ -102,7 +102,7 @@ class MarginLoss:
         )
         if alarm == "raise":
             return cls(weight.to(device), target.to(device), space, penalty=penalty)
-        watched = torch.tensor([kind == "monitor" for kind in units.kind])
+        watched = units.alarm.cpu()
         if weighting == "cost":  # the fallback is none of the work that is wanted
             own = units.cost.to(torch.float64).masked_fill(watched, 0)
             weight = (own / own.sum().clamp(min=1)).to(torch.float32)

@@ -18,6 +18,7 @@ import torch
 
 from bench.codec import decoded
 from bench.contracts.target import Target
+from bench.datasets.base import padded
 from bench.errors import PlanError, RunFolderError, did_you_mean
 from bench.evaluation import target_checks
 from bench.evaluation.build import build_defended
@@ -136,8 +137,8 @@ def _macs(
     batch = protocol["batch"]
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
-        padded = [part[i % len(part)] for i in range(batch)]
-        images = to_float(decoded([row["adversarial"]["bytes"] for row in padded])).to(device)
-        macs = score(target, images, [row["id"] for row in padded], protocol["seed"]).macs
+        whole = padded(part, batch)
+        images = to_float(decoded([row["adversarial"]["bytes"] for row in whole])).to(device)
+        macs = score(target, images, [row["id"] for row in whole], protocol["seed"]).macs
         found += macs.tolist()[: len(part)]
     return found

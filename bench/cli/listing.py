@@ -85,9 +85,6 @@ _FACTS = (
 )
 """What a class declares about itself, as it is called here."""
 
-_ATTACKS = {"threats": "linf, l2, psnr, patch, none", "needs": "margins", "access": "gates"}
-"""What an attack is that does not say otherwise (`bench.api.Attack`); read here without importing it."""
-
 
 def _teach(kind: str, name: str) -> None:
     from bench.plugins import registry
@@ -97,7 +94,7 @@ def _teach(kind: str, name: str) -> None:
     _head(f"{provider.name} ({kind}, from {provider.distribution}, {provider.value})")
     say()
     page(f"{facts.doc}\n")
-    known = {**(_ATTACKS if kind == "attack" else {}), **facts.constants}
+    known = facts.constants
     for title, key in _FACTS:
         if known.get(key):
             say(f"{title}: {'yes' if known[key] is True else known[key]}")

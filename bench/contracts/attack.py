@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from bench.contracts.target import ForkEdit, Output, Target
 from bench.contracts.threat import Threat
 from bench.contracts.units import Units
+from bench.files.canonical import seed_of
 
 Losses = Callable[[Output], Sequence[Tensor]]
 """Output -> one (M,) tensor a loss, one number a row. A row whose loss is exactly 0 promises a zero gradient."""
@@ -22,28 +22,50 @@ Losses = Callable[[Output], Sequence[Tensor]]
 class View(Protocol):
     """How an attack reaches a target: counted, budgeted, and no further than its access allows.
 
-    `rows` is (M,) int64 and says which image of the batch each of the M evaluated images belongs to (restarts, draws,
-    batches that shrink). Costs are counted per image in forward-equivalents: a forward is 1, a backward 2.
+    `rows` is (M,) int64 and says to which image of the batch each of the M evaluated images belongs
+    (restarts, draws, batches that shrink). Costs are counted per image in forward-equivalents: a
+    forward is 1, a backward 2.
     """
 
     @property
-    def units(self) -> Units: ...
+    def units(self) -> Units:
+        """The units of the target that is seen."""
+        ...
+
     @property
-    def image_shape(self) -> tuple[int, int, int]: ...
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        ...
+
     @property
-    def classes(self) -> int: ...
+    def classes(self) -> int:
+        """K, the number of classes."""
+        ...
+
     @property
-    def floor(self) -> int: ...
+    def floor(self) -> int:
+        """MACs of the cheapest admissible decisions."""
+        ...
+
     @property
-    def ceiling(self) -> int: ...
+    def ceiling(self) -> int:
+        """MACs of the dearest admissible decisions."""
+        ...
+
     @property
     def draws(self) -> int:
-        """Over how many draws the target that is seen is scored; above 1 it is random, and what one look costs says little."""
+        """Over how many draws the target that is seen is scored.
+
+        Above 1 it is random, and the cost seen in one evaluation says little.
+        """
         ...
 
     @property
     def left(self) -> Tensor:
-        """(N,) int64, forward-equivalents left to each image of the batch; where each costs several draws, how many of those are left."""
+        """(N,) int64, forward-equivalents left to each image of the batch.
+
+        Where an evaluation takes several draws, how many such evaluations are left.
+        """
         ...
 
     def using(
@@ -55,24 +77,38 @@ class View(Protocol):
         draws: int | Literal["auto"] = "auto",
         alarm: Literal["raise", "avoid"] = "raise",
     ) -> View:
-        """The same view (and the same budget), seen otherwise.
+        """The same target on the same budget, evaluated differently.
 
         Args:
-            mask_grad: gradient of hard masks; "target" leaves the target's own.
-            knows: "defense" is the whole defended pipeline; "network" the network inside, as seen by who knows of no defence.
-            surrogate: whether stages without a gradient pass their surrogate's on (BPDA).
-            draws: of a random target, over which outputs, gradients and MACs are averaged (EOT), each paid for; "auto" is as many of the
-                target's own as leave 25 steps of 3.
-            alarm: "avoid" prices decisions that set off a monitor at 0, for attacks that want to stay unseen.
+            mask_grad: gradient of hard masks; "target" is the target's own.
+            knows: "defense" is the whole defended target; "network" the network inside, as seen by
+                an attacker who does not know of the defense.
+            surrogate: whether stages without a gradient pass on that of their surrogate (BPDA).
+            draws: over how many draws of a random target outputs, gradients and MACs are averaged
+                (EOT), each paid for; "auto" is as many of the target's own as leave 25 steps of 3.
+            alarm: "avoid" prices decisions that run a unit of `Units.alarm` at 0, for attacks that
+                want to stay undetected.
         """
         ...
 
     def within(self, budget: int) -> View:
-        """The same view, of which each image may use `budget` more forward-equivalents (and no more than it has left)."""
+        """The same view, with a budget of its own inside that of the attack.
+
+        Args:
+            budget: forward-equivalents that each image may use here, at most what it has left.
+        """
         ...
 
     def __call__(self, images: Tensor, rows: Tensor) -> Output:
-        """Evaluate without a graph. Costs 1 a row; needs access "gates"."""
+        """Evaluate without a graph. Costs 1 a row; needs access "gates".
+
+        Args:
+            images: (M, C, H, W) in [0,1].
+            rows: (M,) int64.
+
+        Raises:
+            BudgetSpent: an image has not enough left; nothing was evaluated.
+        """
         ...
 
     def gradients(
@@ -80,12 +116,30 @@ class View(Protocol):
     ) -> tuple[Output, tuple[Tensor, ...]]:
         """One forward, and one gradient with respect to `images` for each loss.
 
-        Costs 1 a row, and 2 more for each loss that is not exactly 0 in that row. Needs access "gates".
+        Costs 1 a row, and 2 more for each loss that is not exactly 0 in that row. Needs access
+        "gates".
+
+        Args:
+            losses: output -> one (M,) tensor a loss.
+            images: (M, C, H, W) in [0,1].
+            rows: (M,) int64.
+            at_fork: edits the gradients at the target's forks.
+
+        Returns:
+            (output without its graph, one (M, C, H, W) gradient a loss).
+
+        Raises:
+            BudgetSpent: an image has not enough left.
         """
         ...
 
     def macs(self, images: Tensor, rows: Tensor) -> Tensor:
-        """(M,) int64, executed MACs. Costs 1 a row; the only door for access "macs"."""
+        """(M,) int64, executed MACs. Costs 1 a row; all that access "macs" may use.
+
+        Args:
+            images: (M, C, H, W) in [0,1].
+            rows: (M,) int64.
+        """
         ...
 
     def price(self, decisions: Tensor) -> Tensor:
@@ -129,72 +183,92 @@ class Job:
 
 def image_generator(seed: int, name: str) -> torch.Generator:
     """A CPU generator that depends on the seed and the image's id, and on nothing else."""
-    return torch.Generator().manual_seed(
-        int.from_bytes(sha256(f"{seed}\n{name}".encode()).digest()[:8], "big") >> 1
-    )
+    return torch.Generator().manual_seed(seed_of(seed, name))
 
 
 @dataclass(frozen=True)
 class Skip:
-    """Why an attack does not run on a target; the cell is `skipped` with this reason."""
+    """Why an attack does not run on a target; the cell is `skipped` with this reason.
+
+    Attributes:
+        reason: one sentence, shown to people.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """An energy-oriented attack; subclasses are frozen, keyword-only dataclasses whose fields are its parameters.
+    """An energy-oriented attack.
+
+    Subclasses are frozen, keyword-only dataclasses; their fields are the parameters of a plan. All
+    class attributes below are read from the source without importing it, so their values are
+    literals.
+
+    Required methods: `perturb`.
+    Optional methods: `supports`, `fit`.
 
     Attributes:
         access: "gates" sees margins and gradients; "macs" sees executed MACs only (black box).
         randomised: whether another seed gives another result.
-        fits: whether `fit` is overridden, so that a plan asks for the images it needs before anything is imported.
+        control: whether it is no attack but a control (unchanged images, noise, photometric
+            changes). Controls are shown on a board and have no rank.
+        fits: whether `fit` is overridden, so that a plan asks for the images that it needs.
+        members: of an ensemble: (attack and preset, parameters) of each member, as a plan would
+            name them. Each runs as a cell of its own; the ensemble is the strongest member image by
+            image, ties going to the earlier, and its `perturb` is never called.
         needs: what it needs from a target beyond margins, for people.
         threats: under which threats it runs, for people; `supports` decides.
         step_cost: forward-equivalents of one step, for people.
         version: bumped when the numbers of this class change; part of every cell's key.
-        presets: named sets of parameters (`use = "gradauto:code"`), literals.
+        follows: the paper that it follows.
+        presets: named sets of parameters (`use = "gradauto:code"`).
         unkeyed_defaults: parameters added after results were published, whose default changes
-            nothing: at their default they are left out of plans, and so of keys; literals.
-        ranges: parameter -> (least, most) a plan may give it, None where there is no bound; literals.
+            nothing: at their default they are left out of plans, and so of keys.
+        ranges: parameter -> (least, most) that a plan may give; None where there is no bound.
     """
 
     access: ClassVar[Literal["gates", "macs"]] = "gates"
     randomised: ClassVar[bool] = False
+    control: ClassVar[bool] = False
     fits: ClassVar[bool] = False
-    version: ClassVar[int] = 1
-    unkeyed_defaults: ClassVar[tuple[str, ...]] = ()
-    follows: ClassVar[str] = ""
+    members: ClassVar[Sequence[tuple[str, Mapping[str, Any]]]] = ()
     needs: ClassVar[str] = "margins"
     threats: ClassVar[str] = "linf, l2, psnr, patch, none"
     step_cost: ClassVar[str] = ""
-    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
+    version: ClassVar[int] = 1
+    follows: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ()
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
         """None when the attack can run; else the reason why not."""
         return None
 
     def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:
-        """What the attack learns once for all images it will perturb (universal perturbations, patches); once a cell.
+        """What is learned once a cell for all images (universal perturbations, patches).
 
         Args:
-            view: the way to the target; each fit image has the fit's own budget.
-            images: (N, C, H, W) all images of the plan's fit split, none of which is attacked later.
+            view: the way to the target; each fit image has the budget of the fit.
+            images: (N, C, H, W), all images of the plan's fit split; none of them is attacked.
             job: threat, budget and ids of the fit.
 
         Returns:
-            Named tensors, handed back to `perturb` as `job.fitted`.
+            Named, finite tensors, handed to `perturb` as `job.fitted`.
         """
         return {}
 
     @abstractmethod
     def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
-        """Adversarial images, (N, C, H, W) float in [0,1], inside `job.threat`.
+        """Perturb a batch.
 
         Args:
             view: the way to the target.
             images: (N, C, H, W), the clean images; not to be edited in place.
             labels: (N,) int64, the target's own clean predictions.
             job: threat, budget, ids, generators, progress.
+
+        Returns:
+            (N, C, H, W) float in [0,1], inside `job.threat`.
         """

@@ -20,14 +20,21 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 class Dataset(ABC):
     """Images of one split, each with an id that stays the same wherever and however it is stored.
 
-    A subclass is constructed with `(split, data_root)` and sets the attributes below.
+    It is constructed with `(split, data_root)`: the split's name, and the folder (`pathlib.Path`)
+    in which data sets lie, or None. Class attributes are read from the source without importing
+    it, so their values are literals.
+
+    Required methods: `__init__`, `pixels`.
+    Required attributes, set in `__init__`: `name`, `split`, `classes`, `ids`, `label_array`,
+    `image_shape`.
 
     Attributes:
-        splits: the names that may follow the colon.
-        sizes: images a split, where that is fixed; lets a plan be checked before anything is read.
+        splits: the names that may follow the colon in a plan.
+        sizes: images a split, where that is fixed; a plan is checked against it before anything is
+            read.
         note: a caveat shown beside every number ("for trying, not for claims"); may be empty.
         credits: lines to show wherever the pictures are shown.
-        flip_allowed: whether a mirrored image keeps its class: what training may use as augmentation.
+        flip_allowed: whether a mirrored image keeps its class, so that training may mirror it.
         name: as shown everywhere; may differ from the name asked for ("cifar10-jpeg").
         split: of this instance.
         classes: names, in label order.
@@ -77,8 +84,9 @@ class Dataset(ABC):
 class PixelDataset(Dataset):
     """A data set small enough to lie in memory; ids come from the pixels.
 
-    An id is the split and 16 hex digits of the sha256 of the (H, W, 3) bytes, so the same picture has the same id in
-    every form the data set comes in. Identical pictures are told apart by a suffix, in the order of their labels.
+    An id is the split and 16 hex digits of the sha256 of the (H, W, 3) bytes, so the same picture
+    has the same id in every form the data set comes in. Identical pictures get a suffix, in the
+    order of their labels.
     """
 
     def hold(self, pictures: Array, labels: Array) -> None:
@@ -97,7 +105,8 @@ class Part:
     """Some of the images of a data set, numbered anew.
 
     Attributes:
-        whole: the data set. indices: the place of each image in it.
+        whole: the data set.
+        indices: the place of each image in it.
     """
 
     whole: Dataset
@@ -122,7 +131,13 @@ class Part:
 
 
 def content_ids(split: str, pictures: Array, labels: Array) -> tuple[str, ...]:
-    """Ids such as "test-0123456789abcdef" from the pixels; repeats get "-2", "-3" … in the order of their labels."""
+    """Ids such as "test-0123456789abcdef", made from the pixels.
+
+    Args:
+        split: the first part of every id.
+        pictures: (N, H, W, 3) uint8.
+        labels: (N,), which order identical pictures; all but the first get "-2", "-3" and so on.
+    """
     plain = [
         f"{split}-{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}" for picture in pictures
     ]

@@ -14,12 +14,20 @@ from bench.contracts.target import Target
 class Defense(ABC):
     """Something put around a target. A wrapped target is a target: audited, counted, attackable.
 
-    Parameters are the keyword-only arguments of `__init__`, or the fields of a dataclass. `targets.defenses.wrapped.Wrapped` is a
-    target that hands everything on to the one inside; most defences start from it.
+    Parameters are the keyword-only arguments of `__init__`, or the fields of a dataclass.
+    `targets.defenses.wrapped.Wrapped` is a target that hands everything on to the one inside; most
+    defenses start from it. All class attributes below are read from the source without importing
+    it, so their values are literals.
+
+    Required methods: `wrap`.
+    Optional methods: `fit`.
 
     Attributes:
-        fits: whether `fit` is overridden, so that a plan asks for the images it needs.
-        follows: the paper, for people. version, presets, ranges: as for attacks.
+        fits: whether `fit` is overridden, so that a plan asks for the images that it needs.
+        version: bumped when the numbers of this class change; part of every cell's key.
+        follows: the paper that it follows.
+        presets: named sets of parameters (`use = "cap:tight"`).
+        ranges: parameter -> (least, most) that a plan may give; None where there is no bound.
     """
 
     fits: ClassVar[bool] = False
@@ -29,10 +37,14 @@ class Defense(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def fit(self, target: Target, images: Tensor) -> dict[str, Tensor]:
-        """What the defence learns from clean images that are never scored (the plan's fit split), handed to `wrap`.
+        """What the defense learns from clean images that are never scored.
 
         Args:
-            target: frozen, in eval mode. images: (N, C, H, W).
+            target: the undefended target, frozen, in eval mode.
+            images: (N, C, H, W), all images of the plan's fit split.
+
+        Returns:
+            Named, finite tensors, handed to `wrap`.
         """
         return {}
 
@@ -41,5 +53,6 @@ class Defense(ABC):
         """The defended target.
 
         Args:
-            target: with its weights. learnt: what `fit` returned; a defence that does not fit may leave this argument out.
+            target: with its weights.
+            learnt: what `fit` returned; a defense that does not fit may leave this argument out.
         """

@@ -13,6 +13,7 @@ from bench.contracts.dataset import Part
 from bench.contracts.target import Target
 
 Schedule = Literal["one-cycle", "step", "constant"]
+"""How the learning rate moves: up and down once, by steps down, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Moment:
     """Where a training stands when a loss is asked for.
 
     Attributes:
-        done: the share of the training that lies behind, in [0,1).
+        done: the share of the training that is done, in [0,1).
         generator: on the CPU; the only source of randomness.
-        history: of each epoch so far, the means of what the stage showed.
+        history: the means of what the stage showed, of each epoch so far.
     """
 
     done: float
@@ -31,11 +32,23 @@ class Moment:
 
 
 class Stage(Protocol):
-    """A frozen dataclass of settings, read from its fields, with a loss: one link of a recipe's chain.
+    """One link of a recipe's chain: a frozen dataclass of settings, with a loss.
+
+    The fields of the dataclass are the options of `gatebench train RECIPE`.
+    Every method is required; `targets.recipes.stage.TrainingStage` is a base class that has all
+    but `build`, `loss`, `target_params` and `weights_name`.
 
     Attributes:
         start: the stage whose weights it starts from unless told otherwise; "" for random weights.
-        target_name: the name under which the trained network is found in a plan.
+        target_name: the name under which a plan finds the trained network.
+        epochs: passes over the training images.
+        batch: images in a step.
+        lr: the largest learning rate.
+        schedule: how the learning rate moves during the training.
+        optimiser: "adamw", or "sgd" with momentum 0.9.
+        weight_decay: of the optimizer, unless a group says otherwise.
+        held_out: the share of the training images, in [0,1), that no step sees; `finish` may look
+            at them.
     """
 
     start: ClassVar[str]
@@ -54,46 +67,85 @@ class Stage(Protocol):
     @property
     def weight_decay(self) -> float: ...
     @property
-    def held_out(self) -> float:
-        """The share of the training images that no step sees; `finish` may look at them."""
+    def held_out(self) -> float: ...
 
     def target_params(self) -> dict[str, Any]:
-        """The parameters under which the trained network is used."""
+        """The parameters under which a plan uses the trained network."""
 
     def build(self, classes: int) -> Target:
-        """The network to train, with fresh weights drawn from torch's global generator."""
+        """The network to train, with fresh weights drawn from torch's global generator.
+
+        Args:
+            classes: K, the number of classes.
+        """
 
     def adopt(self, start: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The weights it starts from, under the names that this network has for them."""
+        """The weights it starts from, under the names that this network has for them.
+
+        Args:
+            start: the state of the network that it starts from.
+        """
 
     def begin(self, target: Target) -> None:
-        """Called once on the weights it starts from, before the first step."""
+        """Called once on the weights that it starts from, before the first step."""
 
     def groups(self, target: Target) -> list[dict[str, Any]]:
-        """The optimiser's groups: "params", and where they differ "scale" (on the learning rate) and "weight_decay"."""
+        """The optimizer's groups.
+
+        Returns:
+            For each group "params" and, where they differ, "scale" (a factor on the learning rate)
+            and "weight_decay".
+        """
 
     def begin_epoch(self, target: Target, history: Sequence[Mapping[str, float]]) -> None:
-        """Called before each epoch with the means of those before: what is in training mode and what is not."""
+        """Called before each epoch; sets what is in training mode and what is not.
+
+        Args:
+            target: in training.
+            history: the means of each epoch so far.
+        """
 
     def loss(
         self, target: Target, images: Tensor, labels: Tensor, moment: Moment
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch of images in [0,1], and what is worth showing: name -> number."""
+        """The loss of a batch.
+
+        Args:
+            target: in training.
+            images: (N, C, H, W) in [0,1].
+            labels: (N,) int64.
+            moment: where the training stands.
+
+        Returns:
+            (the loss, name -> number for what is worth showing).
+        """
 
     def end_epoch(self, target: Target, history: Sequence[Mapping[str, float]]) -> None:
         """Called after each epoch; its own means are the last of `history`."""
 
     def finish(self, target: Target, held: Part) -> None:
-        """Called once on the trained network, on the CPU in evaluation mode, with the images that were held out, if any."""
+        """Called once on the trained network, on the CPU in evaluation mode.
+
+        Args:
+            target: trained.
+            held: the images that were held out; may be empty.
+        """
 
     def weights_name(self, stage: str) -> str:
         """The name of the weights, without the data set."""
 
     def twin_name(self) -> str:
-        """The name of the weights, without the data set, of the network whose accuracy this one's is held against."""
+        """The name of the static twin's weights, without the data set.
+
+        The static twin is the network whose accuracy this one's is compared with.
+        """
 
 
 class Recipe(Protocol):
-    """A chain of stages; what an entry point of the group `gatebench.recipes` names."""
+    """A chain of stages; what an entry point of the group `gatebench.recipes` names.
+
+    Attributes:
+        stages: stage name -> its class, in the order in which they are trained.
+    """
 
     stages: ClassVar[Mapping[str, type[Stage]]]

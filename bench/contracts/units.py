@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 import torch
@@ -16,20 +16,26 @@ from bench.errors import ContractBroken
 class Units:
     """The pieces of work a target can leave out; one row a unit, U rows.
 
-    Consecutive units with the same `owner` form one map of `shape` (their product is the owner's number of units):
-    a block is `()`, the positions of a block `(H, W)`, the channels of a convolution `(C,)`.
+    Consecutive units with the same `owner` form one map of `shape`, whose product is the owner's
+    number of units: a block is `()`, the positions of a block `(H, W)`, the channels of a
+    convolution `(C,)`.
 
     Attributes:
-        name: for people, unique ("group2.block0").
-        kind: "block", "channel", "position", "exit" …
+        name: unique, as shown to people ("group2.block0").
+        kind: "block", "channel", "position", "exit" and so on, as shown to people.
         owner: the part of the network that the unit belongs to.
         shape: the map that the owner's units form.
-        cost: (U,) int64, MACs of the work that this unit alone guards. Only ever lambda in a loss: the costs need
-            not add up to anything.
+        cost: (U,) int64, MACs of the work that this unit alone guards. It only weighs units in a
+            loss: the costs need not add up to anything.
         threshold: (U,) float64; gate value = margin + threshold.
-        low, high: (U,) float64; the gate value lies within [low, high] (infinite where unbounded).
+        low: (U,) float64, the least gate value; -inf where there is none.
+        high: (U,) float64, the largest gate value; inf where there is none.
         strict: (U,) bool; the unit is wanted when margin > 0, else when margin >= 0.
-        after: (U,) int64; index of the unit without which this one cannot run (exits, halting), -1 if none.
+        after: (U,) int64; index of the unit without which this one cannot run (exits, halting), -1
+            if none.
+        alarm: (U,) bool; the unit is the response of a defense that detects attacks. It costs work
+            like any other, and an attack may want to avoid it (`View.using(alarm="avoid")`). Left
+            out: no unit is.
     """
 
     name: tuple[str, ...]
@@ -42,16 +48,25 @@ class Units:
     high: Tensor
     strict: Tensor
     after: Tensor
+    alarm: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
     def __post_init__(self) -> None:
         count = len(self.name)
+        if not len(self.alarm):
+            object.__setattr__(self, "alarm", torch.zeros(count, dtype=torch.bool))
         for column in fields(self):
             value = getattr(self, column.name)
             if len(value) != count:
                 raise ContractBroken(
                     f"Units.{column.name} has {len(value)} rows, but there are {count} names"
                 )
-        for name, kind in [("cost", torch.int64), ("after", torch.int64), ("strict", torch.bool)]:
+        kinds = {
+            "cost": torch.int64,
+            "after": torch.int64,
+            "strict": torch.bool,
+            "alarm": torch.bool,
+        }
+        for name, kind in kinds.items():
             if getattr(self, name).dtype != kind:
                 raise ContractBroken(
                     f"Units.{name} must be {kind}, got {getattr(self, name).dtype}"
@@ -66,7 +81,14 @@ class Units:
         return torch.where(strict, margins > 0, margins >= 0)
 
     def admissible(self, decisions: Tensor) -> Tensor:
-        """The largest admissible decisions inside `decisions` (N, U): a unit runs only if the one it comes after does."""
+        """The largest admissible decisions inside `decisions`.
+
+        Args:
+            decisions: (N, U) bool.
+
+        Returns:
+            (N, U) bool: a unit runs only if the one that it comes after does.
+        """
         closed = decisions.clone()
         for units, parents in self._levels:
             closed[:, units] &= closed[:, parents]
@@ -74,7 +96,7 @@ class Units:
 
     @cached_property
     def _levels(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """(units, their parents), parents first: all units one step down their chains, then all two steps down, and so on."""
+        """(units, their parents) by depth: one step down their chains, then two, and so on."""
         levels = []
         settled = self.after < 0
         while not bool(settled.all()):

@@ -9,12 +9,32 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from bench.contracts.dataset import Array, Dataset, Part
 from bench.errors import DataError, PlanError, did_you_mean
 
+Item = TypeVar("Item")
+
 _AT_A_TIME = 64
 """Images that are decoded at a time where all of a subset are looked at."""
+
+
+def padded(items: Sequence[Item], count: int) -> list[Item]:
+    """The items of a short batch, repeated in order up to `count`.
+
+    Every batch of a protocol has the same size, so that an image is evaluated by the same kernels
+    whichever batch it is in.
+
+    Args:
+        items: at least one, at most `count`.
+        count: the size of a batch.
+
+    Example:
+        >>> padded(["a", "b"], 5)
+        ['a', 'b', 'a', 'b', 'a']
+    """
+    return [items[place % len(items)] for place in range(count)]
 
 
 def split_off(dataset: Dataset, share: float) -> tuple[Part, Part]:

@@ -16,7 +16,7 @@ from bench.contracts.attack import Attack, Skip
 from bench.contracts.dataset import Dataset
 from bench.contracts.target import Target
 from bench.contracts.threat import parse_threat
-from bench.datasets.base import check_classes, subset
+from bench.datasets.base import check_classes, padded, subset
 from bench.errors import ContractBroken, PlanError, PluginError
 from bench.evaluation import cost, masking, target_checks
 from bench.evaluation.build import (
@@ -172,13 +172,23 @@ def _units_document(target: Target) -> dict[str, Any]:
         "shape": [list(shape) for shape in units.shape],
         "cost": units.cost.tolist(),
         "threshold": units.threshold.tolist(),
+        "alarm": units.alarm.nonzero().flatten().tolist(),
     }
 
 
 def padded_batch(
     dataset: Dataset, indices: Sequence[int], first: int, batch: int
 ) -> tuple[Tensor, list[int]]:
-    """The uint8 images of a batch and their places; a short batch is padded with its own images, over and over."""
-    places = list(range(first, min(first + batch, len(indices))))
-    padded = [places[i % len(places)] for i in range(batch)]
-    return dataset.images([indices[place] for place in padded]), padded
+    """A batch, a short one padded with its own images.
+
+    Args:
+        dataset: the images.
+        indices: those of the protocol, in order.
+        first: the place of the batch's first image in `indices`.
+        batch: how many images, B.
+
+    Returns:
+        ((B, C, H, W) uint8 images, their B places in `indices`).
+    """
+    places = padded(range(first, min(first + batch, len(indices))), batch)
+    return dataset.images([indices[place] for place in places]), places

@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from hashlib import sha256
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.contracts.target import Output, Target
+from bench.files.canonical import seed_of
 
 _STRIDE = 0x9E3779B97F4A7C15
 _LARGEST = (1 << 63) - 1
@@ -36,8 +36,8 @@ def seeded(target: Target, seeds: Tensor, step: int = 0) -> AbstractContextManag
 
 def seeds_of(ids: Sequence[str], seed: int, what: str, draw: int = 0) -> Tensor:
     """(N,) int64, one an image, from the protocol's seed, the id, and what it is for."""
-    words = [sha256(f"{seed}\n{name}\n{what}\n{draw}".encode()).digest()[:8] for name in ids]
-    return torch.tensor([int.from_bytes(word, "big") >> 1 for word in words], dtype=torch.int64)
+    seeds = [seed_of(seed, name, what, draw) for name in ids]
+    return torch.tensor(seeds, dtype=torch.int64)
 
 
 def varied(seeds: Tensor, step: int) -> Tensor:

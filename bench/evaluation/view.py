@@ -127,8 +127,8 @@ class TargetView:
         macs = self._macs(decisions)
         if self.alarm == "raise":
             return macs
-        watched = [unit for unit, kind in enumerate(self.units.kind) if kind == "monitor"]
-        return macs.masked_fill(decisions[:, watched].any(1), 0)
+        alarm = self.units.alarm.to(decisions.device)
+        return macs.masked_fill((decisions & alarm).any(1), 0)
 
     def gradients(
         self, losses: Losses, images: Tensor, rows: Tensor, at_fork: ForkEdit | None = None

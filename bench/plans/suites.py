@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.errors import UnknownName
 from bench.plugins import registry
-from bench.plugins.declarations import source_file
+from bench.plugins.sources import source_file
 
 
 def found() -> dict[str, Path]:

@@ -1,15 +1,15 @@
-"""What a class declares about itself, read from its source: parameters, presets, docstring, class constants.
+"""What a class declares about itself, read from its source.
 
-Plans and listings must not import torch, and parameters are declared once, in the class's own signature. So the source is
-read with `ast`: keyword-only arguments of `__init__`, or else the annotated fields of a dataclass, bases included. Where
-the source cannot tell (a computed default, a foreign base), the class is imported and inspected instead.
+That is: its docstring, its parameters, and the class attributes that its contract declares
+(`version`, `presets`, `ranges` and so on; see the classes of `bench.api`). Plans and listings must
+not import torch, and parameters are declared once, in the class's own signature: the keyword-only
+arguments of `__init__`, or else the annotated fields of a dataclass, base classes included. Where
+the source cannot tell (a computed default, a base without source), the class is imported instead.
 """
 
 from __future__ import annotations
 
 import ast
-import functools
-import importlib.util
 import inspect
 import types
 import typing
@@ -18,6 +18,16 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
+
+from bench.plugins.sources import (
+    CONTRACTS,
+    ClassSource,
+    ModuleSource,
+    Unreadable,
+    find_class,
+    find_definition,
+    read_module,
+)
 
 REQUIRED = inspect.Parameter.empty
 """Default of a parameter that has none."""
@@ -31,27 +41,17 @@ _PLAIN: dict[str, Any] = {
     "Fraction": Fraction,
     "None": None,
 }
-_CONSTANTS = (
-    "ranges version follows unit skipped access randomised control presets unkeyed_defaults sizes image_shape fits forks needs threats step_cost members"
-).split()
-_OBJECT_BASES = {
-    "ABC",
-    "Attack",
-    "Target",
-    "Defense",
-    "BoardReport",
-    "ComparisonReport",
-    "RegressionReport",
-    "Protocol",
-    "object",
-    "nn.Module",
-    "Module",
-}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One keyword-only parameter: its name, its type and its default (`REQUIRED` if there is none)."""
+    """One keyword-only parameter.
+
+    Attributes:
+        name: as written in a plan.
+        annotation: its type, as at run time.
+        default: its default, `REQUIRED` if there is none.
+    """
 
     name: str
     annotation: Any
@@ -68,10 +68,11 @@ class ClassFacts:
     """What a class says of itself.
 
     Attributes:
-        doc: the whole docstring, cleaned. summary: its first line.
+        doc: the whole docstring, cleaned.
         parameters: by name, in order of declaration.
-        constants: those of `_CONSTANTS` that it declares.
-        source: the file it was read from, None if it had to be imported without one.
+        constants: class attributes by name: those that the class's contract declares, with the
+            contract's default where the class says nothing; without a contract, all literal ones.
+        source: the file it was read from, None if it had to be imported.
     """
 
     doc: str
@@ -81,167 +82,138 @@ class ClassFacts:
 
     @property
     def summary(self) -> str:
+        """The first line of the docstring."""
         return self.doc.split("\n", 1)[0].strip()
 
     @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
+        """Preset name -> its parameters."""
         found = self.constants.get("presets", {})
         return found if isinstance(found, Mapping) else {}
-
-
-class _Unreadable(Exception):
-    """The source alone does not tell."""
 
 
 def read_class(module: str, name: str, fallback: Callable[[], Any]) -> ClassFacts:
     """The facts about `module:name`.
 
     Args:
-        module: dotted name. name: of the class; "" reads the module itself.
+        module: dotted name.
+        name: of the class, which the module may re-export; "" reads the module itself.
         fallback: imports and returns the class, used when the source does not tell.
 
     Raises:
-        whatever `fallback` raises.
+        Exception: whatever `fallback` raises.
     """
     try:
-        tree, path = _parse(module)
+        source = read_module(module)
         if not name:
-            return ClassFacts(ast.get_docstring(tree) or "", {}, source=path)
-        node = _class(tree, name)
+            return ClassFacts(ast.get_docstring(source.tree) or "", {}, source=source.path)
+        found = find_class(source, name)
         return ClassFacts(
-            ast.get_docstring(node) or "",
-            _parameters(node, tree),
-            {**_inherited_constants(node, tree), **_constants(node)},
-            path,
+            ast.get_docstring(found.node) or "",
+            _parameters(found) or {},
+            _constants(found),
+            found.module.path,
         )
-    except _Unreadable:
+    except Unreadable:
         return _inspect(fallback())
 
 
-def source_file(module: str) -> Path | None:
-    """The file of a module, found without importing it or its parents; None if there is none."""
-    top, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    if not rest:
-        return Path(spec.origin) if spec.origin else None
-    for folder in spec.submodule_search_locations or ():
-        base = Path(folder).joinpath(*rest)
-        for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-            if candidate.is_file():
-                return candidate
-    return None
-
-
-@functools.cache
-def _parse(module: str) -> tuple[ast.Module, Path]:
-    path = source_file(module)
-    if path is None or path.suffix != ".py":
-        raise _Unreadable
-    try:
-        return ast.parse(path.read_text(encoding="utf-8")), path
-    except (SyntaxError, UnicodeDecodeError, OSError) as error:
-        raise _Unreadable from error
-
-
-def _class(tree: ast.Module, name: str) -> ast.ClassDef:
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return node
-    raise _Unreadable
-
-
-def _imported(tree: ast.Module, name: str) -> tuple[str, str] | None:
-    """(module, original name) of a `from module import name [as alias]` at the top of the file."""
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return node.module, alias.name
-    return None
-
-
-def _bases(node: ast.ClassDef, tree: ast.Module) -> list[tuple[ast.ClassDef, ast.Module]]:
-    """The base classes whose source declares parameters of its own; the contracts' own bases declare none."""
-    found = []
-    for base in node.bases:
-        name = ast.unparse(base)
-        if name in _OBJECT_BASES or name.rpartition(".")[2] in _OBJECT_BASES:
-            continue
-        local = [
-            other for other in tree.body if isinstance(other, ast.ClassDef) and other.name == name
-        ]
-        if local:
-            found.append((local[0], tree))
-            continue
-        origin = _imported(tree, name)
-        if origin is None:
-            raise _Unreadable
-        other_tree, _ = _parse(origin[0])
-        found.append((_class(other_tree, origin[1]), other_tree))
-    return found
-
-
-def _parameters(node: ast.ClassDef, tree: ast.Module) -> dict[str, Parameter]:
-    for statement in node.body:
+def _parameters(source: ClassSource) -> dict[str, Parameter] | None:
+    """The constructor's parameters; None where neither the class nor its bases say any."""
+    for statement in source.node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            return _keyword_only(statement, tree)
-    collected: dict[str, Parameter] = {}
-    for base, base_tree in reversed(_bases(node, tree)):
-        collected.update(_parameters(base, base_tree))
-    for statement in node.body:
+            return _keyword_only(statement, source.module)
+    if source.is_dataclass:
+        return _fields(source)
+    return next((found for base in source.bases if (found := _parameters(base)) is not None), None)
+
+
+def _fields(source: ClassSource) -> dict[str, Parameter]:
+    """The fields of a dataclass and of its base classes."""
+    found: dict[str, Parameter] = {}
+    for base in reversed(source.bases):
+        found.update(_fields(base))
+    if not source.is_dataclass:
+        return found
+    for statement in source.node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            if ast.unparse(statement.annotation).startswith(("ClassVar", "typing.ClassVar")):
+            if _is_class_variable(statement):
                 continue
             name = statement.target.id
             default = REQUIRED if statement.value is None else _literal(statement.value)
-            collected[name] = Parameter(name, _type(statement.annotation, tree), default)
-    return collected
+            found[name] = Parameter(name, _type(statement.annotation, source.module), default)
+    return found
 
 
-def _keyword_only(init: ast.FunctionDef, tree: ast.Module) -> dict[str, Parameter]:
+def _is_class_variable(statement: ast.AnnAssign) -> bool:
+    return ast.unparse(statement.annotation).startswith(("ClassVar", "typing.ClassVar"))
+
+
+def _keyword_only(init: ast.FunctionDef, module: ModuleSource) -> dict[str, Parameter]:
     if init.args.kwarg or init.args.vararg:
-        raise _Unreadable
+        raise Unreadable
     found = {}
     for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
         if argument.annotation is None:
-            raise _Unreadable
+            raise Unreadable
         value = REQUIRED if default is None else _literal(default)
-        found[argument.arg] = Parameter(argument.arg, _type(argument.annotation, tree), value)
+        found[argument.arg] = Parameter(argument.arg, _type(argument.annotation, module), value)
     return found
 
 
-def _constants(node: ast.ClassDef) -> dict[str, Any]:
-    found = {}
-    for statement in node.body:
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and statement.value is not None
-        ):
-            name, value = statement.target.id, statement.value
-        elif (
-            isinstance(statement, ast.Assign)
-            and len(statement.targets) == 1
-            and isinstance(statement.targets[0], ast.Name)
-        ):
-            name, value = statement.targets[0].id, statement.value
-        else:
-            continue
-        if name in _CONSTANTS:
-            found[name] = _literal(value)
+def _constants(source: ClassSource) -> dict[str, Any]:
+    """The class attributes that the contract declares, the contract's own values first."""
+    declared, undeclared = _declared(source)
+    found = dict(declared)
+    for name, node in _assigned(source).items():
+        if name in declared:
+            found[name] = _literal(node)
+        elif name in undeclared or not (declared or undeclared):
+            try:
+                found[name] = _literal(node)
+            except Unreadable:
+                continue
     return found
 
 
-def _inherited_constants(node: ast.ClassDef, tree: ast.Module) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for base, base_tree in reversed(_bases(node, tree)):
-        found.update(_inherited_constants(base, base_tree))
-        found.update(_constants(base))
+def _declared(source: ClassSource) -> tuple[dict[str, Any], set[str]]:
+    """What the contract declares: names with literal defaults, and names without a default."""
+    values: dict[str, Any] = {}
+    names: set[str] = set()
+    for base in reversed(source.bases):
+        inner_values, inner_names = _declared(base)
+        values, names = values | inner_values, names | inner_names
+    if source.is_contract:
+        for statement in source.node.body:
+            if not isinstance(statement, ast.AnnAssign) or not isinstance(
+                statement.target, ast.Name
+            ):
+                continue
+            if statement.value is None:
+                names.add(statement.target.id)
+                continue
+            try:
+                values[statement.target.id] = _literal(statement.value)
+            except Unreadable:
+                continue
+    return values, names
+
+
+def _assigned(source: ClassSource) -> dict[str, ast.expr]:
+    """Class attributes and their expressions, those of base classes first; contracts left out."""
+    found: dict[str, ast.expr] = {}
+    for base in reversed(source.bases):
+        found.update(_assigned(base))
+    if source.is_contract:
+        return found
+    for statement in source.node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            if statement.value is not None:
+                found[statement.target.id] = statement.value
+        elif isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                if isinstance(target, ast.Name):
+                    found[target.id] = statement.value
     return found
 
 
@@ -249,18 +221,19 @@ def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError) as error:
-        raise _Unreadable from error
+        raise Unreadable from error
 
 
-def _type(node: ast.expr, tree: ast.Module) -> Any:
-    """The runtime type of a plain annotation: names, unions, Literal[...] and tuple[...] of those."""
+def _type(node: ast.expr, module: ModuleSource) -> Any:
+    """The runtime type of an annotation: names, unions, Literal[...] and tuple[...] of those."""
     if isinstance(node, ast.Constant):
         if node.value is None:
             return None
         if isinstance(node.value, str):
-            return _type(ast.parse(node.value, mode="eval").body, tree)
+            return _type(ast.parse(node.value, mode="eval").body, module)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return typing.Union[_type(node.left, tree), _type(node.right, tree)]  # noqa: UP007 — built at run time
+        left, right = _type(node.left, module), _type(node.right, module)
+        return typing.Union[left, right]  # noqa: UP007 - built at run time
     if isinstance(node, ast.Subscript):
         head = ast.unparse(node.value).rpartition(".")[2]
         if head == "Literal":
@@ -268,45 +241,45 @@ def _type(node: ast.expr, tree: ast.Module) -> Any:
             return Literal[values if isinstance(values, tuple) else (values,)]
         if head == "tuple":
             items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-            inner = [
+            inner: Any = tuple(
                 ...
                 if isinstance(item, ast.Constant) and item.value is Ellipsis
-                else _type(item, tree)
+                else _type(item, module)
                 for item in items
-            ]
-            return tuple[tuple(inner)]  # type: ignore[misc]
+            )
+            return types.GenericAlias(tuple, inner)
     if isinstance(node, ast.Name):
         if node.id in _PLAIN:
             return _PLAIN[node.id]
-        return _alias(node.id, tree)
-    raise _Unreadable
-
-
-def _alias(name: str, tree: ast.Module) -> Any:
-    """A module-level `Name = Literal[...]`, here or in the module it is imported from."""
-    for statement in tree.body:
-        if isinstance(statement, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == name for target in statement.targets
-        ):
-            return _type(statement.value, tree)
-    origin = _imported(tree, name)
-    if origin is None:
-        raise _Unreadable
-    other, _ = _parse(origin[0])
-    return _alias(origin[1], other)
+        home, statement = find_definition(module, node.id)
+        if isinstance(statement, ast.Assign):
+            return _type(statement.value, home)
+    raise Unreadable
 
 
 def _inspect(value: Any) -> ClassFacts:
     """The same facts from the imported object."""
     if not isinstance(value, type):
         return ClassFacts(inspect.getdoc(value) or "", {})
-    hints = typing.get_type_hints(value.__init__)  # type: ignore[misc]
+    hints = typing.get_type_hints(inspect.getattr_static(value, "__init__"))
     parameters = {
         name: Parameter(name, hints.get(name, Any), parameter.default)
         for name, parameter in inspect.signature(value).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    constants = {name: getattr(value, name) for name in _CONSTANTS if hasattr(value, name)}
+    declared: set[str] = set()
+    for base in value.__mro__:
+        if base.__module__.startswith(CONTRACTS):
+            values, names = _declared(find_class(read_module(base.__module__), base.__name__))
+            declared |= values.keys() | names
+    if declared:
+        constants = {name: getattr(value, name) for name in declared if hasattr(value, name)}
+    else:
+        constants = {
+            name: held
+            for name, held in inspect.getmembers(value)
+            if isinstance(held, (bool, int, float, str, tuple, Mapping)) and name[0] != "_"
+        }
     return ClassFacts(inspect.getdoc(value) or "", parameters, constants)
 
 

@@ -125,9 +125,10 @@ def _adaptive(entry: Entry, description: Mapping[str, Any]) -> list[str]:
         found.append(
             f"looks and gradients are over fresh draws of their own, {each} in each (EOT); scores over {draws} others"
         )
-    if "monitor" in description["units"]["kind"]:
+    if description["units"].get("alarm"):
         found.append(
-            "the monitor's fallback counts as a unit to be opened, its score as the margin (joint loss)"
+            "the response to an alarm counts as a unit to be opened, its score as the margin "
+            "(joint loss)"
         )
     return found
 

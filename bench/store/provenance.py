@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.errors import PlanError
-from bench.plugins.declarations import source_file
+from bench.plugins.sources import source_file
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from bench.contracts.recipe import Moment, Schedule, Stage
 from bench.contracts.target import Target
 from bench.datasets.base import split_off
 from bench.errors import PlanError, WeightsError
+from bench.files.canonical import seed_of
 from bench.training.augment import augment
 from bench.training.checkpoint import load_start, make_folder, restore, save
 from bench.training.settings import Epoch, Trained, Training, Watch
@@ -120,8 +120,7 @@ def _cosine(low: float, high: float, share: float) -> float:
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
-    number = int.from_bytes(sha256(f"{seed}\n{epoch}".encode()).digest()[:8], "big") >> 1
-    return torch.Generator().manual_seed(number)
+    return torch.Generator().manual_seed(seed_of(seed, epoch))
 
 
 def _optimiser(stage: Stage, target: Target) -> torch.optim.Optimizer:

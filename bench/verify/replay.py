@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench.codec import decoded
 from bench.contracts.target import Output, Target
+from bench.datasets.base import padded
 from bench.evaluation import cost, target_checks
 from bench.evaluation.build import build_defended, build_target
 from bench.evaluation.score import SCORING, score
@@ -143,10 +144,10 @@ def _again(
 ) -> None:
     """Evaluate one batch as the run did, and hold some of its rows against it."""
     protocol = cell.entry["protocol"]
-    padded = [part[i % len(part)] for i in range(protocol["batch"])]
-    ids = [row["id"] for row in padded]
+    batch = padded(part, protocol["batch"])
+    ids = [row["id"] for row in batch]
     for which, picture in (("clean", "image"), ("adversarial", "adversarial")):
-        images = to_float(decoded([row[picture]["bytes"] for row in padded])).to(device)
+        images = to_float(decoded([row[picture]["bytes"] for row in batch])).to(device)
         seen = score(target, images, ids, protocol["seed"])
         for place in places:
             row, output = part[place], seen.output.rows(torch.tensor([place], device=device))

@@ -27,8 +27,6 @@ from bench.api import Defense, Output, Target, Units
 from bench.errors import PlanError
 from targets.defenses.wrapped import Wrapped
 
-KIND = "monitor"
-"""The kind of the unit that stands for running everything."""
 LEAST_RATE = 0.01
 """Rates are kept this far from 0 and 1, so that one unit that was never seen to run is no proof."""
 
@@ -146,8 +144,8 @@ def _with_fallback(units: Units, cost: int) -> Units:
     infinite = torch.tensor([torch.inf], dtype=torch.float64)
     return Units(
         name=(*units.name, "everything"),
-        kind=(*units.kind, KIND),
-        owner=(*units.owner, KIND),
+        kind=(*units.kind, "monitor"),
+        owner=(*units.owner, "monitor"),
         shape=(*units.shape, ()),
         cost=torch.cat([units.cost, torch.tensor([cost], dtype=torch.int64)]),
         threshold=torch.cat([units.threshold, torch.zeros(1, dtype=torch.float64)]),
@@ -155,6 +153,7 @@ def _with_fallback(units: Units, cost: int) -> Units:
         high=torch.cat([units.high, infinite]),
         strict=torch.cat([units.strict, torch.ones(1, dtype=torch.bool)]),
         after=torch.cat([units.after, torch.full((1,), -1, dtype=torch.int64)]),
+        alarm=torch.cat([units.alarm, torch.ones(1, dtype=torch.bool)]),
     )
 
 

@@ -44,3 +44,13 @@ def test_what_is_asked_for_is_left_alone():
 def test_a_circle_is_refused():
     with pytest.raises(ContractBroken, match="circle at u1"):
         chained([-1, 2, 1]).admissible(torch.ones(1, 3, dtype=torch.bool))
+
+
+def test_no_unit_is_an_alarm_unless_the_column_says_so():
+    units = Units.gated(["a", "b"], ["a", "b"], [1, 2])
+    assert units.alarm.tolist() == [False, False]
+    assert replace(units, alarm=torch.tensor([False, True])).alarm.tolist() == [False, True]
+    with pytest.raises(ContractBroken, match=r"Units\.alarm has 3 rows"):
+        replace(units, alarm=torch.zeros(3, dtype=torch.bool))
+    with pytest.raises(ContractBroken, match=r"Units\.alarm must be torch\.bool"):
+        replace(units, alarm=torch.zeros(2))

@@ -129,3 +129,80 @@ def test_types_in_words():
     assert describe_type(int | Literal["budget"]) == "int | 'budget'"
     assert describe_type(tuple[float, ...]) == "[float, …]"
     assert describe_type(None | str) == "none | str"
+
+
+FAR = {
+    "faces/__init__.py": "from .inner import *\nfrom .inner.deep import Deep as Known\n",
+    "faces/inner/__init__.py": "from ..inner.deep import Deep\n",
+    "faces/inner/deep.py": (
+        '"""Deep."""\nfrom bench import api\nfrom bench.api import Dataset\nimport torch.nn as nn\n'
+        "class Deep(api.Defense):\n    '''A defense.'''\n    version = 3\n"
+        "    def __init__(self, *, size: int = 4) -> None: ...\n"
+        "    def wrap(self, target, learnt=None): ...\n"
+        "class Pictures(Dataset):\n    '''Pictures.'''\n    sizes = {'test': 7}\n"
+        "class Layer(nn.Module):\n    '''A layer.'''\n    version = 5\n"
+        "    def __init__(self, *, width: int = 4) -> None: ...\n"
+    ),
+    "faces/user.py": (
+        "import faces\nimport faces.inner.deep as deep\nfrom faces import Known\n"
+        "class Mine(Known):\n    '''By name.'''\n"
+        "class Yours(faces.Deep):\n    '''By module.'''\n    presets = {'big': {'size': 9}}\n"
+        "class Ours(deep.Deep):\n    '''By an alias.'''\n    ranges = {'size': (1, 9)}\n"
+        "class Circle(Other):\n    '''Leads nowhere.'''\n"
+        "from faces.user import Other\n"
+    ),
+}
+
+
+@pytest.fixture
+def faces(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, text in FAR.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize("name", ["Mine", "Yours", "Ours"])
+def test_a_base_class_is_found_through_re_exports(faces, name):
+    facts = read_class("faces.user", name, never)
+    assert [parameter.describe() for parameter in facts.parameters.values()] == ["size: int = 4"]
+    assert facts.constants["version"] == 3
+    assert facts.constants["fits"] is False, "the contract's own default"
+    assert facts.presets == ({"big": {"size": 9}} if name == "Yours" else {})
+    assert "faces" not in sys.modules
+
+
+def test_a_class_is_found_where_a_package_re_exports_it(faces):
+    assert read_class("faces", "Known", never).doc == "A defense."
+    assert read_class("faces", "Pictures", never).constants["sizes"] == {"test": 7}
+
+
+def test_a_base_class_of_torch_needs_no_import_of_torch(faces):
+    facts = read_class("faces.inner.deep", "Layer", never)
+    assert list(facts.parameters) == ["width"]
+    assert facts.constants["version"] == 5
+
+
+def test_names_that_import_each_other_in_a_circle_are_not_followed_for_ever(faces):
+    with pytest.raises(AssertionError, match="no import"):
+        read_class("faces.user", "Circle", never)
+
+
+def test_attributes_come_from_the_contract_whatever_they_are_called():
+    facts = read_class("attacks.autoenergy", "AutoEnergy", never)
+    assert facts.constants["members"][0] == ("apgd-margin:sign", {})
+    assert facts.constants["control"] is False
+    assert facts.constants["access"] == "gates"
+
+
+def test_a_dataset_is_read_without_importing_torch(child_environment):
+    import subprocess
+
+    code = (
+        "import sys\nfrom bench.plugins.declarations import read_class\n"
+        "facts = read_class('bench.api', 'Dataset', lambda: 1 / 0)\n"
+        "assert facts.constants['splits'] == ('train', 'test')\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=child_environment(), timeout=60)
