@@ -133,7 +133,7 @@ def test_types_in_words():
 
 FAR = {
     "faces/__init__.py": "from .inner import *\nfrom .inner.deep import Deep as Known\n",
-    "faces/inner/__init__.py": "from ..inner.deep import Deep\n",
+    "faces/inner/__init__.py": "from ..inner.deep import Deep, Pictures\n",
     "faces/inner/deep.py": (
         '"""Deep."""\nfrom bench import api\nfrom bench.api import Dataset\nimport torch.nn as nn\n'
         "class Deep(api.Defense):\n    '''A defense.'''\n    version = 3\n"
