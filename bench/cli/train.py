@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.terminal import console, message, say
+from bench.terminal import say
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import device
 
-    from bench.contracts.dataset import Dataset
     from bench.contracts.recipe import Recipe
-    from bench.training.settings import Epoch, Training, Watch
+    from bench.training.precision import Choice, Precision
     from bench.weights.entry import Entry
 
 
@@ -73,10 +73,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["bf16", "fp32"]),
-    default="bf16",
+    type=click.Choice(["auto", "bf16", "fp32"]),
+    default="auto",
     show_default=True,
-    help="bf16 trains under autocast; what is measured is always float32.",
+    help="bf16 trains under autocast; auto takes what is faster on the device. Measured is always in float32.",
 )
 @click.option(
     "--fresh",
@@ -95,7 +95,7 @@ def train(
     out: Path | None,
     data_root: Path | None,
     device: str,
-    precision: str,
+    precision: Choice,
     fresh: bool,
 ) -> None:
     """Train networks by a RECIPE ('gatebench list recipes' shows them).
@@ -110,8 +110,9 @@ def train(
       gatebench train skipnet --stage hrl          policy gradient, starting from 'budget'
       gatebench train skipnet --stage hrl --from skipnet-20-sp@digits-m --set alpha=0.4
 
-    A checkpoint is written after every epoch. Ctrl-C, a crash or a kill lose at most the epoch in progress: the same
-    command goes on, and ends in the same weights bit for bit (on the same machine, thread count and versions).
+    A checkpoint is written after every epoch and every five minutes. After Ctrl-C, a crash or a kill
+    the same command goes on from the last one, and ends in the same weights bit for bit (on the
+    same machine, thread count and versions).
 
     The finished weights are a safetensors file and a table in manifest.toml with what was measured on the test images:
     accuracy, that of the static twin, MACs saved, their spread, and how often each gate opens. A plan uses them by name:
@@ -135,82 +136,103 @@ def train(
         raise PlanError("--epochs and --set epochs=… say the same thing; leave one out")
     if epochs is not None:
         settings = (*settings, f"epochs={epochs}")
-    _train(
-        kind,
-        recipe,
-        stage,
-        settings,
-        dataset,
-        seed,
-        start,
-        name,
-        out or weights_home(),
-        data_root,
-        device,
-        precision,
-        fresh,
+    asked = _Asked(
+        recipe=recipe,
+        kind=kind,
+        stage=stage,
+        settings=settings,
+        dataset=dataset,
+        seed=seed,
+        start=start,
+        name=name,
+        out=out or weights_home(),
+        data_root=data_root,
+        device=device,
+        precision=precision,
+        fresh=fresh,
     )
+    _train(asked)
 
 
-def _train(
-    kind: Recipe,
-    recipe: str,
-    stage_name: str,
-    settings: tuple[str, ...],
-    dataset: str,
-    seed: int,
-    start: str | None,
-    name: str | None,
-    out: Path,
-    data_root: Path | None,
-    device: str,
-    precision: Any,
-    fresh: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What the command line asks for; the options of `gatebench train` by their names."""
+
+    recipe: str
+    kind: Recipe
+    stage: str
+    settings: tuple[str, ...]
+    dataset: str
+    seed: int
+    start: str | None
+    name: str | None
+    out: Path
+    data_root: Path | None
+    device: str
+    precision: Choice
+    fresh: bool
+
+
+def _train(asked: _Asked) -> None:
     from bench import weights
-    from bench.datasets.base import open_dataset
-    from bench.errors import DataError
-    from bench.training import loop
+    from bench.cli.training_display import TrainingDisplay
+    from bench.training import inputs, loop, results
     from bench.training.evaluate import measure
     from bench.training.settings import Training
 
-    stage_class = kind.stages[stage_name]
-    stage = stage_class(**_settings(stage_class, settings))
-    where = loop.pick_device(device)
-    data = open_dataset(f"{dataset}:train", data_root)
-    splits = [split for split in ("test", "val") if split in type(data).splits]
-    if not splits:
-        raise DataError(f"{dataset} has no split 'test' or 'val' to measure the trained network on")
-    test = open_dataset(f"{dataset}:{splits[0]}", data_root)
-    name = name or f"{stage.weights_name(stage_name)}@{data.name}"
-    before, state = _start(stage, start, data.name, out, recipe)
-    plan = Training(
-        recipe, stage_name, stage, data.name, seed, precision, before.sha256 if before else ""
-    )
-    checkpoint = out / "checkpoints" / f"{name}.pt"
-    if fresh:
+    stage_class = asked.kind.stages[asked.stage]
+    stage = stage_class(**_settings(stage_class, asked.settings))
+    where = loop.pick_device(asked.device)
+    data, test = inputs.open_splits(asked.dataset, asked.data_root)
+    name = asked.name or f"{stage.weights_name(asked.stage)}@{data.name}"
+    before, state = inputs.find_start(stage, asked.start, data.name, asked.out, asked.recipe)
+    checkpoint = asked.out / "checkpoints" / f"{name}.pt"
+    if asked.fresh:
         checkpoint.unlink(missing_ok=True)
-    elif _finished(name, plan, out):
-        say(f"{name} is already trained with these settings, in {out}; --fresh trains it again")
+    precision = _precision(asked, name, checkpoint, where)
+    start = before.sha256 if before else ""
+    plan = Training(asked.recipe, asked.stage, stage, data.name, asked.seed, precision, start)
+    if not asked.fresh and results.is_finished(name, plan, asked.out):
+        say(
+            f"{name} is already trained with these settings, in {asked.out}; "
+            "--fresh trains it again"
+        )
         return
     say(
-        f"{recipe}/{stage_name} on {data} ({len(data)} images, {stage.epochs} epochs), seed {seed}, {where}, {precision} -> {name}"
+        f"{asked.recipe}/{asked.stage} on {data} ({len(data)} images, {stage.epochs} epochs), "
+        f"seed {asked.seed}, {where}, {precision} -> {name}"
     )
     try:
-        with _display(stage.epochs) as watch:
+        with TrainingDisplay() as watch:
             trained = loop.train(plan, data, checkpoint, start=state, device=where, watch=watch)
     except KeyboardInterrupt:
-        say("stopped; the same command goes on after the last whole epoch", err=True)
+        say("stopped; the same command goes on after the last checkpoint", err=True)
         raise
     measured = measure(trained.target, test)
-    values = _table(plan, stage, measured, data, test, trained.seconds, before, out)
-    entry = weights.add_entry(
-        out, name, trained.target.state_dict(), values, _record(trained.history, measured)
-    )
+    values = results.manifest_values(plan, measured, data, test, trained.seconds, before, asked.out)
+    if values["static_accuracy"] is None:
+        say(
+            f"{results.twin_name(plan, data.name)} is not there, so the manifest says nothing of "
+            "static_accuracy; train the static stage first"
+        )
+    noted = results.record(trained.history, measured)
+    entry = weights.add_entry(asked.out, name, trained.target.state_dict(), values, noted)
     checkpoint.unlink(missing_ok=True)
     if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
         checkpoint.parent.rmdir()
     say(_summary(entry))
+
+
+def _precision(asked: _Asked, name: str, checkpoint: Path, where: device) -> Precision:
+    """The precision to train in; what was begun or finished in one goes on in it unless another is asked for."""
+    from bench.training.inputs import precision_before
+    from bench.training.precision import choose_precision
+
+    choice = asked.precision
+    if choice == "auto" and not asked.fresh:
+        before = precision_before(name, checkpoint, asked.out)
+        choice = "bf16" if before == "bf16" else "fp32" if before == "fp32" else "auto"
+    return choose_precision(choice, where)
 
 
 def _settings(stage_class: type, settings: tuple[str, ...]) -> dict[str, Any]:
@@ -236,106 +258,6 @@ def _settings(stage_class: type, settings: tuple[str, ...]) -> dict[str, Any]:
             given[key.strip()] = value.strip()
     facts = read_class(stage_class.__module__, stage_class.__name__, lambda: stage_class)
     return resolve_params(facts.parameters, given, "--set")
-
-
-def _start(
-    stage: Any, start: str | None, dataset: str, out: Path, recipe: str
-) -> tuple[Entry | None, dict[str, Tensor] | None]:
-    """The weights that a stage starts from, if any.
-
-    Raises:
-        WeightsError: they are not there, or damaged; says which command makes them.
-    """
-    from bench import weights
-    from bench.errors import UnknownName, WeightsError
-
-    if start is None and not stage.start:
-        return None, None
-    wanted = start or f"{stage.weights_name(stage.start)}@{dataset}"
-    try:
-        entry = weights.read_manifest(out).get(wanted) or weights.find(wanted)
-    except UnknownName as error:
-        if start is not None:
-            raise
-        raise WeightsError(
-            f"{wanted}, which this stage starts from, is not there",
-            hint=f"first 'gatebench train {recipe} --stage {stage.start} --dataset {dataset}', or name others with --from",
-        ) from error
-    return entry, weights.read_state(entry)
-
-
-def _finished(name: str, plan: Training, out: Path) -> bool:
-    """Whether weights of this name, made by this very training, are already there and whole."""
-    from bench import weights
-    from bench.errors import WeightsError
-
-    entry = weights.read_manifest(out).get(name)
-    if entry is None or entry.more.get("training") != plan.document():
-        return False
-    try:
-        weights.read_bytes(entry)
-    except WeightsError:
-        return False
-    return True
-
-
-def _table(
-    plan: Training,
-    stage: Any,
-    measured: Any,
-    data: Dataset,
-    test: Dataset,
-    seconds: float,
-    before: Entry | None,
-    out: Path,
-) -> dict[str, Any]:
-    """The manifest's table for freshly trained weights."""
-    from bench import weights
-
-    twin_name = f"{stage.twin_name()}@{data.name}"
-    known = {**weights.entries(), **weights.read_manifest(out)}
-    twin = known.get(twin_name)
-    static = (
-        measured.accuracy
-        if stage.weights_name(plan.stage_name) == stage.twin_name()
-        else twin and twin.accuracy
-    )
-    if static is None:
-        say(
-            f"{twin_name} is not there, so the manifest says nothing of static_accuracy; train the static stage first"
-        )
-    return {
-        "target": stage.target_name,
-        "params": {**stage.target_params(), "num_classes": len(data.classes)},
-        "licence": "MIT",
-        "dataset": data.name,
-        "recipe": plan.recipe,
-        "stage": plan.stage_name,
-        "seed": plan.seed,
-        "accuracy": measured.accuracy,
-        "static_accuracy": static,
-        "clean_saving": measured.clean_saving,
-        "spread": measured.spread,
-        "ceiling": measured.ceiling,
-        "gates_varying": measured.gates_varying,
-        "opening_rates": list(measured.opening_rates),
-        "epochs": stage.epochs,
-        "seconds": round(seconds, 1),
-        "started_from": before.name if before else None,
-        "measured_on": f"{test} ({len(test)} images)",
-        "training": plan.document(),
-    }
-
-
-def _record(history: Any, measured: Any) -> dict[str, Any]:
-    """What goes beside the manifest, as `weights.read_record` returns it."""
-    names = list(history[0]) if history else []
-    curves = {name: [round(float(means[name]), 5) for means in history] for name in names}
-    return {
-        "curves": curves,
-        "rates": list(measured.rates),
-        "owners": [list(owner) for owner in measured.owners],
-    }
 
 
 def _describe(recipe: str, kind: Recipe) -> str:
@@ -366,53 +288,3 @@ def _summary(entry: Entry) -> str:
         )
     lines.append(f"  {entry.path}")
     return "\n".join(lines)
-
-
-class _display:  # noqa: N801 — a context manager used like a function
-    """Live progress on a terminal, a plain line an epoch elsewhere."""
-
-    def __init__(self, epochs: int) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self.console = console()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeRemainingColumn(),
-        )
-        self.progress = (
-            Progress(*columns, console=self.console) if self.console.is_terminal else None
-        )
-        self.task = self.progress.add_task("training", total=None) if self.progress else None
-
-    def __enter__(self) -> Watch:
-        from bench.training.settings import Watch
-
-        if self.progress:
-            self.progress.start()
-        return Watch(step=self._step, epoch=self._epoch, note=self._say)
-
-    def __exit__(self, *error: object) -> None:
-        if self.progress:
-            self.progress.stop()
-
-    def _step(self, done: int, total: int) -> None:
-        if self.progress and self.task is not None:
-            self.progress.update(self.task, completed=done, total=total)
-
-    def _epoch(self, epoch: Epoch) -> None:
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in epoch.means.items())
-        self._say(f"epoch {epoch.number:>3}/{epoch.of}  {shown}  {epoch.seconds:.0f} s")
-
-    def _say(self, text: str) -> None:
-        from rich.text import Text
-
-        self.console.print(Text(message(text)))

@@ -131,6 +131,8 @@ def check_disjoint(
     second: Dataset,
     second_indices: Sequence[int],
     what: str,
+    *,
+    allowed: int = 0,
 ) -> None:
     """Refuse two subsets that have a picture in common, whatever it is called in either.
 
@@ -140,9 +142,10 @@ def check_disjoint(
         second: the images that are scored.
         second_indices: of `second`.
         what: what learns, the beginning of the message.
+        allowed: pictures in common that are tolerated.
 
     Raises:
-        PlanError: a picture of one is, pixel by pixel, a picture of the other.
+        PlanError: pictures of one are, pixel by pixel, pictures of the other.
     """
     scored = {
         hashlib.sha256(picture.tobytes()).digest(): index
@@ -153,7 +156,7 @@ def check_disjoint(
         for index, picture in _pictures(first, first_indices)
         if (digest := hashlib.sha256(picture.tobytes()).digest()) in scored
     ]
-    if shared:
+    if len(shared) > allowed:
         mine, theirs = shared[0]
         raise PlanError(
             f"{what}: {len(shared)} of the {len(first_indices)} images are scored too: "

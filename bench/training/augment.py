@@ -1,8 +1,4 @@
-"""The training loop that all recipes share: data, schedule, checkpoints.
-
-A recipe brings stages; a stage brings settings, a network and a loss. What is random depends on the seed and the epoch
-alone, and a checkpoint is written after every epoch, so a training that was killed goes on and ends in the same bits.
-"""
+"""Augmentation of training images: random crops and mirror images."""
 
 from __future__ import annotations
 

@@ -1,14 +1,11 @@
-"""The training loop that all recipes share: data, schedule, checkpoints.
-
-A recipe brings stages; a stage brings settings, a network and a loss. What is random depends on the seed and the epoch
-alone, and a checkpoint is written after every epoch, so a training that was killed goes on and ends in the same bits.
-"""
+"""Checkpoints of a training, between any two steps, from which it goes on bit for bit."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,31 @@ from bench.files.atomic import write_atomic
 from bench.training.settings import Training, Watch
 
 
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        history: of each whole epoch, the means over its steps.
+        seconds: of training so far.
+        step: steps done in the epoch after those.
+        sums: over those steps, of what is shown.
+        generator: state of the epoch's random generator after those steps; None between epochs.
+    """
+
+    history: list[Mapping[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    generator: Tensor | None = None
+
+
 def load_start(target: Target, start: Mapping[str, Tensor]) -> None:
+    """Put the weights that a training starts from into its network; what they lack keeps its fresh values.
+
+    Raises:
+        WeightsError: they are of another network; lists every name.
+    """
     own = target.state_dict()
     problems = [f"unexpected: {name}" for name in start if name not in own]
     problems += [
@@ -43,7 +64,11 @@ def environment(target: Target) -> dict[str, Any]:
 
 
 def make_folder(folder: Path) -> None:
-    """Before the first step rather than after an epoch."""
+    """Make the folder of checkpoints, before the first step rather than after an epoch.
+
+    Raises:
+        DiskError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -55,37 +80,81 @@ def make_folder(folder: Path) -> None:
 def save(
     path: Path,
     training: Training,
-    history: Sequence[Mapping[str, float]],
-    seconds: float,
+    progress: Progress,
     target: Target,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        path: of the file; its folder is made where it is not there.
+        training: what is trained.
+        progress: how far it is.
+        target: with the weights of now.
+        optimizer: with its state of now.
+
+    Raises:
+        DiskError: the disk refused.
+    """
     buffer = io.BytesIO()
     content = {
         "training": json.dumps(training.document(), sort_keys=True),
         "environment": json.dumps(environment(target), sort_keys=True),
-        "history": json.dumps(history),
-        "seconds": seconds,
+        "history": json.dumps(progress.history),
+        "seconds": progress.seconds,
+        "step": progress.step,
+        "sums": json.dumps(progress.sums),
+        "generator": progress.generator,
         "target": target.state_dict(),
-        "optimiser": optimiser.state_dict(),
+        "optimizer": optimizer.state_dict(),
     }
     torch.save(content, buffer)
     make_folder(path.parent)  # another training that ended may have cleared it away
     write_atomic(path, buffer.getvalue())
 
 
-def restore(
-    path: Path, training: Training, target: Target, optimiser: torch.optim.Optimizer, watch: Watch
-) -> tuple[list[Mapping[str, float]], float]:
-    """(the means of the epochs done, seconds spent) of the checkpoint, after loading it."""
+def read_training(path: Path) -> Mapping[str, Any] | None:
+    """The settings that a checkpoint was made with, as `Training.document` gives them; None where there is no whole one."""
     try:
-        content = torch.load(io.BytesIO(path.read_bytes()), weights_only=True, map_location="cpu")
+        found = json.loads(_content(path)["training"])
+    except WeightsError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def restore(
+    path: Path,
+    training: Training,
+    target: Target,
+    optimizer: torch.optim.Optimizer,
+    watch: Watch,
+) -> Progress:
+    """Load a checkpoint into a network and its optimizer.
+
+    Args:
+        path: of the checkpoint.
+        training: what is to be trained; the checkpoint must be of the same.
+        target: gets the weights.
+        optimizer: gets its state.
+        watch: hears where the training goes on, and what keeps it from being bit for bit the same.
+
+    Returns:
+        How far the training was.
+
+    Raises:
+        WeightsError: the file is no whole checkpoint.
+        RunFolderError: it belongs to a training with other settings.
+    """
+    content = _content(path)
+    try:
         then, now = json.loads(content["training"]), json.loads(json.dumps(training.document()))
-        there, history = json.loads(content["environment"]), json.loads(content["history"])
-    except Exception as error:  # a damaged file fails in many ways, all of them meaning the same
-        raise WeightsError(
-            f"{path} is no whole checkpoint: {error}", hint="--fresh starts this training anew"
-        ) from error
+        made_in, history = json.loads(content["environment"]), json.loads(content["history"])
+        generator = content["generator"]
+        progress = Progress(
+            history, content["seconds"], content["step"], json.loads(content["sums"]), generator
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _broken(path, error) from error
     changed = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
     if changed:
         told = "\n".join(
@@ -95,15 +164,34 @@ def restore(
             f"{path} belongs to a training with other settings\n{told}",
             hint="--fresh starts this training anew",
         )
-    target.load_state_dict(content["target"])
-    optimiser.load_state_dict(content["optimiser"])
-    watch.note(f"going on after epoch {len(history)}")
-    here = environment(target)
+    try:
+        target.load_state_dict(content["target"])
+        optimizer.load_state_dict(content["optimizer"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _broken(path, error) from error
+    place = f", step {progress.step} of the next" if progress.step else ""
+    watch.note(f"going on after epoch {len(history)}{place}")
     other = [
-        f"{name} {there.get(name)} -> {value}"
-        for name, value in here.items()
-        if there.get(name) != value
+        f"{name} {made_in.get(name)} -> {value}"
+        for name, value in environment(target).items()
+        if made_in.get(name) != value
     ]
     if other:
         watch.note(f"not bit for bit the same as without the interruption: {', '.join(other)}")
-    return history, content["seconds"]
+    return progress
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    try:
+        found = torch.load(io.BytesIO(path.read_bytes()), weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged file fails in many ways, all of them meaning the same
+        raise _broken(path, error) from error
+    if not isinstance(found, dict):
+        raise _broken(path, TypeError(f"it holds a {type(found).__name__}"))
+    return found
+
+
+def _broken(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path} is no whole checkpoint: {error}", hint="--fresh starts this training anew"
+    )

@@ -1,14 +1,16 @@
 """The training loop that all recipes share: data, schedule, checkpoints.
 
 A recipe brings stages; a stage brings settings, a network and a loss. What is random depends on the seed and the epoch
-alone, and a checkpoint is written after every epoch, so a training that was killed goes on and ends in the same bits.
+alone, and a checkpoint is written after every epoch and every few minutes, so a training that was killed goes on and
+ends in the same bits.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,12 +23,15 @@ from bench.datasets.base import split_off
 from bench.errors import PlanError, WeightsError
 from bench.files.canonical import seed_of
 from bench.training.augment import augment
-from bench.training.checkpoint import load_start, make_folder, restore, save
+from bench.training.checkpoint import Progress, load_start, make_folder, restore, save
 from bench.training.settings import Epoch, Trained, Training, Watch
+
+CHECKPOINT_SECONDS = 300.0
+"""Seconds of training that a crash within an epoch may lose."""
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, then Apple's, then the CPU.
+    """The device of a name; "auto" is CUDA where there is one, then Apple's, then the CPU.
 
     Raises:
         PlanError: torch knows no such device, or this machine has none.
@@ -53,16 +58,20 @@ def train(
     start: Mapping[str, Tensor] | None = None,
     device: torch.device,
     watch: Watch | None = None,
+    every: float = CHECKPOINT_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Trained:
     """Train to the end, going on from `checkpoint` if it is there.
 
     Args:
         training: what to train.
         data: the training split.
-        checkpoint: the file written after every epoch.
+        checkpoint: the file written after every epoch, and within one after `every` seconds.
         start: weights to start from; entries that the network has and these have not keep their fresh values.
         device: where to compute.
         watch: whom to tell.
+        every: seconds of training after which a checkpoint is written between two steps.
+        clock: seconds, only ever growing.
 
     Raises:
         RunFolderError: the checkpoint belongs to a training with other settings.
@@ -78,29 +87,111 @@ def train(
         load_start(target, stage.adopt(start))
     stage.begin(target)
     target = target.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = _optimiser(stage, target)
-    history: list[Mapping[str, float]] = []
-    seconds = 0.0
+    optimizer = _optimizer(stage, target)
+    progress = Progress()
     if checkpoint.exists():
-        history, seconds = restore(checkpoint, training, target, optimiser, watch)
+        progress = restore(checkpoint, training, target, optimizer, watch)
     seen, held = split_off(data, stage.held_out)
-    for epoch in range(len(history), stage.epochs):
-        began = time.monotonic()
-        stage.begin_epoch(target, tuple(history))
-        means = _run_epoch(training, seen, target, optimiser, tuple(history), device, watch)
-        history.append(means)
-        stage.end_epoch(target, tuple(history))
-        seconds += time.monotonic() - began
-        if not math.isfinite(means["loss"]):
+    loop = _Loop(training, seen, target, optimizer, device, watch, checkpoint, every, clock)
+    while len(progress.history) < stage.epochs:
+        loop.run_epoch(progress)
+    target = target.to("cpu", memory_format=torch.contiguous_format).eval()
+    stage.finish(target, held)
+    return Trained(target, progress.seconds, tuple(progress.history))
+
+
+@dataclass
+class _Loop:
+    """A training under way: all that its epochs have in common."""
+
+    training: Training
+    data: Part
+    target: Target
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    watch: Watch
+    checkpoint: Path
+    every: float
+    clock: Callable[[], float]
+
+    def run_epoch(self, progress: Progress) -> None:
+        """Train for the rest of an epoch, and write a checkpoint.
+
+        Raises:
+            WeightsError: the mean loss is not finite.
+        """
+        stage, history = self.training.stage, tuple(progress.history)
+        epoch, steps = len(history), math.ceil(len(self.data) / stage.batch)
+        resumed = _copied(self.target) if progress.step else None
+        stage.begin_epoch(self.target, history)
+        if resumed is not None:  # what the beginning of the epoch changed lies behind
+            self.target.load_state_dict(resumed)
+        generator = _generator(self.training.seed, epoch)
+        order = torch.randperm(len(self.data), generator=generator)
+        if progress.generator is not None:
+            generator.set_state(progress.generator)
+        began = saved = self.clock()
+        for step, rows in enumerate(order.split(stage.batch)):
+            if step < progress.step:
+                continue
+            moment = Moment((epoch * steps + step) / (steps * stage.epochs), generator, history)
+            for name, value in self._take_step(rows, moment).items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + value
+            progress.step = step + 1
+            now = self.clock()
+            if now - saved >= self.every and progress.step < steps:
+                progress.seconds += now - began
+                progress.generator = generator.get_state()
+                self._save(progress)
+                began = saved = now
+            self.watch.step(epoch * steps + step + 1, steps * stage.epochs)
+            self.watch.within(self._shown(progress, steps, self.clock() - began))
+        ended = self._shown(progress, steps, self.clock() - began)
+        progress.history.append(dict(ended.means))
+        stage.end_epoch(self.target, tuple(progress.history))
+        progress.seconds += self.clock() - began
+        progress.step, progress.sums, progress.generator = 0, {}, None
+        if not math.isfinite(ended.means["loss"]):
             raise WeightsError(
                 f"the loss is not finite in epoch {epoch + 1}",
                 hint="try a smaller --set lr=…, or --precision fp32",
             )
-        save(checkpoint, training, history, seconds, target, optimiser)
-        watch.epoch(Epoch(epoch + 1, stage.epochs, means, seconds))
-    target = target.to("cpu", memory_format=torch.contiguous_format).eval()
-    stage.finish(target, held)
-    return Trained(target, seconds, tuple(history))
+        self._save(progress)
+        self.watch.epoch(replace(ended, seconds=progress.seconds))
+
+    def _take_step(self, rows: Tensor, moment: Moment) -> dict[str, float]:
+        """One step on the images `rows`; what is worth showing of it, the loss first."""
+        stage = self.training.stage
+        for group in self.optimizer.param_groups:
+            rate = learning_rate(stage.schedule, moment.done)
+            group["lr"] = stage.lr * group.get("scale", 1.0) * rate
+        images = augment(
+            self.data.images(rows.tolist()), moment.generator, flip=self.data.flip_allowed
+        )
+        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        labels = self.data.labels[rows].to(self.device)
+        half = self.training.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            loss, shown = stage.loss(self.target, images, labels, moment)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return {name: float(value) for name, value in {"loss": loss.detach(), **shown}.items()}
+
+    def _shown(self, progress: Progress, steps: int, seconds: float) -> Epoch:
+        """The epoch so far, `seconds` after what `progress` counts."""
+        means = {name: value / progress.step for name, value in progress.sums.items()}
+        return Epoch(
+            len(progress.history) + 1,
+            self.training.stage.epochs,
+            means,
+            progress.seconds + seconds,
+            progress.step,
+            steps,
+        )
+
+    def _save(self, progress: Progress) -> None:
+        save(self.checkpoint, self.training, progress, self.target, self.optimizer)
 
 
 def learning_rate(schedule: Schedule, done: float) -> float:
@@ -123,7 +214,7 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(seed, epoch))
 
 
-def _optimiser(stage: Stage, target: Target) -> torch.optim.Optimizer:
+def _optimizer(stage: Stage, target: Target) -> torch.optim.Optimizer:
     groups = stage.groups(target)
     if stage.optimiser == "sgd":
         return torch.optim.SGD(
@@ -132,36 +223,5 @@ def _optimiser(stage: Stage, target: Target) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=stage.lr, weight_decay=stage.weight_decay)
 
 
-def _run_epoch(
-    training: Training,
-    data: Part,
-    target: Target,
-    optimiser: torch.optim.Optimizer,
-    history: Sequence[Mapping[str, float]],
-    device: torch.device,
-    watch: Watch,
-) -> dict[str, float]:
-    """One pass over the data; the means of what the stage shows."""
-    stage, epoch = training.stage, len(history)
-    steps = math.ceil(len(data) / stage.batch)
-    total = steps * stage.epochs
-    generator = _generator(training.seed, epoch)
-    order = torch.randperm(len(data), generator=generator)
-    sums: dict[str, float] = {}
-    for step, rows in enumerate(order.split(stage.batch)):
-        moment = Moment((epoch * steps + step) / total, generator, history)
-        for group in optimiser.param_groups:
-            group["lr"] = (
-                stage.lr * group.get("scale", 1.0) * learning_rate(stage.schedule, moment.done)
-            )
-        images = augment(data.images(rows.tolist()), generator, flip=data.flip_allowed)
-        images = images.to(device).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-            loss, shown = stage.loss(target, images, data.labels[rows].to(device), moment)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        for name, value in {"loss": loss.detach(), **shown}.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-        watch.step(epoch * steps + step + 1, total)
-    return {name: value / steps for name, value in sums.items()}
+def _copied(target: Target) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in target.state_dict().items()}

@@ -1,17 +1,14 @@
-"""The training loop that all recipes share: data, schedule, checkpoints.
-
-A recipe brings stages; a stage brings settings, a network and a loss. What is random depends on the seed and the epoch
-alone, and a checkpoint is written after every epoch, so a training that was killed goes on and ends in the same bits.
-"""
+"""What decides a training, and what is told of it while it runs and when it ends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from bench.contracts.recipe import Stage
 from bench.contracts.target import Target
+from bench.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -19,9 +16,11 @@ class Training:
     """All that decides the result of a training.
 
     Attributes:
-        recipe, stage_name, stage: what is trained, with its settings.
+        recipe: its name.
+        stage_name: the name of the stage in it.
+        stage: what is trained, with its settings.
         dataset: without the split.
-        seed: of the initialisation, the order of the images, their crops and whatever the loss draws.
+        seed: of the initialization, the order of the images, their crops and whatever the loss draws.
         precision: "bf16" trains under autocast, "fp32" does not; evaluation is always float32.
         start: sha256 of the weights that it starts from, "" for random ones.
     """
@@ -31,7 +30,7 @@ class Training:
     stage: Stage
     dataset: str
     seed: int = 0
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Precision = "fp32"
     start: str = ""
 
     def document(self) -> dict[str, Any]:
@@ -46,19 +45,38 @@ class Training:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is shown after an epoch: its number from 1, the means over its steps, and the seconds of training so far."""
+    """What is shown after an epoch, and during it.
+
+    Attributes:
+        number: of the epoch, from 1.
+        of: epochs in all.
+        means: over the steps of this epoch so far.
+        seconds: of training so far, over all attempts.
+        step: of this epoch, from 1.
+        steps: of an epoch.
+    """
 
     number: int
     of: int
     means: Mapping[str, float]
     seconds: float
+    step: int
+    steps: int
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Whom to tell: `step` after every step with (steps done, steps in all), `epoch` after every epoch, `note` in words."""
+    """Whom to tell.
+
+    Attributes:
+        step: after every step, with (steps done, steps in all).
+        within: after every step, with the epoch so far.
+        epoch: after every epoch.
+        note: in words, what is worth knowing.
+    """
 
     step: Callable[[int, int], None] = field(default=lambda done, total: None)
+    within: Callable[[Epoch], None] = field(default=lambda epoch: None)
     epoch: Callable[[Epoch], None] = field(default=lambda epoch: None)
     note: Callable[[str], None] = field(default=lambda text: None)
 

@@ -215,3 +215,29 @@ def test_help_teaches():
     output = run("--help")
     for part in ["--stage", "same command goes on", "skipnet-20-budget@digits-m", "--set"]:
         assert part in output
+
+
+def test_auto_precision_goes_on_in_what_was_begun(tmp_path, monkeypatch):
+    from bench.training import precision
+
+    monkeypatch.setattr(precision, "step_seconds", lambda kind, device: float(kind == "bf16"))
+    out = ("--out", str(tmp_path))
+    assert ", fp32 ->" in run("skipnet", "--stage", "static", *SMALL, *out)
+    assert read_manifest(tmp_path)["resnet-8-static@few"].more["training"]["precision"] == "fp32"
+    monkeypatch.setattr(precision, "step_seconds", lambda kind, device: float(kind == "fp32"))
+    assert "already trained" in run("skipnet", "--stage", "static", *SMALL, *out)
+    assert ", bf16 ->" in run("skipnet", "--stage", "static", *SMALL, *out, "--fresh")
+
+
+def test_lines_within_an_epoch_come_by_time(capsys):
+    from bench.cli.training_display import TrainingDisplay
+    from bench.training.settings import Epoch
+
+    now = [0.0]
+    with TrainingDisplay(clock=lambda: now[0]) as watch:
+        for step in range(1, 6):
+            now[0] += 12
+            watch.within(Epoch(1, 2, {"loss": 2.0 / step}, now[0], step, 5))
+        watch.epoch(Epoch(1, 2, {"loss": 0.4}, 60.0, 5, 5))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["epoch   1/2  step 3/5  loss 0.667  36 s", "epoch   1/2  loss 0.400  60 s"]

@@ -12,6 +12,7 @@ import torch
 
 from bench.datasets.base import subset
 from bench.errors import DiskError, PlanError, RunFolderError, WeightsError
+from bench.training import loop
 from bench.training.augment import augment
 from bench.training.loop import learning_rate, pick_device, train
 from bench.training.settings import Training, Watch
@@ -110,6 +111,83 @@ train(training(STAGES[0]), Few(), Path({str(tmp_path / "killed.pt")!r}), device=
     assert notes == ["going on after epoch 1"]
     whole = train(training(STAGES[0]), Few(), tmp_path / "whole.pt", device=CPU).target
     assert same(whole, resumed)
+
+
+class Clock:
+    """A second a look."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        self.now += 1.0
+        return self.now
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
+@pytest.mark.parametrize("at", [2, 5])
+def test_a_training_interrupted_within_an_epoch_ends_in_the_same_bits(stage, at, tmp_path):
+    """Checkpoints by time lie between steps; at most what came after the last one is done again."""
+    whole = train(training(stage), Few(), tmp_path / "whole.pt", device=CPU)
+
+    class Enough(Exception):
+        pass
+
+    def stop(done, total):
+        if done == at:
+            raise Enough
+
+    with pytest.raises(Enough):
+        train(
+            training(stage),
+            Few(),
+            tmp_path / "cut.pt",
+            device=CPU,
+            watch=Watch(step=stop),
+            every=0.5,
+            clock=Clock(),
+        )
+    torch.rand(17)  # whatever else has drawn from the global generator
+    steps, notes, epochs = [], [], []
+    watch = Watch(
+        step=lambda done, total: steps.append(done), note=notes.append, epoch=epochs.append
+    )
+    resumed = train(training(stage), Few(), tmp_path / "cut.pt", device=CPU, watch=watch)
+    assert steps == list(range(at + 1, 10)), "no step is done twice"
+    assert notes == [f"going on after epoch {(at - 1) // 3}, step {(at - 1) % 3 + 1} of the next"]
+    assert same(whole.target, resumed.target)
+    assert whole.history == resumed.history
+    assert [epoch.means for epoch in epochs] == list(whole.history)[(at - 1) // 3 :]
+    assert resumed.seconds > 0
+
+
+def test_checkpoints_within_an_epoch_come_by_time(tmp_path, monkeypatch):
+    saved = []
+    real = loop.save
+
+    def save(path, training, progress, target, optimizer):
+        saved.append((len(progress.history), progress.step))
+        real(path, training, progress, target, optimizer)
+
+    monkeypatch.setattr(loop, "save", save)
+    stage = StaticStage(depth=8, epochs=2, batch=5)
+    train(training(stage), Few(), tmp_path / "a.pt", device=CPU, every=1e9)
+    assert saved == [(1, 0), (2, 0)]
+    saved.clear()
+    train(training(stage), Few(), tmp_path / "b.pt", device=CPU, every=3.0, clock=Clock())
+    assert saved == [(0, 2), (0, 4), (1, 0), (1, 2), (1, 4), (2, 0)]
+
+
+def test_progress_within_an_epoch_is_told(tmp_path):
+    seen = []
+    stage = StaticStage(depth=8, epochs=2, batch=10)
+    watch = Watch(within=seen.append)
+    trained = train(training(stage), Few(), tmp_path / "c.pt", device=CPU, watch=watch)
+    assert [(epoch.number, epoch.of, epoch.step, epoch.steps) for epoch in seen] == [
+        (number, 2, step, 3) for number in (1, 2) for step in (1, 2, 3)
+    ]
+    assert [seen[2].means, seen[5].means] == list(trained.history)
+    assert seen[0].means["loss"] > 0
 
 
 def test_a_stage_is_told_of_every_epoch_and_kept_from_what_is_held_out(tmp_path):

@@ -1,0 +1,95 @@
+"""What a training leaves in the manifest and beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import weights
+from bench.contracts.dataset import Dataset
+from bench.errors import WeightsError
+from bench.training.evaluate import Measured
+from bench.training.settings import Training
+from bench.weights.entry import Entry
+
+
+def is_finished(name: str, training: Training, folder: Path) -> bool:
+    """Whether weights of this name, made by this very training, are already in a folder and whole."""
+    entry = weights.read_manifest(folder).get(name)
+    if entry is None or entry.more.get("training") != training.document():
+        return False
+    try:
+        weights.read_bytes(entry)
+    except WeightsError:
+        return False
+    return True
+
+
+def twin_name(training: Training, dataset: str) -> str:
+    """The name of the weights of the static network that this one's accuracy is compared with."""
+    return f"{training.stage.twin_name()}@{dataset}"
+
+
+def manifest_values(
+    training: Training,
+    measured: Measured,
+    data: Dataset,
+    test: Dataset,
+    seconds: float,
+    before: Entry | None,
+    folder: Path,
+) -> dict[str, Any]:
+    """The manifest's table for freshly trained weights.
+
+    Args:
+        training: that made them.
+        measured: on the test images.
+        data: that they were trained on.
+        test: that they were measured on.
+        seconds: that the training took.
+        before: the weights that it started from, if any.
+        folder: of the user's weights, where the static twin may be.
+    """
+    stage = training.stage
+    twin = {**weights.entries(), **weights.read_manifest(folder)}.get(
+        twin_name(training, data.name)
+    )
+    is_twin = stage.weights_name(training.stage_name) == stage.twin_name()
+    return {
+        "target": stage.target_name,
+        "params": {**stage.target_params(), "num_classes": len(data.classes)},
+        "licence": "MIT",
+        "dataset": data.name,
+        "recipe": training.recipe,
+        "stage": training.stage_name,
+        "seed": training.seed,
+        "accuracy": measured.accuracy,
+        "static_accuracy": measured.accuracy if is_twin else twin and twin.accuracy,
+        "clean_saving": measured.clean_saving,
+        "spread": measured.spread,
+        "ceiling": measured.ceiling,
+        "gates_varying": measured.gates_varying,
+        "opening_rates": list(measured.opening_rates),
+        "epochs": stage.epochs,
+        "seconds": round(seconds, 1),
+        "started_from": before.name if before else None,
+        "measured_on": f"{test} ({len(test)} images)",
+        "training": training.document(),
+    }
+
+
+def record(history: Sequence[Mapping[str, float]], measured: Measured) -> dict[str, Any]:
+    """What goes beside the manifest, as `bench.weights.read_record` returns it.
+
+    Args:
+        history: of each epoch, the means of what was shown.
+        measured: on the test images.
+    """
+    names = list(history[0]) if history else []
+    curves = {name: [round(float(means[name]), 5) for means in history] for name in names}
+    return {
+        "curves": curves,
+        "rates": list(measured.rates),
+        "owners": [list(owner) for owner in measured.owners],
+    }

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from bench.contracts.dataset import PixelDataset
+from bench.datasets import base
+from bench.errors import DataError, PlanError
+from bench.training.inputs import open_splits
+
+
+class Some(PixelDataset):
+    splits = ("train", "val", "test")
+    classes = ("a", "b")
+
+    def __init__(self, split, pictures):
+        self.name, self.split = "some", split
+        self.hold(pictures, np.zeros(len(pictures)))
+
+
+def pictures(seed, count=200):
+    return np.random.default_rng(seed).integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def there(monkeypatch):
+    held = {}
+
+    def opened(name, root=None):
+        split = name.partition(":")[2]
+        if split not in held:
+            raise DataError(f"no {split}")
+        return Some(split, held[split])
+
+    monkeypatch.setattr(base, "open_dataset", opened)
+    return held
+
+
+def test_the_first_split_that_is_there_is_measured_on(there):
+    there |= {"train": pictures(1), "val": pictures(2)}
+    assert [str(data) for data in open_splits("some", None)] == ["some:train", "some:val"]
+    there["test"] = pictures(3)
+    assert str(open_splits("some", None)[1]) == "some:test"
+    del there["test"], there["val"]
+    with pytest.raises(DataError, match="no test"):
+        open_splits("some", None)
+
+
+def test_training_on_what_is_measured_is_refused_by_content(there):
+    there |= {"train": pictures(1), "test": pictures(1)[::-1]}
+    with pytest.raises(PlanError, match="200 of the 200 images are scored too"):
+        open_splits("some", None)
+    there["test"] = np.concatenate([pictures(1)[:2], pictures(2, 198)])
+    open_splits("some", None)  # published data sets repeat a handful
+    there["test"] = np.concatenate([pictures(1)[:3], pictures(2, 197)])
+    with pytest.raises(PlanError, match="3 of the 200"):
+        open_splits("some", None)
+
+
+def test_other_classes_are_refused(there, monkeypatch):
+    there |= {"train": pictures(1), "test": pictures(2)}
+    real = base.open_dataset
+
+    def opened(name, root=None):
+        data = real(name, root)
+        if data.split == "test":
+            data.classes = ("b", "a")
+        return data
+
+    monkeypatch.setattr(base, "open_dataset", opened)
+    with pytest.raises(DataError, match="have other classes, or in another order"):
+        open_splits("some", None)
+
+
+def test_an_image_folder_without_splits_cannot_be_trained_on(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "cat").mkdir()
+    for seed in (1, 2):
+        Image.fromarray(pictures(seed, 1)[0]).resize((256, 256)).save(tmp_path / f"cat/{seed}.png")
+    with pytest.raises(PlanError, match="2 of the 2 images are scored too"):
+        open_splits("imagefolder", tmp_path)
