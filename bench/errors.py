@@ -1,7 +1,7 @@
 """One error tree: the offending name, the nearest valid one, the next command to type.
 
-Every error that a user can cause derives from `GatebenchError` and carries the exit code of the command
-that it ends. The codes are part of the interface (see `EXIT_CODES`).
+Every error that a user can cause derives from `GatebenchError` and carries the exit code of the
+command that it ends. The codes are part of the interface (see `EXIT_CODES`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class PlanError(GatebenchError):
 
 
 class UnknownName(PlanError):
-    """A target, attack, data set, suite … that nobody provides."""
+    """A target, attack, data set, suite … that no package provides."""
 
     def __init__(
         self, kind: str, name: str, known: Iterable[str], *, where: str | None = None
@@ -120,7 +120,10 @@ class ContractBroken(PluginError):
 
 
 class BudgetSpent(GatebenchError):
-    """An attack asked for an evaluation that its budget no longer covers; what was charged before stays charged."""
+    """An attack asked for an evaluation that its budget no longer covers.
+
+    What was charged before stays charged.
+    """
 
 
 def in_words(error: BaseException) -> str:

@@ -1,13 +1,17 @@
-"""pytest plugin: attack a target from inside a test, and fail when its saving does not survive or gets worse.
+"""pytest plugin: attack a target in a test; fail when its saving does not survive.
 
     def test_the_cap_holds(gatebench):
-        result = gatebench.run(target="skipnet-20-budget@digits-m", defense="cap", attack="gradauto", images=64, budget=60)
+        result = gatebench.run(
+            target="skipnet-20-budget@digits-m", defense="cap", attack="gradauto", images=64
+        )
         assert_saving_survives(result, at_least=0.30)
         assert_no_regression(result, "baselines/cap.json")
 
-`gatebench.run` makes a plan of its arguments and runs it as `gatebench run` does, in this process; `gatebench.plan(FILE)` runs a
-plan of your own. Results are kept in pytest's cache: what was computed before, by the same plan and the same code, is not computed again,
-and under xdist workers that want the same run wait for each other. Nothing of torch is imported until a test asks for a run.
+`gatebench.run` makes a plan of its arguments and runs it as `gatebench run` does, in this process;
+`gatebench.plan(FILE)` runs a plan of your own. Results are kept in pytest's cache: what was
+computed before, by the same plan and the same code, is not computed again, and under xdist workers
+that want the same run wait for each other. Nothing of torch is imported until a test asks for a
+run.
 """
 
 from __future__ import annotations
@@ -59,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--gatebench-update-baselines",
         action="store_true",
-        help="Write baselines anew instead of comparing with them.",
+        help="Write baselines again instead of comparing with them.",
     )
     parser.addini(
         "gatebench_device", "Where to compute, where the command line says nothing.", default="auto"
@@ -92,7 +96,8 @@ def gatebench(request: pytest.FixtureRequest) -> Gatebench:
     chosen = config.getoption("--gatebench-cache")
     if not chosen and getattr(config, "cache", None) is None:
         raise pytest.UsageError(
-            "pytest's cache is off, so there is no place for runs; give one with --gatebench-cache FOLDER"
+            "pytest's cache is off, so there is no place for runs; give one with --gatebench-cache "
+            "FOLDER"
         )
     images = config.getoption("--gatebench-images")
     if images is not None and images < 1:
@@ -114,8 +119,12 @@ class Gatebench:
     """What the fixture hands to a test.
 
     Attributes:
-        folder: where runs are kept. images: overrides every test's own number. device, data_root: as in `gatebench run`.
-        update: baselines are written instead of compared with. root: of the project; relative paths start from it.
+        folder: where runs are kept.
+        images: overrides every test's own number.
+        device: as in `gatebench run`.
+        data_root: as in `gatebench run`.
+        update: baselines are written instead of compared with.
+        root: of the project; relative paths start from it.
     """
 
     folder: Path
@@ -138,7 +147,7 @@ class Gatebench:
         batch: int = 32,
         seed: int = 0,
     ) -> Result:
-        """Run one target, with its defence if there is one, against one or several attacks.
+        """Run one target, with its defense if there is one, against one or several attacks.
 
         Args:
             target: the name of weights ("skipnet-20-budget@digits-m"), or a table as in a plan
@@ -233,7 +242,8 @@ class Gatebench:
                 time.sleep(0.5)
         if not outcome.clean:
             wrong = [
-                f"{laid.entries[key]['target']['label']}: {status}, {(laid.folder.cell(key).sealed() or {}).get('reason', '')}"
+                f"{laid.entries[key]['target']['label']}: {status}, "
+                f"{(laid.folder.cell(key).sealed() or {}).get('reason', '')}"
                 for key, status in outcome.statuses.items()
                 if status not in ("ok", "skipped")
             ]
@@ -243,13 +253,14 @@ class Gatebench:
             for key in _asked_and_skipped(laid, outcome)
         ]:
             raise GatebenchError(
-                f"attacks that were asked for do not run here, so nothing of them was measured: {'; '.join(skipped)}"
+                "attacks that were asked for do not run here, so nothing of them was measured: "
+                f"{'; '.join(skipped)}"
             )
         return Result(outcome.folder, tuple(load_boards(outcome.folder)), self.update, self.root)
 
 
 def _asked_and_skipped(laid: Any, outcome: Any) -> list[str]:
-    """Keys of the cells that were skipped, but for members of an ensemble and what the plan itself excludes."""
+    """Keys of skipped cells, without members of an ensemble and what the plan excludes."""
     inside = {
         repr(member)
         for entry in laid.entries.values()
@@ -270,7 +281,10 @@ def _reason(laid: Any, key: str) -> str:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Give torch back as it was: other tests of the same process have their own threads, seeds and settings."""
+    """Give torch back as it was.
+
+    Other tests of the same process have their own threads, seeds and settings.
+    """
     import torch
 
     threads, state = torch.get_num_threads(), torch.get_rng_state()
@@ -295,8 +309,10 @@ class Result:
     """What a run came to.
 
     Attributes:
-        folder: of the run, for `gatebench show`, `report`, `compare` and `verify`. boards: as reports see them.
-        update: baselines are written instead of compared with. root: what relative paths of baselines start from.
+        folder: of the run, for `gatebench show`, `report`, `compare` and `verify`.
+        boards: as reports see them.
+        update: baselines are written instead of compared with.
+        root: what relative paths of baselines start from.
     """
 
     folder: Path
@@ -311,7 +327,10 @@ class Result:
 
     @property
     def strongest(self) -> BoardCell:
-        """The cell with the smallest surviving saving; a control only where nothing else was asked for."""
+        """The cell with the smallest surviving saving.
+
+        A control only where nothing else was asked for.
+        """
         if not self.cells:
             raise ValueError("no cell of this run has numbers: every attack skipped this target")
         return min(
@@ -343,10 +362,11 @@ class Result:
 
 
 def assert_saving_survives(result: Result, at_least: float, *, confidently: bool = False) -> None:
-    """Fail unless at least this share of the undefended ceiling is still saved under the strongest attack.
+    """Fail unless at least this share of the ceiling is still saved under the strongest attack.
 
     Args:
-        at_least: share, 0.2 is 20 %. confidently: the lower end of the interval must reach it, not the mean alone.
+        at_least: share, 0.2 is 20 %.
+        confidently: the lower end of the interval must reach it, not the mean alone.
     """
     __tracebackhide__ = True
     cell = result.strongest
@@ -361,8 +381,10 @@ def assert_saving_survives(result: Result, at_least: float, *, confidently: bool
         )
         pytest.fail(
             f"{what} of {name} is {_percent(reached)}, below the {_percent(at_least)} asked for\n"
-            f"  under {cell.attack}: {_percent(saving.value)} [{_percent(saving.low)}, {_percent(saving.high)}] of {cell.n} images' MACs\n"
-            f"  on clean images: saving {_percent(cell.clean_saving.value)}, accuracy {_percent(cell.clean_accuracy.value)}\n"
+            f"  under {cell.attack}: {_percent(saving.value)} [{_percent(saving.low)}, "
+            f"{_percent(saving.high)}] of {cell.n} images' MACs\n"
+            f"  on clean images: saving {_percent(cell.clean_saving.value)}, accuracy "
+            f"{_percent(cell.clean_accuracy.value)}\n"
             f"  {cell.attack} won back {_percent(cell.recovery.value)} at {_decibel(cell)}\n"
             f"  run: {result.folder}",
             pytrace=False,
@@ -379,7 +401,8 @@ def assert_no_regression(
     """Fail when something got worse than the committed baseline, as `gatebench check` judges it.
 
     Args:
-        baseline: the file, from the root of the project; with --gatebench-update-baselines it is written instead.
+        baseline: the file, from the root of the project; with --gatebench-update-baselines it is
+            written instead.
         effects: measure -> share by which it may get worse.
         alpha: share of checks of an unchanged project that may fail.
 

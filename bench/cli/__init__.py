@@ -17,18 +17,18 @@ from bench.terminal import outlets, page, say
 COMMANDS = {
     "run": "Run a plan: attack, judge, count, rank, render.",
     "plan": "Show what a plan would run, without running it.",
-    "list": "List targets, attacks, data sets, suites, weights, recipes; teach one.",
+    "list": "List targets, attacks, data sets and so on; explain one.",
     "show": "Print the table of a run.",
     "report": "Render the pages of one or more runs.",
     "transfer": "Score the images of each target on all others.",
     "compare": "Compare two runs image by image.",
     "baseline": "Write what a run measured as a baseline to commit.",
-    "check": "Run a plan and hold it against a baseline; fails when something got worse.",
-    "verify": "Hold the results of a run against themselves; execute part of them again.",
-    "latency": "Time targets and their defences, side by side.",
+    "check": "Run a plan and compare it with a baseline; fails when something got worse.",
+    "verify": "Check the results of a run, and execute part of them again.",
+    "latency": "Time targets and their defenses, side by side.",
     "train": "Train weights from a recipe.",
     "weights": "List, verify and import weights.",
-    "plugin": "Test somebody's target, attack or defence against its contract.",
+    "plugin": "Test a target, an attack or a defense against its contract.",
     "doctor": "Check the installation, devices and plugins.",
     "cite": "Print what to cite.",
 }
@@ -76,9 +76,9 @@ def cli() -> None:
 
     \b
     Start here:
-      gatebench run quickstart          a trained network of each family under attack, a few minutes on a laptop
-      gatebench list attacks            what there is to attack with
-      gatebench plan                    what ./bench.toml would run, and how long it would take
+      gatebench run quickstart    attack a trained network of each family
+      gatebench list attacks      what there is to attack with
+      gatebench plan              what ./bench.toml would run, and how long
     """
 
 

@@ -1,4 +1,4 @@
-"""`gatebench check`: a plan run and held against a baseline; fails when something got worse."""
+"""`gatebench check`: run a plan and compare it with a baseline."""
 
 from __future__ import annotations
 
@@ -65,21 +65,25 @@ def check(
 ) -> int:
     """Run PLAN (resuming what is there) and hold it against a baseline.
 
+    Fails (exit code 8) when something got worse by more than the stated effect AND a paired test
+    over the images is significant. Measures, and what they may lose by default, as shares (0.01 is
+    one point):
+
     \b
-    Fails (exit code 8) when something got worse by more than the stated effect AND a paired test over the images says that this is no
-    accident. Measures and what they may lose by default, as shares (0.01 is one point):
-      surviving-saving      0.01  1 - MACs under attack / ceiling without defence
+      surviving-saving      0.01  1 - MACs under attack / ceiling without defense
       clean-saving          0.01  the same on clean images
       clean-accuracy        0.02
       adversarial-accuracy  0.02
-      attack-strength       0.01  what an attack wins on a target that has not changed
+      attack-strength       0.01  what an attack wins on an unchanged target
 
-    What other code, other libraries or another plan left under this name is computed again. Other data, images, threat, budget, batch,
-    seed or attack parameters than the baseline's are refused (exit code 9): such numbers say nothing about each other. MACs are counted
-    alike everywhere; time is only remarked upon.
+    What other code, other libraries or another plan left under this name is computed again. Other
+    data, images, threat, budget, batch, seed or attack parameters than the baseline's are refused
+    (exit code 9): such numbers say nothing about each other. MACs are counted alike everywhere;
+    time is only remarked upon.
 
     \b
-      gatebench run quickstart --name q && gatebench baseline q --out baseline.json
+      gatebench run quickstart --name q
+      gatebench baseline q --out baseline.json
       gatebench check quickstart --baseline baseline.json --junit check.xml
     """
     from bench.errors import GatebenchError, PlanError

@@ -41,7 +41,8 @@ def bibliography() -> dict[str, str]:
     ours = (
         "@software{gatebench,\n"
         "  author  = {{The gatebench maintainers}},\n"
-        "  title   = {gatebench: A Benchmark of Energy-Oriented Attacks on Dynamic Neural Networks},\n"
+        "  title   = {gatebench: A Benchmark of Energy-Oriented Attacks "
+        "on Dynamic Neural Networks},\n"
         f"  version = {{{__version__}}}\n"
         "}"
     )

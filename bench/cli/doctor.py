@@ -98,7 +98,7 @@ def _system() -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    """The four top-level names are common words, so another distribution may have taken one of them."""
+    """The four top-level names are common words; another distribution may have taken one."""
     import bench
 
     home = Path(bench.__file__).resolve().parent.parent
@@ -107,7 +107,7 @@ def _packages() -> Iterator[Check]:
 
 
 def locate(name: str, home: Path) -> Check:
-    """Whether the top-level package `name` is found in the folder `home`, where `bench` came from."""
+    """Whether the package `name` is found in the folder `home`, where `bench` came from."""
     spec = importlib.util.find_spec(name)
     places = (
         [Path(place).resolve() for place in (spec.submodule_search_locations or ())] if spec else []
@@ -144,7 +144,7 @@ def _dependencies() -> Iterator[Check]:
 
 
 def dependency(name: str, bounds: str) -> Check:
-    """Whether the distribution `name` is installed in a version within `bounds`, such as ">=2.11,<3"."""
+    """Whether the distribution `name` is installed, within `bounds` such as ">=2.11,<3"."""
     from packaging.specifiers import SpecifierSet
 
     try:

@@ -26,13 +26,13 @@ from bench.terminal import one_line, say
 @click.option(
     "--data-root",
     type=click.Path(),
-    help="Where the data set lies; for defences that learn from it.",
+    help="Where the data set lies; for defenses that learn from it.",
 )
 @click.option(
     "--device", default="cpu", show_default=True, help="Where to execute: cpu, cuda, mps."
 )
 def latency(run: str, images: int, repeats: int, data_root: str | None, device: str) -> None:
-    """Measure how long the targets of RUN take for one image, with and without their defences.
+    """Measure how long the targets of RUN take for one image, with and without their defenses.
 
     MACs do not see everything: a JPEG round trip multiplies nothing. All targets take turns on the
     same stored images, in one process with one thread; medians and ratios go to latency.json in the

@@ -1,4 +1,4 @@
-"""`gatebench plugin`: contract tests on somebody's target, attack or defence."""
+"""`gatebench plugin`: contract tests on a target, an attack or a defense."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.terminal import say
 
 @click.group()
 def plugin() -> None:
-    """Test a target, an attack or a defence of your own against its contract."""
+    """Test a target, an attack or a defense of your own against its contract."""
 
 
 @plugin.command()
@@ -36,7 +36,7 @@ def plugin() -> None:
     "target_name",
     default=None,
     metavar="NAME",
-    help="For an attack or a defence: the target to try it on (default: the toy target).",
+    help="For an attack or a defense: the target to try it on (default: the toy target).",
 )
 @click.option(
     "--deadline",
@@ -52,9 +52,12 @@ def test(
     target_name: str | None,
     deadline: int,
 ) -> None:
-    """Run the contract tests on PLUGIN: "MODULE:CLASS", or the name of an installed target, attack or defence.
+    """Run the contract tests on PLUGIN.
 
-    The tests run in a process of their own, so a plugin that crashes, exits or hangs is told from one that passes.
+    PLUGIN is "MODULE:CLASS", or the name of an installed target, attack or defense.
+
+    The tests run in a process of their own, so a plugin that crashes, exits or hangs is told from
+    one that passes.
 
     \b
     gatebench plugin test my_package.networks:MyTarget --set depth=20
@@ -85,7 +88,8 @@ def test(
         findings = _guarded(deadline, _defense, plugin_name, params, target_name)
     else:
         raise ContractBroken(
-            f"{plugin_name} is {made!r}, neither a bench.api.Target nor a bench.api.Attack or Defense"
+            f"{plugin_name} is {made!r}, neither a bench.api.Target nor a bench.api.Attack or "
+            "Defense"
         )
     failed = 0
     for finding in findings:
@@ -118,7 +122,8 @@ def _guarded(deadline: int, check: Callable[..., Any], *arguments: Any) -> list[
     try:
         if not here.poll(deadline):
             raise ContractBroken(
-                f"{arguments[0]} was not done after {deadline} s; it hangs, or needs a longer --deadline"
+                f"{arguments[0]} was not done after {deadline} s; it hangs, or needs a longer "
+                "--deadline"
             )
         answer = here.recv()
     except EOFError:

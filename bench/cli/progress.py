@@ -54,7 +54,10 @@ class Tally:
         return self.done + sum(self.running.values())
 
     def recovery(self, key: str) -> float | None:
-        """(adversarial - clean) / (ceiling - clean) over the images computed since the start; None if undefined."""
+        """(adversarial - clean) / (ceiling - clean) over the images computed since the start.
+
+        None if undefined.
+        """
         clean, adversarial, ceiling = self.sums.get(key, (0, 0, 0))
         return (
             (adversarial - clean) / (ceiling - clean) if ceiling - clean > 0.01 * ceiling else None

@@ -35,8 +35,9 @@ def report(
 ) -> None:
     """Write the results of RUN... as pages that work from disk.
 
-    RUN is a run's folder or its name under ./runs. Several runs, or a run of several protocols, make an index over their boards.
-    An older report at the same place is replaced as a whole; anything else there is left alone.
+    RUN is a run's folder or its name under ./runs. Several runs, or a run of several protocols,
+    make an index over their boards. An older report at the same place is replaced as a whole;
+    anything else there is left alone.
     """
     from bench.store.folder import find_run
 

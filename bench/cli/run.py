@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def run(no_report: bool, **plan: Any) -> int:
     """Run PLAN (a suite's name or a TOML file; default ./bench.toml).
 
-    What is there already is kept: a run that was stopped, killed or partly failed goes on with the same command. It ends with
-    the table and the path of the page.
+    What is there already is kept: a run that was stopped, killed or partly failed goes on with the
+    same command. It ends with the table and the path of the page.
     """
     done = carried_out(**plan)
     if done is None:
@@ -52,7 +52,8 @@ def carried_out(
     """Run a plan to its end, with progress on the way; None if Ctrl-C stopped it, which was said.
 
     Args:
-        renew: what other code or another plan made under this name is computed again instead of being refused.
+        renew: what other code or another plan made under this name is computed again instead of
+            being refused.
         accept: hears of the resolved plan before anything is written, and may refuse it.
         aside: progress goes to stderr, for commands whose document goes to stdout.
     """
@@ -103,7 +104,8 @@ def _checked(name: str) -> str:
         or len(name) > 120
     ):
         raise PlanError(
-            f"--name {name!r}: a run is named in letters, digits, '.', '_' and '-', not starting with a dot"
+            f"--name {name!r}: a run is named in letters, digits, '.', '_' and '-', not starting "
+            "with a dot"
         )
     return name
 

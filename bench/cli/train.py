@@ -81,7 +81,7 @@ if TYPE_CHECKING:
 @click.option(
     "--fresh",
     is_flag=True,
-    help="Start anew, even where a checkpoint or the finished weights are there.",
+    help="Start again, even where a checkpoint or the finished weights are there.",
 )
 def train(
     recipe: str,
@@ -103,19 +103,21 @@ def train(
     A recipe is a chain of stages. For SkipNet:
 
     \b
-      gatebench train skipnet                      the stages and their settings
-      gatebench train skipnet --stage static       the plain ResNet that the others are held against
-      gatebench train skipnet --stage sp           gates learnt from cross-entropy alone
-      gatebench train skipnet --stage budget       gates under a budget of open blocks
-      gatebench train skipnet --stage hrl          policy gradient, starting from 'budget'
-      gatebench train skipnet --stage hrl --from skipnet-20-sp@digits-m --set alpha=0.4
+      gatebench train skipnet                   the stages and their settings
+      gatebench train skipnet --stage static    the plain ResNet to compare with
+      gatebench train skipnet --stage sp        gates from cross-entropy alone
+      gatebench train skipnet --stage budget    gates under a budget of blocks
+      gatebench train skipnet --stage hrl       policy gradient, from 'budget'
+      gatebench train skipnet --stage hrl \\
+          --from skipnet-20-sp@digits-m --set alpha=0.4
 
     A checkpoint is written after every epoch and every five minutes. After Ctrl-C, a crash or a kill
     the same command goes on from the last one, and ends in the same weights bit for bit (on the
     same machine, thread count and versions).
 
-    The finished weights are a safetensors file and a table in manifest.toml with what was measured on the test images:
-    accuracy, that of the static twin, MACs saved, their spread, and how often each gate opens. A plan uses them by name:
+    The finished weights are a safetensors file and a table in manifest.toml with what was measured
+    on the test images: accuracy, that of the static twin, MACs saved, their spread, and how often
+    each gate opens. A plan uses them by name:
 
     \b
       [[target]]
@@ -280,7 +282,8 @@ def _summary(entry: Entry) -> str:
     lines = [f"{entry.name}: accuracy {entry.accuracy:.1%}{static}"]
     if entry.opening_rates:
         lines.append(
-            f"  MACs saved on clean images {entry.clean_saving:.1%}, spread over images {entry.spread:.1%} of the ceiling"
+            f"  MACs saved on clean images {entry.clean_saving:.1%}, spread over images "
+            f"{entry.spread:.1%} of the ceiling"
         )
         rates = " ".join(f"{rate:.2f}" for rate in entry.opening_rates)
         lines.append(

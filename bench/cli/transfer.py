@@ -22,7 +22,7 @@ from bench.terminal import say
 @click.option(
     "--data-root",
     type=click.Path(),
-    help="Where the data set lies; for defences that learn from it.",
+    help="Where the data set lies; for defenses that learn from it.",
 )
 @click.option("--no-report", is_flag=True, help="Leave the pages as they are.")
 def transfer(

@@ -17,13 +17,13 @@ from bench.terminal import cell, console, say
     default=8,
     show_default=True,
     type=click.IntRange(1),
-    help="Executed anew in each cell, chosen at random.",
+    help="Images of each cell to execute again, chosen at random.",
 )
-@click.option("--all", "everything", is_flag=True, help="Execute every image of every cell anew.")
+@click.option("--all", "everything", is_flag=True, help="Execute every image of every cell again.")
 @click.option(
     "--seed",
     type=click.IntRange(0),
-    help="Which images; drawn anew each time unless given, so that nobody can prepare for it.",
+    help="Chooses the images; by default another one each time, so that none can be foreseen.",
 )
 @click.option(
     "--only",
@@ -34,7 +34,7 @@ from bench.terminal import cell, console, say
 @click.option(
     "--data-root",
     type=click.Path(),
-    help="Where the data set lies; clean images are held against it.",
+    help="Where the data set lies; clean images are compared with it.",
 )
 @click.option(
     "--device", default="cpu", show_default=True, help="Where to execute: cpu, cuda, mps."
@@ -52,16 +52,17 @@ def verify(
     device: str,
     json_file: str | None,
 ) -> int:
-    """Hold the results in RUN against themselves, and execute a random part of them again.
+    """Check the results in RUN, and execute a random part of them again.
 
-    \b
-    Of every cell: the key is made anew from the plan, digests and sums from the shards, distances from the pictures, MACs from the
-    decisions, ensembles from their members; images and labels are held against the data set, what is said of targets against the
-    targets, skipped attacks are asked again. Then some images are evaluated again from the stored pictures: predictions, decisions
-    and MACs must be the same, as integers, and ptflops must count the same executions.
+    For every cell, recomputes the key from the plan, digests and sums from the shards, distances
+    from the pictures, MACs from the decisions, and ensembles from their members. Images and labels
+    are compared with the data set, descriptions with the targets; skipped attacks are asked again.
+    Then some images are evaluated again from the stored pictures: predictions, decisions and MACs
+    must be the same, as integers, and ptflops must count the same executions.
 
-    Exit code 10 when something does not hold. A difference where a margin lies within float noise (another device, another version of
-    torch) is a remark. What an attack did to find its images is not repeated.
+    Exit code 10 when something does not hold. A difference where a margin lies within float noise
+    (another device, another version of torch) is a remark. What an attack did to find its images is
+    not repeated.
     """
     import secrets
 

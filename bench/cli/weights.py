@@ -1,4 +1,4 @@
-"""`gatebench weights`: what weights there are, whether they are intact, and bringing in somebody else's."""
+"""`gatebench weights`: list, verify and import weights; write their cards."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def weights() -> None:
 def list_weights() -> None:
     """Show all weights with what is known of them.
 
-    Accuracy and saving are on clean test images; spread is the standard deviation of the executed MACs between images,
-    as a share of the ceiling. A dash is something nobody measured. Nothing is read but the manifests.
+    Accuracy and saving are on clean test images; spread is the standard deviation of the executed
+    MACs between images, as a share of the ceiling. A dash is something that was not measured. Nothing is
+    read but the manifests.
     """
     from rich.table import Table
 
@@ -73,7 +74,8 @@ def list_weights() -> None:
 def verify(names: tuple[str, ...]) -> None:
     """Check the digest of every weights file, or of those named.
 
-    Ends with exit code 3 if any file or manifest is missing, cut short or altered; all are checked before.
+    Ends with exit code 3 if any file or manifest is missing, cut short or altered; all are checked
+    before.
     """
     from bench import weights as store
     from bench.errors import WeightsError
@@ -133,16 +135,20 @@ def import_weights(
     part: str,
     licence: str,
 ) -> None:
-    """Bring in a checkpoint made elsewhere: torch (.pth, .pth.tar), safetensors, or TensorFlow variables by name (.npz).
+    """Import a checkpoint made elsewhere.
 
-    No code in it is run. What trainers wrap around a state dictionary is opened, prefixes of wrappers are dropped, and
-    what is left out is said. The rest is translated by the network, checked name by name and shape by shape, and stored
-    as safetensors in GATEBENCH_HOME/weights.
+    FILE is of torch (.pth, .pth.tar), safetensors, or TensorFlow variables by name (.npz).
+
+    No code in it is run. What trainers wrap around a state dictionary is opened, prefixes of
+    wrappers are dropped, and what is left out is said. The rest is translated by the network,
+    checked name by name and shape by shape, and stored as safetensors in GATEBENCH_HOME/weights.
 
     \b
     Example:
-      gatebench weights import resnet-110-rnn-sp-cifar10.pth.tar --target skipnet --set depth=110 --as skipnet-110-official
-      gatebench weights import sact-cifar10.npz --target sact --set depth=32 --as sact-32-official
+      gatebench weights import resnet-110-rnn-sp-cifar10.pth.tar \\
+          --target skipnet --set depth=110 --as skipnet-110-official
+      gatebench weights import sact-cifar10.npz \\
+          --target sact --set depth=32 --as sact-32-official
     """
     from bench import weights as store
     from bench.errors import PlanError, WeightsError
@@ -238,7 +244,9 @@ def _network(target: str, settings: tuple[str, ...]) -> tuple[str, Any, dict[str
     help="Write a file each, and README.md as their index.",
 )
 def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> None:
-    """Print the model card of weights, or write it: network, training, curves, accuracy, savings, opening rates.
+    """Print the model card of weights, or write it.
+
+    A card tells network, training, curves, accuracy, savings and opening rates.
 
     \b
     gatebench weights card skipnet-20-budget@digits-m
@@ -275,7 +283,10 @@ def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> N
 
 
 def _is_whole(entry: Entry) -> bool:
-    """Whether the file of these weights is there, as it was written; one that is not may be replaced."""
+    """Whether the file of these weights is there, as it was written.
+
+    One that is not may be replaced.
+    """
     from bench import weights as store
     from bench.errors import WeightsError
 

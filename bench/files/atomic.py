@@ -1,4 +1,4 @@
-"""Writing a file so that it is there whole or not at all, whatever moment the process ends at."""
+"""Atomic writes: a file is there whole or not at all, whenever the process ends."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from bench.errors import DiskError
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` at `path` under a temporary name in the same folder, flush it to disk, and rename it into place.
+    """Write a file whole or not at all.
 
-    Until the rename an older file at `path` stays as it was; afterwards the new one survives a power cut, because the
-    folder is flushed too. No temporary file is left behind unless the process is killed.
+    `data` goes to a temporary name in the same folder, is flushed to disk, and renamed into place.
+    Until the rename an older file at `path` stays as it was; afterwards the new one survives a
+    power cut, because the folder is flushed too. No temporary file is left behind unless the
+    process is killed.
 
     Args:
         path: the file to write or replace; its folder must exist.

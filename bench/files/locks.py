@@ -35,7 +35,7 @@ def try_lock(file: IO[str]) -> bool:
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold a lock on the folder itself, so that two writers of one manifest do not lose each other's entry."""
+    """Hold a lock on the folder itself, so that two writers of one manifest keep both entries."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system

@@ -1,4 +1,7 @@
-"""Writing the small TOML documents that people also read: strings, numbers, booleans, arrays and tables of those."""
+"""Writing the small TOML documents that people also read.
+
+Strings, numbers, booleans, arrays and tables of those.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def dump_tables(tables: Mapping[str, Mapping[str, object]], head: str = "") -> str:
-    """A document of one table each, in order, that `tomllib` reads back as it was; None entries are left out.
+    """A document of tables, in order, that `tomllib` reads back as it was; None is left out.
 
     Args:
-        tables: name -> keys and values. head: comment lines at the top, without "#".
+        tables: name -> keys and values.
+        head: comment lines at the top, without "#".
     """
     lines = [f"# {line}".rstrip() for line in head.splitlines()]
     for name, table in tables.items():
@@ -60,7 +64,10 @@ def _text(value: str) -> str:
 
 
 def dump_document(document: Mapping[str, object]) -> str:
-    """A document of plain keys, tables and lists of tables, such as a plan; what is deeper inside a table stands inline."""
+    """A document of plain keys, tables and lists of tables, such as a plan.
+
+    What is deeper inside a table stands inline.
+    """
     plain, tables, lists = [], [], []
     for key, value in document.items():
         if isinstance(value, Mapping):

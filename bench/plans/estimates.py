@@ -1,4 +1,4 @@
-"""How long work took on this machine, kept from run to run so that `gatebench plan` can estimate."""
+"""How long work took on this machine, kept so that `gatebench plan` can estimate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def speed_file() -> Path:
 
 
 def speeds() -> dict[str, float]:
-    """Measured seconds per image and forward-equivalent of budget, by target label; {} before the first run."""
+    """Measured seconds per image and forward-equivalent of budget, by target label.
+
+    {} before the first run.
+    """
     try:
         found = json.loads(speed_file().read_bytes())
     except (OSError, ValueError):
@@ -32,11 +35,14 @@ def speeds() -> dict[str, float]:
 
 
 ENOUGH = 10_000
-"""Images times budget from which a measurement is kept: in smaller trials, loading and auditing is most of the time."""
+"""Images times budget from which a measurement is kept.
+
+In smaller trials, loading and auditing is most of the time.
+"""
 
 
 def remember(measured: Mapping[str, Sequence[tuple[float, int]]]) -> None:
-    """Keep what was measured for each target; losing it loses nothing, so a full disk is no error here.
+    """Keep what was measured for each target; a full disk is no error here.
 
     Args:
         measured: target label -> (seconds, images times budget) of its shards.

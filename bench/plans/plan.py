@@ -16,16 +16,23 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Component:
-    """A target, defence or attack with everything resolved.
+    """A target, defense or attack with everything resolved.
 
     Attributes:
-        name: of the provider. distribution: who provides it. value: "module:Class".
-        label: as shown. params: all parameters, defaults included. version: declared by the class.
+        name: of the provider.
+        distribution: who provides it.
+        value: "module:Class".
+        label: as shown.
+        params: all parameters, defaults included.
+        version: declared by the class.
         preset: the named set of parameters it started from, "" for none.
-        weights: of a target: the name in a manifest, or "random:SEED". digest: of the weights file, "" for random ones.
-        control: whether it is a control, ranked with nobody.
-        fits: whether it learns something on the fit split: an attack once a cell, a defence before it is put around the target.
-        series: the label without what a sweep put into it: cells of one series differ in the swept parameters alone.
+        weights: of a target: the name in a manifest, or "random:SEED".
+        digest: of the weights file, "" for random ones.
+        control: whether it is a control, which has no rank.
+        fits: whether it learns something on the fit split: an attack once a cell, a defense before
+            it is put around the target.
+        series: the label without what a sweep put into it: cells of one series differ in the swept
+            parameters alone.
         members: of an ensemble that is combined from other cells: those other attacks.
     """
 
@@ -66,10 +73,12 @@ class Component:
 
 @dataclass(frozen=True)
 class Fit:
-    """What attacks that learn one thing for all images (universal, patch) learn it from, and at what price.
+    """What attacks and defenses that fit first learn from, and at what price.
 
     Attributes:
-        split: of the data set; never the one that is scored. images: how many. budget: forward-equivalents an image.
+        split: of the data set; never the one that is scored.
+        images: how many.
+        budget: forward-equivalents an image.
     """
 
     split: str
@@ -82,8 +91,12 @@ class Protocol:
     """What makes rows comparable.
 
     Attributes:
-        dataset: "NAME:SPLIT". images: how many. batch: image i always sits at place i mod batch of batch i div batch.
-        threat: what a saved image may change. budget: forward-equivalents an image. seed: of random draws.
+        dataset: "NAME:SPLIT".
+        images: how many.
+        batch: image i always sits at place i mod batch of batch i div batch.
+        threat: what a saved image may change.
+        budget: forward-equivalents an image.
+        seed: of random draws.
         audit: images of every cell whose execution is counted.
         fit: for attacks that fit; no part of what makes other cells comparable.
     """
@@ -113,7 +126,10 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Cell:
-    """One (target, defence, attack) under one protocol. `excluded` is the reason why it is not to be run, "" if it is."""
+    """One (target, defense, attack) under one protocol.
+
+    `excluded` is the reason why it is not to be run, "" if it is.
+    """
 
     protocol: Protocol
     target: Component
@@ -125,7 +141,9 @@ class Cell:
         """sha256 of the canonical, resolved content.
 
         Args:
-            subset: digest of the image subset. cost_model: names the way of counting. fit_subset: digest of the images of the fit.
+            subset: digest of the image subset.
+            cost_model: names the way of counting.
+            fit_subset: digest of the images of the fit.
         """
         return digest(
             ({"fit_subset": fit_subset} if self.fits else {})
@@ -198,7 +216,10 @@ def entry_label(entry: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run, which never changes a number: device, images a shard, seconds a shard, workers, threads a worker."""
+    """How to run, which never changes a number.
+
+    Device, images a shard, seconds a shard, workers, threads a worker.
+    """
 
     device: str = "auto"
     shard: int = 64
@@ -249,7 +270,10 @@ class Plan:
         return digest(self.document())
 
     def default_name(self, dataset: str) -> str:
-        """What a run of this plan on `dataset` is called: data set, protocol and six digits of the plan's hash."""
+        """What a run of this plan on `dataset` is called.
+
+        Data set, protocol and six digits of the plan's hash.
+        """
         return f"{self.boards[0][0].protocol.title(dataset)}-{self.digest[:6]}"
 
 

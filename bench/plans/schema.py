@@ -57,7 +57,7 @@ class RunTable(_Strict):
     device: str = "auto"
     """`"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`; auto takes a GPU where there is one."""
     shard: int = 64
-    """Images that are computed, stored and resumed together: as many whole batches as fit, at least one."""
+    """Images computed, stored and resumed together: as many whole batches as fit, at least one."""
     deadline: str | int = "10m"
     """The time a shard may take: seconds, or a text such as `"90s"`, `"10m"`, `"2h"`."""
     workers: int | Literal["auto"] = "auto"
@@ -186,7 +186,7 @@ def read_tables(raw: Mapping[str, Any]) -> tuple[Document | None, list[tuple[str
 
 
 def _steps(item: Mapping[str, Any], document: Any) -> tuple[str | int, ...]:
-    """Where in the document a mistake is, without the words that pydantic puts in for the members of a union."""
+    """Where in the document a mistake is, without pydantic's words for the members of a union."""
     steps: list[str | int] = []
     at = document
     for i, part in enumerate(item["loc"]):
@@ -240,10 +240,9 @@ def _problem(steps: tuple[str | int, ...], items: Sequence[Any]) -> tuple[str, s
     if first["type"] == "missing":
         return path, f"{path}: missing"
     expected = [_expected(item) for item in items]
-    return (
-        path,
-        f"{path}: {' or '.join([expected[0], *(text.removeprefix('expected ') for text in expected[1:])])}, got {first['input']!r}",
-    )
+    first_of, *others = expected
+    wanted = " or ".join([first_of, *(text.removeprefix("expected ") for text in others)])
+    return path, f"{path}: {wanted}, got {first['input']!r}"
 
 
 def _path(loc: Sequence[str | int]) -> str:

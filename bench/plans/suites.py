@@ -1,6 +1,7 @@
 """Named plans, shipped as package data: `gatebench run quickstart`.
 
-A suite is a TOML file in the folder of a module that a distribution names under the entry-point group `gatebench.suites`.
+A suite is a TOML file in the folder of a module that a distribution names under the entry-point
+group `gatebench.suites`.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def find(kind: str, name: str, *, where: str | None = None) -> Provider:
     """The provider of a name, plain or qualified ("distribution/name").
 
     Raises:
-        UnknownName: nobody provides it; names the nearest.
+        UnknownName: no package provides it; names the nearest.
         PluginError: several do.
     """
     owner, _, plain = name.rpartition("/")

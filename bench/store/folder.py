@@ -1,11 +1,12 @@
 """The run folder: keys, atomic shards, scan, seal, lock.
 
     runs/NAME/plan.json  log.txt  lock
-    runs/NAME/cells/KEY/target.json                     what the target says of itself, and its audited floor and ceiling
-    runs/NAME/cells/KEY/shard-00000-00063.parquet       one row an image; named by its first and last image
-    runs/NAME/cells/KEY/cell.json                       resolved inputs, status, flags, aggregates, environment, digests
+    runs/NAME/cells/KEY/target.json                  the target, its audited floor and ceiling
+    runs/NAME/cells/KEY/shard-00000-00063.parquet    one row an image, from first to last
+    runs/NAME/cells/KEY/cell.json                    inputs, status, flags, totals, digests
 
-Every write is whole or not there. Shards hold no time, host or path, so the same work gives the same bytes.
+Every write is whole or not there. Shards hold no time, host or path, so the same work gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ ROWS = pa.schema(
         ("adversarial", _PICTURE),
     ]
 )
-"""Columns of a shard; `bench.results.board.ImageRow` says what they mean. Decisions are packed bits, first unit first."""
+"""Columns of a shard; `bench.results.board.ImageRow` says what they mean.
+
+Decisions are packed bits, first unit first.
+"""
 
 _SHARD_NAME = re.compile(r"shard-(\d{5,})-(\d{5,})\.parquet")
 
@@ -110,7 +114,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard: the places of its first and last image in the cell, its file, and what made it."""
+    """A finished shard.
+
+    The places of its first and last image in the cell, its file, and what made it.
+    """
 
     first: int
     last: int
@@ -148,7 +155,10 @@ class CellFolder:
         return chosen
 
     def missing(self, images: int, size: int, batch: int) -> list[tuple[int, int]]:
-        """(first, last) of the shards still to be computed: whole batches, at most `size` images each."""
+        """(first, last) of the shards still to be computed.
+
+        Whole batches, at most `size` images each.
+        """
         done = [(shard.first, shard.last) for shard in self.shards()]
         step = max(size // batch, 1)
         todo: list[tuple[int, int]] = []
@@ -233,14 +243,17 @@ class CellFolder:
             path.unlink(missing_ok=True)
 
     def intact(self, digests: Mapping[str, str]) -> bool:
-        """Whether the sealed shards are there, byte for byte; those that were altered are removed, to be computed again."""
+        """Whether the sealed shards are there, byte for byte.
+
+        Those that were altered are removed, to be computed again.
+        """
         wrong = self.altered(digests)
         for name in wrong:
             (self.path / name).unlink(missing_ok=True)
         return not wrong
 
     def altered(self, digests: Mapping[str, str]) -> list[str]:
-        """The shards that are missing, not what was sealed, or taken for sealed ones though nobody sealed them."""
+        """The shards that are missing, altered since they were sealed, or never sealed."""
         paths = {name: self.path / name for name in digests}
         wrong = [
             name
@@ -368,7 +381,10 @@ class RunFolder:
 
 
 def same_record(shards: Sequence[Shard], record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Where existing shards were made otherwise than `record` says, as far as it says: name -> (then, now)."""
+    """Where existing shards were made otherwise than `record` says, as far as it says.
+
+    Name -> (then, now).
+    """
     differences = {}
     for shard in shards:
         for name in sorted(record):

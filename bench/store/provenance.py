@@ -22,7 +22,10 @@ VERSIONED = ("torch", "torchvision", "timm", "ptflops", "numpy", "pillow")
 
 
 def deterministic(threads: int) -> None:
-    """Make this process compute reproducibly: fixed threads, TF32 and autotuning off, deterministic algorithms on, float32."""
+    """Make this process compute reproducibly.
+
+    Fixed threads, TF32 and autotuning off, deterministic algorithms on, float32.
+    """
     import torch
 
     torch.set_default_dtype(torch.float32)
@@ -37,7 +40,9 @@ def deterministic(threads: int) -> None:
 
 
 def resolve_devices(name: str) -> list[torch.device]:
-    """The devices a plan asks for, one worker each; "auto" and "cuda" are all GPUs there are, "auto" else the CPU.
+    """The devices a plan asks for, one worker each.
+
+    "auto" and "cuda" are all GPUs there are; "auto" without a GPU is the CPU.
 
     Raises:
         PlanError: it is not there.
@@ -108,7 +113,10 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def source_digest(value: str) -> str:
-    """sha256 (16 hex digits) over the Python files of the package that provides `value`, or of its one module."""
+    """sha256 (16 hex digits) over the Python files of the package that provides `value`.
+
+    Where it is one module, over that.
+    """
     module = value.partition(":")[0]
     path = source_file(module)
     if path is None:

@@ -8,12 +8,15 @@ from torch import Tensor
 
 
 def augment(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
-    """Random crops of the zero-padded images, mirrored half of the time where that is allowed, as floats in [0,1].
+    """Random crops of the zero-padded images, mirrored half of the time where allowed.
 
     Args:
         images: (N, C, H, W) uint8; padded by H/8 on each side (4 at 32 pixels).
         generator: on the CPU.
         flip: whether a mirrored image keeps its class.
+
+    Returns:
+        (N, C, H, W) float32 in [0,1].
     """
     count, _, height, width = images.shape
     pad = height // 8

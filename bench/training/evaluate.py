@@ -1,4 +1,7 @@
-"""A trained network on all clean images of a split: the numbers that go into its manifest and its record."""
+"""A trained network on all clean images of a split.
+
+The numbers that go into its manifest and its record.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,9 @@ def measure(target: Target, data: Dataset, *, batch: int = 100) -> Measured:
 
 
 def owners_of(units: Units) -> tuple[tuple[str, str, tuple[int, ...], int], ...]:
-    """(name, kind, shape, number of units) of each owner: consecutive units with the same `owner`."""
+    """(name, kind, shape, number of units) of each owner.
+
+    Consecutive units with the same `owner`.
+    """
     rows = zip(units.owner, units.kind, units.shape, strict=True)
     return tuple((*row, len(list(same))) for row, same in groupby(rows))

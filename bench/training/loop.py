@@ -75,7 +75,8 @@ def train(
 
     Raises:
         RunFolderError: the checkpoint belongs to a training with other settings.
-        WeightsError: the checkpoint is damaged, `start` is of another network, or the loss is no longer finite.
+        WeightsError: the checkpoint is damaged, `start` is of another network, or the loss is no
+            longer finite.
         DiskError: a checkpoint cannot be written.
     """
     watch = watch or Watch()
