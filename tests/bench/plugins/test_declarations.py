@@ -69,21 +69,6 @@ def never():
     raise AssertionError("this needs no import")
 
 
-def test_bases_are_found_through_modules_that_re_export_them(module, tmp_path):
-    (tmp_path / "face.py").write_text("from somebodys import Base as Shown\n")
-    (tmp_path / "users.py").write_text(
-        "from dataclasses import dataclass\nfrom face import Shown\n"
-        "@dataclass(frozen=True, kw_only=True)\nclass Mine(Shown):\n    extra: int = 7\n"
-    )
-    facts = read_class("users", "Mine", never)
-    assert {name: p.default for name, p in facts.parameters.items()} == {
-        "depth": 1,
-        "rule": "a",
-        "extra": 7,
-    }
-    assert facts.constants["version"] == 2
-
-
 def test_dataclasses_with_bases_and_aliases(module):
     facts = read_class(module, "Child", never)
     assert facts.doc == "The child.\n\nMore."
