@@ -12,8 +12,14 @@ class Task:
     """One shard to compute.
 
     Attributes:
-        key, label: of the cell. document: the resolved cell. folder: of the cell, on disk.
-        first, last: places of the first and the last image. data_root: where the data set lies, or None.
+        key: of the cell.
+        label: of the cell.
+        document: the resolved cell.
+        folder: of the cell, on disk.
+        first: place of the first image.
+        last: place of the last image.
+        data_root: where the data set lies, or None.
+        reads: kind of component -> what making it reads -> digest; for the shard's record.
     """
 
     key: str
@@ -23,6 +29,7 @@ class Task:
     first: int
     last: int
     data_root: str | None
+    reads: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def images(self) -> int:

@@ -33,8 +33,23 @@ Progress = Callable[[int, int, float], None]
 """(images done, of how many, share of the present batch)"""
 
 
-def run_shard(cell: Opened, folder: CellFolder, first: int, last: int, progress: Progress) -> None:
+def run_shard(
+    cell: Opened,
+    folder: CellFolder,
+    first: int,
+    last: int,
+    progress: Progress,
+    reads: Mapping[str, Mapping[str, str]] = {},
+) -> None:
     """Compute and write the rows of images `first` to `last`.
+
+    Args:
+        cell: made ready.
+        folder: of the cell.
+        first: place of the first image.
+        last: place of the last one.
+        progress: hears how far it is.
+        reads: what making the cell's plugins reads, for the shard's record.
 
     Raises:
         ContractBroken: target or attack did what its contract forbids.
@@ -49,7 +64,10 @@ def run_shard(cell: Opened, folder: CellFolder, first: int, last: int, progress:
         done = start - first
         rows += run_batch(cell, start, partial(progress, done, count), learnt)
     progress(count, count, 0.0)
-    folder.write_shard(first, last, rows, record(cell.document, cell.device))
+    made_by = record(cell.document, cell.device)
+    if reads:
+        made_by["reads"] = {kind: dict(files) for kind, files in reads.items()}
+    folder.write_shard(first, last, rows, made_by)
 
 
 def _fitted(

@@ -35,7 +35,7 @@ def serve(connection: Connection, device: str, threads: int, log: str) -> None:
         threads: that torch computes with.
         log: file for what plugins print.
     """
-    _redirect(log)
+    redirect(log)
     try:
         import bench.evaluation.shard  # noqa: F401 -- before hello: a deadline is about the shard
         from bench.evaluation.process_state import ProcessState
@@ -128,7 +128,7 @@ def _compute(
 
     cell = _opened(task.key, device, task.data_root, _Hashable(task.document))
     folder = CellFolder(Path(task.folder))
-    run_shard(cell, folder, task.first, task.last, progress)
+    run_shard(cell, folder, task.first, task.last, progress, task.reads)
     table = next(shard for shard in folder.shards() if shard.first == task.first)
     return _sums(table.path, int(cell.description["reference"]))
 
@@ -224,8 +224,8 @@ def _trace() -> str:
     return _printable(traceback.format_exc(limit=-12))
 
 
-def _redirect(log: str) -> None:
-    """What a plugin prints goes to the run's log, not into the live display."""
+def redirect(log: str) -> None:
+    """Send what a plugin prints to the run's log, not into the live display."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)

@@ -51,7 +51,7 @@ def combine(
     record = {
         name: value
         for name, value in members[0].folder.shards()[0].record.items()
-        if name not in ("key", "schema")
+        if name not in ("key", "schema", "reads")
     }
     folder.write_shard(0, len(rows) - 1, rows, {**record, "sources": sources(entry)})
     wins = [winners.count(place) for place in range(len(members))]

@@ -13,6 +13,7 @@ from typing import Any
 from bench import __version__
 from bench.contracts.executor import Event, Task
 from bench.errors import GatebenchError, RunFolderError
+from bench.executors.reads import Reads
 from bench.plans.estimates import remember
 from bench.plans.plan import entry_label
 from bench.plugins import registry
@@ -77,6 +78,7 @@ class Run:
             GatebenchError: the run as a whole cannot go on.
         """
         with self.laid.folder.locked():
+            self._reads = Reads((self.laid.folder.path / "log.txt").absolute())
             if self.fresh:
                 for key in self.laid.order:
                     self.laid.folder.cell(key).clear()
@@ -123,11 +125,12 @@ class Run:
                 missing = folder.missing(
                     protocol["images"], self.laid.plan.options.shard, protocol["batch"]
                 )
+            reads = self._reads.of(entry) if missing else {}
             self._left[key] = len(missing)
             label = entry_label(entry)
             root = self.data_root and os.path.abspath(self.data_root)
             tasks += [
-                Task(key, label, entry, str(folder.path.absolute()), first, last, root)
+                Task(key, label, entry, str(folder.path.absolute()), first, last, root, reads)
                 for first, last in missing
             ]
         return tasks
@@ -176,14 +179,20 @@ class Run:
 
     def _check_sources(self) -> None:
         """The same for what needs no worker to be known: also where nothing is left to compute, a changed plugin is no secret."""
-        from bench.store.provenance import sources, versions
+        from bench.store.provenance import source_digest, sources, versions
 
         known = {
             "gatebench": __version__,
             "versions": versions(),
             "threads": self.laid.plan.options.threads,
         }
-        self._compare(lambda entry: {**known, "sources": sources(entry)}, renew=self.renew)
+
+        def now(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+            reads = {} if is_combined(entry) else self._reads.of(entry)
+            return {**known, "sources": sources(entry), **({"reads": reads} if reads else {})}
+
+        source_digest.cache_clear()
+        self._compare(now, renew=self.renew)
 
     def _compare(
         self, known: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, renew: bool = False
@@ -235,7 +244,7 @@ class Run:
 def _told(name: str, then: Any, now: Any) -> str:
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         part = next(key for key in sorted(set(then) | set(now)) if then.get(key) != now.get(key))
-        return f"{name}.{part} was {then.get(part)!r}, is {now.get(part)!r}"
+        return _told(f"{name}.{part}", then.get(part), now.get(part))
     return f"{name} was {then!r}, is {now!r}"
 
 
