@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.errors import PlanError
 from bench.plans import suites
+from bench.terminal import one_line
 
 LARGEST_FILE = 4 * 2**20
 """Bytes of a plan that are read."""
@@ -69,18 +70,18 @@ def read_text(source: str) -> tuple[str, str]:
     Raises:
         PlanError: it is not there, or is no text of a sensible size.
     """
-    path = Path(source)
+    path, shown = Path(source), one_line(source, 200)
     try:
         if path.suffix == ".toml" or path.is_file():
-            return _decoded(_read(path), source), str(path)
+            return _decoded(_read(path), shown), str(path)
     except FileNotFoundError as error:
         raise PlanError(
-            f"there is no file {source}",
+            f"there is no file {shown}",
             hint="'gatebench list suites' shows the plans that come along",
         ) from error
     except (OSError, ValueError) as error:  # a null byte in a path is a ValueError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise PlanError(f"{source} cannot be read: {reason}") from error
+        raise PlanError(f"{shown} cannot be read: {reason}") from error
     found = suites.find(source)
     return found.read_text(encoding="utf-8"), f"suite {source}"
 

@@ -21,6 +21,7 @@ from bench.errors import GatebenchError, NotComparable
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical, digest
 from bench.plans.plan import defended_name
+from bench.regression.document import check_document
 from bench.regression.records import Cell, Part, part_of_plan, part_of_run
 from bench.store.folder import RunFolder
 
@@ -118,6 +119,7 @@ class Baseline:
                 hint="write it anew with 'gatebench baseline RUN', or take the committed one back",
             )
         try:
+            check_document(document)
             environment, latency = (_table(document[name]) for name in ("environment", "latency"))
             return cls(
                 document["plan"],
