@@ -26,8 +26,8 @@ from bench.executors.processes import start
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical, digest
 from bench.files.home import home
-from bench.plugins.declarations import source_file
 from bench.plugins.registry import HOME_DISTRIBUTION
+from bench.plugins.sources import source_file
 
 TRACE_LIMIT = 120.0
 """Seconds that importing and making a plugin may take here; a cell has its own deadline."""

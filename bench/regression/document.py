@@ -37,7 +37,7 @@ class _Protocol(_Strict):
     budget: Count
     seed: int
     audit: Count
-    threat: dict[str, Any]
+    threat: str | dict[str, Any]
 
 
 class _Clean(_Strict):
