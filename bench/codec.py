@@ -1,8 +1,8 @@
 """Pictures as bytes and back: PNG without loss, JPEG with it, and no other codec.
 
-Pillow chooses a codec by what the bytes look like, and some of its codecs start other programs (EPS runs Ghostscript).
-So every picture that gatebench opens is opened here: the formats that are meant are named, and the size is held
-against what is expected before a pixel is decoded.
+Pillow chooses a codec by what the bytes look like, and some of its codecs start other programs (EPS
+runs Ghostscript). So every picture that gatebench opens is opened here: the formats that are meant
+are named, and the size is held against what is expected before a pixel is decoded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ JPEG_QUALITY = 90
 SAVED_FORMATS = ("PNG", "JPEG")
 """What saved images are encoded with."""
 MAX_PIXELS = 2**26
-"""The most pixels that a picture may have: above the largest of ImageNet (61 million), 200 MB as RGB."""
+"""The most pixels that a picture may have; the largest of ImageNet has 61 million."""
 
 _CONVERTED = ("1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _PALETTES = ("P", "PA")
@@ -56,8 +56,8 @@ def decoded(pictures: Sequence[bytes], size: tuple[int, int] | None = None) -> T
         (N, C, H, W) uint8; C is 1 where all pictures are gray.
 
     Raises:
-        DataError: one is neither PNG nor JPEG, is damaged, is neither 8-bit gray nor 8-bit RGB, or differs in size or
-            channels.
+        DataError: one is neither PNG nor JPEG, is damaged, is neither 8-bit gray nor 8-bit RGB, or
+            differs in size or channels.
     """
     import torch
 
@@ -102,7 +102,8 @@ def read_picture(
 
     Args:
         source: encoded bytes, or a file of them.
-        formats: Pillow's names of the formats that are meant ("PNG", "JPEG", ...); no other codec is asked.
+        formats: Pillow's names of the formats that are meant ("PNG", "JPEG", ...); no other codec
+            is asked.
         size: (width, height) that it must have; by default any up to `MAX_PIXELS` pixels.
 
     Returns:
@@ -131,12 +132,13 @@ def read_picture(
 def as_rgb(picture: Image.Image) -> Image.Image:
     """A decoded picture as 8-bit RGB, as torchvision and timm convert it, or refused.
 
-    Gray is repeated, palettes are looked up, CMYK is converted without color profiles, an alpha channel is dropped,
-    and of 16-bit gray the high byte is kept, as Pillow does with 16-bit colors. The orientation that EXIF states is
-    not applied.
+    Gray is repeated, palettes are looked up, CMYK is converted without color profiles, an alpha
+    channel is dropped, and of 16-bit gray the high byte is kept, as Pillow does with 16-bit colors.
+    The orientation that EXIF states is not applied.
 
     Raises:
-        DataError: the mode has no defined 8-bit value (32-bit or floating-point samples, LAB, premultiplied alpha).
+        DataError: the mode has no defined 8-bit value (32-bit or floating-point samples, LAB,
+            premultiplied alpha).
     """
     mode = picture.mode
     if mode == "RGB":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from bench.terminal import say
 if TYPE_CHECKING:
     from torch import device
 
-    from bench.contracts.recipe import Recipe
+    from bench.contracts.recipe import Recipe, Stage
     from bench.training.precision import Choice, Precision
     from bench.weights.entry import Entry
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     "--seed",
     default=0,
     show_default=True,
-    help="Of the initialisation, the order of images, crops and sampled gates.",
+    help="Of the initialization, the order of images, crops and sampled gates.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set epochs=N.")
 @click.option(
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "bf16", "fp32"]),
     default="auto",
     show_default=True,
-    help="bf16 trains under autocast; auto takes what is faster on the device. Measured is always in float32.",
+    help="bf16 trains under autocast; auto takes what is faster. Measured is always in float32.",
 )
 @click.option(
     "--fresh",
@@ -111,9 +112,9 @@ def train(
       gatebench train skipnet --stage hrl \\
           --from skipnet-20-sp@digits-m --set alpha=0.4
 
-    A checkpoint is written after every epoch and every five minutes. After Ctrl-C, a crash or a kill
-    the same command goes on from the last one, and ends in the same weights bit for bit (on the
-    same machine, thread count and versions).
+    A checkpoint is written after every epoch and every five minutes. After Ctrl-C, a crash or a
+    kill the same command goes on from the last one, and ends in the same weights bit for bit (on
+    the same machine, thread count and versions).
 
     The finished weights are a safetensors file and a table in manifest.toml with what was measured
     on the test images: accuracy, that of the static twin, MACs saved, their spread, and how often
@@ -226,7 +227,7 @@ def _train(asked: _Asked) -> None:
 
 
 def _precision(asked: _Asked, name: str, checkpoint: Path, where: device) -> Precision:
-    """The precision to train in; what was begun or finished in one goes on in it unless another is asked for."""
+    """The precision to train in; what was begun in one goes on in it by default."""
     from bench.training.inputs import precision_before
     from bench.training.precision import choose_precision
 
@@ -268,13 +269,17 @@ def _describe(recipe: str, kind: Recipe) -> str:
 
     lines = [f"recipe {recipe}: {(kind.__doc__ or '').strip().splitlines()[0]}", ""]
     for stage in kind.stages.values():
-        facts = read_class(stage.__module__, stage.__name__, lambda stage=stage: stage)  # type: ignore[misc]
+        facts = read_class(stage.__module__, stage.__name__, partial(_itself, stage))
         lines.append(facts.summary)
         lines.append(f"  starts from: {stage.start or 'random weights'}")
         lines += [f"  {parameter.describe()}" for parameter in facts.parameters.values()]
         lines.append("")
     lines.append(f"next: gatebench train {recipe} --stage {next(iter(kind.stages))}")
     return "\n".join(lines)
+
+
+def _itself(stage: type[Stage]) -> type[Stage]:
+    return stage
 
 
 def _summary(entry: Entry) -> str:

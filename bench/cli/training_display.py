@@ -16,7 +16,7 @@ SAY_SECONDS = 30.0
 
 
 class TrainingDisplay:
-    """Live progress on a terminal; elsewhere a plain line an epoch, and one every half minute within it."""
+    """Live progress on a terminal; elsewhere a line an epoch, and one every half minute within."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -53,7 +53,8 @@ class TrainingDisplay:
             )
         elif self.clock() - self.said >= SAY_SECONDS and epoch.step < epoch.steps:
             self._say(
-                f"epoch {epoch.number:>3}/{epoch.of}  step {epoch.step}/{epoch.steps}  {_shown(epoch)}"
+                f"epoch {epoch.number:>3}/{epoch.of}  step {epoch.step}/{epoch.steps}  "
+                f"{_shown(epoch)}"
             )
 
     def _epoch(self, epoch: Epoch) -> None:

@@ -62,7 +62,8 @@ def list_weights() -> None:
         console().print(table)
     else:
         say(
-            "no weights yet; 'gatebench train' makes some, 'gatebench weights import' brings some in"
+            "no weights yet; 'gatebench train' makes some, 'gatebench weights import' "
+            "brings some in"
         )
     for manifest in store.manifests():
         if manifest.problem:

@@ -1,7 +1,8 @@
 """Data sets by name, and subsets of them pinned by the ids of their images.
 
-A data set is named "NAME:SPLIT" in plans. Nothing here imports torch before pixels are asked for, so plans are read
-without it. Where a data set lies on disk is in no id, no digest and no message of a result.
+A data set is named "NAME:SPLIT" in plans. Nothing here imports torch before pixels are asked for,
+so plans are read without it. Where a data set lies on disk is in no id, no digest and no message of
+a result.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def split_off(dataset: Dataset, share: float) -> tuple[Part, Part]:
 
     Args:
         dataset: to divide.
-        share: of the images, in [0,1), that the second part gets: the first ones in the fixed order of `subset`.
+        share: of the images, in [0,1), that the second part gets: the first ones in the fixed order
+            of `subset`.
 
     Returns:
         (the others, the share); the second is empty where the share is 0.
@@ -81,8 +83,10 @@ def open_dataset(name: str, data_root: Path | None = None) -> Dataset:
     """Open a data set by its name in a plan.
 
     Args:
-        name: "NAME:SPLIT"; NAME is what a package provides under the entry-point group `gatebench.datasets`.
-        data_root: the folder it lies in; each data set says what it looks for there, and where without it.
+        name: "NAME:SPLIT"; NAME is what a package provides under the entry-point group
+            `gatebench.datasets`.
+        data_root: the folder it lies in; each data set says what it looks for there, and where
+            without it.
 
     Raises:
         UnknownName, PlanError: the name or the split is not known.
@@ -99,7 +103,8 @@ def open_dataset(name: str, data_root: Path | None = None) -> Dataset:
 def subset(dataset: Dataset, n: int) -> list[int]:
     """Indices of the first `n` images in a fixed order: that of the sha256 of the id.
 
-    A larger subset contains the smaller ones, and the order has nothing to do with how the files are sorted.
+    A larger subset contains the smaller ones, and the order has nothing to do with how the files
+    are sorted.
 
     Raises:
         PlanError: there are fewer than `n` images.
@@ -114,7 +119,7 @@ def subset(dataset: Dataset, n: int) -> list[int]:
 
 
 def subset_digest(dataset: Dataset, indices: Sequence[int]) -> str:
-    """sha256 (hex) over ids, labels and pixels of the images at `indices`, in that order: what makes rows comparable."""
+    """sha256 (hex) over ids, labels and pixels of the images at `indices`, in that order."""
     total = hashlib.sha256()
     for index, picture in _pictures(dataset, indices):
         name = dataset.ids[index].encode()

@@ -46,15 +46,18 @@ CIFAR100_CLASSES = tuple(
 class _Cifar(PixelDataset):
     """What the two have in common: 32x32 color pictures, looked for in three forms.
 
-    In `data_root` (without one: in `GATEBENCH_HOME/data`, where `download` puts it) the first of these that is there
-    counts:
+    In `data_root` (without one: in `GATEBENCH_HOME/data`, where `download` puts it) the first of
+    these that is there counts:
 
-    1. torchvision's own folder (`cifar-10-batches-py`), read only after its md5 sums were checked, for it is pickled;
-    2. parquet files, `SPLIT.parquet` or all of `SPLIT-00000-of-00002.parquet` ..., at the top or in `data/`,
-       `plain_text/` or `cifar10/`, with a column `image` or `img` of {bytes, path} and a column `label`;
+    1. torchvision's own folder (`cifar-10-batches-py`), read only after its md5 sums were checked,
+       for it is pickled;
+    2. parquet files, `SPLIT.parquet` or all of `SPLIT-00000-of-00002.parquet` ..., at the top or in
+       `data/`, `plain_text/` or `cifar10/`, with a column `image` or `img` of {bytes, path} and a
+       column `label`;
     3. an image folder `SPLIT/CLASS/*.png`.
 
-    Pictures that turn out to be JPEG are not the original's: the data set then calls itself `cifar10-jpeg`.
+    Pictures that turn out to be JPEG are not the original's: the data set then calls itself
+    `cifar10-jpeg`.
     """
 
     sizes: ClassVar = {"train": 50000, "test": 10000}
@@ -162,7 +165,8 @@ class CIFAR10(_Cifar):
 
     Args:
         split: "train" or "test".
-        data_root: folder with torchvision's `cifar-10-batches-py`, parquet files, or `SPLIT/CLASS/*.png`.
+        data_root: folder with torchvision's `cifar-10-batches-py`, parquet files, or
+            `SPLIT/CLASS/*.png`.
 
     Raises:
         DataError: it is not there, is damaged, or is something else; names file and row.
@@ -183,7 +187,8 @@ class CIFAR100(_Cifar):
 
     Args:
         split: "train" or "test".
-        data_root: folder with torchvision's `cifar-100-python`, parquet files, or `SPLIT/CLASS/*.png`.
+        data_root: folder with torchvision's `cifar-100-python`, parquet files, or
+            `SPLIT/CLASS/*.png`.
 
     Raises:
         DataError: it is not there, is damaged, or is something else; names file and row.

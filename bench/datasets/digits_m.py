@@ -17,11 +17,14 @@ SHA256 = "199a43222662ece1574049ade972f54b67bf0dddaf9a05841fba9520ad4d301f"
 
 
 class DigitsM(PixelDataset):
-    """Handwritten digits blended into photographs, 32x32 colour, 10 classes: shipped, no download; for trying, not for claims.
+    """Handwritten digits blended into photographs, 32x32 color, 10 classes.
 
-    5188 training images (four of each of 1297 digits) and 500 test images (one of each of 500 other digits), over
-    different halves of two photographs. `digits` is the row of scikit-learn's table that each image shows, `opacity`
-    (35-100 percent) how strongly it was drawn: what makes an image easy or hard. Drawn by `make_digits_m.py`.
+    Shipped, no download; for trying, not for claims.
+
+    5188 training images (four of each of 1297 digits) and 500 test images (one of each of 500 other
+    digits), over different halves of two photographs. `digits` is the row of scikit-learn's table
+    that each image shows, `opacity` (35-100 percent) how strongly it was drawn: what makes an image
+    easy or hard. Drawn by `make_digits_m.py`.
 
     Args:
         split: "train" or "test".
@@ -35,11 +38,14 @@ class DigitsM(PixelDataset):
     image_shape = (3, 32, 32)
     note = "for trying, not for claims"
     credits = (
-        "Digits: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository (CC BY 4.0), "
+        "Digits: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, "
+        "UCI Machine Learning Repository (CC BY 4.0), "
         "by way of scikit-learn.",
-        "Photograph china.jpg: danielbuechele, https://www.flickr.com/photos/danielbuechele/6061409035/ (CC BY 2.0), "
+        "Photograph china.jpg: danielbuechele, "
+        "https://www.flickr.com/photos/danielbuechele/6061409035/ (CC BY 2.0), "
         "cut into patches and drawn over.",
-        "Photograph flower.jpg: vultilion, https://www.flickr.com/photos/vultilion/6056698931/ (CC BY 2.0), "
+        "Photograph flower.jpg: vultilion, "
+        "https://www.flickr.com/photos/vultilion/6056698931/ (CC BY 2.0), "
         "cut into patches and drawn over.",
     )
     flip_allowed = False

@@ -1,4 +1,4 @@
-"""Which files of a folder belong to a data set: junk of other programs, names in any encoding, shards of a split."""
+"""Which files of a folder belong to a data set: junk, names in any encoding, shards of a split."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _JUNK = frozenset(
 def is_junk(name: str) -> bool:
     """Whether another program left a file or folder of that name.
 
-    Hidden names (".DS_Store", resource forks "._x.png", ".ipynb_checkpoints"), thumbnails, recycle bins, backup copies
-    ("x.png~"), and the folder "__MACOSX" that archives carry.
+    Hidden names (".DS_Store", resource forks "._x.png", ".ipynb_checkpoints"), thumbnails, recycle
+    bins, backup copies ("x.png~"), and the folder "__MACOSX" that archives carry.
     """
     return name.startswith(".") or name.endswith("~") or name.lower() in _JUNK
 
@@ -54,8 +54,8 @@ def folders_in(folder: Path) -> list[str]:
 def walk_pictures(folder: Path, extensions: Sequence[str]) -> Iterator[str]:
     """Paths below `folder` of the files in it, at any depth, that end in one of `extensions`.
 
-    In the order of torchvision's `make_dataset`: folders in text order, a folder's files in text order. Links are
-    followed, each folder once.
+    In the order of torchvision's `make_dataset`: folders in text order, a folder's files in text
+    order. Links are followed, each folder once.
     """
     seen: set[tuple[int, int]] = set()
     found: list[tuple[str, list[str]]] = []
@@ -77,18 +77,22 @@ def walk_pictures(folder: Path, extensions: Sequence[str]) -> Iterator[str]:
 
 
 def split_shards(folder: Path, split: str, name: str) -> list[Path]:
-    """The parquet files of one split in a folder, in order: "SPLIT.parquet", or a whole set "SPLIT-00000-of-00002.parquet" ...
+    """The parquet files of one split in a folder, in order.
+
+    Either "SPLIT.parquet", or a whole set "SPLIT-00000-of-00002.parquet" and so on.
 
     Args:
         folder: where to look; it need not be there.
-        split: of the data set. Files of other splits, as "train-extra.parquet" for "train", are not its.
+        split: of the data set. Files of other splits, as "train-extra.parquet" for "train", are not
+            its.
         name: of the data set, for messages.
 
     Returns:
         The files; none where there are none.
 
     Raises:
-        DataError: a file of the set is missing, the split is there in two forms, or two files are the same.
+        DataError: a file of the set is missing, the split is there in two forms, or two files are
+            the same.
     """
     pattern = re.compile(
         rf"{re.escape(split)}(?:-(\d{{1,9}})-of-(\d{{1,9}})(?:-[0-9a-f]{{8,64}})?)?\.parquet"
@@ -117,7 +121,8 @@ def split_shards(folder: Path, split: str, name: str) -> list[Path]:
     if missing:
         shown = ", ".join(map(str, missing[:6]))
         raise DataError(
-            f"{name}: {folder} holds {len(shards)} of the {total} files of {split}; missing: {shown}",
+            f"{name}: {folder} holds {len(shards)} of the {total} files of {split}; "
+            f"missing: {shown}",
             hint="fetch the others too",
         )
     if total and max(shards) >= total:

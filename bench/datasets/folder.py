@@ -18,10 +18,10 @@ from bench.errors import DataError, did_you_mean
 SIDE = 224
 CROP = 0.875
 INTERPOLATION = "bilinear"
-"""timm's evaluation transform with the data configuration of the original ResNets (`resnet50.tv_in1k`).
+"""timm's evaluation transform with the data configuration of `resnet50.tv_in1k`.
 
-The short side becomes 256 = 224 / 0.875 pixels, bilinear with antialiasing, then the center 224x224 is cut out. So did
-SkipNet's.
+The short side becomes 256 = 224 / 0.875 pixels, bilinear with antialiasing, then the center 224x224
+is cut out. So did SkipNet's.
 """
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Those of torchvision's `ImageFolder`."""
@@ -32,25 +32,27 @@ CLASSES_FILE = "classes.txt"
 class ImageFolder(Dataset):
     """Any pictures sorted into a folder for each class, resized to 256 and cropped to 224 pixels.
 
-    Looked for in `data_root/SPLIT/CLASS/`, or in `data_root/CLASS/` where `data_root` is not divided into splits. What
-    other programs leave (hidden files, resource forks, thumbnails, `__MACOSX`) is skipped at every level, and so is a
-    folder that holds no picture in any split. An id is the path below the split, without its extension.
+    Looked for in `data_root/SPLIT/CLASS/`, or in `data_root/CLASS/` where `data_root` is not
+    divided into splits. What other programs leave (hidden files, resource forks, thumbnails,
+    `__MACOSX`) is skipped at every level, and so is a folder that holds no picture in any split. An
+    id is the path below the split, without its extension.
 
-    Classes are the folders of all splits together, so a class that one split lacks moves no label. They are numbered
-    in text order, as torchvision does ("1", "10", "2"); timm's loader counts "1", "2", "10", and a note says so where
-    the two differ. A file `classes.txt` beside the splits, a class a line in label order, decides instead: the order of
-    the network at hand, or all classes of a network of which the folders are a subset.
+    Classes are the folders of all splits together, so a class that one split lacks moves no label.
+    They are numbered in text order, as torchvision does ("1", "10", "2"); timm's loader counts "1",
+    "2", "10", and a note says so where the two differ. A file `classes.txt` beside the splits, a
+    class a line in label order, decides instead: the order of the network at hand, or all classes
+    of a network of which the folders are a subset.
 
-    Pictures are decoded when asked for, converted to RGB as `bench.codec.as_rgb` says. The orientation that EXIF states
-    is not applied, as in the loaders of torchvision and timm.
+    Pictures are decoded when asked for, converted to RGB as `bench.codec.as_rgb` says. The
+    orientation that EXIF states is not applied, as in the loaders of torchvision and timm.
 
     Args:
         split: "train", "val" or "test".
         data_root: required.
 
     Raises:
-        DataError: the folder is not there, holds no picture, or holds other splits than this; later, a picture that
-            cannot be decoded, by its id.
+        DataError: the folder is not there, holds no picture, or holds other splits than this;
+            later, a picture that cannot be decoded, by its id.
     """
 
     splits: ClassVar[Sequence[str]] = ("train", "val", "test")
@@ -156,7 +158,7 @@ class ImageFolder(Dataset):
         return named, labels
 
     def _named_classes(self) -> tuple[str, ...] | None:
-        """The lines of `classes.txt`, beside the splits or in the folder itself; None where there is none."""
+        """The lines of `classes.txt`, beside the splits or in the folder; None without it."""
         for folder in (self._root, self._root.parent):
             path = folder / CLASSES_FILE
             if path.is_file() and (folder == self._root or self._root.name == self.split):
@@ -194,10 +196,11 @@ class ImageFolder(Dataset):
 
 
 class ImageNet(ImageFolder):
-    """ImageNet (ILSVRC 2012): 1000 classes, laid out as torchvision's ImageFolder, resized to 256 and cropped to 224 pixels.
+    """ImageNet (ILSVRC 2012): 1000 classes, resized to 256 and cropped to 224 pixels.
 
-    Folders are named by WordNet ids ("n01440764"); a label is the id's place among all 1000 in alphabetical order, which
-    is the order of torchvision's and timm's networks, also where only some of the folders are there.
+    Laid out as torchvision's ImageFolder.     Folders are named by WordNet ids ("n01440764"); a
+    label is the id's place among all 1000 in alphabetical order, which is the order of
+    torchvision's and timm's networks, also where only some of the folders are there.
 
     Args:
         split: "train" or "val".

@@ -1,14 +1,16 @@
-"""Draws the data set digits-m; needed only to make it anew, since the pixels themselves are shipped.
+"""Draws the data set digits-m; needed only to make it anew, since its pixels are shipped.
 
     python -m bench.datasets.make_digits_m OUTPUT.npz.xz
 
-Scikit-learn's 1797 handwritten digits (8x8, 17 grey levels) are enlarged to 20-32 pixels, put at a random place of a
-32x32 patch of one of scikit-learn's two sample photographs, and blended with opacity 0.35-1 in a colour set off from
-the patch. So some images are easy and some hard, which is what gates decide on. The digits are divided between train
-and test, class by class, and so are the photographs: left halves for training, right halves for testing.
+Scikit-learn's 1797 handwritten digits (8x8, 17 grey levels) are enlarged to 20-32 pixels, put at a
+random place of a 32x32 patch of one of scikit-learn's two sample photographs, and blended with
+opacity 0.35-1 in a color set off from the patch. So some images are easy and some hard, which is
+what gates decide on. The digits are divided between train and test, class by class, and so are the
+photographs: left halves for training, right halves for testing.
 
-The bytes depend on the seed below, on scikit-learn's two files, on numpy's PCG64 stream, on Pillow's JPEG decoder and
-bicubic filter, and on liblzma. A different decoder would give slightly different photographs, hence the shipped pixels.
+The bytes depend on the seed below, on scikit-learn's two files, on numpy's PCG64 stream, on
+Pillow's JPEG decoder and bicubic filter, and on liblzma. A different decoder would give slightly
+different photographs, hence the shipped pixels.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ TRAIN_RENDERINGS = 4
 SIZES = (20, 32)
 OPACITY = (0.35, 1.0)
 SET_OFF = 110.0
-"""Least Euclidean distance, in grey levels, between the colour of a digit and the mean colour of what it is drawn on."""
+"""Least Euclidean distance, in gray levels, of a digit's color from the mean color behind it."""
 
 
 def draw() -> dict[str, np.ndarray[Any, Any]]:
     """All arrays of the data set: `{test,train}_{images,labels,digits,opacity}`.
 
-    Images are (N, 32, 32, 3) uint8, labels (N,) uint8; `digits` (N,) uint16 is the row of scikit-learn's table, and
-    `opacity` (N,) uint8 is in percent.
+    Images are (N, 32, 32, 3) uint8, labels (N,) uint8; `digits` (N,) uint16 is the row of
+    scikit-learn's table, and `opacity` (N,) uint8 is in percent.
     """
     from sklearn.datasets import load_digits, load_sample_image
 
@@ -94,14 +96,14 @@ def _render(
     enlarged = Image.fromarray(strokes).resize((size, size), Image.Resampling.BICUBIC)
     mask[y : y + size, x : x + size, 0] = np.asarray(enlarged) / 255
     background = (patch * mask).sum((0, 1)) / mask.sum()
-    colour = random.uniform(0, 255, size=3)
-    while np.linalg.norm(colour - background) < SET_OFF:
-        colour = random.uniform(0, 255, size=3)
-    return (patch + opacity * mask * (colour - patch)).round().astype(np.uint8), opacity
+    color = random.uniform(0, 255, size=3)
+    while np.linalg.norm(color - background) < SET_OFF:
+        color = random.uniform(0, 255, size=3)
+    return (patch + opacity * mask * (color - patch)).round().astype(np.uint8), opacity
 
 
 def pack(arrays: dict[str, np.ndarray[Any, Any]]) -> bytes:
-    """The arrays as an uncompressed npz inside xz; the photographs' rows recur, which a long window finds."""
+    """The arrays as an uncompressed npz inside xz; its long window finds rows that recur."""
     plain = io.BytesIO()
     np.savez(plain, allow_pickle=False, **arrays)
     return lzma.compress(plain.getvalue(), preset=9 | lzma.PRESET_EXTREME)

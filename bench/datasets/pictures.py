@@ -20,7 +20,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp")
 MAX_ENCODED = 2**20
 """The most bytes that one small encoded picture may have."""
 _ENCODED_MEAN = 2**16
-"""The most bytes that the pictures of a file may have on average; 16 times what 32x32 RGBA needs."""
+"""The most bytes of a picture on average over a file; 16 times what 32x32 RGBA needs."""
 _ROWS = 256
 """Rows of a parquet file that are decoded at a time."""
 
@@ -101,7 +101,7 @@ def from_parquet(
 
 
 def from_folders(root: Path, name: str, classes: Sequence[str], side: int) -> Pictures:
-    """Decode `root/CLASS/*.png`, classes and files in text order; what other programs left is skipped.
+    """Decode `root/CLASS/*.png`, classes and files in text order; junk is skipped.
 
     Raises:
         DataError: naming the file.
@@ -164,7 +164,7 @@ def _parts(
     label_columns: Sequence[str],
     most: int,
 ) -> Iterator[tuple[Any, str, str]]:
-    """(some rows, the column of pictures, the column of labels) of a parquet file, one part after the other."""
+    """(some rows, the column of pictures, that of labels) of a parquet file, part after part."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as opened:
@@ -198,7 +198,7 @@ def _column(there: Sequence[str], wanted: Sequence[str], file: Path, name: str, 
 
 
 def _labels(column: Any, count: int, file: Path, name: str, first: int) -> Array:
-    """The labels of some rows, from row `first` of the file, as int64, every one of them in 0 ... count-1."""
+    """The labels of some rows, from row `first` of the file, as int64 in 0 ... count-1."""
     import pyarrow as pa
 
     if not pa.types.is_integer(column.type):
@@ -225,7 +225,7 @@ def _check_class_names(
 
 
 def _class_names(metadata: Mapping[bytes, bytes], label: str) -> list[str]:
-    """Class names from the schema: a list `class_names`, or the features that data set hubs write; [] if it is silent."""
+    """Class names from the schema (`class_names`, or the features of a hub); [] if it is silent."""
     if b"class_names" in metadata:
         return metadata[b"class_names"].decode("utf-8", "replace").split(",")
     try:

@@ -38,7 +38,7 @@ class Progress:
 
 
 def load_start(target: Target, start: Mapping[str, Tensor]) -> None:
-    """Put the weights that a training starts from into its network; what they lack keeps its fresh values.
+    """Put weights to start from into a network; what they lack keeps its fresh values.
 
     Raises:
         WeightsError: they are of another network; lists every name.
@@ -114,7 +114,7 @@ def save(
 
 
 def read_training(path: Path) -> Mapping[str, Any] | None:
-    """The settings that a checkpoint was made with, as `Training.document` gives them; None where there is no whole one."""
+    """The settings that a checkpoint was made with (`Training.document`); None if damaged."""
     try:
         found = json.loads(_content(path)["training"])
     except WeightsError:

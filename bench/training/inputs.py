@@ -1,4 +1,4 @@
-"""What a training needs before it begins: images to learn from and to measure on, weights to start from, a precision."""
+"""What a training needs before it begins: images, weights to start from, a precision."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def find_start(
 
 
 def precision_before(name: str, checkpoint: Path, folder: Path) -> str | None:
-    """The precision in which weights of this name were begun or finished; None where they were not."""
+    """The precision in which weights of this name were begun or finished, if they were."""
     from bench.training.checkpoint import read_training
 
     if checkpoint.exists():

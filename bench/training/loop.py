@@ -1,8 +1,8 @@
 """The training loop that all recipes share: data, schedule, checkpoints.
 
-A recipe brings stages; a stage brings settings, a network and a loss. What is random depends on the seed and the epoch
-alone, and a checkpoint is written after every epoch and every few minutes, so a training that was killed goes on and
-ends in the same bits.
+A recipe brings stages; a stage brings settings, a network and a loss. What is random depends on the
+seed and the epoch alone, and a checkpoint is written after every epoch and every few minutes, so a
+training that was killed goes on and ends in the same bits.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def train(
         training: what to train.
         data: the training split.
         checkpoint: the file written after every epoch, and within one after `every` seconds.
-        start: weights to start from; entries that the network has and these have not keep their fresh values.
+        start: weights to start from; entries that the network has and these have not keep their
+            fresh values.
         device: where to compute.
         watch: whom to tell.
         every: seconds of training after which a checkpoint is written between two steps.

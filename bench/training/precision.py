@@ -1,7 +1,8 @@
 """In which precision to train: bfloat16 where the device multiplies it natively, float32 elsewhere.
 
-A processor without bfloat16 instructions emulates them, and a training step takes up to 20 times longer; one that has
-them takes about half as long. CUDA devices say which they are; processors are measured, for a fraction of a second.
+A processor without bfloat16 instructions emulates them, and a training step takes up to 20 times
+longer; one that has them takes about half as long. CUDA devices say which they are; processors are
+measured, for a fraction of a second.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def choose_precision(
 
 
 def step_seconds(precision: Precision, device: torch.device) -> float:
-    """Processor seconds of a training step of a small convolutional network on one thread, the least of a few.
+    """Processor seconds of a training step of a small network on one thread, the least of a few.
 
     Processor time and one thread, since other programs on the machine must not decide.
     """

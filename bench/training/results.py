@@ -15,7 +15,7 @@ from bench.weights.entry import Entry
 
 
 def is_finished(name: str, training: Training, folder: Path) -> bool:
-    """Whether weights of this name, made by this very training, are already in a folder and whole."""
+    """Whether a folder holds whole weights of this name, made by this very training."""
     entry = weights.read_manifest(folder).get(name)
     if entry is None or entry.more.get("training") != training.document():
         return False

@@ -20,7 +20,8 @@ class Training:
         stage_name: the name of the stage in it.
         stage: what is trained, with its settings.
         dataset: without the split.
-        seed: of the initialization, the order of the images, their crops and whatever the loss draws.
+        seed: of the initialization, the order of the images, their crops and whatever the loss
+            draws.
         precision: "bf16" trains under autocast, "fp32" does not; evaluation is always float32.
         start: sha256 of the weights that it starts from, "" for random ones.
     """

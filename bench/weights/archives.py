@@ -1,7 +1,7 @@
 """Files that claim more than they hold, refused before memory is taken for the claim.
 
-A few hundred bytes may claim terabytes: a zip entry that unpacks to a thousand times its size, an array header with a
-shape of billions, a header length beyond the end of the file.
+A few hundred bytes may claim terabytes: a zip entry that unpacks to a thousand times its size, an
+array header with a shape of billions, a header length beyond the end of the file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def names_in_zip(path: Path) -> list[str]:
     """The entries of a zip archive that claims no more than it holds.
 
     Raises:
-        WeightsError: it is cut short, encrypted, packed in a way that no checkpoint is, or claims more than it holds.
+        WeightsError: it is cut short, encrypted, packed in a way that no checkpoint is, or claims
+            more than it holds.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -63,7 +64,8 @@ def names_in_zip(path: Path) -> list[str]:
             raise WeightsError(f"{path} is encrypted", hint="unpack it first")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise WeightsError(
-                f"{path} is packed in a way that no checkpoint is (zip method {entry.compress_type})",
+                f"{path} is packed in a way that no checkpoint is "
+                f"(zip method {entry.compress_type})",
                 hint="unpack it first",
             )
         packed = entry.compress_type == zipfile.ZIP_DEFLATED
@@ -109,7 +111,7 @@ def check_arrays(path: Path) -> None:
 
 
 def check_total(path: Path, claimed: int) -> None:
-    """Refuse tensors that together are much larger than the file they came from, as views of few numbers may be.
+    """Refuse tensors that together are much larger than their file, as views of few numbers are.
 
     Args:
         path: of the file.

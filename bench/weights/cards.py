@@ -1,4 +1,7 @@
-"""Model cards: a page of Markdown about each set of weights, from its manifest, its record, and what its network says of itself."""
+"""Model cards: a page of Markdown about each set of weights.
+
+Made from the manifest, the record, and what the network says of itself.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 _SETTINGS_ELSEWHERE = {"recipe", "stage_name", "dataset", "seed", "precision", "start"}
 _NOTES = {
     "digits-m": "digits-m is for trying, not for claims.",
-    "cifar10-jpeg": "cifar10-jpeg is a JPEG re-encoding of CIFAR-10: its numbers are not those of CIFAR-10.",
+    "cifar10-jpeg": "cifar10-jpeg is a JPEG re-encoding of CIFAR-10: "
+    "its numbers are not those of CIFAR-10.",
 }
 
 
@@ -135,7 +139,8 @@ def _again(entry: Entry) -> str:
     dataset = "cifar10 --data-root FOLDER" if entry.dataset.startswith("cifar10") else entry.dataset
     start = entry.more.get("started_from")
     words = [
-        f"gatebench train {entry.recipe} --stage {entry.stage} --dataset {dataset} --seed {entry.seed}",
+        f"gatebench train {entry.recipe} --stage {entry.stage} "
+        f"--dataset {dataset} --seed {entry.seed}",
         *([f"--from {start}"] if start else []),
         f"--precision {settings.get('precision', 'bf16')}",
         *chosen,
@@ -169,7 +174,7 @@ def _bars(values: Sequence[float]) -> str:
 
 
 def _rates(entry: Entry, record: Mapping[str, Any]) -> str:
-    """Of each owner of units, how often they run on clean test images: for maps the mean with least and most."""
+    """Of each owner of units, how often they run on clean test images: mean, least and most."""
     if entry.opening_rates is None or not entry.opening_rates:
         return "Nothing can be left out."
     owners, rates = record.get("owners"), record.get("rates")
@@ -208,7 +213,8 @@ def _limits(entry: Entry) -> str:
     note = _NOTES.get(entry.dataset, "")
     return " ".join(
         [
-            "Made for measuring attacks on computation and defences against them; small, and not the state of the art.",
+            "Made for measuring attacks on computation and defences against them; small, "
+            "and not the state of the art.",
             note,
         ]
     ).strip()

@@ -32,7 +32,8 @@ class Checkpoint:
     Attributes:
         state: tensors by name, without the prefixes of wrappers, on the CPU.
         facts: the plain values beside them (epoch, arch, accuracy).
-        left_out: in words, what else lay beside them and was not read (optimizer, running averages, options).
+        left_out: in words, what else lay beside them and was not read (optimizer, running averages,
+            options).
     """
 
     state: dict[str, Tensor]
@@ -41,20 +42,23 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, *, part: str = "", fits: Fits | None = None) -> Checkpoint:
-    """Tensors from a torch (`.pth`, `.pth.tar`, old or new format), safetensors or numpy (`.npz`) file, on the CPU.
+    """Tensors from a torch, safetensors or numpy (`.npz`) file, on the CPU.
 
-    Floating-point arrays of an .npz become float32. Torch files are read with `weights_only=True`; options, paths, dates
-    and arrays beside the tensors become stand-ins (`bench.weights.pickles`), and no code of theirs runs. Wrappers
-    ("state_dict", "model", "ema" ...) are opened and prefixes ("module.", "_orig_mod.", "model.") dropped.
+    Floating-point arrays of an .npz become float32. Torch files are read with `weights_only=True`;
+    options, paths, dates and arrays beside the tensors become stand-ins (`bench.weights.pickles`),
+    and no code of theirs runs. Wrappers ("state_dict", "model", "ema" ...) are opened and prefixes
+    ("module.", "_orig_mod.", "model.") dropped.
 
     Args:
         path: of the file.
         part: the state to take where a file holds several, such as "model_ema".
-        fits: whether a state belongs to the network that it is for; decides between several states and prefixes.
+        fits: whether a state belongs to the network that it is for; decides between several states
+            and prefixes.
 
     Raises:
-        WeightsError: it is not there, is not a checkpoint (and what it is instead), is cut short, claims more than it
-            holds, wants to run code (naming what), holds something else than tensors, or weights that were rounded.
+        WeightsError: it is not there, is not a checkpoint (and what it is instead), is cut short,
+            claims more than it holds, wants to run code (naming what), holds something else than
+            tensors, or weights that were rounded.
     """
     try:
         with open(path, "rb") as file:
@@ -176,7 +180,7 @@ def _check_torch_zip(path: Path) -> None:
 
 
 def _check_legacy(path: Path, head: bytes) -> None:
-    """Torch's older format is a row of pickles, and asks for memory before it reads what fills it."""
+    """Torch's older format asks for memory before it reads what fills it."""
     found = _scan(path)
     if found.name and not head.startswith(b"\x80"):
         raise _wants_to_run(path, found.name)

@@ -16,7 +16,7 @@ _RECORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*\.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One set of weights, as its manifest describes it; measured fields are None where nobody measured.
+    """One set of weights, as its manifest describes it; what was not measured is None.
 
     Attributes:
         name: as written in a plan.
@@ -40,7 +40,8 @@ class Entry:
         ceiling: MACs with everything running.
         spread: standard deviation of executed MACs over test images, as a share of the ceiling.
         gates_varying: gates open for 5 to 95 % of the test images.
-        opening_rates: share of images that open each gate; where gates form a map (channels, positions), the map's mean.
+        opening_rates: share of images that open each gate; where gates form a map (channels,
+            positions), the map's mean.
         record: the file with what `read_record` returns, "" where there is none.
         record_sha256: its digest (hex).
         more: further keys of the table.

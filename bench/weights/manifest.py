@@ -1,7 +1,8 @@
 """Manifests: which weights there are, and where.
 
-A manifest is a file `manifest.toml` with one table for each set of weights, beside the safetensors files. Packages ship
-theirs through the entry-point group `gatebench.weights`; a user's own lies in `GATEBENCH_HOME/weights`.
+A manifest is a file `manifest.toml` with one table for each set of weights, beside the safetensors
+files. Packages ship theirs through the entry-point group `gatebench.weights`; a user's own lies in
+`GATEBENCH_HOME/weights`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ MANIFEST = "manifest.toml"
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest that was looked for: its entries, or the reason why it cannot be read (`problem`)."""
+    """A manifest that was looked for.
+
+    Attributes:
+        origin: "own", or the distribution that ships it.
+        folder: that it lies in.
+        entries: by name.
+        problem: why it cannot be read, "" where it was.
+    """
 
     origin: str
     folder: Path
@@ -31,7 +39,7 @@ class Manifest:
 
 
 def manifests() -> list[Manifest]:
-    """Every manifest there is: those of installed packages, then the user's own. A broken one is a row, not a crash."""
+    """Every manifest, those of installed packages and then the user's own; broken ones say why."""
     found = []
     for provider in registry.providers("weights"):
         folder = module_folder(provider.module)
@@ -62,7 +70,7 @@ def module_folder(module: str) -> Path | None:
 
 
 def entries() -> dict[str, Entry]:
-    """All weights by name; where two manifests name the same, the first keeps the bare name and the others are "origin/name"."""
+    """All weights by name; a name that an earlier manifest has too becomes "origin/name"."""
     found: dict[str, Entry] = {}
     for manifest in manifests():
         for name, entry in manifest.entries.items():
@@ -100,7 +108,8 @@ def read_manifest(folder: Path, origin: str = "own") -> dict[str, Entry]:
     """The entries of `folder/manifest.toml`, in its order; none where there is no such file.
 
     Raises:
-        WeightsError: it is not TOML, or a table lacks a key or has a value of the wrong type; lists every mistake.
+        WeightsError: it is not TOML, or a table lacks a key or has a value of the wrong type; lists
+            every mistake.
     """
     path = folder / MANIFEST
     try:

@@ -1,8 +1,9 @@
 """Pickles of other people: what they name, without running any of it.
 
-Torch reads tensors with an unpickler of its own that calls nothing but what it is told to trust. What trainers save
-beside the tensors (options, paths, dates, arrays) names classes that it does not trust; stand-ins from here take their
-place. A stand-in keeps nothing and does nothing, so no code of those classes runs either.
+Torch reads tensors with an unpickler of its own that calls nothing but what it is told to trust.
+What trainers save beside the tensors (options, paths, dates, arrays) names classes that it does not
+trust; stand-ins from here take their place. A stand-in keeps nothing and does nothing, so no code
+of those classes runs either.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Any, NamedTuple
 
 _TENSORS = re.compile(
     r"collections\.(OrderedDict|Counter)|_codecs\.encode|torch(\.\w+)?\.\w+(Storage|Tensor)"
-    r"|torch\.\w+|torch\._utils\._rebuild_\w+|torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout"
+    r"|torch\.\w+|torch\._utils\._rebuild_\w+|torch\.nn\.parameter\.Parameter"
+    r"|torch\.serialization\._get_layout"
 )
-"""Globals that a state dictionary may name; what torch refuses beyond these is blamed in its own words."""
+"""Globals that a state dictionary may name."""
 
 INERT = (
     "argparse.Namespace",
@@ -64,7 +66,7 @@ INERT = (
     "typing.Any",
     "ml_collections.config_dict.config_dict.ConfigDict",
 )
-"""Classes of values without code that trainers save beside the tensors; each is replaced by a stand-in."""
+"""Values without code that trainers save beside the tensors; stand-ins replace them."""
 
 DICTIONARIES = (
     "collections.defaultdict",
@@ -172,8 +174,8 @@ def scan(data: bytes, pickles: int) -> Scan:
     """Look through the opcodes of pickles in a row without executing any.
 
     Args:
-        data: begins with a pickle. Torch's older format is five (magic number, protocol, system, object, storage keys),
-            then raw numbers.
+        data: begins with a pickle. Torch's older format is five (magic number, protocol, system,
+            object, storage keys), then raw numbers.
         pickles: how many at most.
     """
     stream, claimed = io.BytesIO(data), 0

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, since what people save as a checkpoint is often something else."""
+"""What a file is by its first bytes; what people save as a checkpoint is often something else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHARD = re.compile(r"-(\d{1,9})-of-(\d{1,9})\.(?:safetensors|bin|pt|pth)")
 
 
 def recognize(head: bytes) -> tuple[str, str] | None:
-    """(what it is, what to do) for the first bytes of a file that is no checkpoint, None if it may be one."""
+    """(what it is, what to do) for the first bytes of no checkpoint; None if it may be one."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         return "empty", "the download broke off before it began; fetch it again"
@@ -32,7 +32,8 @@ def recognize(head: bytes) -> tuple[str, str] | None:
     if head[257:262] == b"ustar":
         return (
             "a tar archive",
-            "unpack it and import the checkpoint inside ('.pth.tar' files of torch are no tar archives)",
+            "unpack it and import the checkpoint inside "
+            "('.pth.tar' files of torch are no tar archives)",
         )
     if head.startswith(b"\x1f\x8b"):
         return "compressed with gzip", "unpack it first (gzip -d, or tar -xzf)"
@@ -53,7 +54,7 @@ def recognize(head: bytes) -> tuple[str, str] | None:
 
 
 def recognize_part(name: str) -> str | None:
-    """What a file is whose name says that it is one of several, such as "model-00001-of-00003.safetensors"."""
+    """What a file is that is one of several by its name ("model-00001-of-00003.safetensors")."""
     match = _SHARD.search(name)
     if match and int(match[2]) > 1:
         return f"part {int(match[1])} of a checkpoint in {int(match[2])} files"
@@ -61,7 +62,7 @@ def recognize_part(name: str) -> str | None:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file begins with eight bytes of header length, then a JSON object; however long the header claims to be."""
+    """Whether a file begins with eight bytes of header length, whatever it is, then JSON."""
     if len(head) < 9 or head[8:9] != b"{":
         return False
     length = int.from_bytes(head[:8], "little")

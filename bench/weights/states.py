@@ -1,4 +1,4 @@
-"""The state dictionary inside whatever a trainer saved around it: wrappers, prefixes, averages, types of numbers."""
+"""The state dictionary inside whatever a trainer saved around it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 Fits = Callable[[Mapping[str, "Tensor"]], bool]
 
 WRAPPERS = (
-    "state_dict", "model_state_dict", "model_state", "model_dict", "model", "net", "network", "net_state_dict",
-    "module", "params", "parameters", "weights", "weight", "checkpoint", "ckpt", "state", "classifier", "backbone",
-    "encoder", "student", "teacher", "generator", "discriminator",
+    "state_dict", "model_state_dict", "model_state", "model_dict", "model", "net", "network",
+    "net_state_dict", "module", "params", "parameters", "weights", "weight", "checkpoint", "ckpt",
+    "state", "classifier", "backbone", "encoder", "student", "teacher", "generator",
+    "discriminator",
 )  # fmt: skip
 """Names under which trainers save a network's state."""
 _AVERAGED = re.compile(r"(?:.*[_.])?(?:ema|swa|averaged?|polyak|shadow)(?:[_.].*)?")
@@ -36,7 +37,8 @@ class Found:
 
     Attributes:
         state: tensors by name, prefixes of wrappers dropped.
-        left_out: in words, what else the file holds and nobody reads: optimizers, averages, options.
+        left_out: in words, what else the file holds and nobody reads: optimizers, averages,
+            options.
     """
 
     state: dict[str, Tensor]
@@ -48,11 +50,14 @@ def find_state(content: Mapping[Any, Any], part: str, fits: Fits | None) -> Foun
 
     Args:
         content: as torch read it.
-        part: the dotted name of the state to take ("model_ema"); "" takes the only one that is no average and fits.
-        fits: whether a state belongs to the network that it is for; None where nobody knows the network.
+        part: the dotted name of the state to take ("model_ema"); "" takes the only one that is no
+            average and fits.
+        fits: whether a state belongs to the network that it is for; None where nobody knows the
+            network.
 
     Raises:
-        WeightsError: there is none, or more than one; the message lists them, and does not name the file.
+        WeightsError: there is none, or more than one; the message lists them, and does not name the
+            file.
     """
     states = dict(_states(content, ()))
     named = {".".join(path): path for path in states}
@@ -186,7 +191,7 @@ def _nothing(content: Mapping[Any, Any], others: Sequence[str]) -> WeightsError:
 
 
 def _without_prefixes(state: Mapping[str, Tensor], fits: Fits | None) -> dict[str, Tensor]:
-    """A state under the names of the bare network: those that fit, else all prefixes of wrappers dropped.
+    """A state under the names of the bare network: those that fit, else without any prefix.
 
     Raises:
         WeightsError: two names differ in their prefixes alone.

@@ -42,18 +42,22 @@ def read_bytes(entry: Entry) -> bytes:
         ) from error
     if entry.bytes is not None and len(data) < entry.bytes:
         raise WeightsError(
-            f"weights {entry.name!r}: {entry.path} is cut short: {len(data)} of {entry.bytes} bytes",
+            f"weights {entry.name!r}: {entry.path} is cut short: "
+            f"{len(data)} of {entry.bytes} bytes",
             hint=again,
         )
     digest = hashlib.sha256(data).hexdigest()
     if digest != entry.sha256:
-        message = f"{entry.path} was altered: its sha256 is {digest[:12]}…, the manifest says {entry.sha256[:12]}…"
+        message = (
+            f"{entry.path} was altered: its sha256 is {digest[:12]}…, "
+            f"the manifest says {entry.sha256[:12]}…"
+        )
         raise WeightsError(f"weights {entry.name!r}: {message}", hint=again)
     return data
 
 
 def read_state(entry: Entry) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU; the bytes that are parsed are the bytes whose digest was checked.
+    """The tensors by name, on the CPU; what is parsed is what the digest was checked of.
 
     Raises:
         WeightsError: the file is missing, cut short, altered, or no safetensors file.
@@ -70,10 +74,11 @@ def read_state(entry: Entry) -> dict[str, Tensor]:
 
 
 def read_record(entry: Entry) -> dict[str, Any] | None:
-    """What was noted while training and measuring, too long for the manifest; None where nothing was.
+    """What was noted while training and measuring; None where nothing was.
 
-    Keys: "curves" (metric -> number of each epoch), "rates" (of each unit, the share of test images that run it) and
-    "owners" ([name, kind, shape, number of units] of each owner of units, in order).
+    Keys: "curves" (metric -> number of each epoch), "rates" (of each unit, the share of test images
+    that run it) and "owners" ([name, kind, shape, number of units] of each owner of units, in
+    order).
 
     Raises:
         WeightsError: the file is missing or altered.
@@ -100,14 +105,15 @@ def add_entry(
 ) -> Entry:
     """Write tensors and their table into `folder`, replacing an entry of that name.
 
-    The same tensors give the same bytes. Each of the files is there whole or not at all; two processes that add to
-    one folder wait for each other.
+    The same tensors give the same bytes. Each of the files is there whole or not at all; two
+    processes that add to one folder wait for each other.
 
     Args:
         folder: made if it is not there.
         name: small letters, digits and . _ @ + -.
         state: name -> tensor, all of them finite.
-        values: keys of `Entry` (target at least; file, sha256 and bytes are filled in) and any others worth keeping.
+        values: keys of `Entry` (target at least; file, sha256 and bytes are filled in) and any
+            others worth keeping.
         record: as `read_record` returns it; plain values.
 
     Raises:
@@ -120,7 +126,8 @@ def add_entry(
 
     if not NAME.fullmatch(name):
         raise PlanError(
-            f"{name!r} cannot name weights: small letters, digits and . _ @ + -, at most 96, a letter or digit first"
+            f"{name!r} cannot name weights: small letters, digits and . _ @ + -, at most 96, "
+            "a letter or digit first"
         )
     broken = [
         key
@@ -174,7 +181,8 @@ def load_into(target: nn.Module, state: Mapping[str, Tensor], name: str = "these
         name: of the weights, for the message.
 
     Raises:
-        WeightsError: listing everything missing, unexpected, misshapen, of the wrong type or not finite.
+        WeightsError: listing everything missing, unexpected, misshapen, of the wrong type or not
+            finite.
     """
     problems = mismatches(target, state)
     if problems:
