@@ -21,7 +21,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,9 @@ import pytest
 if TYPE_CHECKING:
     from bench.results.records import Board, BoardCell
     from bench.results.stats import Estimate
+    from bench.runs.execute import RunRequest
+    from bench.runs.layout import Laid
+    from bench.runs.run import Outcome
 
 __all__ = ["Gatebench", "Result", "assert_no_regression", "assert_saving_survives", "gatebench"]
 
@@ -194,7 +197,7 @@ class Gatebench:
         from bench.files.atomic import write_atomic
 
         write_atomic(path, dump_document(document).encode())
-        return self._carried_out(str(path), [], defended_only=defense is not None)
+        return self._run_plan(str(path), [], defended_only=defense is not None)
 
     def plan(self, source: str | Path, *, overrides: Sequence[str] = ()) -> Result:
         """Run a plan: a suite's name or a TOML file.
@@ -204,19 +207,14 @@ class Gatebench:
         """
         images = [f"protocol.images={self.images}"] if self.images else []
         file = self.root / source
-        return self._carried_out(
+        return self._run_plan(
             str(file if file.is_file() else source), [*overrides, *images], defended_only=False
         )
 
-    def _carried_out(self, source: str, overrides: Sequence[str], *, defended_only: bool) -> Result:
-        from dataclasses import replace
-
-        from bench.errors import GatebenchError, InUse
+    def _run_plan(self, source: str, overrides: Sequence[str], *, defended_only: bool) -> Result:
         from bench.plans.resolve import load_plan
         from bench.results.board import load_boards
-        from bench.runs.layout import lay_out
-        from bench.runs.run import Run
-        from bench.store.provenance import deterministic
+        from bench.runs.execute import RunRequest
 
         plan = load_plan(source, overrides=[*overrides, f'run.device="{self.device}"'])
         if defended_only:
@@ -224,59 +222,64 @@ class Gatebench:
                 tuple(cell for cell in board if cell.defense is not None) for board in plan.boards
             )
             plan = replace(plan, boards=boards)
-        name = f"run-{plan.digest[:16]}"
-        began = time.monotonic()
-        while True:
-            laid = lay_out(
-                plan, self.folder, name, f"gatebench run {Path(source).name}", self.data_root
-            )
-            try:
-                with _undisturbed():
-                    deterministic(threads=1)
-                    run = Run(laid, data_root=self.data_root, renew=True, in_process=True)
-                    outcome = run(lambda tasks, there: None, lambda event: None)
-                break
-            except InUse:
-                if time.monotonic() - began > WAIT:
-                    raise
-                time.sleep(0.5)
-        if not outcome.clean:
-            wrong = [
-                f"{laid.entries[key]['target']['label']}: {status}, "
-                f"{(laid.folder.cell(key).sealed() or {}).get('reason', '')}"
-                for key, status in outcome.statuses.items()
-                if status not in ("ok", "skipped")
-            ]
-            raise GatebenchError(f"the run has cells without numbers: {'; '.join(wrong[:4])}")
-        if skipped := [
-            f"{laid.entries[key]['attack']['label']}: {_reason(laid, key)}"
-            for key in _asked_and_skipped(laid, outcome)
-        ]:
-            raise GatebenchError(
-                "attacks that were asked for do not run here, so nothing of them was measured: "
-                f"{'; '.join(skipped)}"
-            )
+        request = RunRequest(
+            plan=plan,
+            command=f"gatebench run {Path(source).name}",
+            out=self.folder,
+            name=f"run-{plan.digest[:16]}",
+            data_root=Path(self.data_root) if self.data_root else None,
+            renew=True,
+            in_process=True,
+        )
+        laid, outcome = _execute_in_turn(request)
+        _check_outcome(laid, outcome)
         return Result(outcome.folder, tuple(load_boards(outcome.folder)), self.update, self.root)
 
 
-def _asked_and_skipped(laid: Any, outcome: Any) -> list[str]:
-    """Keys of skipped cells, without members of an ensemble and what the plan excludes."""
-    inside = {
-        repr(member)
-        for entry in laid.entries.values()
-        for member in entry["attack"].get("members") or ()
-    }
-    return [
-        key
-        for key, status in outcome.statuses.items()
-        if status == "skipped"
-        and not laid.entries[key]["excluded"]
-        and repr(laid.entries[key]["attack"]) not in inside
+def _execute_in_turn(request: RunRequest) -> tuple[Laid, Outcome]:
+    """Run to the end, after whoever else is at the same run."""
+    from bench.errors import InUse
+    from bench.runs.execute import execute
+    from bench.store.provenance import deterministic
+
+    began = time.monotonic()
+    while True:
+        try:
+            with _undisturbed():
+                deterministic(threads=1)
+                return execute(request)
+        except InUse:
+            if time.monotonic() - began > WAIT:
+                raise
+            time.sleep(0.5)
+
+
+def _check_outcome(laid: Laid, outcome: Outcome) -> None:
+    """Refuse a run in which something that was asked for has no numbers.
+
+    Raises:
+        GatebenchError: says what, and why.
+    """
+    from bench.errors import GatebenchError
+
+    if not outcome.is_clean:
+        wrong = [
+            f"{laid.cells[key].target.label}: {status}, {outcome.reasons[key]}"
+            for key, status in outcome.statuses.items()
+            if status not in ("ok", "skipped")
+        ]
+        raise GatebenchError(f"the run has cells without numbers: {'; '.join(wrong[:4])}")
+    members = [member for cell in laid.cells.values() for member in cell.attack.members]
+    skipped = [
+        f"{cell.attack.label}: {outcome.reasons[key]}"
+        for key, cell in laid.cells.items()
+        if outcome.statuses[key] == "skipped" and not cell.excluded and cell.attack not in members
     ]
-
-
-def _reason(laid: Any, key: str) -> str:
-    return str((laid.folder.cell(key).sealed() or {}).get("reason", ""))
+    if skipped:
+        raise GatebenchError(
+            "attacks that were asked for do not run here, so nothing of them was measured: "
+            f"{'; '.join(skipped)}"
+        )
 
 
 @contextlib.contextmanager
@@ -373,14 +376,13 @@ def assert_saving_survives(result: Result, at_least: float, *, confidently: bool
     saving = cell.surviving_saving
     reached = saving.low if confidently else saving.value
     if reached is None or not reached >= at_least:
-        name = cell.defended
         what = (
             "the lower end of the interval of the surviving saving"
             if confidently
             else "the surviving saving"
         )
         pytest.fail(
-            f"{what} of {name} is {_percent(reached)}, below the {_percent(at_least)} asked for\n"
+            f"{what} of {cell.defended} is {_percent(reached)}, below the {_percent(at_least)} asked for\n"
             f"  under {cell.attack}: {_percent(saving.value)} [{_percent(saving.low)}, "
             f"{_percent(saving.high)}] of {cell.n} images' MACs\n"
             f"  on clean images: saving {_percent(cell.clean_saving.value)}, accuracy "
@@ -433,7 +435,7 @@ def assert_no_regression(
 
 def _decibel(cell: BoardCell) -> str:
     """PSNR of the mean squared error, as boards show it."""
-    value = cell.psnr if cell.pooled_psnr is None else cell.pooled_psnr
+    value = cell.overall_psnr
     return "no distortion" if value is None else f"{value:.1f} dB"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from bench.regression.check import Comparison, Verdict
+from bench.regression.check import CheckedMeasure, CheckResult
 from reports.html.encode import clean
 
 SUITE = "gatebench check"
@@ -15,7 +15,7 @@ NUMBERS = ("before", "now", "worse", "low", "high", "effect", "p", "images")
 """What a test case has as properties."""
 
 
-def junit(verdict: Verdict) -> bytes:
+def junit(verdict: CheckResult) -> bytes:
     """One test case a comparison, by cell and measure; what got worse has a failure in words. Notes are the suite's output."""
     suite = ET.Element(
         "testsuite",
@@ -42,7 +42,7 @@ def refused(message: str) -> bytes:
     return _written(suite)
 
 
-def _case(comparison: Comparison) -> ET.Element:
+def _case(comparison: CheckedMeasure) -> ET.Element:
     case = ET.Element("testcase", classname=clean(comparison.label), name=clean(comparison.measure))
     properties = ET.SubElement(case, "properties")
     for name in NUMBERS:

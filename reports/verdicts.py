@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.contracts.report import RegressionReport
-from bench.regression.check import Comparison, Verdict
+from bench.regression.check import CheckedMeasure, CheckResult
 from bench.results.records import defended_name
 from reports import junit
 from reports.differences import signed
@@ -35,7 +35,7 @@ COLUMNS = (
 class Verdicts(RegressionReport):
     """What `gatebench check` found, in every form. Pure: the same verdict gives the same text."""
 
-    def terminal(self, verdict: Verdict) -> None:
+    def terminal(self, verdict: CheckResult) -> None:
         """Print a table a target, what changed beside the numbers, and last the summary."""
         out = console()
         for name, comparisons in groupby(verdict.comparisons, key=_target):
@@ -48,7 +48,7 @@ class Verdicts(RegressionReport):
             soft_wrap=True,
         )
 
-    def markdown(self, verdict: Verdict) -> str:
+    def markdown(self, verdict: CheckResult) -> str:
         """A comment on a pull request, what got worse first."""
         ordered = sorted(verdict.comparisons, key=lambda one: not one.failed)
         rows = [[*_head(one), *_numbers(one)] for one in ordered]
@@ -57,11 +57,11 @@ class Verdicts(RegressionReport):
         )
         return markdown(title, verdict.summary(), COLUMNS, rows, verdict.notes)
 
-    def junit(self, verdict: Verdict) -> bytes:
+    def junit(self, verdict: CheckResult) -> bytes:
         """JUnit XML; see `reports.junit`."""
         return junit.junit(verdict)
 
-    def json(self, verdict: Verdict) -> str:
+    def json(self, verdict: CheckResult) -> str:
         """Everything, in the order of the plan."""
         document = {
             "schema": 1,
@@ -89,16 +89,16 @@ def _json(document: Any) -> str:
     )
 
 
-def _target(one: Comparison) -> str:
+def _target(one: CheckedMeasure) -> str:
     name = defended_name(one.target, one.defense)
     return f"{name} ({one.board})" if one.board else name
 
 
-def _head(one: Comparison) -> list[str]:
+def _head(one: CheckedMeasure) -> list[str]:
     return ["worse" if one.failed else "ok", one.label, one.measure.replace("-", " ")]
 
 
-def _numbers(one: Comparison) -> list[str]:
+def _numbers(one: CheckedMeasure) -> list[str]:
     """Before, now, change with interval, what may be lost, p."""
     same = one.worse == one.low == one.high == 0
     change, low, high = (signed(-100 * end) for end in (one.worse, one.high, one.low))
@@ -112,7 +112,7 @@ def _numbers(one: Comparison) -> list[str]:
     ]
 
 
-def _table(comparisons: Sequence[Comparison]) -> Table:
+def _table(comparisons: Sequence[CheckedMeasure]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for head, numeric in (
         ("", False),

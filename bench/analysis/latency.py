@@ -10,24 +10,23 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.codec import decoded
+from bench.contracts.cell import Cell, Who, defended_name
 from bench.contracts.target import Target
 from bench.errors import RunFolderError
 from bench.evaluation import target_checks
 from bench.evaluation.build import build_defended
 from bench.image import to_float
-from bench.store.folder import LATENCY, RunFolder, write_json
-
-SCHEMA = 1
-
-Who = tuple[str, str]
+from bench.plans.stored import read_plan
+from bench.store.documents import write_json
+from bench.store.folder import CellFolder, RunFolder
+from bench.store.latency import LATENCY, Latency, Machine, Timed
 
 
 def measure(
@@ -38,35 +37,36 @@ def measure(
     data_root: str | None = None,
     device: str = "cpu",
     tell: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
-    """Time every (target, defence) of a run and write latency.json into its folder.
+) -> Latency:
+    """Time every (target, defense) of a run and write latency.json into its folder.
 
     Args:
-        images: of the first board, each executed on its own. repeats: rounds, in each of which everybody takes a turn.
+        run: the run's folder.
+        images: of the first board, each executed on its own.
+        repeats: rounds, in each of which every target takes a turn.
+        data_root: where the data set lies, for defenses that learn.
+        device: where to execute.
+        tell: hears what is being done.
 
     Returns:
-        The document: machine, and for each (target, defence) milliseconds on clean images (`median_ms`), on those of its
-        dearest attack (`adversarial_ms`), and the ratio of the first to the undefended target's (None for that itself).
+        What was written: for each (target, defense) the median over clean images, over those of its
+        dearest attack, and the ratio of the first to the undefended target's.
 
     Raises:
         RunFolderError: nothing is finished.
     """
-    board = run.plan()["boards"][0]
-    entries = {
-        (entry["target"]["label"], entry["defense"]["label"] if entry["defense"] else ""): {
-            **entry,
-            "protocol": board["protocol"],
-        }
-        for entry in reversed(board["cells"])
-        if not entry["excluded"]
-    }
+    board = read_plan(run).boards[0]
+    groups: dict[Who, list[tuple[str, Cell]]] = {}
+    for key, cell in board.cells.items():
+        if not cell.excluded:
+            groups.setdefault(cell.who, []).append((key, cell))
     found: dict[Who, tuple[Target, list[Tensor], list[Tensor]]] = {}
-    for who in reversed(list(entries)):
-        pictures = _pictures(run, board, who, images)
+    for who, cells in groups.items():
+        pictures = _pictures(run, cells, images)
         if pictures is None:
             continue
-        tell(f"making {' + '.join(part for part in who if part)}")
-        target = build_defended(entries[who], data_root)
+        tell(f"making {defended_name(*who)}")
+        target = build_defended(cells[0][1], data_root)
         target.to(torch.device(device))
         target_checks.freeze(target)
         clean8, attacked8 = ([image[None].to(device) for image in part] for part in pictures)
@@ -85,52 +85,48 @@ def measure(
                 clean[who] += times[0]
                 attacked[who] += times[1]
     medians = {who: statistics.median(times) for who, times in clean.items()}
-    document = {
-        "schema": SCHEMA,
-        "machine": _machine(device),
-        "entries": [
-            {
-                "target": who[0],
-                "defense": who[1],
-                "median_ms": round(1000 * medians[who], 4),
-                "adversarial_ms": round(1000 * statistics.median(attacked[who]), 4),
-                "ratio": round(medians[who] / medians[who[0], ""], 4)
+    result = Latency(
+        _machine(device),
+        tuple(
+            Timed(
+                target=who[0],
+                defense=who[1],
+                median_ms=round(1000 * medians[who], 4),
+                adversarial_ms=round(1000 * statistics.median(attacked[who]), 4),
+                ratio=round(medians[who] / medians[who[0], ""], 4)
                 if who[1] and (who[0], "") in medians
                 else None,
-                "images": images,
-                "repeats": repeats,
-            }
+                images=images,
+                repeats=repeats,
+            )
             for who in found
-        ],
-    }
-    write_json(run.path / LATENCY, document)
-    return document
+        ),
+    )
+    write_json(run.path / LATENCY, result.document())
+    return result
 
 
 def _pictures(
-    run: RunFolder, board: Mapping[str, Any], who: Who, count: int
+    run: RunFolder, cells: Sequence[tuple[str, Cell]], count: int
 ) -> tuple[Tensor, Tensor] | None:
-    """((n, C, H, W) clean, the same under the dearest finished attack); None where none is finished."""
-    best: tuple[int, Sequence[Mapping[str, Any]]] | None = None
-    for entry in board["cells"]:
-        if (entry["target"]["label"], entry["defense"]["label"] if entry["defense"] else "") != who:
-            continue
-        folder = run.cell(entry["key"])
+    """Clean images, and the same under the dearest finished attack; None where none is finished.
+
+    Returns:
+        Two tensors of (n, C, H, W).
+    """
+    best: tuple[int, CellFolder] | None = None
+    for key, _ in cells:
+        folder = run.cell(key)
         sealed = folder.sealed()
-        if (
-            sealed is not None
-            and sealed["status"] == "ok"
-            and (best is None or sealed["aggregates"]["adversarial_macs"] > best[0])
-        ):
-            best = (
-                sealed["aggregates"]["adversarial_macs"],
-                folder.table(["image", "adversarial"]).slice(0, count).to_pylist(),
-            )
+        if sealed is None or sealed.status != "ok":
+            continue
+        macs = sealed.aggregates["adversarial_macs"]
+        if best is None or macs > best[0]:
+            best = macs, folder
     if best is None:
         return None
-    clean, adversarial = (
-        [row[name]["bytes"] for row in best[1]] for name in ("image", "adversarial")
-    )
+    rows = best[1].table(["image", "adversarial"]).slice(0, count).to_pylist()
+    clean, adversarial = ([row[name]["bytes"] for row in rows] for name in ("image", "adversarial"))
     return to_float(decoded(clean)), to_float(decoded(adversarial))
 
 
@@ -147,7 +143,7 @@ def _timed(target: Target, images: Sequence[Tensor], device: str) -> list[float]
     return found
 
 
-def _machine(device: str) -> dict[str, Any]:
+def _machine(device: str) -> Machine:
     """What times may be compared within."""
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name(device)
@@ -161,9 +157,9 @@ def _machine(device: str) -> dict[str, Any]:
             (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
             platform.machine(),
         )
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    return Machine(
+        device=name,
+        threads=torch.get_num_threads(),
+        torch=str(torch.__version__),
+        python=platform.python_version(),
+    )

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from bench.codec import decoded
+from bench.contracts.cell import Cell, Protocol, Who
 from bench.contracts.target import Target
 from bench.datasets.base import padded
 from bench.errors import PlanError, RunFolderError, did_you_mean
@@ -26,19 +27,26 @@ from bench.evaluation.score import score
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical
 from bench.image import to_float
-from bench.results.transfer import FILE, SCHEMA, sealed_digest, target_label
+from bench.plans.stored import StoredBoard, read_plan
+from bench.results.transfer import FILE, SCHEMA, sealed_digest
 from bench.store.folder import CellFolder, RunFolder
-
-Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A cell whose pictures are tried elsewhere: its place in the plan, its folder, its key."""
+    """A cell whose pictures are tried elsewhere.
 
-    entry: Entry
-    folder: CellFolder
+    Attributes:
+        key: of the cell.
+        cell: the resolved cell.
+        folder: where it lies.
+        macs: executed on its saved images together.
+    """
+
     key: str
+    cell: Cell
+    folder: CellFolder
+    macs: int
 
 
 def transfer(
@@ -61,25 +69,25 @@ def transfer(
     Raises:
         PlanError: no attack is labelled so. RunFolderError: no cell is finished.
     """
-    plan = folder.plan()
+    plan = read_plan(folder)
     rows: list[dict[str, Any]] = []
     digests: dict[str, str] = {}
-    for number, board in enumerate(plan["boards"]):
+    for number, board in enumerate(plan.boards):
         sources = list(_sources(folder, board, attack))
-        victims = {target_label(entry): entry for entry in board["cells"]}
+        victims = {cell.defended: cell for cell in board.cells.values()}
         digests |= {source.key: sealed_digest(source.folder) for source in sources}
         for name, victim in victims.items():
-            target = build_defended({**victim, "protocol": board["protocol"]}, data_root)
+            target = build_defended(victim, data_root)
             target.to(torch.device(device))
             target_checks.freeze(target)
             for source in sources:
-                tell(f"{target_label(source.entry)} / {source.entry['attack']['label']} on {name}")
+                tell(f"{source.cell.label} on {name}")
                 table = source.folder.table(["id", "adversarial"]).to_pylist()
-                macs = _macs(target, table, board["protocol"], device)
+                macs = _macs(target, table, board.protocol, device)
                 head = {
                     "board": number,
-                    "source": target_label(source.entry),
-                    "attack": source.entry["attack"]["label"],
+                    "source": source.cell.defended,
+                    "attack": source.cell.attack.label,
                     "victim": name,
                 }
                 rows += [
@@ -103,42 +111,36 @@ def transfer(
     return folder.path / FILE
 
 
-def _sources(folder: RunFolder, board: Mapping[str, Any], attack: str | None) -> Iterator[Source]:
+def _sources(folder: RunFolder, board: StoredBoard, attack: str | None) -> Iterator[Source]:
     """The chosen cell of every target of a board."""
-    labels = [entry["attack"]["label"] for entry in board["cells"]]
+    labels = [cell.attack.label for cell in board.cells.values()]
     if attack is not None and attack not in labels:
         raise PlanError(
             f"--attack {attack}: no attack of this run is labelled so{did_you_mean(attack, labels)}"
         )
-    groups: dict[str, list[Source]] = {}
-    for entry in board["cells"]:
-        cell = folder.cell(entry["key"])
-        sealed = cell.sealed()
-        if sealed is None or sealed["status"] != "ok" or cell.altered(sealed["shards"]):
+    groups: dict[Who, list[Source]] = {}
+    for key, cell in board.cells.items():
+        if cell.attack.control if attack is None else cell.attack.label != attack:
             continue
-        if entry["attack"]["label"] == attack or (
-            attack is None and not entry["attack"]["control"]
-        ):
-            groups.setdefault(target_label(entry), []).append(Source(entry, cell, entry["key"]))
+        place = folder.cell(key)
+        sealed = place.sealed()
+        if sealed is None or sealed.status != "ok" or place.altered(sealed.shards):
+            continue
+        macs = sealed.aggregates["adversarial_macs"]
+        groups.setdefault(cell.who, []).append(Source(key, cell, place, macs))
     for found in groups.values():
-        yield max(found, key=lambda source: _total(source.folder))
-
-
-def _total(folder: CellFolder) -> int:
-    sealed = folder.sealed()
-    return int(sealed["aggregates"]["adversarial_macs"]) if sealed else -1
+        yield max(found, key=lambda source: source.macs)
 
 
 def _macs(
-    target: Target, rows: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any], device: str
+    target: Target, rows: Sequence[Mapping[str, Any]], protocol: Protocol, device: str
 ) -> list[int]:
-    """Executed MACs of each saved picture, evaluated in the batches that a run would put them in."""
+    """Executed MACs of each saved picture, in the batches that a run would put them in."""
     found: list[int] = []
-    batch = protocol["batch"]
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        whole = padded(part, batch)
-        images = to_float(decoded([row["adversarial"]["bytes"] for row in whole])).to(device)
-        macs = score(target, images, [row["id"] for row in whole], protocol["seed"]).macs
+    for start in range(0, len(rows), protocol.batch):
+        part = rows[start : start + protocol.batch]
+        full = padded(part, protocol.batch)
+        images = to_float(decoded([row["adversarial"]["bytes"] for row in full])).to(device)
+        macs = score(target, images, [row["id"] for row in full], protocol.seed).macs
         found += macs.tolist()[: len(part)]
     return found

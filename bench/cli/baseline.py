@@ -31,9 +31,9 @@ def baseline(run: str, out: Path) -> None:
 
     found = Baseline.of_run(find_run(run))
     emit(str(out), found.bytes())
-    cells = sum(len(part.cells) for part in found.parts)
-    for part in found.parts:
+    cells = sum(len(part.cells) for part in found.boards)
+    for part in found.boards:
         for label, why in part.left_out.items():
             say(f"not in it: {label}, {why}", err=True)
-    images = sum(len(part.ids) for part in found.parts)
+    images = sum(len(part.ids) for part in found.boards)
     say(f"{out}: {cells} cells, {images} images, {out.stat().st_size / 1000:.0f} kB")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import emit, run_options
+from bench.cli.options import emit, run_options, run_request
 from bench.terminal import say
 
 if TYPE_CHECKING:
@@ -143,25 +143,24 @@ def _folder(
 ) -> Path | Unfinished:
     """The run to look at, made first unless it is named."""
     from bench.regression.baseline import Baseline
-    from bench.regression.matching import refuse_plan
+    from bench.regression.matching import check_plan
     from bench.store.folder import find_run
 
     if run_name is not None:
         return find_run(run_name, plan["out"])
-    from bench.cli.run import carried_out, problems_of, report_problems
+    from bench.cli.run import execute_with_progress, report_problems
 
-    done = carried_out(
-        **plan,
+    request = replace(
+        run_request(**plan),
         renew=True,
-        accept=lambda document: refuse_plan(committed, Baseline.of_plan(document)),
-        aside=aside,
+        accept=lambda stored: check_plan(committed, Baseline.of_plan(stored)),
     )
-    if done is None:
+    outcome = execute_with_progress(request, aside=aside)
+    if outcome is None:
         return Unfinished(130, "the run was stopped")
-    laid, outcome = done
-    if not outcome.clean:
-        report_problems(laid, outcome)
-        return Unfinished(4, "\n".join(problems_of(laid, outcome)))
+    if not outcome.is_clean:
+        report_problems(outcome)
+        return Unfinished(4, "\n".join(outcome.problems))
     return outcome.folder
 
 

@@ -40,7 +40,6 @@ def latency(run: str, images: int, repeats: int, data_root: str | None, device: 
     more than times.
     """
     from bench.analysis.latency import measure
-    from bench.plans.plan import defended_name
     from bench.store.folder import RunFolder, find_run
     from bench.store.provenance import deterministic, resolve_devices
 
@@ -50,15 +49,11 @@ def latency(run: str, images: int, repeats: int, data_root: str | None, device: 
     found = measure(
         RunFolder(folder), images=images, repeats=repeats, data_root=data_root, device=chosen
     )
-    machine = found["machine"]
-    say(
-        f"{machine['device']}, {machine['threads']} thread; median of {images} images, "
-        f"{repeats} rounds"
-    )
+    machine = found.machine
+    say(f"{machine.device}, {machine.threads} thread; median of {images} images, {repeats} rounds")
     say(f"{'clean':>10} {'attacked':>10} {'overhead':>9}  target")
-    for entry in found["entries"]:
-        name = defended_name(entry["target"], entry["defense"])
-        ratio = "" if entry["ratio"] is None else f"x{entry['ratio']:.2f}"
-        clean, attacked = entry["median_ms"], entry["adversarial_ms"]
-        say(f"{clean:>7.2f} ms {attacked:>7.2f} ms {ratio:>9}  {one_line(name)}")
+    for one in found.entries:
+        ratio = "" if one.ratio is None else f"x{one.ratio:.2f}"
+        times = f"{one.median_ms:>7.2f} ms {one.adversarial_ms:>7.2f} ms"
+        say(f"{times} {ratio:>9}  {one_line(one.defended)}")
     say(str(folder / "latency.json"))

@@ -12,6 +12,7 @@ from bench.terminal import page
 
 if TYPE_CHECKING:
     from bench.plans.plan import Plan
+    from bench.runs.execute import RunRequest
 
 Command = Callable[..., Any]
 
@@ -98,6 +99,36 @@ def read_plan(
     extra = [f"protocol.images={images}"] if images is not None else []
     extra += [f'run.device="{device}"'] if device is not None else []
     return load_plan(plan_source, overrides=[*overrides, *extra], only=only)
+
+
+def run_request(
+    *,
+    plan_source: str,
+    only: Sequence[str],
+    images: int | None,
+    device: str | None,
+    overrides: Sequence[str],
+    name: str | None,
+    out: Path,
+    data_root: Path | None,
+    fresh: bool,
+    keep: bool,
+    in_process: bool,
+) -> RunRequest:
+    """What the arguments of `run_options` ask for."""
+    from bench.runs.execute import RunRequest
+
+    words = [command_line(plan_source, images, overrides), *(f"--only {part!r}" for part in only)]
+    return RunRequest(
+        plan=read_plan(plan_source, only, images, device, overrides),
+        command=" ".join(words),
+        out=out,
+        name=name,
+        data_root=data_root,
+        fresh=fresh,
+        keep=keep,
+        in_process=in_process,
+    )
 
 
 def command_line(plan_source: str, images: int | None, overrides: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from bench.terminal import cell, console, one_line, say
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bench.plans.plan import Cell, Plan
+    from bench.contracts.cell import Cell
+    from bench.plans.plan import Plan
 
 WIDE = 110
 """Columns of a terminal from which a table also shows the weights and the number of images."""

@@ -18,7 +18,7 @@ class Tally:
     """Images done, and the recovery of each cell so far."""
 
     def __init__(self, laid: Laid) -> None:
-        self.images = {key: entry["protocol"]["images"] for key, entry in laid.entries.items()}
+        self.images = {key: cell.protocol.images for key, cell in laid.cells.items()}
         self.left: dict[str, int] = {}
         self.sums: dict[str, tuple[int, int, int]] = {}
         self.running: dict[tuple[str, int], float] = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.regression.check import Verdict
+    from bench.regression.check import CheckResult
     from bench.regression.compare import Change, Comparison
     from bench.results.records import Board
 
@@ -102,19 +102,19 @@ class RegressionReport(ABC):
     """Renders the verdict of `gatebench check`; pure in what it returns. Required: all methods."""
 
     @abstractmethod
-    def terminal(self, verdict: Verdict) -> None:
+    def terminal(self, verdict: CheckResult) -> None:
         """Print the verdict."""
 
     @abstractmethod
-    def markdown(self, verdict: Verdict) -> str:
+    def markdown(self, verdict: CheckResult) -> str:
         """The verdict as a comment on a pull request."""
 
     @abstractmethod
-    def junit(self, verdict: Verdict) -> bytes:
+    def junit(self, verdict: CheckResult) -> bytes:
         """The verdict as JUnit XML."""
 
     @abstractmethod
-    def json(self, verdict: Verdict) -> str:
+    def json(self, verdict: CheckResult) -> str:
         """The verdict with every comparison, in the order of the plan."""
 
     @abstractmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from bench import weights
+from bench.contracts.cell import Cell, Component
 from bench.contracts.dataset import Dataset
 from bench.contracts.defense import Defense
 from bench.contracts.target import Target
@@ -21,69 +21,68 @@ from bench.image import to_float
 from bench.plugins import registry
 
 
-def build(kind: str, document: Mapping[str, Any]) -> Any:
+def build(kind: str, component: Component) -> Any:
     """The object of a resolved component.
 
     Raises:
         PluginError: it cannot be imported or made.
     """
-    made = registry.find(kind, f"{document['distribution']}/{document['name']}").load()
+    made = registry.find(kind, component.provider).load()
     params = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in document["params"].items()
+        for name, value in component.params.items()
     }
     try:
         return made(**params)
     except PluginError:
         raise
     except GatebenchError as error:
-        raise PluginError(
-            f"{kind} {document['name']!r}: {error.message}", hint=error.hint
-        ) from error
+        raise PluginError(f"{kind} {component.name!r}: {error.message}", hint=error.hint) from error
     except Exception as error:
         raise PluginError(
-            f"{kind} {document['name']!r} cannot be made with {params}: {type(error).__name__}: {error}"
+            f"{kind} {component.name!r} cannot be made with {params}: {type(error).__name__}: {error}"
         ) from error
 
 
-def build_target(document: Mapping[str, Any]) -> Target:
+def build_target(component: Component) -> Target:
     """A target with its weights, from a manifest or from a seeded initialisation."""
-    name = document["weights"]
+    name = component.weights
     if name.startswith("random:"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(name[7:]))
-            made: Target = build("target", document)
+            made: Target = build("target", component)
         return made
-    made = build("target", document)
+    made = build("target", component)
     weights.load_into(made, weights.read_state(weights.find(name)))
     return made
 
 
 def trained_on(name: str) -> str:
-    """The data set that weights were trained on, as their manifest says; "" where nobody said, or they are random."""
+    """The data set that weights were trained on, as their manifest says.
+
+    Returns:
+        "" where nobody said, and for random weights.
+    """
     return "" if name.startswith("random:") else weights.find(name).dataset
 
 
-def build_defended(document: Mapping[str, Any], root: str | None) -> Target:
+def build_defended(cell: Cell, root: str | None) -> Target:
     """The target of a resolved cell with its weights, and its defence around it.
 
     A defence that learns does so here, from the images of the plan's fit split; the same images give the same defence.
     """
-    target = build_target(document["target"])
-    if not document["defense"]:
+    target = build_target(cell.target)
+    if cell.defense is None:
         return target
-    defense: Defense = build("defense", document["defense"])
-    name = document["defense"]["label"]
+    defense: Defense = build("defense", cell.defense)
+    name = cell.defense.label
     if not isinstance(defense, Defense):
         raise PluginError(f"defense {name!r} is no bench.api.Defense")
     if not defense.fits:
         wrapped = defense.wrap(target)
     else:
-        protocol = document["protocol"]
-        dataset = opened_dataset(
-            f"{protocol['dataset'].partition(':')[0]}:{protocol['fit']['split']}", root
-        )
-        images = to_float(dataset.images(subset(dataset, protocol["fit"]["images"])))
+        dataset = opened_dataset(cell.protocol.fit_dataset, root)
+        images = to_float(dataset.images(subset(dataset, cell.protocol.fit.images)))
         state = target_checks.freeze(target)
         learnt = defense.fit(target, images)
         target_checks.unchanged(target, state, f"the fit of {name}")
@@ -101,18 +100,18 @@ def opened_dataset(name: str, root: str | None) -> Dataset:
     return open_dataset(name, Path(root) if root else None)
 
 
-def build_bare(document: Mapping[str, Any], target: Target, device: torch.device) -> Target | None:
+def build_bare(cell: Cell, target: Target, device: torch.device) -> Target | None:
     """The network without its defence, made anew so that no defence has a say in what it is measured against; None where there is none.
 
     Raises:
         ContractBroken: the defence calls another network its own.
     """
-    if not document["defense"]:
+    if cell.defense is None:
         return None
-    bare = build_target(document["target"]).to(device)
+    bare = build_target(cell.target).to(device)
     target_checks.freeze(bare)
     if target.undefended.ceiling != bare.ceiling:
-        label, said = document["defense"]["label"], target.undefended.ceiling
+        label, said = cell.defense.label, target.undefended.ceiling
         raise ContractBroken(
             f"{label}: `undefended` has a ceiling of {said} MACs, the network that it defends one of {bare.ceiling}"
         )

@@ -11,17 +11,19 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from bench.contracts.attack import Attack, Job
+from bench.contracts.cell import Fit
 from bench.contracts.dataset import Dataset
 from bench.contracts.target import Target
 from bench.contracts.threat import Threat
 from bench.datasets.base import subset
-from bench.errors import BudgetSpent, ContractBroken
+from bench.errors import BudgetSpent, ContractBroken, RunFolderError
 from bench.evaluation import target_checks
 from bench.evaluation.view import TargetView
 from bench.files.atomic import write_atomic
 from bench.image import to_float
-from bench.plans.plan import Fit
-from bench.store.folder import CellFolder, read_json, write_json
+from bench.store.documents import write_json
+from bench.store.folder import CellFolder
+from bench.store.sealed import FIT, FitNote
 
 
 def fitted(
@@ -43,26 +45,24 @@ def fitted(
     Raises:
         ContractBroken: `fit` overspends, edits its images, or returns something else than named, finite tensors.
     """
-    path, note = folder.path / "fit.safetensors", folder.path / "fit.json"
+    path = folder.path / "fit.safetensors"
     with folder.exclusive("fit.lock"):
-        if not (
-            path.is_file()
-            and note.is_file()
-            and _digest(path.read_bytes()) == read_json(note)["sha256"]
-        ):
+        if not (path.is_file() and _digest(path.read_bytes()) == _noted(folder)):
             found, spent = _compute(attack, target, dataset, terms, threat, seed, device, progress)
             data = save(found)
             write_atomic(path, data)
-            write_json(
-                note,
-                {
-                    "schema": 1,
-                    "images": terms.images,
-                    "evaluations": spent,
-                    "sha256": _digest(data),
-                },
-            )
+            note = FitNote(terms.images, spent, _digest(data))
+            write_json(folder.path / FIT, note.document())
         return {name: value.to(device) for name, value in load(path.read_bytes()).items()}
+
+
+def _noted(folder: CellFolder) -> str:
+    """The digest that was noted; "" where there is none, or a damaged note."""
+    try:
+        note = folder.fit()
+    except RunFolderError:
+        return ""
+    return note.sha256 if note else ""
 
 
 def _digest(data: bytes) -> str:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from bench.errors import BudgetSpent
+from bench.results.traces import thinned
+from bench.store.schema import TRACE_POINTS
 
 FORWARD = 1
 BACKWARD = 2
-TRACE_POINTS = 32
 
 
 class Ledger:
@@ -95,20 +96,3 @@ class Ledger:
     def trace(self, row: int) -> list[tuple[int, int, float]]:
         """(forward-equivalents, macs, sum of D^2) of the best image so far, at most `TRACE_POINTS` points."""
         return thinned(self._points[row], TRACE_POINTS)
-
-
-def thinned(points: list[tuple[int, int, float]], most: int) -> list[tuple[int, int, float]]:
-    """At most `most` of the points: every rise of the MACs first, then evenly among the rest; the last always."""
-    if len(points) <= most:
-        return list(points)
-    rises = [i for i, point in enumerate(points) if i == 0 or point[1] > points[i - 1][1]]
-    keep = {len(points) - 1, *_even(rises, most - 1)}
-    rest = [i for i in range(len(points)) if i not in keep]
-    keep.update(_even(rest, most - len(keep)))
-    return [points[i] for i in sorted(keep)]
-
-
-def _even(items: list[int], most: int) -> list[int]:
-    if most <= 0 or len(items) <= most:
-        return items[: max(most, 0)]
-    return [items[i * (len(items) - 1) // max(most - 1, 1)] for i in range(most)]

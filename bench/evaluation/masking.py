@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.contracts.target import Output, Target
+from bench.store.target import GradientCounts
 
 STEPS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """How far the line search goes along the gradient, in grey levels (root mean square)."""
@@ -17,16 +18,15 @@ AT_ITS_END = 1e-8
 """How close to an end of its range a gate value has no slope left in single precision."""
 
 
-def gradients(target: Target, images: Tensor, bare: Target | None = None) -> dict[str, int | bool]:
+def gradients(target: Target, images: Tensor, bare: Target | None = None) -> GradientCounts:
     """Look at the gradient of missing units' margins, on a few clean images, as an attack that knows the target would.
 
     Args:
         bare: the network without its defence; None for a target without one.
 
     Returns:
-        "images" looked at that miss a unit which there is room for; how many of them have "zero" gradient, how many mostly "saturated"
-        gates, how many are "misled" (no step along the gradient opens anything: E.2.6's line search), and how many would have no gradient
-        "without_surrogates"; "hard_masks", whether the defence switched off straight-through masks, for itself or for whoever asks.
+        What was seen; "misled" is the line search of E.2.6, and straight-through masks count as
+        switched off whether the defense did so for itself or for whoever asks.
     """
     seen = _look(target, images)
     asked = seen.asked
@@ -45,7 +45,8 @@ def gradients(target: Target, images: Tensor, bare: Target | None = None) -> dic
         and _straight_through(bare, few)
         and (_switched_off(bare, target) or not _straight_through(target, few))
     )
-    return {**{name: int(value.sum()) for name, value in counted.items()}, "hard_masks": hard}
+    counts = {name: int(value.sum()) for name, value in counted.items()}
+    return GradientCounts(**counts, hard_masks=hard)
 
 
 def _switched_off(bare: Target, target: Target) -> bool:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.contracts.attack import Attack, Skip
+from bench.contracts.cell import Cell, Component, Protocol
 from bench.contracts.dataset import Dataset
 from bench.contracts.target import Target
-from bench.contracts.threat import parse_threat
 from bench.datasets.base import check_classes, padded, subset
 from bench.errors import ContractBroken, PlanError, PluginError
 from bench.evaluation import cost, masking, target_checks
@@ -27,8 +24,8 @@ from bench.evaluation.build import (
     opened_dataset,
     trained_on,
 )
-from bench.files.canonical import canonical
 from bench.image import to_float
+from bench.store.target import DatasetWords, FloatNoise, TargetDescription, UnitColumns
 
 
 @dataclass(frozen=True)
@@ -36,22 +33,22 @@ class Opened:
     """A cell made ready in this process: what every one of its shards needs.
 
     Attributes:
-        document: the resolved cell (protocol, target, defense, attack), as in plan.json.
+        cell: the resolved cell.
         target: frozen, on `device`, for scoring alone. attacked: another copy, which the attack sees: what its queries may leave
             behind in a target changes no score. state: a copy of the weights. noise: float noise.
         attack: the attack. dataset, indices: the images, in order. root: where the data lies.
     """
 
-    document: Mapping[str, Any]
+    cell: Cell
     target: Target
     attacked: Target
     state: dict[str, Tensor]
-    noise: target_checks.Noise
+    noise: FloatNoise
     attack: Attack
     dataset: Dataset
     indices: Sequence[int]
     device: torch.device
-    description: Mapping[str, Any]
+    description: TargetDescription
     root: str | None = None
 
 
@@ -59,24 +56,19 @@ class Unsupported(Exception):
     """The attack does not run on this target under this threat."""
 
 
-def open_cell(document: Mapping[str, Any], device: torch.device, root: str | None) -> Opened:
+def open_cell(cell: Cell, device: torch.device, root: str | None) -> Opened:
     """Make a cell ready: build target and attack, check that they fit, probe and audit the target.
 
     Raises:
         Unsupported: the attack says that it does not run here.
         PlanError, ContractBroken, PluginError, WeightsError, DataError.
     """
-    protocol = document["protocol"]
-    ready = _ready(
-        canonical({name: document[name] for name in ("target", "defense", "protocol")}),
-        device,
-        root,
-    )
-    attack: Attack = build("attack", document["attack"])
+    ready = _ready(cell, device, root)
+    attack: Attack = build("attack", cell.attack)
     if not isinstance(attack, Attack):
-        raise PluginError(f"attack {document['attack']['label']!r} is no bench.api.Attack")
+        raise PluginError(f"attack {cell.attack.label!r} is no bench.api.Attack")
     target, attacked = copy_target(ready.target), copy_target(ready.target)
-    refusal = attack.supports(attacked, parse_threat(protocol["threat"]))
+    refusal = attack.supports(attacked, cell.protocol.threat)
     if isinstance(refusal, Skip):
         raise Unsupported(refusal.reason)
     if refusal is not None:
@@ -84,7 +76,7 @@ def open_cell(document: Mapping[str, Any], device: torch.device, root: str | Non
             f"supports() returned {refusal!r}, neither None nor a Skip with its reason"
         )
     return Opened(
-        document,
+        cell,
         target,
         attacked,
         ready.state,
@@ -104,76 +96,89 @@ class _Ready:
 
     target: Target
     state: dict[str, Tensor]
-    noise: target_checks.Noise
+    noise: FloatNoise
     dataset: Dataset
     indices: Sequence[int]
-    description: Mapping[str, Any]
+    description: TargetDescription
 
 
-@lru_cache(maxsize=1)
-def _ready(terms: bytes, device: torch.device, root: str | None) -> _Ready:
-    """Build a target with its defence, probe and audit it; once for all its cells in a row.
+_Terms = tuple[Component, Component | None, Protocol, torch.device, str | None]
 
-    Args:
-        terms: canonical target, defence and protocol of a resolved cell.
-    """
-    document = json.loads(terms)
-    protocol = document["protocol"]
-    dataset = opened_dataset(protocol["dataset"], root)
-    indices = subset(dataset, protocol["images"])
-    threat = parse_threat(protocol["threat"])
+
+class _Last:
+    """The target that was made ready last, for all of its cells in a row."""
+
+    terms: _Terms | None = None
+    ready: _Ready | None = None
+
+
+def _ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
+    """A target with its defense, probed and audited; kept until another one is asked for."""
+    terms = (cell.target, cell.defense, cell.protocol, device, root)
+    if _Last.ready is None or _Last.terms != terms:
+        _Last.ready = None  # memory for one of them is enough
+        _Last.ready = _make_ready(cell, device, root)
+        _Last.terms = terms
+    return _Last.ready
+
+
+def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
+    """Build a target with its defense, probe and audit it."""
+    protocol = cell.protocol
+    dataset = opened_dataset(protocol.dataset, root)
+    indices = subset(dataset, protocol.images)
     values = int(np.prod(dataset.image_shape))
-    if not threat.admits_change(values):
+    if not protocol.threat.admits_change(values):
         raise PlanError(
-            f"protocol.threat: {threat} admits no change of an image of {values} values"
+            f"protocol.threat: {protocol.threat} admits no change of an image of {values} values"
         )
-    target = build_defended(document, root)
+    target = build_defended(cell, root)
     if not isinstance(target, Target):
-        raise PluginError(f"target {document['target']['label']!r} is no bench.api.Target")
+        raise PluginError(f"target {cell.target.label!r} is no bench.api.Target")
     if tuple(target.image_shape) != tuple(dataset.image_shape):
         raise PlanError(
-            f"{document['target']['label']} takes images of {tuple(target.image_shape)}, {dataset} has {tuple(dataset.image_shape)}"
+            f"{cell.target.label} takes images of {tuple(target.image_shape)}, "
+            f"{dataset} has {tuple(dataset.image_shape)}"
         )
-    check_classes(document["target"]["label"], target.classes, dataset)
+    check_classes(cell.target.label, target.classes, dataset)
     target.to(device)
     state = target_checks.freeze(target)
-    images = to_float(padded_batch(dataset, indices, 0, protocol["batch"])[0]).to(device)
+    images = to_float(padded_batch(dataset, indices, 0, protocol.batch)[0]).to(device)
     probed = copy_target(target)
     noise = target_checks.probe(probed, images)
     target_checks.obeyed(probed, images[:1])
     floor, ceiling = cost.audit_extremes(probed, images[:1])
     target_checks.priced(probed, torch.cat(probed.extremes()).to(device))
     target_checks.unchanged(probed, state, "evaluating the target")
-    bare = build_bare(document, probed, device)
-    description = {
-        "schema": 1,
-        "floor": floor,
-        "ceiling": ceiling,
-        "reference": bare.ceiling if bare is not None else ceiling,
-        "bound": probed.bound,
-        "draws": probed.draws,
-        "noise": {"logits": noise.logits, "margins": noise.margins},
-        "classes": list(dataset.classes),
-        "dataset": {"name": str(dataset), "note": dataset.note, "credits": list(dataset.credits)},
-        "trained_on": trained_on(document["target"]["weights"]),
-        "control": not bool(probed.units.cost.numel()) or floor == ceiling,
-        "units": _units_document(probed),
-        "gradients": masking.gradients(probed, images[:16], bare),
-    }
+    bare = build_bare(cell, probed, device)
+    description = TargetDescription(
+        floor=floor,
+        ceiling=ceiling,
+        reference=bare.ceiling if bare is not None else ceiling,
+        bound=probed.bound,
+        draws=probed.draws,
+        noise=noise,
+        classes=tuple(dataset.classes),
+        dataset=DatasetWords(str(dataset), dataset.note, tuple(dataset.credits)),
+        control=not bool(probed.units.cost.numel()) or floor == ceiling,
+        units=_unit_columns(probed),
+        gradients=masking.gradients(probed, images[:16], bare),
+        trained_on=trained_on(cell.target.weights),
+    )
     return _Ready(target, state, noise, dataset, indices, description)
 
 
-def _units_document(target: Target) -> dict[str, Any]:
+def _unit_columns(target: Target) -> UnitColumns:
     units = target.units
-    return {
-        "name": list(units.name),
-        "kind": list(units.kind),
-        "owner": list(units.owner),
-        "shape": [list(shape) for shape in units.shape],
-        "cost": units.cost.tolist(),
-        "threshold": units.threshold.tolist(),
-        "alarm": units.alarm.nonzero().flatten().tolist(),
-    }
+    return UnitColumns(
+        name=tuple(units.name),
+        kind=tuple(units.kind),
+        owner=tuple(units.owner),
+        shape=tuple(tuple(shape) for shape in units.shape),
+        cost=tuple(units.cost.tolist()),
+        threshold=tuple(units.threshold.tolist()),
+        alarm=tuple(units.alarm.nonzero().flatten().tolist()),
+    )
 
 
 def padded_batch(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,10 +14,11 @@ from bench.evaluation.prepare import Opened
 from bench.evaluation.score import Scored
 from bench.evaluation.view import TargetView
 from bench.image import difference, psnr, squared_sum, ssim
+from bench.store.schema import pack
 
 
 def shard_rows(
-    cell: Opened,
+    opened: Opened,
     places: Sequence[int],
     ids: Sequence[str],
     clean8: Tensor,
@@ -33,19 +33,19 @@ def shard_rows(
     total = squared_sum(d)
     values = d[0].numel()
     looked = torch.cat([before.output.margins, after.output.margins], 1)
-    close = target_checks.near(cell.target, looked, cell.noise).sum(1)
-    labels = cell.dataset.labels
+    close = target_checks.near(opened.target, looked, opened.noise).sum(1)
+    labels = opened.dataset.labels
     columns: dict[str, list[Any]] = {
         "id": list(ids),
-        "label": [int(labels[cell.indices[place]]) for place in places],
+        "label": [int(labels[opened.indices[place]]) for place in places],
         "clean_prediction": before.output.logits.argmax(1).tolist(),
         "adversarial_prediction": after.output.logits.argmax(1).tolist(),
         "clean_macs": before.macs.tolist(),
         "adversarial_macs": after.macs.tolist(),
         "float_macs": unrounded.macs.tolist(),
         "jpeg_macs": reloaded.macs.tolist(),
-        "clean_decisions": packed(before.output.decisions),
-        "adversarial_decisions": packed(after.output.decisions),
+        "clean_decisions": pack(before.output.decisions.cpu()),
+        "adversarial_decisions": pack(after.output.decisions.cpu()),
         "linf": d.flatten(1).abs().amax(1).tolist(),
         "squared": total.tolist(),
         "l2": (total.to(torch.float64).sqrt() / 255).tolist(),
@@ -67,11 +67,6 @@ def shard_rows(
 
 def _points(trace: Sequence[tuple[int, int, float]]) -> list[dict[str, Any]]:
     return [{"evaluations": used, "macs": macs, "squared": near} for used, macs, near in trace]
-
-
-def packed(decisions: Tensor) -> list[bytes]:
-    """Each row of (N, U) bool as packed bits, first unit in the highest bit."""
-    return [np.packbits(row).tobytes() for row in decisions.cpu().numpy()]
 
 
 def _picture(image: Tensor) -> dict[str, Any]:

@@ -6,25 +6,16 @@ put right (an image outside its threat) it puts right and flags.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from bench.contracts.target import EvaluationChanges, Output, Target
 from bench.errors import ContractBroken
 from bench.evaluation.seeds import seeded
+from bench.store.target import FloatNoise
 
 COMPANY_TOLERANCE = 1e-3
 """How far logits may move with the other images of a batch, relative to their largest magnitude."""
-
-
-@dataclass(frozen=True)
-class Noise:
-    """A target's own float noise, measured on probe images: how far batched and single evaluation lie apart."""
-
-    logits: float
-    margins: float
 
 
 def freeze(target: Target) -> dict[str, Tensor]:
@@ -99,7 +90,7 @@ def priced(target: Target, decisions: Tensor) -> Tensor:
     return macs.cpu()
 
 
-def probe(target: Target, images: Tensor) -> Noise:
+def probe(target: Target, images: Tensor) -> FloatNoise:
     """Hold `forward` on a batch against itself, against `forward` of each image alone, and against `execute`.
 
     Args:
@@ -149,7 +140,7 @@ def probe(target: Target, images: Tensor) -> Noise:
             raise ContractBroken(f"{what}: logits differ by {apart:.3g}, margins by {moved:.3g}")
         if same:
             logits, margins = max(logits, apart), max(margins, moved)
-    noise = Noise(max(4 * logits, 1e-6), max(4 * margins, 1e-6))
+    noise = FloatNoise(max(4 * logits, 1e-6), max(4 * margins, 1e-6))
     for i, how, single in singles:
         unit = disputed(target, single.decisions[0], batch.decisions[i], batch.margins[i], noise)
         if unit is not None:
@@ -193,7 +184,7 @@ def forgetful(attacked: Target, images: Tensor, output: Output, seeds: Tensor) -
 
 
 def disputed(
-    target: Target, decisions: Tensor, others: Tensor, margins: Tensor, noise: Noise
+    target: Target, decisions: Tensor, others: Tensor, margins: Tensor, noise: FloatNoise
 ) -> int | None:
     """The unit that two evaluations of one image decide differently, beyond float noise; None where they agree or noise explains it.
 
@@ -214,7 +205,7 @@ def disputed(
 
 
 def _unmoved_by_gradients(
-    target: Target, images: Tensor, batch: Output, seeds: Tensor, noise: Noise
+    target: Target, images: Tensor, batch: Output, seeds: Tensor, noise: FloatNoise
 ) -> None:
     """Raises `ContractBroken` where asking for gradients, in whatever way, changes what the target says or runs beyond float noise."""
     ways: tuple[EvaluationChanges, ...] = (
@@ -229,7 +220,7 @@ def _unmoved_by_gradients(
         _held_apart(target, seen, batch, noise, how)
 
 
-def _held_apart(target: Target, seen: Output, batch: Output, noise: Noise, how: str) -> None:
+def _held_apart(target: Target, seen: Output, batch: Output, noise: FloatNoise, how: str) -> None:
     """Hold what a target says where gradients are asked for against what it says without."""
     for i in range(len(batch.logits)):
         if (
@@ -299,6 +290,6 @@ def obeyed(target: Target, image: Tensor) -> None:
                 raise ContractBroken("forward was told which units to run and ran others")
 
 
-def near(target: Target, margins: Tensor, noise: Noise) -> Tensor:
+def near(target: Target, margins: Tensor, noise: FloatNoise) -> Tensor:
     """Which margins lie within the target's own float noise of their threshold."""
     return margins.abs() <= noise.margins

@@ -6,12 +6,12 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from bench.contracts.executor import Event, Task
+from bench.contracts.executor import Event, Task, Tell
 from bench.errors import GatebenchError
 from bench.executors.processes import start
 from bench.executors.worker import perform, serve
@@ -19,8 +19,6 @@ from bench.plugins.registry import HOME_DISTRIBUTION
 
 START_LIMIT = 180.0
 """Seconds a worker may take to import what it needs and say hello."""
-
-Tell = Callable[[Event], None]
 
 
 @dataclass
@@ -74,7 +72,7 @@ class Local:
     def __exit__(self, *ignored: object) -> None:
         self.stop()
 
-    def open(self) -> dict[str, Any]:
+    def open(self) -> Mapping[str, Any]:
         """Start the first worker and return the environment that it reports.
 
         Raises:
@@ -234,11 +232,10 @@ class Local:
 
 def _foreign(task: Task) -> frozenset[str]:
     """The plugins of a cell that gatebench does not vouch for."""
-    parts = (task.document[kind] for kind in ("target", "defense", "attack"))
     return frozenset(
-        f"{part['distribution']}/{part['name']}"
-        for part in parts
-        if part and part["distribution"] != HOME_DISTRIBUTION
+        part.provider
+        for part in (task.cell.target, task.cell.defense, task.cell.attack)
+        if part and part.distribution != HOME_DISTRIBUTION
     )
 
 
@@ -258,7 +255,7 @@ class InProcess:
     def __exit__(self, *ignored: object) -> None:
         return None
 
-    def open(self) -> dict[str, Any]:
+    def open(self) -> Mapping[str, Any]:
         from bench.store.provenance import deterministic, environment, resolve_devices
 
         device = resolve_devices(self.device)[0]

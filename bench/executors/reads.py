@@ -15,12 +15,13 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import bench
+from bench.contracts.cell import Cell, Component
 from bench.errors import DiskError
 from bench.executors.processes import start
 from bench.files.atomic import write_atomic
@@ -31,8 +32,6 @@ from bench.plugins.sources import source_file
 
 TRACE_LIMIT = 120.0
 """Seconds that importing and making a plugin may take here; a cell has its own deadline."""
-
-_KINDS = ("target", "defense", "attack")
 
 
 class Reads:
@@ -46,20 +45,20 @@ class Reads:
         self._log = log
         self._known: dict[str, dict[str, str]] = {}
 
-    def of(self, cell: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    def of(self, cell: Cell) -> dict[str, dict[str, str]]:
         """Kind of component -> name of what it reads -> digest (16 hex digits), or "absent".
 
         Args:
-            cell: a resolved cell, as in plan.json.
+            cell: the resolved cell.
         """
         found = {}
-        for kind in _KINDS:
-            component = cell[kind]
-            if component and component["distribution"] != HOME_DISTRIBUTION:
+        parts = {"target": cell.target, "defense": cell.defense, "attack": cell.attack}
+        for kind, component in parts.items():
+            if component and component.distribution != HOME_DISTRIBUTION:
                 found[kind] = self._one(kind, component)
         return found
 
-    def _one(self, kind: str, component: Mapping[str, Any]) -> dict[str, str]:
+    def _one(self, kind: str, component: Component) -> dict[str, str]:
         key = _key(kind, component)
         if key not in self._known:
             place = home() / "reads" / f"{key}.json"
@@ -75,10 +74,10 @@ File = tuple[str, str, str]
 """(name, path, digest)"""
 
 
-def _key(kind: str, component: Mapping[str, Any]) -> str:
+def _key(kind: str, component: Component) -> str:
     """Names what is made, where from, and where its imports are looked up."""
-    made = {name: component[name] for name in ("name", "distribution", "value", "params")}
-    place = str(source_file(component["value"].partition(":")[0]))
+    place = str(source_file(component.value.partition(":")[0]))
+    made = [component.provider, component.value, dict(component.params)]
     return digest([kind, made, place, sys.path, sys.version])
 
 
@@ -107,9 +106,9 @@ def _digest(path: Path) -> str:
         return "absent"
 
 
-def _trace(kind: str, component: Mapping[str, Any], log: str) -> list[File]:
+def _trace(kind: str, component: Component, log: str) -> list[File]:
     """Make a plugin in a clean process and list what it read; nothing where that cannot be."""
-    process, connection = start(_answer, kind, dict(component), log)
+    process, connection = start(_answer, kind, component, log)
     try:
         found: list[File] = connection.recv() if connection.poll(TRACE_LIMIT) else []
     except (EOFError, OSError):  # it ended the process: so will its cell, and that says why
@@ -121,7 +120,7 @@ def _trace(kind: str, component: Mapping[str, Any], log: str) -> list[File]:
     return found
 
 
-def _answer(connection: Connection, kind: str, component: Mapping[str, Any], log: str) -> None:
+def _answer(connection: Connection, kind: str, component: Component, log: str) -> None:
     """In the clean process: make the plugin, and send what it read."""
     importlib.import_module("bench.executors.preload")
     from bench.evaluation.build import build
@@ -134,7 +133,7 @@ def _answer(connection: Connection, kind: str, component: Mapping[str, Any], log
     with contextlib.suppress(BaseException):  # the cell will fail in the same way, and say so
         build(kind, component)
     modules = {name for name in set(sys.modules) - before if name != "__mp_main__"}
-    connection.send(_files(component["value"].partition(":")[0], modules, set(opened)))
+    connection.send(_files(component.value.partition(":")[0], modules, set(opened)))
 
 
 def _listener(opened: set[str]) -> Callable[[str, tuple[Any, ...]], None]:

@@ -7,15 +7,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import bench
-from bench.contracts.executor import Event, Task
+from bench.contracts.executor import Event, Task, Tell
 from bench.errors import ContractBroken, DiskError, GatebenchError
 from bench.executors.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from bench.evaluation.prepare import Opened
 
 os.environ.setdefault(
     "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
@@ -65,7 +67,7 @@ def serve(connection: Connection, device: str, threads: int, log: str) -> None:
         connection.send(("event", event))
 
 
-def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
+def perform(task: Task, device: str, tell: Tell) -> Event:
     """Compute one shard.
 
     Returns:
@@ -79,7 +81,7 @@ def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
         now = time.monotonic()
         if now - last_told > 0.2:
             last_told = now
-            batch = int(task.document["protocol"]["batch"])
+            batch = task.cell.protocol.batch
             tell(
                 Event(
                     "progress",
@@ -95,14 +97,14 @@ def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
     except Unsupported as error:
         if not _through_plugin(error):
             return Event("problem", task, "skipped", _printable(str(error)))
-        reason = f"{_culprit(error, task)} raised {_said(error)}"
+        reason = f"{_culprit(error, task)} raised {_words(error)}"
         return Event("problem", task, "failed", reason, _trace())
     except ContractBroken as error:
         return Event("problem", task, "invalid", _printable(error.message), _trace())
     except DiskError as error:
         if not _through_plugin(error):
             return Event("fatal", task, "failed", error.message, error=error)
-        reason = f"{_culprit(error, task)} raised {_said(error)}"
+        reason = f"{_culprit(error, task)} raised {_words(error)}"
         return Event("problem", task, "failed", reason, _trace())
     except GatebenchError as error:
         return Event("problem", task, "failed", _printable(error.message), _trace())
@@ -115,7 +117,7 @@ def perform(task: Task, device: str, tell: Callable[[Event], None]) -> Event:
             _forget()
             return Event("problem", task, "oom", _memory_advice(task), _trace())
         return Event(
-            "problem", task, "failed", f"{_culprit(error, task)} raised {_said(error)}", _trace()
+            "problem", task, "failed", f"{_culprit(error, task)} raised {_words(error)}", _trace()
         )
     return Event("done", task, share=1.0, sums=sums, seconds=time.monotonic() - started)
 
@@ -126,52 +128,43 @@ def _compute(
     from bench.evaluation.shard import run_shard
     from bench.store.folder import CellFolder
 
-    cell = _opened(task.key, device, task.data_root, _Hashable(task.document))
-    folder = CellFolder(Path(task.folder))
-    run_shard(cell, folder, task.first, task.last, progress, task.reads)
-    table = next(shard for shard in folder.shards() if shard.first == task.first)
-    return _sums(table.path, int(cell.description["reference"]))
+    opened = _Last.opened(task, device)
+    folder = CellFolder(task.folder)
+    clean, adversarial = run_shard(opened, folder, task.first, task.last, progress, task.reads)
+    return clean, adversarial, opened.description.reference * task.images
 
 
-class _Hashable:
-    """A document that counts as the same whatever it holds: the cell's key beside it tells cells apart."""
+class _Last:
+    """The cell that was opened last, for all of its shards in a row."""
 
-    def __init__(self, document: Any) -> None:
-        self.document = document
+    _key: tuple[str, str, str | None] | None = None
+    _opened: Opened | None = None
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashable)
+    @classmethod
+    def opened(cls, task: Task, device: str) -> Opened:
+        """The cell of a task, made ready."""
+        import torch
 
-    def __hash__(self) -> int:
-        return 0
+        from bench.evaluation.prepare import open_cell
 
+        key = (task.key, device, task.data_root)
+        if cls._opened is None or cls._key != key:
+            cls.forget()
+            cls._opened = open_cell(task.cell, torch.device(device), task.data_root)
+            cls._key = key
+        return cls._opened
 
-@lru_cache(maxsize=1)
-def _opened(key: str, device: str, data_root: str | None, document: _Hashable) -> Any:
-    import torch
-
-    from bench.evaluation.prepare import open_cell
-
-    return open_cell(document.document, torch.device(device), data_root)
-
-
-def _sums(path: Path, reference: int) -> tuple[int, int, int]:
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path, columns=["clean_macs", "adversarial_macs"])
-    return (
-        int(pc.sum(table["clean_macs"]).as_py()),
-        int(pc.sum(table["adversarial_macs"]).as_py()),
-        reference * table.num_rows,
-    )
+    @classmethod
+    def forget(cls) -> None:
+        """Let go of it."""
+        cls._key = cls._opened = None
 
 
 def _forget() -> None:
     """Let go of the cell and of cached device memory after running out of it."""
     import torch
 
-    _opened.cache_clear()
+    _Last.forget()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -185,7 +178,7 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _memory_advice(task: Task) -> str:
-    batch = int(task.document["protocol"]["batch"])
+    batch = task.cell.protocol.batch
     smaller = max(batch // 2, 1)
     return f"out of memory at batch {batch}; set protocol.batch = {smaller} (rows of another batch size are another board)"
 
@@ -193,11 +186,11 @@ def _memory_advice(task: Task) -> str:
 def _culprit(error: BaseException, task: Task) -> str:
     """Whose code raised, by the innermost frame that belongs to a plugin."""
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    for kind in ("attack", "defense", "target"):
-        component = task.document[kind]
-        module = component["value"].partition(":")[0].replace(".", os.sep) if component else ""
-        if module and any(module in file for file in files):
-            return f"{kind} {component['label']!r}"
+    cell = task.cell
+    for kind, part in (("attack", cell.attack), ("defense", cell.defense), ("target", cell.target)):
+        module = part.value.partition(":")[0].replace(".", os.sep) if part else ""
+        if part and any(module in file for file in files):
+            return f"{kind} {part.label!r}"
     return f"cell {task.label!r}"
 
 
@@ -207,7 +200,7 @@ def _through_plugin(error: BaseException) -> bool:
     return any(not Path(frame.filename).is_relative_to(_BENCH) for frame in frames)
 
 
-def _said(error: BaseException) -> str:
+def _words(error: BaseException) -> str:
     """An exception in words, even one that cannot be put into words."""
     try:
         return _printable(f"{type(error).__name__}: {error}")

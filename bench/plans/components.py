@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench import weights
+from bench.contracts.cell import Component
 from bench.errors import GatebenchError, PlanError, did_you_mean
-from bench.plans.plan import Component
 from bench.plans.problems import Problems
 from bench.plans.schema import ABSENT, AttackTable, DefenseTable, Document, TargetTable
 from bench.plugins import registry

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from bench.contracts.cell import Fit, Protocol
 from bench.contracts.threat import Threat, parse_threat
 from bench.datasets.base import parse_name
 from bench.errors import GatebenchError, PlanError, did_you_mean
-from bench.plans.plan import Fit, Protocol, RunOptions
+from bench.plans.plan import RunOptions
 from bench.plans.problems import Problems
 from bench.plans.schema import ABSENT, ProtocolTable, RunTable
 from bench.plugins import registry

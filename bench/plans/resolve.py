@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bench.contracts.cell import SCHEMA, Cell, Component, Protocol
 from bench.errors import PlanError, did_you_mean
 from bench.plans.components import Components, resolve_components
-from bench.plans.plan import SCHEMA, Cell, Component, Plan, Protocol
+from bench.plans.plan import Plan
 from bench.plans.problems import Problems
 from bench.plans.protocols import resolve_options, resolve_protocols
 from bench.plans.schema import AttackTable, Document, ExcludeTable, read_tables

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bench.contracts.cell import SCHEMA
 from bench.errors import did_you_mean
-from bench.plans.plan import SCHEMA
 
 
 class _Strict(BaseModel):

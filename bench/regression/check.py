@@ -26,11 +26,11 @@ from math import ceil, log2
 
 import numpy as np
 
+from bench.contracts.cell import cell_label, defended_name
 from bench.errors import NotComparable, PlanError, did_you_mean
-from bench.plans.plan import defended_name
 from bench.regression.baseline import Baseline
 from bench.regression.matching import changed_inputs, counterparts, pairs, unmatched, which
-from bench.regression.records import Cell
+from bench.regression.records import MeasuredCell
 from bench.results import stats
 from bench.results.stats import Array
 
@@ -52,7 +52,7 @@ SLOWER = 1.2
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CheckedMeasure:
     """One measure of one cell, before and now.
 
     Attributes:
@@ -81,15 +81,13 @@ class Comparison:
     @property
     def label(self) -> str:
         """The cell, in words, with its board where there are several."""
-        name = " / ".join(
-            part
-            for part in (
-                defended_name(self.target, self.defense),
-                self.attack,
-            )
-            if part
-        )
+        name = cell_label(self.target, self.defense, self.attack) if self.attack else self.defended
         return f"{name} ({self.board})" if self.board else name
+
+    @property
+    def defended(self) -> str:
+        """The target with its defense, in words."""
+        return defended_name(self.target, self.defense)
 
     @property
     def words(self) -> str:
@@ -106,19 +104,19 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What a check found.
 
     Attributes:
         comparisons: all of them, in the order of the plan. notes: what changed beside the numbers. alpha: false alarms allowed.
     """
 
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[CheckedMeasure, ...]
     notes: tuple[str, ...]
     alpha: float
 
     @property
-    def failures(self) -> tuple[Comparison, ...]:
+    def failures(self) -> tuple[CheckedMeasure, ...]:
         """What got worse."""
         return tuple(one for one in self.comparisons if one.failed)
 
@@ -147,7 +145,7 @@ def check(
     *,
     effects: Mapping[str, float] | None = None,
     alpha: float = ALPHA,
-) -> Verdict:
+) -> CheckResult:
     """Hold a run against a baseline.
 
     Args:
@@ -160,10 +158,10 @@ def check(
     """
     allowed = checked_terms(effects or {}, alpha)
     notes = [*_environment_notes(baseline, now), *_latency_notes(baseline, now)]
-    found: dict[tuple[object, ...], tuple[Comparison, Array]] = {}
-    several = len(baseline.parts) > 1
+    found: dict[tuple[object, ...], tuple[CheckedMeasure, Array]] = {}
+    several = len(baseline.boards) > 1
     matched = list(counterparts(baseline, now))
-    for part in now.parts:
+    for part in now.boards:
         if not any(after is part for _, after in matched):
             notes.append(f"NOT IN THE BASELINE, held against nothing: the board of {part.terms}")
     for before, after in matched:
@@ -192,7 +190,7 @@ def check(
     tested = tuple(_tested(list(found.values()), alpha))
     notes += _strength_notes(tested)
     notes += _resolution_notes(tested, alpha)
-    return Verdict(tested, tuple(notes), alpha)
+    return CheckResult(tested, tuple(notes), alpha)
 
 
 def checked_terms(given: Mapping[str, float], alpha: float) -> dict[str, float]:
@@ -214,17 +212,17 @@ def checked_terms(given: Mapping[str, float], alpha: float) -> dict[str, float]:
 
 
 def _comparisons(
-    old: Cell, new: Cell, effects: Mapping[str, float]
-) -> Iterator[tuple[Comparison, tuple[Array, Array]]]:
+    old: MeasuredCell, new: MeasuredCell, effects: Mapping[str, float]
+) -> Iterator[tuple[CheckedMeasure, tuple[Array, Array]]]:
     """What is compared of a cell, not tested yet, each with what every image had before and has now: (n,) float64, more is better."""
 
     def one(
         attack: str, measure: str, before: Array, now: Array
-    ) -> tuple[Comparison, tuple[Array, Array]]:
+    ) -> tuple[CheckedMeasure, tuple[Array, Array]]:
         values = before.astype(np.float64), now.astype(np.float64)
         means = float(values[0].mean()), float(values[1].mean())
         worse = float((values[0] - values[1]).mean())
-        return Comparison(
+        return CheckedMeasure(
             *old.who,
             attack,
             measure,
@@ -260,13 +258,13 @@ def _comparisons(
         )
 
 
-def _untouched(cell: Cell) -> bool:
+def _untouched(cell: MeasuredCell) -> bool:
     return np.array_equal(cell.clean_macs, cell.adversarial_macs) and np.array_equal(
         cell.clean_correct, cell.adversarial_correct
     )
 
 
-def _same_target(old: Cell, new: Cell) -> bool:
+def _same_target(old: MeasuredCell, new: MeasuredCell) -> bool:
     """Whether the target and its defence are what they were: all clean results are, or nearly all of one that is made of the same."""
     sizes = (old.floor, old.ceiling, old.reference) == (new.floor, new.ceiling, new.reference)
     same = all(old.inputs[kind] == new.inputs[kind] for kind in ("target", "defense"))
@@ -276,7 +274,7 @@ def _same_target(old: Cell, new: Cell) -> bool:
     return sizes and moved <= (max(1, MOVED * len(old.clean_macs)) if same else 0)
 
 
-def _tested(found: list[tuple[Comparison, Array]], alpha: float) -> Iterator[Comparison]:
+def _tested(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> Iterator[CheckedMeasure]:
     """The comparisons with p and interval.
 
     Only what got worse by more than its effect can fail, so only that is tested, with enough permutations for Holm's smallest
@@ -285,7 +283,7 @@ def _tested(found: list[tuple[Comparison, Array]], alpha: float) -> Iterator[Com
     able = _able_to_fail(found, alpha)
     permutations = max(stats.PERMUTATIONS, ceil(20 * max(len(able), 1) / alpha))
 
-    def p_of(one: Comparison, worse: Array) -> float:
+    def p_of(one: CheckedMeasure, worse: Array) -> float:
         return (
             stats.sign_flip_p(worse, permutations, one_sided=True, enough=stats.ENOUGH)
             if one.worse > one.effect
@@ -299,7 +297,7 @@ def _tested(found: list[tuple[Comparison, Array]], alpha: float) -> Iterator[Com
         yield replace(one, low=low, high=high, p=p, failed=one.worse > one.effect and p <= alpha)
 
 
-def _able_to_fail(found: list[tuple[Comparison, Array]], alpha: float) -> list[int]:
+def _able_to_fail(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> list[int]:
     """The comparisons that some signs of their differences would make fail; that depends on the sizes of the differences alone."""
     finest = {
         i: 0.5 ** np.count_nonzero(worse)
@@ -328,7 +326,7 @@ def _intervals(columns: list[Array]) -> list[tuple[float, float]]:
     return found
 
 
-def _strength_notes(tested: tuple[Comparison, ...]) -> Iterator[str]:
+def _strength_notes(tested: tuple[CheckedMeasure, ...]) -> Iterator[str]:
     """A loss of saving on a target that is itself unchanged is the attack's doing."""
     unchanged = {(one.label, one.board) for one in tested if one.measure == "attack-strength"}
     for one in tested:
@@ -336,7 +334,7 @@ def _strength_notes(tested: tuple[Comparison, ...]) -> Iterator[str]:
             yield f"{one.label}: the target itself is unchanged, so it is the attack that became stronger"
 
 
-def _resolution_notes(tested: tuple[Comparison, ...], alpha: float) -> Iterator[str]:
+def _resolution_notes(tested: tuple[CheckedMeasure, ...], alpha: float) -> Iterator[str]:
     """A gate that cannot fire says so."""
     images, least, needed = (
         max(one.images for one in tested),
@@ -363,16 +361,14 @@ def _environment_notes(baseline: Baseline, now: Baseline) -> Iterator[str]:
 
 def _latency_notes(baseline: Baseline, now: Baseline) -> Iterator[str]:
     """Time never fails a check: it is another thing on every machine and at every hour."""
-    if not baseline.latency or not now.latency:
+    if baseline.latency is None or now.latency is None:
         return
-    if baseline.latency.get("machine") != now.latency.get("machine"):
+    if baseline.latency.machine != now.latency.machine:
         yield "latency was measured on another machine than the baseline's: not compared"
         return
-    before = {
-        (one["target"], one["defense"]): one["median_ms"] for one in baseline.latency["entries"]
-    }
-    for one in now.latency["entries"]:
-        old = before.get((one["target"], one["defense"]))
-        if old and one["median_ms"] / old >= SLOWER:
-            name = defended_name(one["target"], one["defense"])
-            yield f"warning: {name} takes {one['median_ms'] / old:.2f} times as long as in the baseline"
+    before = {(one.target, one.defense): one.median_ms for one in baseline.latency.entries}
+    for one in now.latency.entries:
+        old = before.get((one.target, one.defense))
+        if old and one.median_ms / old >= SLOWER:
+            times = f"{one.median_ms / old:.2f} times as long as in the baseline"
+            yield f"warning: {one.defended} takes {times}"

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from bench.contracts.cell import cell_label
 from bench.errors import NotComparable
-from bench.plans.plan import cell_label
+from bench.plans.stored import read_plan
 from bench.regression.baseline import Baseline
 from bench.regression.matching import OTHER_IMAGES, changed_inputs, differing, nearest
-from bench.regression.records import Cell, Part
+from bench.regression.records import MeasuredBoard, MeasuredCell
 from bench.results import stats
 from bench.results.stats import Array, Estimate
 from bench.store.folder import RunFolder
@@ -132,10 +133,10 @@ def compare(before: Baseline, now: Baseline) -> Comparison:
     """
     notes: list[str] = []
     found: list[Change] = []
-    several = len(before.parts) > 1
-    twins = _twins(before.parts, now.parts)
-    left = [part for part in now.parts if not any(part is twin for twin in twins)]
-    for number, (old, new) in enumerate(zip(before.parts, twins, strict=True)):
+    several = len(before.boards) > 1
+    twins = _twins(before.boards, now.boards)
+    left = [part for part in now.boards if not any(part is twin for twin in twins)]
+    for number, (old, new) in enumerate(zip(before.boards, twins, strict=True)):
         if new is None:
             notes.append(f"the second run has no board for {old.terms}")
             continue
@@ -144,7 +145,7 @@ def compare(before: Baseline, now: Baseline) -> Comparison:
             notes.append(
                 f"{where}measured otherwise: {OTHER_IMAGES.get(name, f'{name} {then} and {value}')}"
             )
-        boards = number, next(i for i, part in enumerate(now.parts) if part is new)
+        boards = number, next(i for i, part in enumerate(now.boards) if part is new)
         found += [
             replace(change, boards=boards, terms=old.terms if several else "")
             for change in _paired(old, new, notes)
@@ -158,10 +159,12 @@ def compare(before: Baseline, now: Baseline) -> Comparison:
     return Comparison(tuple(_adjusted(found)), tuple(dict.fromkeys(notes)))
 
 
-def _twins(before: Sequence[Part], now: Sequence[Part]) -> list[Part | None]:
+def _twins(
+    before: Sequence[MeasuredBoard], now: Sequence[MeasuredBoard]
+) -> list[MeasuredBoard | None]:
     """The board of the second run that each of the first is held against: one of the same terms, else the nearest that is left."""
     left = list(now)
-    found: list[Part | None] = [None] * len(before)
+    found: list[MeasuredBoard | None] = [None] * len(before)
     for alike in (True, False):
         for i, old in enumerate(before):
             if found[i] is None and left:
@@ -172,7 +175,7 @@ def _twins(before: Sequence[Part], now: Sequence[Part]) -> list[Part | None]:
     return found
 
 
-def _paired(old: Part, new: Part, notes: list[str]) -> Iterator[Change]:
+def _paired(old: MeasuredBoard, new: MeasuredBoard, notes: list[str]) -> Iterator[Change]:
     there = set(new.ids)
     common = [name for name in old.ids if name in there]
     if len(common) < max(len(old.ids), len(new.ids)):
@@ -197,14 +200,19 @@ def _paired(old: Part, new: Part, notes: list[str]) -> Iterator[Change]:
     notes += [f"in neither: {label}, {old.left_out[label]}" for label in both]
 
 
-def _why(other: Part, cell: Cell) -> str:
+def _why(other: MeasuredBoard, cell: MeasuredCell) -> str:
     """What the other run says of a cell that has numbers in one only."""
     reason = other.left_out.get(cell.label)
     return f" (in the other it is {reason})" if reason else ""
 
 
 def _change(
-    old: Cell, new: Cell, ids: tuple[str, ...], rows: list[int], others: list[int], weights: Array
+    old: MeasuredCell,
+    new: MeasuredCell,
+    ids: tuple[str, ...],
+    rows: list[int],
+    others: list[int],
+    weights: Array,
 ) -> Change:
     def difference(before: Array, now: Array) -> Difference:
         values = now.astype(np.float64) - before.astype(np.float64)
@@ -264,14 +272,9 @@ def saved_images(
     """
     run = RunFolder(folder)
     wanted = set(ids)
-    for entry in run.plan()["boards"][board]["cells"]:
-        labels = (
-            entry["target"]["label"],
-            entry["defense"]["label"] if entry["defense"] else "",
-            entry["attack"]["label"],
-        )
-        if labels == (change.target, change.defense, change.attack):
-            rows = run.cell(entry["key"]).table(["id", "image", "adversarial"]).to_pylist()
+    for key, cell in read_plan(run).boards[board].cells.items():
+        if cell.labels == (change.target, change.defense, change.attack):
+            rows = run.cell(key).table(["id", "image", "adversarial"]).to_pylist()
             return {
                 row["id"]: (row["image"]["bytes"], row["adversarial"]["bytes"])
                 for row in rows

@@ -8,28 +8,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.contracts.threat import parse_threat
+from bench.contracts.cell import Fit
+from bench.contracts.threat import Threat
 from bench.errors import NotComparable, did_you_mean
 from bench.regression.baseline import Baseline
-from bench.regression.records import Cell, Part
+from bench.regression.records import MeasuredBoard, MeasuredCell
 
 RENEW = "if the change is meant, write a new baseline with 'gatebench baseline RUN'"
 
 _TERMS = ("dataset", "images", "threat", "budget", "batch", "seed", "fit", "fit_subset", "subset")
 
 
-def differing(before: Part, after: Part) -> list[tuple[str, str, str]]:
+def differing(before: MeasuredBoard, after: MeasuredBoard) -> list[tuple[str, str, str]]:
     """(name, then, now) of the terms in which two boards differ, as shown.
 
     Terms of the fit count where both have cells that learn something. Another subset is told where nothing else explains it.
     """
     found: list[tuple[str, str, str]] = []
     for name in _TERMS:
-        then, now = before.protocol.get(name), after.protocol.get(name)
+        then, now = getattr(before.protocol, name), getattr(after.protocol, name)
         if then == now or (name.startswith("fit") and (then is None or now is None)):
             continue
         if not name.endswith("subset"):
-            found.append((name, _shown(name, then), _shown(name, now)))
+            found.append((name, _shown(then), _shown(now)))
         elif not found:
             found.append((name, "", ""))
     return found
@@ -42,17 +43,15 @@ OTHER_IMAGES = {
 """How a difference is told whose values say nothing to people."""
 
 
-def _shown(name: str, value: Any) -> str:
-    if name == "threat" and value is not None:
-        return str(parse_threat(value))
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {part}" for key, part in value.items())
-    return repr(value)
+def _shown(value: object) -> str:
+    if isinstance(value, Fit):
+        return ", ".join(f"{key} {part}" for key, part in vars(value).items())
+    return str(value) if isinstance(value, Threat) else repr(value)
 
 
 def counterparts(
     baseline: Baseline, now: Baseline, *, measured: bool = True
-) -> Iterator[tuple[Part, Part]]:
+) -> Iterator[tuple[MeasuredBoard, MeasuredBoard]]:
     """Each board of the baseline with the one that was measured alike.
 
     Args:
@@ -61,10 +60,10 @@ def counterparts(
     Raises:
         NotComparable: there is none; says in what the nearest differs.
     """
-    for before in baseline.parts:
-        if not now.parts:
+    for before in baseline.boards:
+        if not now.boards:
             raise NotComparable("the run has no board")
-        after = nearest(before, now.parts)
+        after = nearest(before, now.boards)
         if told := [
             OTHER_IMAGES.get(name, f"{name} was {then}, is {new}")
             for name, then, new in differing(before, after)
@@ -80,12 +79,12 @@ def counterparts(
         yield before, after
 
 
-def nearest(before: Part, boards: Sequence[Part]) -> Part:
+def nearest(before: MeasuredBoard, boards: Sequence[MeasuredBoard]) -> MeasuredBoard:
     """The board whose terms differ least; at least one is there."""
     return min(boards, key=lambda after: len(differing(before, after)))
 
 
-def _other_images(before: Part, after: Part) -> str:
+def _other_images(before: MeasuredBoard, after: MeasuredBoard) -> str:
     there = set(after.ids)
     missing = [name for name in before.ids if name not in there]
     if missing:
@@ -97,7 +96,9 @@ def _other_images(before: Part, after: Part) -> str:
     )
 
 
-def pairs(before: Part, after: Part) -> Iterator[tuple[Cell, Cell]]:
+def pairs(
+    before: MeasuredBoard, after: MeasuredBoard
+) -> Iterator[tuple[MeasuredCell, MeasuredCell]]:
     """Each cell of a board of the baseline with its counterpart.
 
     Raises:
@@ -127,7 +128,7 @@ def pairs(before: Part, after: Part) -> Iterator[tuple[Cell, Cell]]:
         yield old, new
 
 
-def refuse_plan(baseline: Baseline, planned: Baseline) -> None:
+def check_plan(baseline: Baseline, planned: Baseline) -> None:
     """Say before anything is computed that a plan cannot be held against a baseline.
 
     Args:
@@ -146,13 +147,13 @@ def first_change(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return next((name for name in sorted({*then, *now}) if then.get(name) != now.get(name)), None)
 
 
-def unmatched(before: Part, after: Part) -> list[Cell]:
+def unmatched(before: MeasuredBoard, after: MeasuredBoard) -> list[MeasuredCell]:
     """The cells of the second board that the first has not."""
     known = {cell.labels for cell in before.cells}
     return [cell for cell in after.cells if cell.labels not in known]
 
 
-def changed_inputs(old: Cell, new: Cell) -> Iterator[str]:
+def changed_inputs(old: MeasuredCell, new: MeasuredCell) -> Iterator[str]:
     """What is not the same about the target, the defence and the attack of two cells, in words."""
     for kind, name in (("target", old.target), ("defense", old.defense), ("attack", old.attack)):
         then, now = old.inputs[kind], new.inputs[kind]

@@ -1,37 +1,107 @@
-"""What a run measured, image by image: the sealed cells of each board as columns, and why the others have none."""
+"""What a run measured, image by image: the sealed cells of each board as columns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from bench.contracts.threat import parse_threat
-from bench.plans.plan import defended_name, entry_label
+from bench.contracts.cell import Cell, Fit, Who, cell_label, defended_name
+from bench.contracts.threat import Threat, parse_threat
+from bench.errors import RunFolderError
+from bench.plans.stored import StoredBoard
 from bench.results.stats import Array
-from bench.store.folder import RunFolder, read_json
-
-_READ = [
-    "id",
-    "label",
-    "clean_prediction",
-    "adversarial_prediction",
-    "clean_macs",
-    "adversarial_macs",
-]
+from bench.store.folder import CellFolder, RunFolder
+from bench.store.schema import check_table, names
 
 
 @dataclass(frozen=True)
-class Cell:
+class Terms:
+    """Under what terms a board was measured.
+
+    Attributes:
+        dataset: as it turned out to be.
+        subset: digest of its images.
+        images: how many.
+        batch: images of a batch.
+        threat: what a saved image may change.
+        budget: forward-equivalents an image.
+        seed: of random draws.
+        audit: images of every cell whose execution is counted.
+        fit: what is learned from, where a cell learns something.
+        fit_subset: digest of the images of the fit, where a cell learns something.
+    """
+
+    dataset: str
+    subset: str
+    images: int
+    batch: int
+    threat: Threat
+    budget: int
+    seed: int
+    audit: int
+    fit: Fit | None = None
+    fit_subset: str | None = None
+
+    @classmethod
+    def of(cls, board: StoredBoard) -> Terms:
+        """The terms of a board; those of the fit only where something fits."""
+        found = {**vars(board.protocol), "dataset": board.dataset, "subset": board.subset}
+        if any(cell.fits for cell in board.cells.values()):
+            return cls(**found, fit_subset=board.fit_subset)
+        return cls(**{**found, "fit": None})
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Terms:
+        """The terms as a baseline holds them.
+
+        Raises:
+            PlanError: the threat is none.
+            KeyError, TypeError, ValueError: it holds no terms.
+        """
+        found = dict(document)
+        found["threat"] = parse_threat(found["threat"])
+        if "fit" in found:
+            found["fit"] = Fit(**found["fit"])
+        terms = cls(**found)
+        for name in ("images", "batch", "budget", "seed", "audit"):
+            if type(found[name]) is not int:
+                raise TypeError(f"{name} is a whole number")
+        return terms
+
+    def document(self) -> dict[str, Any]:
+        """As a baseline holds them."""
+        found = {name: value for name, value in vars(self).items() if value is not None}
+        found["threat"] = self.threat.document()
+        if self.fit is not None:
+            found["fit"] = dict(vars(self.fit))
+        return found
+
+    def __str__(self) -> str:
+        """What tells the boards of one run apart."""
+        return f"{self.threat}, budget {self.budget}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class MeasuredCell:
     """One sealed cell; columns are (n,), in the order of the board's ids.
 
     Attributes:
-        target, defense, attack: labels. key: of the cell's folder. inputs: resolved target, defence and attack.
-        control: ranked with nobody. reference: MACs of the undefended network with everything on.
-        floor, ceiling: of the target itself.
-        clean_macs, adversarial_macs: int64. clean_correct, adversarial_correct: bool.
+        target: by label.
+        defense: by label, "" for none.
+        attack: by label.
+        inputs: what target, defense and attack are, as far as numbers go.
+        control: whether it is a control, which is not ranked.
+        reference: MACs of the undefended network with everything on.
+        ceiling: of the target itself.
+        clean_macs: int64.
+        adversarial_macs: int64.
+        clean_correct: bool.
+        adversarial_correct: bool.
+        key: of the cell's folder.
+        floor: of the target itself.
     """
 
     target: str
@@ -54,132 +124,123 @@ class Cell:
         return self.target, self.defense, self.attack
 
     @property
-    def who(self) -> tuple[str, str]:
-        """The target and its defence."""
+    def who(self) -> Who:
+        """The target and its defense."""
         return self.target, self.defense
 
     @property
     def label(self) -> str:
-        """How it is called in messages."""
-        return f"{self.defended} / {self.attack}"
+        """What it is called in messages."""
+        return cell_label(*self.labels)
 
     @property
     def defended(self) -> str:
-        """The target with its defence, in words."""
-        return defended_name(self.target, self.defense)
+        """The target with its defense, in words."""
+        return defended_name(*self.who)
 
 
 @dataclass(frozen=True)
-class Part:
+class MeasuredBoard:
     """The cells of one board.
 
     Attributes:
-        protocol: data set, subset, threat, budget, batch and seed; terms of the fit where a cell learns something.
-        ids: the images. cells: with numbers. left_out: label -> why a cell has none; in no file.
+        protocol: under what terms.
+        ids: of the images.
+        cells: with numbers.
+        left_out: label -> why a cell has none; in no file.
     """
 
-    protocol: Mapping[str, Any]
+    protocol: Terms
     ids: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[MeasuredCell, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def terms(self) -> str:
         """What tells the boards of one run apart."""
-        found = self.protocol
-        return f"{parse_threat(found['threat'])}, budget {found['budget']}, seed {found['seed']}"
+        return str(self.protocol)
 
 
-def part_of_run(run: RunFolder, board: Mapping[str, Any]) -> Part:
+def measured_board(run: RunFolder, board: StoredBoard) -> MeasuredBoard:
     """The sealed cells of one board, and why the others have no numbers."""
-    cells: list[Cell] = []
+    cells: list[MeasuredCell] = []
     ids: tuple[str, ...] = ()
     left_out: dict[str, str] = {}
-    for entry in board["cells"]:
-        label, store = entry_label(entry), run.cell(entry["key"])
-        sealed = store.sealed()
-        if entry["excluded"]:
-            left_out[label] = f"skipped: {entry['excluded']}"
-        elif sealed is None:
-            left_out[label] = "not finished"
-        elif sealed["status"] != "ok":
-            left_out[label] = f"{sealed['status']}: {sealed['reason']}"
-        elif wrong := store.altered(sealed["shards"]):
-            left_out[label] = f"altered: {wrong[0]} is not what was sealed"
+    for key, cell in board.cells.items():
+        try:
+            found, own = _measured(run.cell(key), key, cell)
+        except (_LeftOut, RunFolderError, ValueError) as error:
+            reason = error.message if isinstance(error, RunFolderError) else str(error)
+            left_out[cell.label] = reason if isinstance(error, _LeftOut) else f"altered: {reason}"
+            continue
+        ids = ids or own
+        if own != ids:
+            left_out[cell.label] = "altered: it has other images than the cells before it"
         else:
-            table = store.table(_READ)
-            found = {name: table[name].to_pylist() for name in table.column_names}
-            ids = ids or tuple(found["id"])
-            if tuple(found["id"]) != ids:
-                left_out[label] = "altered: it has other images than the cells before it"
-            else:
-                cells.append(_cell(entry, read_json(store.path / "target.json"), found))
-    return Part(_terms(board), ids, tuple(cells), left_out)
+            cells.append(found)
+    return MeasuredBoard(Terms.of(board), ids, tuple(cells), left_out)
 
 
-def part_of_plan(board: Mapping[str, Any]) -> Part:
-    """What a board of plan.json is going to measure: terms and cells, no numbers yet."""
-    live = [entry for entry in board["cells"] if not entry["excluded"]]
+def planned_board(board: StoredBoard) -> MeasuredBoard:
+    """What a board is going to measure: terms and cells, no numbers yet."""
+    live = [_described(key, cell) for key, cell in board.cells.items() if not cell.excluded]
     excluded = {
-        entry_label(entry): f"skipped: {entry['excluded']}"
-        for entry in board["cells"]
-        if entry["excluded"]
+        cell.label: f"skipped: {cell.excluded}" for cell in board.cells.values() if cell.excluded
     }
-    return Part(_terms(board), (), tuple(_cell(entry, {}, {}) for entry in live), excluded)
+    return MeasuredBoard(Terms.of(board), (), tuple(live), excluded)
 
 
-def _terms(board: Mapping[str, Any]) -> dict[str, Any]:
-    """The terms of a board; those of the fit only where something fits."""
-    found = {
-        **board["protocol"],
-        "dataset": board.get("dataset", board["protocol"]["dataset"]),
-        "subset": board["subset"],
-    }
-    if any(
-        part.get("fits")
-        for entry in board["cells"]
-        for part in (entry["attack"], entry["defense"] or {})
-    ):
-        return found | {"fit_subset": board.get("fit_subset", "")}
-    return {name: value for name, value in found.items() if name != "fit"}
+class _LeftOut(Exception):
+    """A cell without numbers, and why."""
 
 
-def _cell(
-    entry: Mapping[str, Any], described: Mapping[str, Any], found: Mapping[str, Sequence[Any]]
-) -> Cell:
-    label = np.array(found.get("label", ()))
-    ceiling = int(described.get("ceiling", 0))
-    return Cell(
-        target=entry["target"]["label"],
-        defense=entry["defense"]["label"] if entry["defense"] else "",
-        attack=entry["attack"]["label"],
-        key=entry["key"],
-        inputs={kind: _inputs(entry[kind]) for kind in ("target", "defense", "attack")},
-        control=bool(entry["attack"]["control"]),
-        reference=int(described.get("reference", ceiling)),
-        floor=int(described.get("floor", 0)),
-        ceiling=ceiling,
-        clean_macs=np.array(found.get("clean_macs", ()), dtype=np.int64),
-        adversarial_macs=np.array(found.get("adversarial_macs", ()), dtype=np.int64),
-        clean_correct=np.array(found.get("clean_prediction", ())) == label,
-        adversarial_correct=np.array(found.get("adversarial_prediction", ())) == label,
-    )
+def _measured(folder: CellFolder, key: str, cell: Cell) -> tuple[MeasuredCell, tuple[str, ...]]:
+    """A sealed cell and the ids of its images.
+
+    Raises:
+        _LeftOut: it has no numbers.
+        RunFolderError, ValueError: what lies there does not hang together.
+    """
+    if cell.excluded:
+        raise _LeftOut(f"skipped: {cell.excluded}")
+    sealed = folder.sealed()
+    if sealed is None:
+        raise _LeftOut("not finished")
+    if sealed.status != "ok":
+        raise _LeftOut(f"{sealed.status}: {sealed.reason}")
+    if wrong := folder.altered(sealed.shards):
+        raise _LeftOut(f"altered: {wrong[0]} is not what was sealed")
+    table = folder.table(names(compared=True))
+    check_table(table, cell.protocol.images)
+    rows = {name: table[name].to_pylist() for name in table.column_names}
+    target = folder.target()
+    label = np.array(rows["label"])
+    return _described(
+        key,
+        cell,
+        reference=target.reference,
+        floor=target.floor,
+        ceiling=target.ceiling,
+        clean_macs=np.array(rows["clean_macs"], dtype=np.int64),
+        adversarial_macs=np.array(rows["adversarial_macs"], dtype=np.int64),
+        clean_correct=np.array(rows["clean_prediction"]) == label,
+        adversarial_correct=np.array(rows["adversarial_prediction"]) == label,
+    ), tuple(rows["id"])
 
 
-def _inputs(component: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a component is, as far as numbers go."""
-    if component is None:
-        return None
-    found = {
-        "name": f"{component['distribution']}/{component['name']}",
-        "params": component["params"],
-        "version": component["version"],
-    }
-    found |= (
-        {"weights": component["digest"] or component["weights"]} if component["weights"] else {}
-    )
-    return found | (
-        {"members": [_inputs(member) for member in component["members"]]}
-        if component.get("members")
-        else {}
+def _described(key: str, cell: Cell, **numbers: Any) -> MeasuredCell:
+    """A cell with its numbers, or with none of them."""
+    none = dict.fromkeys(("reference", "floor", "ceiling"), 0)
+    whole, bits = np.zeros(0, np.int64), np.zeros(0, bool)
+    empty = {"clean_macs": whole, "adversarial_macs": whole}
+    empty |= {"clean_correct": bits, "adversarial_correct": bits}
+    target, defense, attack = cell.labels
+    return MeasuredCell(
+        target=target,
+        defense=defense,
+        attack=attack,
+        key=key,
+        inputs=cell.identity(),
+        control=cell.attack.control,
+        **{**none, **empty, **numbers},
     )

@@ -5,24 +5,33 @@ The board is the only thing that a report sees. Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bench import __version__
-from bench.contracts.threat import parse_threat
+from bench.errors import RunFolderError
+from bench.plans.stored import StoredBoard, StoredPlan, read_plan
 from bench.results import stats
-from bench.results.cells import UNDEFINED_BELOW, description, read_cell, with_estimates
+from bench.results.cells import (
+    UNDEFINED_BELOW,
+    ReadCell,
+    read_cell,
+    with_estimates,
+    without_numbers,
+)
 from bench.results.flags import doubted, shrinking
 from bench.results.ranking import Contender, rank
 from bench.results.records import Board, BoardCell, TargetStanding, Transferred
 from bench.results.stats import UNDEFINED
-from bench.results.transfer import read_transfer
+from bench.results.transfer import TransferredMacs, read_transfer
 from bench.store.folder import RunFolder
+from bench.store.target import DatasetWords
 
 PRELIMINARY_BELOW = 100
 """Images under which a board is called preliminary."""
@@ -40,121 +49,110 @@ def load_boards(run: str | Path) -> list[Board]:
         RunFolderError: it is no run folder, damaged, or of a newer schema.
     """
     folder = RunFolder(Path(run))
-    plan = folder.plan()
-    return shrinking([_board(folder, plan, number) for number in range(len(plan["boards"]))])
+    plan = read_plan(folder)
+    return shrinking([_board(folder, plan, number) for number in range(len(plan.boards))])
 
 
-def _board(folder: RunFolder, plan: Mapping[str, Any], number: int) -> Board:
-    document = plan["boards"][number]
-    protocol = document["protocol"]
-    loaded, scores = _read(folder, plan["command"], protocol, document["cells"])
-    ranked = protocol["threat"] != "none"
-    flagged = doubted(loaded)
+Columns = Mapping[str, stats.Array]
+
+
+def _board(folder: RunFolder, plan: StoredPlan, number: int) -> Board:
+    board = plan.boards[number]
+    read = _read(folder, plan.command, board)
+    scores = [one.scores for one in read]
+    flagged = doubted([one.cell for one in read])
+    ranked = board.protocol.threat.bounded
     cells, standings = _ranked(flagged, scores, ranked)
-    described = next(
-        (found for entry in document["cells"] if (found := description(folder.cell(entry["key"])))),
-        {},
-    )
-    dataset = described.get("dataset", {"name": protocol["dataset"], "note": "", "credits": []})
+    words = _dataset_words(folder, board)
     n = max((cell.n for cell in cells), default=0)
     return Board(
-        name=plan["name"] if len(plan["boards"]) == 1 else f"{plan['name']}: {_terms(protocol)}",
-        protocol=protocol,
-        plan=plan,
-        command=plan["command"],
-        dataset=dataset["name"],
-        dataset_note=dataset["note"],
-        credits=tuple(dataset["credits"]),
+        name=plan.name if len(plan.boards) == 1 else f"{plan.name}: {board.terms}",
+        protocol=board.protocol.document(),
+        plan=plan.document(),
+        command=plan.command,
+        dataset=words.name,
+        dataset_note=words.note,
+        credits=words.credits,
         preliminary=n < PRELIMINARY_BELOW,
         ranked=ranked,
-        intervals=f"{stats.LEVEL:.0%} intervals, paired bootstrap, n = {n} (Wilson where all agree); ranks by paired tests, Holm",
+        intervals=f"{stats.LEVEL:.0%} intervals, paired bootstrap, n = {n} "
+        "(Wilson where all agree); ranks by paired tests, Holm",
         version=__version__,
         cells=tuple(cells),
         standings=tuple(standings),
-        transfers=tuple(_transfers(folder, number, cells, scores)),
+        transfers=tuple(_transfers(read_transfer(folder, number, board), cells, scores)),
         latency=folder.latency(),
+        terms=board.terms,
     )
 
 
-def _read(
-    folder: RunFolder,
-    command: str,
-    protocol: Mapping[str, Any],
-    entries: Sequence[Mapping[str, Any]],
-) -> tuple[list[BoardCell], list[Mapping[str, stats.Array] | None]]:
-    """The cells with their estimates, and the columns that ranks are made of."""
-    cells: list[BoardCell] = []
-    scores: list[Mapping[str, stats.Array] | None] = []
-    with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(entries), _BLOCK):
-            block = entries[start : start + _BLOCK]
-            read = list(pool.map(lambda one: read_cell(folder, command, protocol, one), block))
-            cells += with_estimates(read)
-            scores += [one.scores for one in read]
-    return cells, scores
+def _dataset_words(folder: RunFolder, board: StoredBoard) -> DatasetWords:
+    """What the data set says of itself, from the first cell that was described."""
+    for key in board.cells:
+        with contextlib.suppress(RunFolderError):
+            return folder.cell(key).target().dataset
+    return DatasetWords(board.protocol.dataset, "", ())
 
 
 def _transfers(
-    folder: RunFolder,
-    number: int,
-    cells: Sequence[BoardCell],
-    columns: Sequence[Mapping[str, stats.Array] | None],
-) -> list[Transferred]:
+    pairs: Sequence[TransferredMacs], cells: Sequence[BoardCell], columns: Sequence[Columns | None]
+) -> Iterator[Transferred]:
     """What `gatebench transfer` wrote, against each victim's own clean images."""
     known: dict[str, tuple[int, dict[str, float]]] = {}
     for cell, scores in zip(cells, columns, strict=True):
-        if scores is not None and cell.reference is not None:
-            name = cell.defended
-            known.setdefault(
-                name,
-                (
-                    cell.reference,
-                    dict(
-                        zip(
-                            scores["id"].tolist(),
-                            scores["clean_macs"].astype(float).tolist(),
-                            strict=True,
-                        )
-                    ),
-                ),
-            )
-    found = []
-    for pair in read_transfer(folder, number):
-        if pair["victim"] not in known:
+        if scores is not None and cell.reference is not None and cell.defended not in known:
+            clean = scores["clean_macs"].astype(float).tolist()
+            by_id = dict(zip(scores["id"].tolist(), clean, strict=True))
+            known[cell.defended] = cell.reference, by_id
+    for pair in pairs:
+        if pair.victim not in known:
             continue
-        ceiling, clean_of = known[pair["victim"]]
-        if not set(pair["ids"]) <= set(clean_of):
+        ceiling, clean_of = known[pair.victim]
+        if not set(pair.ids) <= set(clean_of):
             continue
-        clean = np.array([clean_of[name] for name in pair["ids"]])
-        reserve = ceiling - clean
+        macs = np.array([clean_of[name] for name in pair.ids])
+        reserve = ceiling - macs
         defined = reserve.mean() >= UNDEFINED_BELOW * ceiling
+        weights = stats.resamples(len(macs))
         recovery = (
-            stats.ratio_estimate(pair["macs"] - clean, reserve, stats.resamples(len(clean)))
-            if defined
-            else UNDEFINED
+            stats.ratio_estimate(pair.macs - macs, reserve, weights) if defined else UNDEFINED
         )
-        found.append(
-            Transferred(
-                pair["source"], pair["attack"], pair["victim"], recovery, float(pair["macs"].mean())
+        yield Transferred(pair.source, pair.attack, pair.victim, recovery, float(pair.macs.mean()))
+
+
+def _read(folder: RunFolder, command: str, board: StoredBoard) -> list[ReadCell]:
+    """The cells of a board with their estimates, and the columns that ranks are made of.
+
+    Cells about other images than most of them are invalid.
+    """
+    items = list(board.cells.items())
+    read: list[ReadCell] = []
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(items), _BLOCK):
+            block = list(
+                pool.map(
+                    lambda one: read_cell(folder.cell(one[0]), command, one[1]),
+                    items[start : start + _BLOCK],
+                )
             )
-        )
-    return found
-
-
-def _terms(protocol: Mapping[str, Any]) -> str:
-    """What tells the boards of one run apart."""
-    return (
-        f"{parse_threat(protocol['threat'])}, budget {protocol['budget']}, seed {protocol['seed']}"
-    )
+            cells = with_estimates(block)
+            read += [ReadCell(cell, one.scores) for cell, one in zip(cells, block, strict=True)]
+    ids = [None if one.scores is None else tuple(one.scores["id"].tolist()) for one in read]
+    usual = Counter(one for one in ids if one is not None).most_common(1)
+    reason = "its rows are about other images than those of the other cells"
+    return [
+        one if own is None or own == usual[0][0] else ReadCell(without_numbers(one.cell, reason))
+        for one, own in zip(read, ids, strict=True)
+    ]
 
 
 def _ranked(
-    cells: Sequence[BoardCell], columns: Sequence[Mapping[str, stats.Array] | None], ranked: bool
+    cells: Sequence[BoardCell], columns: Sequence[Columns | None], ranked: bool
 ) -> tuple[list[BoardCell], list[TargetStanding]]:
     """The cells with their ranks, and the standings of the targets, best first."""
     contenders = [
         Contender(
-            target=(cell.target, cell.defense),
+            target=cell.who,
             macs=None if found is None else found["adversarial_macs"],
             ceiling=cell.reference or 1,
             apart=cell.control or bool(cell.combination) or cell.recovery.value is None,

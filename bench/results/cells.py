@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from bench.contracts.cell import Cell
 from bench.errors import RunFolderError
-from bench.plans.plan import entry_label
 from bench.results import stats
 from bench.results.records import BoardCell
 from bench.results.resampling import Request, estimates
-from bench.results.rows import Rows, UnitRow, read_units, unpacked
+from bench.results.rows import Rows, unit_rows
 from bench.results.stats import Estimate
-from bench.store.folder import SCHEMA, CellFolder, RunFolder, read_json
+from bench.store.folder import CellFolder
+from bench.store.schema import DECISIONS, check_table, names, unpack
+from bench.store.sealed import Sealed
+from bench.store.target import TargetDescription
 
 UNDEFINED_BELOW = 0.01
 """Recovery is undefined where the reserve, ceiling - clean, is under this share of the ceiling."""
 
-_COLUMNS = (
-    "id label clean_prediction adversarial_prediction clean_macs adversarial_macs float_macs "
-    "jpeg_macs clean_decisions adversarial_decisions squared psnr ssim l2 linf evaluations held "
-    "flipped"
-).split()
 _RANKED = ("id", "clean_macs", "adversarial_macs")
 """Columns that the board needs of every cell once its statistics are there."""
 
@@ -50,113 +45,106 @@ class ReadCell:
     agreed: Mapping[str, Estimate] = field(default_factory=dict)
 
 
-def read_cell(
-    folder: RunFolder,
-    command: str,
-    protocol: Mapping[str, Any],
-    entry: Mapping[str, Any],
-) -> ReadCell:
-    """A cell with everything but its estimates and its rank.
+def read_cell(folder: CellFolder, command: str, cell: Cell) -> ReadCell:
+    """A cell with everything but its estimates and its rank; a damaged one is invalid.
 
     Args:
-        folder: of the run.
+        folder: of the cell.
         command: that repeats the run.
-        protocol: of the board.
-        entry: of the cell, as it stands in the plan.
-
-    Raises:
-        RunFolderError: a part of the cell is missing or damaged.
+        cell: as it stands in the plan.
     """
-    store = folder.cell(entry["key"])
-    sealed = store.sealed()
-    label = entry["target"]["label"], entry["attack"]["label"]
-    cell = BoardCell(
-        key=entry["key"],
-        target=label[0],
-        defense=entry["defense"]["label"] if entry["defense"] else "",
-        attack=label[1],
-        inputs={name: entry[name] for name in ("target", "defense", "attack")}
-        | {"protocol": protocol},
+    target, defense, attack = cell.labels
+    found = BoardCell(
+        key=folder.key,
+        target=target,
+        defense=defense,
+        attack=attack,
+        inputs={**cell.components(), "protocol": cell.protocol.document()},
         status="missing",
         reason="not run yet, or not finished",
-        control=bool(entry["attack"]["control"]),
-        series=entry["attack"].get("series") or label[1],
-        command=f"{command} --only {shlex.quote(entry_label(entry))}",
+        control=cell.attack.control,
+        series=cell.attack.series or attack,
+        command=f"{command} --only {shlex.quote(cell.label)}",
     )
-    if entry.get("excluded"):
-        return ReadCell(replace(cell, status="skipped", reason=entry["excluded"]))
+    if cell.excluded:
+        return ReadCell(replace(found, status="skipped", reason=cell.excluded))
+    try:
+        return _sealed(folder, cell, found)
+    except RunFolderError as error:
+        reason = error.message
+    except ValueError as error:
+        reason = f"its rows do not hold: {error}"
+    return ReadCell(replace(found, status="invalid", reason=reason))
+
+
+def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
+    """A cell as it was sealed.
+
+    Raises:
+        RunFolderError: a document or a shard of it is damaged.
+        ValueError: its rows are not those of its protocol.
+    """
+    sealed = folder.sealed()
     if sealed is None:
-        return ReadCell(cell)
-    cell = replace(
-        cell,
-        status=sealed["status"],
-        reason=sealed["reason"],
-        flags=tuple(sealed["flags"]),
-        environment=sealed["environment"],
-        combination=sealed.get("combination", {}),
-        fit=sealed.get("fit", {}),
-        sees=_sees(entry, sealed),
+        return ReadCell(found)
+    found = replace(
+        found,
+        status=sealed.status,
+        reason=sealed.reason,
+        flags=sealed.flags,
+        environment=sealed.environment,
+        combination=sealed.combination.document() if sealed.combination else {},
+        fit=asdict(sealed.fit) if sealed.fit else {},
+        sees=_sees(cell, sealed),
     )
-    if sealed["status"] != "ok":
-        return ReadCell(cell)
-    table, wrong = store.sealed_table(sealed["shards"], _COLUMNS)
+    if sealed.status != "ok":
+        return ReadCell(found)
+    table, wrong = folder.sealed_table(sealed.shards, names(plain=True))
     if wrong:
         reason = f"{wrong[0]} was changed after the cell was sealed; run the same plan again"
-        return ReadCell(replace(cell, status="invalid", reason=reason))
-    if not (store.path / "target.json").is_file():
-        raise RunFolderError(
-            f"{store.path / 'target.json'} is not there",
-            hint="run the same plan again with --fresh",
-        )
-    columns = {name: table[name].to_numpy() for name in _COLUMNS if not name.endswith("decisions")}
-    described, units = _described(store.path / "target.json")
-    for name in ("clean_decisions", "adversarial_decisions"):
-        columns[name] = unpacked(table[name], len(units)).sum(1)
-    requests, shares = _requests(described, columns)
-    cell = replace(_measured(cell, described, columns, units), rows=Rows(store, len(units)))
-    return ReadCell(cell, {name: columns[name] for name in _RANKED}, requests, shares)
+        return ReadCell(replace(found, status="invalid", reason=reason))
+    check_table(table, cell.protocol.images)
+    target = folder.target()
+    columns = {name: table[name].to_numpy() for name in table.column_names if name not in DECISIONS}
+    for name in DECISIONS:
+        columns[name] = unpack(table[name].to_pylist(), len(target.units)).sum(1)
+    requests, shares = _requests(target, columns)
+    rows = Rows(folder, len(target.units))
+    measured = replace(_measured(found, target, columns), rows=rows)
+    return ReadCell(measured, {name: columns[name] for name in _RANKED}, requests, shares)
 
 
-def description(folder: CellFolder) -> Mapping[str, Any] | None:
-    """What a cell's target says of itself; None where it was not looked at."""
-    path = folder.path / "target.json"
-    return _described(path)[0] if path.is_file() else None
-
-
-def _described(path: Path) -> tuple[Mapping[str, Any], tuple[UnitRow, ...]]:
-    """A target.json and its units, parsed once for all cells that hold the same bytes."""
-    try:
-        return _parsed(path.read_bytes())
-    except (OSError, ValueError, KeyError):
-        found = read_json(path)  # says what is wrong with it
-        return found, read_units(found["units"])
-
-
-@lru_cache(maxsize=64)
-def _parsed(data: bytes) -> tuple[Mapping[str, Any], tuple[UnitRow, ...]]:
-    found = json.loads(data)
-    if found.get("schema", SCHEMA) > SCHEMA:
-        raise ValueError("of a newer schema")
-    return found, read_units(found["units"])
-
-
-def _sees(entry: Mapping[str, Any], sealed: Mapping[str, Any]) -> str:
-    """What an attack knew; one that never took a gradient saw executed MACs at most."""
-    if entry["attack"]["params"].get("knows") == "network":
-        return "network"
-    return (
-        "gates"
-        if sealed["aggregates"].get("backwards", 0) or entry["attack"]["control"]
-        else "macs"
+def without_numbers(cell: BoardCell, reason: str) -> BoardCell:
+    """An invalid cell: what it is, and why it has no numbers."""
+    return BoardCell(
+        key=cell.key,
+        target=cell.target,
+        defense=cell.defense,
+        attack=cell.attack,
+        inputs=cell.inputs,
+        status="invalid",
+        reason=reason,
+        control=cell.control,
+        series=cell.series,
+        flags=cell.flags,
+        environment=cell.environment,
+        command=cell.command,
     )
+
+
+def _sees(cell: Cell, sealed: Sealed) -> str:
+    """What an attack knew; one that never took a gradient saw executed MACs at most."""
+    if cell.attack.params.get("knows") == "network":
+        return "network"
+    gradients = sealed.aggregates.get("backwards", 0)
+    return "gates" if gradients or cell.attack.control else "macs"
 
 
 def _requests(
-    described: Mapping[str, Any], columns: Mapping[str, stats.Array]
+    target: TargetDescription, columns: Mapping[str, stats.Array]
 ) -> tuple[tuple[Request, ...], dict[str, Estimate]]:
     """What is to be resampled, and the shares that all images agree on, which are not."""
-    floor, ceiling = int(described["floor"]), int(described["ceiling"])
-    reference = int(described.get("reference", ceiling))
+    floor, ceiling, reference = target.floor, target.ceiling, target.reference
     clean, adversarial, unrounded, reloaded = (
         columns[name].astype(np.float64)
         for name in ("clean_macs", "adversarial_macs", "float_macs", "jpeg_macs")
@@ -212,24 +200,20 @@ def with_estimates(read: Sequence[ReadCell]) -> list[BoardCell]:
 
 
 def _measured(
-    cell: BoardCell,
-    described: Mapping[str, Any],
-    columns: Mapping[str, stats.Array],
-    units: tuple[UnitRow, ...],
+    cell: BoardCell, target: TargetDescription, columns: Mapping[str, stats.Array]
 ) -> BoardCell:
     """The cell with its plain numbers."""
     n = len(columns["label"])
-    ceiling = int(described["ceiling"])
     held, flipped = (columns[name].astype(np.float64).sum() for name in ("held", "flipped"))
-    blocks = len(units) - columns["clean_decisions"].mean()
+    blocks = len(target.units) - columns["clean_decisions"].mean()
     won = columns["adversarial_decisions"] - columns["clean_decisions"].astype(np.int64)
     return replace(
         cell,
         n=n,
-        classes=tuple(described["classes"]),
-        floor=int(described["floor"]),
-        ceiling=ceiling,
-        reference=int(described.get("reference", ceiling)),
+        classes=target.classes,
+        floor=target.floor,
+        ceiling=target.ceiling,
+        reference=target.reference,
         clean_macs=float(columns["clean_macs"].mean()),
         adversarial_macs=float(columns["adversarial_macs"].mean()),
         float_macs=float(columns["float_macs"].mean()),
@@ -241,7 +225,7 @@ def _measured(
         l2=float(columns["l2"].mean()),
         linf=int(columns["linf"].max()),
         evaluations=float(columns["evaluations"].mean()),
-        units=units,
+        units=unit_rows(target.units),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.contracts.threat import parse_threat
 from bench.results.records import Board, BoardCell
+from bench.store.target import GradientCounts, TargetDescription
 
 RISING_BY = 0.01
 """Recovery that the second half of the budget may still add before an attack counts as not converged: one point."""
@@ -19,20 +20,26 @@ AHEAD_BY = 0.002
 """Recovery by which a black box may lead the white boxes."""
 
 
-def of_target(described: Mapping[str, Any]) -> list[str]:
-    """Flags from what a cell's target.json says: what `bench.evaluation.masking` found, whether it draws, whether its defence hid its masks."""
-    found = described.get("gradients", {})
-    flags = [
-        flag
-        for name, flag in (("zero", "zero-gradient"), ("saturated", "saturated-gates"))
-        if found.get(name)
+def of_target(target: TargetDescription) -> list[str]:
+    """Flags from what a target says of itself."""
+    here = target.dataset.name.partition(":")[0]
+    elsewhere = target.trained_on not in ("", here)
+    return [
+        *of_gradients(target.gradients),
+        *(["trained-elsewhere"] if elsewhere else []),
+        *(["randomised"] if target.draws > 1 else []),
     ]
-    flags += ["misleading-gradient"] if 2 * found.get("misled", 0) > found.get("images", 0) else []
-    flags += ["hard-masks"] if found.get("hard_masks") else []
-    trained_on = described.get("trained_on")
-    here = described.get("dataset", {}).get("name", "").partition(":")[0]
-    flags += ["trained-elsewhere"] if trained_on and trained_on != here else []
-    return flags + (["randomised"] if described.get("draws", 1) > 1 else [])
+
+
+def of_gradients(found: GradientCounts) -> list[str]:
+    """Flags from what `bench.evaluation.masking` found."""
+    flags = {
+        "zero-gradient": found.zero > 0,
+        "saturated-gates": found.saturated > 0,
+        "misleading-gradient": 2 * found.misled > found.images,
+        "hard-masks": found.hard_masks,
+    }
+    return [name for name, holds in flags.items() if holds]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from bench.contracts.cell import defended_name
 from bench.contracts.threat import PSNR_CAP
-from bench.plans.plan import defended_name
 from bench.results.records import Board, BoardCell
 
 LOWEST, HIGHEST = 30.0, 50.0

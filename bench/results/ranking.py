@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.contracts.cell import Who
 from bench.results import stats
-
-Who = tuple[str, str]
-"""A target and its defence, by label."""
 
 
 @dataclass(frozen=True)

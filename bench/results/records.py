@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.plans.plan import defended_name as defended_name
+from bench.contracts.cell import Who, cell_label
+from bench.contracts.cell import defended_name as defended_name
 from bench.results.rows import ImageRow, UnitRow
 from bench.results.stats import UNDEFINED, Estimate
+from bench.store.latency import Latency
+from bench.store.sealed import STATUSES as SEALED
 
-STATUSES = ("ok", "skipped", "invalid", "failed", "timeout", "oom", "missing")
+STATUSES = (*SEALED, "missing")
 """What can have become of a cell; all but the last are written when it is sealed."""
 
 
@@ -94,13 +97,23 @@ class BoardCell:
     rows: Callable[[], Sequence[ImageRow]] = field(default=lambda: (), repr=False, compare=False)
 
     @property
+    def who(self) -> Who:
+        """Its target and defense by label."""
+        return self.target, self.defense
+
+    @property
     def defended(self) -> str:
-        """The target with its defense, as `defended_name` spells it."""
+        """Its target with its defense, in words."""
         return defended_name(self.target, self.defense)
 
     @property
+    def label(self) -> str:
+        """What it is called everywhere."""
+        return cell_label(self.target, self.defense, self.attack)
+
+    @property
     def overall_psnr(self) -> float | None:
-        """dB of the mean squared error; the mean PSNR of the images where there is no such number."""
+        """PSNR as boards show it: of the mean squared error, else the mean over images."""
         return self.psnr if self.pooled_psnr is None else self.pooled_psnr
 
 
@@ -128,7 +141,7 @@ class TargetStanding:
 
     @property
     def defended(self) -> str:
-        """The target with its defense, as `defended_name` spells it."""
+        """The target with its defense, in words."""
         return defended_name(self.target, self.defense)
 
 
@@ -160,7 +173,8 @@ class Board:
         ranked: whether attacks are ranked (only under a ball).
         intervals: one sentence naming level, method and n. version: of gatebench.
         cells: in plan order. standings: best first. transfers: of every pair of targets, where `gatebench transfer` was run.
-        latency: what `gatebench latency` wrote, where it was run.
+        latency: what `gatebench latency` measured, where it was run.
+        terms: what tells the boards of one run apart, in words.
     """
 
     name: str
@@ -177,4 +191,5 @@ class Board:
     cells: tuple[BoardCell, ...]
     standings: tuple[TargetStanding, ...]
     transfers: tuple[Transferred, ...] = ()
-    latency: Mapping[str, Any] = field(default_factory=dict)
+    latency: Latency | None = None
+    terms: str = ""

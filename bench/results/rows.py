@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
-import numpy as np
-import pyarrow as pa
-
-from bench.results.stats import Array
 from bench.store.folder import CellFolder
+from bench.store.schema import DECISIONS, unpack
+from bench.store.schema import TRACE_POINTS as TRACE_POINTS
+from bench.store.schema import pack as pack
+from bench.store.target import UnitColumns
 
 
 @dataclass(frozen=True)
@@ -72,36 +72,11 @@ class ImageRow:
     flipped: int | None = None
 
 
-def read_units(document: Mapping[str, Any]) -> tuple[UnitRow, ...]:
-    """The units as a cell's target.json describes them."""
-    names = ("name", "kind", "owner", "shape", "cost", "threshold")
-    columns = zip(*(document[name] for name in names), strict=True)
-    return tuple(
-        UnitRow(name, kind, owner, tuple(shape), cost, threshold)
-        for name, kind, owner, shape, cost, threshold in columns
-    )
-
-
-TRACE_POINTS = 32
-"""Points of a trace at most, in a row and in the mean over rows."""
-
-
-def packed(decisions: Array) -> list[bytes]:
-    """The decisions of each image as bits, first unit in the highest bit.
-
-    Args:
-        decisions: (N, U) bool.
-    """
-    return [row.tobytes() for row in np.packbits(np.asarray(decisions, dtype=bool), axis=-1)]
-
-
-def unpacked(packed: Sequence[bytes] | pa.ChunkedArray, units: int) -> Array:
-    """(N, U) bool from packed bits, first unit in the highest bit."""
-    if not len(packed):
-        return np.zeros((0, units), dtype=bool)
-    rows = packed.to_pylist() if isinstance(packed, pa.ChunkedArray) else packed
-    bits = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), -1)
-    return np.unpackbits(bits, axis=1, count=units).view(bool)
+@lru_cache(maxsize=64)
+def unit_rows(units: UnitColumns) -> tuple[UnitRow, ...]:
+    """The units of a target, one by one."""
+    columns = units.name, units.kind, units.owner, units.shape, units.cost, units.threshold
+    return tuple(UnitRow(*values) for values in zip(*columns, strict=True))
 
 
 @dataclass(frozen=True)
@@ -113,21 +88,13 @@ class Rows:
 
     def __call__(self) -> Sequence[ImageRow]:
         rows = self.store.table().to_pylist()
-        clean = unpacked([row["clean_decisions"] for row in rows], self.units)
-        adversarial = unpacked([row["adversarial_decisions"] for row in rows], self.units)
-        return [
-            ImageRow(
-                **{
-                    **row,
-                    "clean_decisions": tuple(clean[i].tolist()),
-                    "adversarial_decisions": tuple(adversarial[i].tolist()),
-                    "trace": tuple(
-                        (point["evaluations"], point["macs"], point["squared"])
-                        for point in row["trace"]
-                    ),
-                    "image": row["image"]["bytes"],
-                    "adversarial": row["adversarial"]["bytes"],
-                }
+        for name in DECISIONS:
+            decisions = unpack([row[name] for row in rows], self.units).tolist()
+            for row, ran in zip(rows, decisions, strict=True):
+                row[name] = tuple(ran)
+        for row in rows:
+            row["trace"] = tuple(
+                (point["evaluations"], point["macs"], point["squared"]) for point in row["trace"]
             )
-            for i, row in enumerate(rows)
-        ]
+            row |= {name: row[name]["bytes"] for name in ("image", "adversarial")}
+        return [ImageRow(**row) for row in rows]

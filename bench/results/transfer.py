@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.errors import RunFolderError
 from bench.files.canonical import canonical
-from bench.plans.plan import defended_name
+from bench.plans.stored import StoredBoard
+from bench.results.stats import Array
 from bench.store.folder import CellFolder, RunFolder
 
 FILE = "transfer.parquet"
@@ -30,51 +31,75 @@ SCHEMA = pa.schema(
     ]
 )
 
-Entry = Mapping[str, Any]
 
+@dataclass(frozen=True)
+class TransferredMacs:
+    """What one target executes on the saved images of another.
 
-def target_label(entry: Entry) -> str:
-    """A target with its defence, in one string."""
-    defense = entry["defense"]["label"] if entry["defense"] else ""
-    return defended_name(entry["target"]["label"], defense)
+    Attributes:
+        source: whose images, with its defense.
+        attack: that made them.
+        victim: who evaluated them, with its defense.
+        ids: of the images.
+        macs: (n,) executed MACs.
+    """
+
+    source: str
+    attack: str
+    victim: str
+    ids: tuple[str, ...]
+    macs: Array
 
 
 def sealed_digest(folder: CellFolder) -> str:
     """One digest over the sealed shards of a cell; "" for a cell that is not sealed."""
     sealed = folder.sealed()
-    return (
-        hashlib.sha256(canonical(sealed["shards"])).hexdigest()
-        if sealed and sealed["status"] == "ok"
-        else ""
-    )
+    if sealed is None or sealed.status != "ok":
+        return ""
+    return hashlib.sha256(canonical(sealed.shards)).hexdigest()
 
 
-def read_transfer(folder: RunFolder, number: int) -> list[dict[str, Any]]:
-    """Source, attack, victim, and (n,) MACs with their image ids, of the pairs of a board; cells made anew since are left out."""
+def read_transfer(folder: RunFolder, number: int, board: StoredBoard) -> list[TransferredMacs]:
+    """The pairs of a board; those of cells that were computed again since are left out.
+
+    Args:
+        folder: of the run.
+        number: of the board.
+        board: as in the plan.
+
+    Raises:
+        RunFolderError: transfer.parquet is damaged.
+    """
     path = folder.path / FILE
     if not path.is_file():
         return []
-    table = pq.read_table(path)
-    known = json.loads((table.schema.metadata or {}).get(b"gatebench", b"{}")).get("sources", {})
+    try:
+        table = pq.read_table(path, schema=SCHEMA)
+        metadata = pq.read_schema(path).metadata or {}
+        known = json.loads(metadata.get(b"gatebench", b"{}")).get("sources", {})
+        if any(column.null_count for column in table.columns):
+            raise ValueError("values are missing")
+        now = {key: known.get(key) for key in board.cells}
+    except (OSError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
     fresh = {
-        (target_label(entry), entry["attack"]["label"])
-        for entry in folder.plan()["boards"][number]["cells"]
-        if known.get(entry["key"])
-        and known[entry["key"]] == sealed_digest(folder.cell(entry["key"]))
+        (cell.defended, cell.attack.label)
+        for key, cell in board.cells.items()
+        if now[key] and now[key] == _digest_or_none(folder.cell(key))
     }
     pairs: dict[tuple[str, str, str], dict[str, int]] = {}
     for row in table.to_pylist():
         if row["board"] == number and (row["source"], row["attack"]) in fresh:
-            pairs.setdefault((row["source"], row["attack"], row["victim"]), {})[row["id"]] = row[
-                "macs"
-            ]
+            who = (row["source"], row["attack"], row["victim"])
+            pairs.setdefault(who, {})[row["id"]] = row["macs"]
     return [
-        {
-            "source": source,
-            "attack": attack,
-            "victim": victim,
-            "ids": tuple(macs),
-            "macs": np.array(list(macs.values()), dtype=np.float64),
-        }
-        for (source, attack, victim), macs in pairs.items()
+        TransferredMacs(*who, tuple(macs), np.array(list(macs.values()), dtype=np.float64))
+        for who, macs in pairs.items()
     ]
+
+
+def _digest_or_none(folder: CellFolder) -> str | None:
+    try:
+        return sealed_digest(folder)
+    except RunFolderError:
+        return None

@@ -1,131 +1,156 @@
-"""The strongest of several sealed cells, image by image, as a cell of its own (AutoEnergy).
-
-An image's row is that of the member whose saved image executes most MACs, then of the one with the smallest distortion, then of the
-earlier member. Evaluations are the sum over members; the trace is that of running them one after the other.
-"""
+"""An ensemble's cell (AutoEnergy), combined from the sealed cells of its members."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
+from bench.contracts.cell import Cell
 from bench.evaluation.draws import affordable_draws
-from bench.plans.plan import entry_label
 from bench.results import flags
-from bench.results.ensemble import Entry, Member, member_keys, strongest
-from bench.runs.seal import seal
-from bench.store.folder import RunFolder, read_json, write_json
+from bench.results.ensemble import Row, member_keys, strongest
+from bench.runs.seal import environment_of, seal
+from bench.store.documents import write_json
+from bench.store.folder import CellFolder, RunFolder
 from bench.store.provenance import sources
+from bench.store.sealed import Combination, LeftOut, MemberWins, Sealed
+from bench.store.target import TARGET, TargetDescription
+
+
+@dataclass(frozen=True)
+class Member:
+    """A cell that takes part in an ensemble.
+
+    Attributes:
+        key: of the cell.
+        cell: the resolved cell.
+        folder: where it lies.
+        sealed: how it ended.
+    """
+
+    key: str
+    cell: Cell
+    folder: CellFolder
+    sealed: Sealed
 
 
 def combine(
-    run: RunFolder, key: str, entry: Entry, entries: Mapping[str, Entry], black: Sequence[str]
-) -> tuple[str, str]:
+    run: RunFolder,
+    key: str,
+    cells: Mapping[str, Cell],
+    black_boxes: Collection[str],
+    ids: Sequence[str] | None = None,
+) -> Sealed:
     """Compute and seal an ensemble's cell.
 
     Args:
-        black: names of the attacks that see executed MACs alone.
+        run: the run's folder.
+        key: of the ensemble's cell.
+        cells: all cells of the run, by key.
+        black_boxes: names of the attacks that see executed MACs alone.
+        ids: of the images of the run, in order, where they are known.
 
     Returns:
-        (status, reason).
+        What was sealed.
     """
-    inputs = {name: value for name, value in entry.items() if name != "key"}
-    folder = run.cell(key, create=True)
+    cell, folder = cells[key], run.cell(key, create=True)
     folder.clear()
-    members, left_out, missing = _members(run, entry, entries, black)
+    members, left_out, missing = _members(run, cell, cells)
     if missing:
         reason = f"needs all of its members: {'; '.join(missing)}"
-        seal(folder, inputs, "failed", reason)
-        return "failed", reason
+        return seal(folder, cell, "failed", reason)
     if not members:
-        seal(
-            folder, inputs, "skipped", "none of its members supports this target under this threat"
-        )
-        return "skipped", "none of its members supports this target under this threat"
+        reason = "none of its members supports this target under this threat"
+        return seal(folder, cell, "skipped", reason)
     tables = [member.folder.table().to_pylist() for member in members]
     rows, winners = zip(
         *(strongest(candidates) for candidates in zip(*tables, strict=True)), strict=True
     )
-    description = read_json(members[0].folder.path / "target.json")
-    write_json(folder.path / "target.json", description)
-    record = {
-        name: value
-        for name, value in members[0].folder.shards()[0].record.items()
-        if name not in ("key", "schema", "reads")
-    }
-    folder.write_shard(0, len(rows) - 1, rows, {**record, "sources": sources(entry)})
-    wins = [winners.count(place) for place in range(len(members))]
-    reserve = int(description.get("reference", description["ceiling"])) - _mean(rows, "clean_macs")
-    seen = [
-        flags.Seen(_mean(table, "adversarial_macs"), reserve, member.black_box, member.past)
-        for member, table in zip(members, tables, strict=True)
-    ]
-    leads = {flag for group in flags.of_group(seen) for flag in group}
-    combination = {
-        "budget": len(members) * int(entry["protocol"]["budget"]),
-        "members": [
-            {
-                "key": member.key,
-                "label": member.label,
-                "wins": won,
-                "evaluations": sum(row["evaluations"] for row in table),
-            }
-            for member, won, table in zip(members, wins, tables, strict=True)
-        ],
-        "left_out": left_out,
-        "adaptive": _adaptive(entry, description),
-        "winner": list(winners),
-    }
-    unsure = {
-        flag for member in members for flag in member.sealed["flags"] if flag == "not-converged"
-    }
-    seal(folder, inputs, "ok", combination=combination, flags=sorted(unsure | leads))
-    return "ok", ""
+    target = members[0].folder.target()
+    write_json(folder.path / TARGET, target.document())
+    record = environment_of(members[0].folder.shards()[0])
+    record.pop("reads", None)
+    folder.write_shard(0, len(rows) - 1, rows, {**record, "sources": sources(cell)})
+    found = Combination(
+        budget=len(members) * cell.protocol.budget,
+        members=tuple(
+            MemberWins(
+                member.key,
+                member.cell.attack.label,
+                winners.count(place),
+                sum(row["evaluations"] for row in table),
+            )
+            for place, (member, table) in enumerate(zip(members, tables, strict=True))
+        ),
+        left_out=tuple(left_out),
+        adaptive=tuple(_adaptive(cell, target)),
+        winner=tuple(winners),
+    )
+    doubts = {"not-converged"} & {flag for member in members for flag in member.sealed.flags}
+    doubts |= _leads(members, tables, target.reference, black_boxes)
+    return seal(folder, cell, "ok", ids=ids, combination=found, flags=sorted(doubts))
 
 
 def _members(
-    run: RunFolder, entry: Entry, entries: Mapping[str, Entry], black: Sequence[str]
-) -> tuple[list[Member], list[dict[str, str]], list[str]]:
-    """(members with numbers, those that do not apply with their reasons, what is wrong with the others)."""
+    run: RunFolder, cell: Cell, cells: Mapping[str, Cell]
+) -> tuple[list[Member], list[LeftOut], list[str]]:
+    """Those with numbers, those that do not apply, and what is wrong with the others."""
     found: list[Member] = []
-    left_out: list[dict[str, str]] = []
+    left_out: list[LeftOut] = []
     missing: list[str] = []
-    for key in member_keys(entry, entries):
-        other = entries[key]
-        label = other["attack"]["label"]
-        if other["excluded"]:
-            left_out.append({"label": label, "reason": f"excluded: {other['excluded']}"})
+    for key in member_keys(cell, cells):
+        other = cells[key]
+        label = other.attack.label
+        if other.excluded:
+            left_out.append(LeftOut(label, f"excluded: {other.excluded}"))
             continue
         folder = run.cell(key)
         sealed = folder.sealed()
         if sealed is None:
-            missing.append(f"{entry_label(other)} is not finished")
-        elif sealed["status"] == "skipped":
-            left_out.append({"label": label, "reason": sealed["reason"]})
-        elif sealed["status"] != "ok" or folder.altered(sealed["shards"]):
-            missing.append(f"{entry_label(other)} is {sealed['status']}")
+            missing.append(f"{other.label} is not finished")
+        elif sealed.status == "skipped":
+            left_out.append(LeftOut(label, sealed.reason))
+        elif sealed.status != "ok" or folder.altered(sealed.shards):
+            missing.append(f"{other.label} is {sealed.status}")
         else:
-            past = other["attack"]["params"].get("knows") == "network"
-            found.append(Member(key, label, folder, sealed, other["attack"]["name"] in black, past))
+            found.append(Member(key, other, folder, sealed))
     return found, left_out, missing
 
 
-def _adaptive(entry: Entry, description: Mapping[str, Any]) -> list[str]:
-    """What the members did about the defence, in words; nothing where there is none."""
-    if not entry["defense"]:
+def _leads(
+    members: Sequence[Member],
+    tables: Sequence[Sequence[Row]],
+    reference: int,
+    black_boxes: Collection[str],
+) -> set[str]:
+    """Flags of members that lead though they know less than the others."""
+    reserve = reference - _mean(tables[0], "clean_macs")
+    seen = [
+        flags.Seen(
+            macs=_mean(table, "adversarial_macs"),
+            reserve=reserve,
+            blind=member.cell.attack.name in black_boxes,
+            past=member.cell.attack.params.get("knows") == "network",
+        )
+        for member, table in zip(members, tables, strict=True)
+    ]
+    return {flag for group in flags.of_group(seen) for flag in group}
+
+
+def _adaptive(cell: Cell, target: TargetDescription) -> list[str]:
+    """What the members did about the defense, in words; nothing where there is none."""
+    if cell.defense is None:
         return []
     found = ["gradients are taken end to end, through the defence"]
-    if description.get("gradients", {}).get("without_surrogates", 0) > description.get(
-        "gradients", {}
-    ).get("zero", 0):
+    if target.gradients.without_surrogates > target.gradients.zero:
         found.append("a stage without a gradient passes its surrogate's on (BPDA)")
-    if description.get("draws", 1) > 1:
-        draws = description["draws"]
-        each = affordable_draws(draws, int(entry["protocol"]["budget"]))
+    if target.draws > 1:
+        each = affordable_draws(target.draws, cell.protocol.budget)
         found.append(
-            f"looks and gradients are over fresh draws of their own, {each} in each (EOT); scores over {draws} others"
+            f"looks and gradients are over fresh draws of their own, {each} in each (EOT); "
+            f"scores over {target.draws} others"
         )
-    if description["units"].get("alarm"):
+    if target.units.alarm:
         found.append(
             "the response to an alarm counts as a unit to be opened, its score as the margin "
             "(joint loss)"
@@ -133,5 +158,5 @@ def _adaptive(entry: Entry, description: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+def _mean(rows: Sequence[Row], name: str) -> float:
     return sum(int(row[name]) for row in rows) / len(rows)

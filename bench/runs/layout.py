@@ -1,29 +1,70 @@
-"""Running a plan: lay out the folder, find what is missing, have it computed, seal what is whole."""
+"""Laying a plan out: its data, its weights, its cells with their keys, and the folder they go to."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import weights
+from bench.contracts.cell import Cell
 from bench.contracts.dataset import Dataset
 from bench.datasets.base import check_classes, check_disjoint, open_dataset, subset, subset_digest
 from bench.errors import DataError, PlanError, RunFolderError
-from bench.plans.plan import COST_MODEL, Plan
-from bench.store.folder import RunFolder, write_json
+from bench.plans.plan import Plan, RunOptions
+from bench.plans.stored import StoredPlan, read_plan
+from bench.store.documents import write_json
+from bench.store.folder import PLAN, RunFolder
 
 
 @dataclass(frozen=True)
 class Laid:
-    """A plan laid out: its cells with their keys, as stored in plan.json."""
+    """A plan laid out.
 
-    plan: Plan
+    Attributes:
+        plan: with its keys.
+        options: how to run it.
+        folder: where it goes.
+        ids: of its images, in order; all boards share them.
+    """
+
+    plan: StoredPlan
+    options: RunOptions
     folder: RunFolder
-    entries: Mapping[str, Mapping[str, Any]]
-    order: Sequence[str]
+    ids: tuple[str, ...]
+
+    @property
+    def cells(self) -> Mapping[str, Cell]:
+        """Key -> cell, in the order of the plan."""
+        return self.plan.cells
+
+    def check_folder(self, *, fresh: bool = False, renew: bool = False) -> None:
+        """Refuse a folder that holds another plan.
+
+        Args:
+            fresh: a damaged plan.json is no obstacle, since everything is to be computed again.
+            renew: another plan is no obstacle either; cells that both have keep their results, as
+                their keys say what they are.
+
+        Raises:
+            RunFolderError: it holds another plan, or a damaged one.
+        """
+        before = _before(self.folder, fresh)
+        if before is None or renew:
+            return
+        here = self.plan
+        same = [board.subset for board in before.boards] == [board.subset for board in here.boards]
+        if before.digest != here.digest or not same:
+            raise RunFolderError(
+                f"{self.folder.path} holds another plan: {_difference(before, here)}",
+                hint="choose another name with --name, or go back to the plan it was made with",
+            )
+
+    def write(self) -> None:
+        """Write plan.json; only for who holds the run's lock."""
+        write_json(self.folder.path / PLAN, self.plan.document())
 
 
 def lay_out(
@@ -35,57 +76,56 @@ def lay_out(
     *,
     fresh: bool = False,
     renew: bool = False,
-    accept: Callable[[Mapping[str, Any]], None] = lambda document: None,
+    accept: Callable[[StoredPlan], None] = lambda plan: None,
 ) -> Laid:
-    """Check that everything the plan names is there, give every cell its key, and compare with what the run's folder holds.
+    """Check that all that the plan names is there, give every cell its key, look at its folder.
+
+    Nothing is written: that is for `bench.runs.run.Run`, which holds the folder's lock.
 
     Args:
-        out: the folder of all runs. name: of the run; by default that of the data set as it turned out to be, the protocol, and
-            six digits of the plan's hash. command: what reproduces it. data_root: where the data set lies.
-        fresh: a damaged plan.json is no obstacle, since everything is to be computed again.
-        renew: another plan in the folder is replaced; cells that both have keep their results, as their keys say what they are.
-        accept: hears of the resolved plan before anything is written, and may refuse it.
+        plan: what is to be run.
+        out: the folder of all runs.
+        name: of the run; by default that of the data set as it turned out to be, the protocol, and
+            six digits of the plan's hash.
+        command: what reproduces it.
+        data_root: where the data set lies.
+        fresh: see `Laid.check_folder`.
+        renew: see `Laid.check_folder`.
+        accept: hears of the resolved plan, and may refuse it.
 
     Raises:
-        DataError, WeightsError, PlanError: something is missing or damaged.
+        DataError: the data set is missing or damaged.
+        WeightsError: weights are.
+        PlanError: no image can change under a threat, a network tells another number of classes
+            apart, or images are fitted on that are scored too.
         RunFolderError: the folder holds another plan.
     """
     for weights_name in {cell.target.weights for cell in plan.cells if cell.target.digest}:
         weights.read_bytes(weights.find(weights_name))
-    images = _opened(plan, data_root)
-    dataset, subset_hash = str(images), _pinned(plan, images)
-    fit_hash = _fit_pinned(plan, images, data_root)
-    document = plan.document()
-    entries: dict[str, Mapping[str, Any]] = {}
-    for board, cells in zip(document["boards"], plan.boards, strict=True):
-        board["subset"], board["dataset"], board["fit_subset"] = subset_hash, dataset, fit_hash
-        for entry, cell in zip(board["cells"], cells, strict=True):
-            entry["key"] = cell.key(f"{dataset} {subset_hash}", COST_MODEL, fit_hash)
-            entries[entry["key"]] = {**entry, "protocol": board["protocol"]}
-    run = RunFolder(out / (name or plan.default_name(dataset)))
-    document |= {"name": run.name, "digest": plan.digest, "command": command}
-    accept(document)
-    before = _before(run, fresh)
-    if (
-        before is not None
-        and not renew
-        and (before["digest"] != document["digest"] or before["boards"][0]["subset"] != subset_hash)
-    ):
-        raise RunFolderError(
-            f"{run.path} holds another plan: {_difference(before, document)}",
-            hint="choose another name with --name, or go back to the plan it was made with",
-        )
-    run.create()
-    write_json(run.path / "plan.json", document)
-    return Laid(plan, run, entries, list(entries))
+    dataset = _opened(plan, data_root)
+    chosen = subset(dataset, plan.cells[0].protocol.images)
+    run = RunFolder(out / (name or plan.default_name(str(dataset))))
+    stored = StoredPlan.of(
+        plan,
+        name=run.name,
+        command=command,
+        dataset=str(dataset),
+        subset=subset_digest(dataset, chosen),
+        fit_subset=_fit_pinned(plan, dataset, data_root),
+    )
+    accept(stored)
+    ids = tuple(dataset.ids[place] for place in chosen)
+    laid = Laid(stored, plan.options, run, ids)
+    laid.check_folder(fresh=fresh, renew=renew)
+    return laid
 
 
-def _before(run: RunFolder, fresh: bool) -> Mapping[str, Any] | None:
-    """The plan that the folder was made with; None if there is none, or a damaged one that is to be replaced."""
-    if not (run.path / "plan.json").is_file():
+def _before(run: RunFolder, fresh: bool) -> StoredPlan | None:
+    """The plan that the folder was made with; None for none, or a damaged one to be replaced."""
+    if not run.is_planned:
         return None
     try:
-        return run.plan()
+        return read_plan(run)
     except RunFolderError as error:
         if fresh:
             return None
@@ -95,12 +135,7 @@ def _before(run: RunFolder, fresh: bool) -> Mapping[str, Any] | None:
 
 
 def _opened(plan: Plan, data_root: str | None) -> Dataset:
-    """The data set of the plan; all boards share it.
-
-    Raises:
-        DataError: it is not there, damaged or empty.
-        PlanError: no image can change under a threat, or a network tells another number of classes apart.
-    """
+    """The data set of the plan; all boards share it."""
     dataset = open_dataset(plan.cells[0].protocol.dataset, Path(data_root) if data_root else None)
     if not len(dataset):
         raise DataError(f"{dataset} has no images")
@@ -119,13 +154,8 @@ def _opened(plan: Plan, data_root: str | None) -> Dataset:
     return dataset
 
 
-def _pinned(plan: Plan, dataset: Dataset) -> str:
-    """The digest of the images of the plan; all boards share them."""
-    return subset_digest(dataset, subset(dataset, plan.cells[0].protocol.images))
-
-
 def _fit_pinned(plan: Plan, scored: Dataset, data_root: str | None) -> str:
-    """The digest of the images that attacks and defences are fitted on; "" where none fits.
+    """The digest of the images that attacks and defenses are fitted on; "" where none fits.
 
     Raises:
         PlanError: there are too few, or some of them are scored too, whatever they are called.
@@ -133,41 +163,34 @@ def _fit_pinned(plan: Plan, scored: Dataset, data_root: str | None) -> str:
     if not any(cell.fits for cell in plan.cells):
         return ""
     protocol = plan.cells[0].protocol
-    dataset = open_dataset(
-        f"{protocol.dataset.partition(':')[0]}:{protocol.fit.split}",
-        Path(data_root) if data_root else None,
-    )
+    dataset = open_dataset(protocol.fit_dataset, Path(data_root) if data_root else None)
     if len(dataset) < protocol.fit.images:
         raise PlanError(
             f"protocol.fit.images: {protocol.fit.images} asked for, {dataset} has {len(dataset)}"
         )
     fitted = subset(dataset, protocol.fit.images)
-    check_disjoint(
-        dataset, fitted, scored, subset(scored, protocol.images), f"protocol.fit: {dataset}"
-    )
+    chosen = subset(scored, protocol.images)
+    check_disjoint(dataset, fitted, scored, chosen, f"protocol.fit: {dataset}")
     return subset_digest(dataset, fitted)
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _difference(before: StoredPlan, now: StoredPlan) -> str:
     """The first place in which two plans differ, in words."""
-    then, new = _flat(before["boards"]), _flat(now["boards"])
+    then, new = (_leaves(plan.document()["boards"]) for plan in (before, now))
     for path in sorted(set(then) | set(new)):
         if then.get(path) != new.get(path) and not path.endswith("key"):
             return f"{path} was {then.get(path, 'absent')!r}, is {new.get(path, 'absent')!r}"
     return "other cells"
 
 
-def _flat(document: Any, path: str = "") -> dict[str, Any]:
+def _leaves(document: Any, path: str = "") -> dict[str, Any]:
+    """Path -> value of everything in a document that is no table and no list."""
     if isinstance(document, Mapping):
-        return {
-            key: value
-            for name, part in document.items()
-            for key, value in _flat(part, f"{path}.{name}" if path else name).items()
-        }
-    if isinstance(document, list):
-        return {
-            key: value
-            for i, part in enumerate(document)
-            for key, value in _flat(part, f"{path}[{i}]").items()
-        }
-    return {path: document}
+        parts = {f"{path}.{name}" if path else name: part for name, part in document.items()}
+    elif isinstance(document, list | tuple):
+        parts = {f"{path}[{i}]": part for i, part in enumerate(document)}
+    else:
+        return {path: document}
+    return {
+        key: value for place, part in parts.items() for key, value in _leaves(part, place).items()
+    }

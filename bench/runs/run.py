@@ -1,51 +1,83 @@
-"""Running a plan: lay out the folder, find what is missing, have it computed, seal what is whole."""
+"""Running a plan: find what is missing, have it computed, seal what is whole."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bench import __version__
-from bench.contracts.executor import Event, Task
+from bench.contracts.cell import Cell
+from bench.contracts.executor import Event, Executor, MakeExecutor, Task, Tell
 from bench.errors import GatebenchError, RunFolderError
 from bench.executors.reads import Reads
 from bench.plans.estimates import remember
-from bench.plans.plan import entry_label
 from bench.plugins import registry
-from bench.results.ensemble import is_combined
 from bench.runs.ensemble import combine
 from bench.runs.layout import Laid
 from bench.runs.seal import seal
-from bench.store.folder import same_record
+from bench.store.folder import CellFolder, same_record
+from bench.store.provenance import source_digest, sources, versions
+from bench.store.sealed import Sealed, Status
 
-Listener = Callable[[Event], None]
+Span = tuple[int, int]
+"""Places of the first and the last image of a shard."""
+Prepared = Callable[[Sequence[Task], int], None]
+"""Hears, before anything is computed, the shards to compute and how many images are there."""
+
+ATTEMPTS = 2
+"""How often shards are computed that are not there although they were reported."""
 
 
 @dataclass
 class Outcome:
-    """What became of a run: its folder, and for each cell its label and status; reasons of those that are not ok."""
+    """What became of a run.
+
+    Attributes:
+        folder: of the run.
+        statuses: of each cell, by key.
+        reasons: of the cells that are not ok, by key.
+        computed: images.
+    """
 
     folder: Path
-    statuses: dict[str, str] = field(default_factory=dict)
+    statuses: dict[str, Status] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     computed: int = 0
 
     @property
-    def clean(self) -> bool:
+    def is_clean(self) -> bool:
         """Whether every cell is ok or skipped."""
         return all(status in ("ok", "skipped") for status in self.statuses.values())
+
+    @property
+    def problems(self) -> list[str]:
+        """Which cells have no numbers, and why; a line a reason."""
+        found = Counter(
+            (status, self.reasons.get(key, ""))
+            for key, status in self.statuses.items()
+            if status not in ("ok", "skipped")
+        )
+        return [
+            f"{status}, {count} of {len(self.statuses)} cells: {reason}"
+            for (status, reason), count in found.items()
+        ]
 
 
 class Run:
     """One run of a laid-out plan.
 
     Args:
-        fresh: throw away what is there. keep: go on although shards were made in another environment. renew: throw away the cells whose
-            shards were made by other code, libraries or threads, and compute those again.
+        laid: the plan.
+        data_root: where the data set lies.
+        fresh: throw away what is there.
+        keep: go on although shards were made in another environment.
+        renew: throw away the cells whose shards were made by other code, libraries or threads, and
+            compute those again.
         in_process: no workers, for debuggers.
     """
 
@@ -62,183 +94,230 @@ class Run:
         self.laid, self.data_root, self.in_process = laid, data_root, in_process
         self.fresh, self.keep, self.renew = fresh, keep, renew
         self.outcome = Outcome(laid.folder.path)
-        self._left: dict[str, int] = {}
+        self._cells = laid.cells
+        self._left: dict[str, set[Span]] = {}
         self._speeds: dict[str, list[tuple[float, int]]] = defaultdict(list)
 
-    def __call__(
-        self, prepared: Callable[[Sequence[Task], int], None], listen: Listener
-    ) -> Outcome:
+    def __call__(self, prepared: Prepared, listen: Tell) -> Outcome:
         """Run to the end.
 
         Args:
-            prepared: hears, before anything is computed, the shards to compute and how many images are there already.
-            listen: hears of every event.
+            prepared: hears what is to be done.
+            listen: hears of every event of a cell that is not over yet.
 
         Raises:
             GatebenchError: the run as a whole cannot go on.
         """
+        self.laid.folder.create()
         with self.laid.folder.locked():
-            self._reads = Reads((self.laid.folder.path / "log.txt").absolute())
+            self.laid.check_folder(fresh=self.fresh, renew=self.renew)
+            self.laid.write()
+            self._reads = Reads(self._log_file)
             if self.fresh:
-                for key in self.laid.order:
-                    self.laid.folder.cell(key).clear()
+                for key in self._cells:
+                    self._folder(key).clear()
             self._check_sources()
             tasks = self._tasks()
-            live = [
-                entry
-                for entry in self.laid.entries.values()
-                if not entry["excluded"] and not is_combined(entry)
-            ]
-            images = sum(entry["protocol"]["images"] for entry in live)
+            images = sum(cell.protocol.images for _, cell in self._live())
             prepared(tasks, images - sum(task.images for task in tasks))
-            for key in self.laid.order:
-                if self._left.get(key) == 0:
-                    self._seal(key, "ok")
-            if tasks:
-                self._compute(tasks, listen)
+            self._finish(tasks, listen)
             self._combine()
             remember(self._speeds)
         return self.outcome
 
+    def _folder(self, key: str) -> CellFolder:
+        return self.laid.folder.cell(key)
+
+    def _live(self) -> list[tuple[str, Cell]]:
+        """The cells that are computed."""
+        return [
+            (key, cell)
+            for key, cell in self._cells.items()
+            if not cell.excluded and not cell.is_combined
+        ]
+
     def _tasks(self) -> list[Task]:
-        """The shards still to be computed; cells that are finished or excluded get their status here."""
-        tasks = []
-        for key in self.laid.order:
-            entry = self.laid.entries[key]
-            if entry["excluded"]:
-                self.outcome.statuses[key] = "skipped"
-                continue
-            if is_combined(entry):
-                continue
+        """The shards still to be computed; finished and excluded cells get their status here."""
+        tasks: list[Task] = []
+        for key, cell in self._cells.items():
+            if cell.excluded:
+                self.outcome.statuses[key], self.outcome.reasons[key] = "skipped", cell.excluded
+        for key, _ in self._live():
             folder = self.laid.folder.cell(key, create=True)
             folder.sweep()
-            sealed = folder.sealed()
-            if sealed is not None and sealed["status"] == "ok" and folder.intact(sealed["shards"]):
-                self.outcome.statuses[key] = "ok"
-                continue
-            protocol = entry["protocol"]
-            missing = folder.missing(
-                protocol["images"], self.laid.plan.options.shard, protocol["batch"]
-            )
-            if not missing and not (folder.path / "target.json").is_file():
+            sealed = _readable(folder)
+            if sealed is not None and sealed.status == "ok":
+                if not (wrong := folder.altered(sealed.shards)):
+                    self.outcome.statuses[key] = "ok"
+                    continue
+                folder.remove(wrong)
+            if not folder.is_described:
                 folder.clear()
-                missing = folder.missing(
-                    protocol["images"], self.laid.plan.options.shard, protocol["batch"]
-                )
-            reads = self._reads.of(entry) if missing else {}
-            self._left[key] = len(missing)
-            label = entry_label(entry)
-            root = self.data_root and os.path.abspath(self.data_root)
-            tasks += [
-                Task(key, label, entry, str(folder.path.absolute()), first, last, root, reads)
-                for first, last in missing
-            ]
+            tasks += self._missing(key)
         return tasks
 
+    def _missing(self, key: str) -> list[Task]:
+        """The tasks that a cell still needs."""
+        cell, folder = self._cells[key], self._folder(key)
+        protocol = cell.protocol
+        spans = folder.missing(protocol.images, self.laid.options.shard, protocol.batch)
+        self._left[key] = set(spans)
+        place = folder.path.absolute()  # a plugin may change the folder that its process works in
+        root = self.data_root and os.path.abspath(self.data_root)
+        reads = self._reads.of(cell) if spans else {}
+        return [Task(key, cell, place, first, last, root, reads) for first, last in spans]
+
+    def _finish(self, tasks: Sequence[Task], listen: Tell) -> None:
+        """Have the tasks computed and seal every cell, whatever is reported of it."""
+        for attempt in range(ATTEMPTS):
+            for key in [key for key, left in self._left.items() if not left]:
+                self._seal_whole(key)
+            if not tasks:
+                return
+            self._compute(tasks, listen)
+            tasks = [task for key in list(self._left) for task in self._missing(key)]
+            if attempt + 1 < ATTEMPTS and tasks:
+                labels = ", ".join(dict.fromkeys(task.label for task in tasks))
+                self._log(f"shards that are not there are computed again: {labels}")
+        for key in list(self._left):
+            if self._left[key]:
+                first, last = min(self._left[key])
+                reason = f"the shard of images {first} to {last} was not there when all were done"
+                self._seal(key, "failed", reason)
+            else:
+                self._seal_whole(key)
+
     def _combine(self) -> None:
-        """Make the cells that are made of other cells; cheap, so always anew."""
-        named = {entry["attack"]["name"] for entry in self.laid.entries.values()}
-        black = [name for name in sorted(named) if _access(name) == "macs"]
-        for key in self.laid.order:
-            entry = self.laid.entries[key]
-            if is_combined(entry) and not entry["excluded"]:
-                self.outcome.statuses[key], _ = combine(
-                    self.laid.folder, key, entry, self.laid.entries, black
+        """Make the cells that are made of other cells; cheap, so always again."""
+        named = sorted({cell.attack.name for cell in self._cells.values()})
+        black_boxes = [name for name in named if _access(name) == "macs"]
+        for key, cell in self._cells.items():
+            if cell.is_combined and not cell.excluded:
+                self._close(
+                    key,
+                    combine(self.laid.folder, key, self._cells, black_boxes, self.laid.ids),
                 )
 
-    def _compute(self, tasks: Sequence[Task], listen: Listener) -> None:
-        options = self.laid.plan.options
-        log = (self.laid.folder.path / "log.txt").absolute()
-        if self.in_process:
-            from bench.executors.local import InProcess
-
-            executor: Any = InProcess(device=options.device, threads=options.threads)
-        else:
-            made = registry.load("executor", options.executor)
-            executor = made(
-                device=options.device,
-                workers=options.workers,
-                threads=options.threads,
-                deadline=options.deadline,
-                log=str(log),
-            )
-        with executor:
-            environment = executor.open()
-            self._check_environment(environment)
-            with open(log, "a", encoding="utf-8") as file:
+    def _compute(self, tasks: Sequence[Task], listen: Tell) -> None:
+        with self._executor() as executor:
+            self._check_environment(executor.open())
+            with open(self._log_file, "a", encoding="utf-8") as file:
 
                 def tell(event: Event) -> None:
-                    self._note(event, file)
-                    listen(event)
+                    if event.task.key in self._left:  # what is over is over
+                        listen(event)
+                        self._note(event, file)
 
                 executor.run(tasks, tell)
 
+    def _executor(self) -> Executor:
+        options = self.laid.options
+        if self.in_process:
+            from bench.executors.local import InProcess
+
+            return InProcess(device=options.device, threads=options.threads)
+        make: MakeExecutor = registry.load("executor", options.executor)
+        return make(
+            device=options.device,
+            workers=options.workers,
+            threads=options.threads,
+            deadline=options.deadline,
+            log=str(self._log_file),
+        )
+
+    @property
+    def _log_file(self) -> Path:
+        return (self.laid.folder.path / "log.txt").absolute()
+
+    def _log(self, text: str) -> None:
+        with open(self._log_file, "a", encoding="utf-8") as file:
+            _write_line(text, file)
+
     def _check_environment(self, environment: Mapping[str, Any]) -> None:
         """Refuse to go on where shards were made otherwise, unless told to keep them."""
-        self._compare(lambda entry: dict(environment))
+        self._compare(lambda cell: environment)
 
     def _check_sources(self) -> None:
-        """The same for what needs no worker to be known: also where nothing is left to compute, a changed plugin is no secret."""
-        from bench.store.provenance import source_digest, sources, versions
-
+        """The same for what needs no worker to be known, also where nothing is left to compute."""
         known = {
             "gatebench": __version__,
             "versions": versions(),
-            "threads": self.laid.plan.options.threads,
+            "threads": self.laid.options.threads,
         }
 
-        def now(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-            reads = {} if is_combined(entry) else self._reads.of(entry)
-            return {**known, "sources": sources(entry), **({"reads": reads} if reads else {})}
+        def now(cell: Cell) -> Mapping[str, Any]:
+            reads = {} if cell.is_combined else self._reads.of(cell)
+            return {**known, "sources": sources(cell), **({"reads": reads} if reads else {})}
 
         source_digest.cache_clear()
         self._compare(now, renew=self.renew)
 
-    def _compare(
-        self, known: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, renew: bool = False
-    ) -> None:
+    def _compare(self, known: Callable[[Cell], Mapping[str, Any]], *, renew: bool = False) -> None:
         if self.keep:
             return
-        for key in self.laid.order:
-            entry, folder = self.laid.entries[key], self.laid.folder.cell(key)
+        for key, cell in self._cells.items():
+            folder = self._folder(key)
             shards = folder.shards()
-            for name, (then, now) in same_record(shards, known(entry) if shards else {}).items():
+            for name, (then, now) in same_record(shards, known(cell) if shards else {}).items():
                 if renew:
                     folder.clear()
                     break
                 raise RunFolderError(
-                    f"{self.laid.folder.path} holds results of {entry_label(entry)!r} made otherwise: {_told(name, then, now)}",
-                    hint="--fresh computes everything again; --keep goes on and flags the cells that mix both",
+                    f"{self.laid.folder.path} holds results of {cell.label!r} made otherwise: "
+                    f"{_told(name, then, now)}",
+                    hint="--fresh computes everything again; "
+                    "--keep goes on and flags the cells that mix both",
                 )
 
-    def _note(self, event: Event, log: Any) -> None:
+    def _note(self, event: Event, log: TextIO) -> None:
+        """Write an event down, and close its cell where it is over."""
         task = event.task
+        head = f"{task.label} [{task.first}-{task.last}] {event.what}"
         if event.what == "done":
+            _write_line(f"{head} {event.seconds:.1f} s", log)
+            left = self._left[task.key]
+            if (task.first, task.last) not in left:
+                return  # reported twice
+            left.discard((task.first, task.last))
             self.outcome.computed += task.images
-            self._left[task.key] -= 1
-            work = task.images * task.document["protocol"]["budget"]
-            self._speeds[task.document["target"]["label"]].append((event.seconds, work))
-            if self._left[task.key] == 0:
-                self._seal(task.key, "ok")
+            work = task.images * task.cell.protocol.budget
+            self._speeds[task.cell.target.label].append((event.seconds, work))
+            if not left and not self._missing(task.key):
+                self._seal_whole(task.key)
         elif event.what == "problem":
+            _write_line(f"{head} {event.status} {event.reason}\n{event.detail}", log)
             self._seal(task.key, event.status, event.reason, event.detail)
-        if event.what in ("done", "problem"):
-            words = (
-                f"{event.status} {event.reason}\n{event.detail}"
-                if event.what == "problem"
-                else f"{event.seconds:.1f} s"
-            )
-            print(
-                f"{time.strftime('%H:%M:%S')} {task.label} [{task.first}-{task.last}] {event.what} {words}".rstrip(),
-                file=log,
-                flush=True,
-            )
 
-    def _seal(self, key: str, status: str, reason: str = "", detail: str = "") -> None:
-        entry = self.laid.entries[key]
-        inputs = {name: value for name, value in entry.items() if name != "key"}
-        seal(self.laid.folder.cell(key), inputs, status, reason, detail)
-        self.outcome.statuses[key] = status
+    def _seal_whole(self, key: str) -> None:
+        """Seal a cell whose shards are all there; what they hold decides."""
+        try:
+            self._close(key, seal(self._folder(key), self._cells[key], "ok", ids=self.laid.ids))
+        except (ValueError, RunFolderError) as error:
+            said = error.message if isinstance(error, RunFolderError) else str(error)
+            self._folder(key).clear()
+            self._seal(key, "failed", f"what was computed cannot be sealed: {said}")
+
+    def _seal(self, key: str, status: Status, reason: str, detail: str = "") -> None:
+        self._close(key, seal(self._folder(key), self._cells[key], status, reason, detail))
+
+    def _close(self, key: str, sealed: Sealed) -> None:
+        """Remember what became of a cell; nothing more is heard of it."""
+        self.outcome.statuses[key] = sealed.status
+        if sealed.status != "ok":
+            self.outcome.reasons[key] = sealed.reason
+        self._left.pop(key, None)
+
+
+def _readable(folder: CellFolder) -> Sealed | None:
+    """How a cell ended; a damaged record counts as none, so that the cell is sealed again."""
+    try:
+        return folder.sealed()
+    except RunFolderError:
+        return None
+
+
+def _write_line(text: str, file: TextIO) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}".rstrip(), file=file, flush=True)
 
 
 def _told(name: str, then: Any, now: Any) -> str:

@@ -3,101 +3,113 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from bench.contracts.cell import Cell
 from bench.results import flags as reliability
-from bench.store.folder import SCHEMA, CellFolder, read_json, write_json
-
-_SUMMED = "clean_macs adversarial_macs float_macs jpeg_macs squared near_threshold overshoot forwards backwards held flipped".split()
+from bench.store.documents import write_json
+from bench.store.folder import CellFolder, Shard
+from bench.store.schema import check_table, names
+from bench.store.sealed import CELL, Combination, Environment, Sealed, Status
 
 
 def seal(
     folder: CellFolder,
-    inputs: Mapping[str, Any],
-    status: str,
+    cell: Cell,
+    status: Status,
     reason: str = "",
     detail: str = "",
     *,
+    ids: Sequence[str] | None = None,
     flags: Sequence[str] = (),
-    combination: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    combination: Combination | None = None,
+) -> Sealed:
     """Write cell.json.
 
     Args:
         folder: of the cell; with status "ok" all its shards are there.
-        inputs: the resolved cell. status: one of `bench.results.records.STATUSES`. reason, detail: of a status other than "ok".
-        flags: beside those found here. combination: which cells it is made of (`bench.runs.ensemble`).
+        cell: the resolved cell.
+        status: what became of it.
+        reason: of a status other than "ok".
+        detail: of a status other than "ok": a traceback.
+        ids: of the images that the rows must be about, in order, where they are known.
+        flags: beside those found here.
+        combination: which cells it is made of (`bench.runs.ensemble`).
 
     Returns:
         What was written.
+
+    Raises:
+        ValueError: with status "ok", where the rows are not those of the protocol's images.
     """
     shards = folder.shards()
-    records = [
-        {name: value for name, value in shard.record.items() if name not in ("key", "schema")}
-        for shard in shards
-    ]
-    same = all(record == records[0] for record in records)
-    sums = aggregates(folder) if status == "ok" else {}
-    found: list[str] = []
+    same = all(shard.record == shards[0].record for shard in shards)
+    mixed = () if same else ("mixed-environment",)
+    found = Sealed(
+        key=folder.key,
+        inputs=cell.inputs(),
+        status=status,
+        reason=reason,
+        detail=detail,
+        flags=mixed,
+        aggregates={},
+        environment=environment_of(shards[0]) if shards else {},
+        shards={},
+        combination=combination,
+    )
     if status == "ok":
-        found = [*_flags(folder, sums, combined=combination is not None), *flags]
-    document = {
-        "schema": SCHEMA,
-        "key": folder.key,
-        "inputs": dict(inputs),
-        "status": status,
-        "reason": reason,
-        "detail": detail,
-        "flags": found + ([] if same else ["mixed-environment"]),
-        "aggregates": sums,
-        "environment": records[0] if records else {},
-        "shards": {
-            shard.path.name: hashlib.sha256(shard.path.read_bytes()).hexdigest() for shard in shards
-        }
-        if status == "ok"
-        else {},
-    }
-    if combination is not None:
-        document["combination"] = dict(combination)
-    note = folder.path / "fit.json"
-    if status == "ok" and note.is_file():
-        document["fit"] = {
-            name: value for name, value in read_json(note).items() if name != "schema"
-        }
-    write_json(folder.path / "cell.json", document)
-    return document
+        table = folder.table([*names(plain=True), "trace"])
+        check_table(table, cell.protocol.images)
+        if ids is not None and table["id"].to_pylist() != list(ids):
+            raise ValueError("its rows are about other images than its protocol")
+        found = replace(
+            found,
+            flags=(*_flags(folder, table, combined=combination is not None), *flags, *mixed),
+            aggregates=aggregates(table),
+            shards={
+                shard.path.name: hashlib.sha256(shard.path.read_bytes()).hexdigest()
+                for shard in shards
+            },
+            fit=folder.fit(),
+        )
+    write_json(folder.path / CELL, found.document())
+    return found
 
 
-def aggregates(folder: CellFolder) -> dict[str, Any]:
+def environment_of(shard: Shard) -> Environment:
+    """What made a shard, without what tells it from others."""
+    kept = {name: value for name, value in shard.record.items() if name not in ("key", "schema")}
+    return cast(Environment, kept)
+
+
+def aggregates(table: pa.Table) -> dict[str, int]:
     """Sums over all images: exact, and enough to check a board against."""
-    table = folder.table(_SUMMED)
     sums = {
-        name: int(pc.sum(table[name].cast("int64")).as_py() or 0) for name in table.column_names
+        name: int(pc.sum(table[name].cast("int64")).as_py() or 0) for name in names(summed=True)
     }
     return {"images": table.num_rows, **sums}
 
 
-def _flags(folder: CellFolder, sums: Mapping[str, Any], *, combined: bool) -> list[str]:
-    """What to know before believing the numbers; `bench.results.flags` says what the last three mean."""
+def _flags(folder: CellFolder, table: pa.Table, *, combined: bool) -> list[str]:
+    """What to know before believing the numbers; `bench.results.flags` says what they mean."""
     found = []
-    if sums["overshoot"]:
+    if pc.any(table["overshoot"]).as_py():
         found.append("left-threat")
-    if sums["near_threshold"]:
+    if pc.any(pc.greater(table["near_threshold"], 0)).as_py():
         found.append("near-threshold")
-    description = (
-        read_json(folder.path / "target.json") if (folder.path / "target.json").is_file() else {}
-    )
-    found += reliability.of_target(description)
-    if not combined and "ceiling" in description and sums["backwards"]:
-        table = folder.table(["trace", "clean_macs", "evaluations"])
+    if not folder.is_described:
+        return found
+    target = folder.target()
+    found += reliability.of_target(target)
+    if not combined and pc.any(pc.greater(table["backwards"], 0)).as_py():
         traces, clean, spent = (
             table[name].to_pylist() for name in ("trace", "clean_macs", "evaluations")
         )
-        if reliability.still_rising(
-            traces, clean, spent, int(description.get("reference", description["ceiling"]))
-        ):
+        if reliability.still_rising(traces, clean, spent, target.reference):
             found.append("not-converged")
     return found

@@ -1,12 +1,13 @@
-"""The run folder: keys, atomic shards, scan, seal, lock.
+"""The run folder: atomic shards, scan, lock.
 
     runs/NAME/plan.json  log.txt  lock
-    runs/NAME/cells/KEY/target.json                  the target, its audited floor and ceiling
-    runs/NAME/cells/KEY/shard-00000-00063.parquet    one row an image, from first to last
-    runs/NAME/cells/KEY/cell.json                    inputs, status, flags, totals, digests
+    runs/NAME/cells/KEY/target.json                     what the target says of itself (`bench.store.target`)
+    runs/NAME/cells/KEY/shard-00000-00063.parquet       one row an image (`bench.store.schema`)
+    runs/NAME/cells/KEY/fit.json, fit.safetensors       what an attack learned first
+    runs/NAME/cells/KEY/cell.json                       how the cell ended (`bench.store.sealed`)
 
-Every write is whole or not there. Shards hold no time, host or path, so the same work gives the
-same bytes.
+A shard is named by the places of its first and its last image. Every write is whole or not there.
+Shards hold no time, host or path, so the same work gives the same bytes.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import hashlib
 import io
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,99 +26,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.errors import (
-    DiskError,
-    InUse,
-    RunFolderError,
-    did_you_mean,
-)
+from bench.errors import DiskError, InUse, RunFolderError, did_you_mean
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical
 from bench.files.locks import try_lock, wait_lock
+from bench.store.documents import SCHEMA, read_document
+from bench.store.latency import LATENCY, Latency
+from bench.store.schema import COLUMNS, ROWS, check_rows
+from bench.store.sealed import SHARD_NAME, FitNote, Sealed, read_fit, read_sealed
+from bench.store.target import TARGET, TargetDescription, read_target
 
-SCHEMA = 1
-"""Version of everything written to a run folder; a newer one is refused."""
-LATENCY = "latency.json"
-"""What `gatebench latency` measured of a run, in its folder."""
-
-_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_POINT = pa.struct([("evaluations", pa.int64()), ("macs", pa.int64()), ("squared", pa.float64())])
-ROWS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("label", pa.int64()),
-        ("clean_prediction", pa.int64()),
-        ("adversarial_prediction", pa.int64()),
-        ("clean_macs", pa.int64()),
-        ("adversarial_macs", pa.int64()),
-        ("float_macs", pa.int64()),
-        ("jpeg_macs", pa.int64()),
-        ("clean_decisions", pa.binary()),
-        ("adversarial_decisions", pa.binary()),
-        ("linf", pa.int64()),
-        ("squared", pa.int64()),
-        ("l2", pa.float64()),
-        ("psnr", pa.float64()),
-        ("ssim", pa.float64()),
-        ("evaluations", pa.int64()),
-        ("forwards", pa.int64()),
-        ("backwards", pa.int64()),
-        ("held", pa.int64()),
-        ("flipped", pa.int64()),
-        ("near_threshold", pa.int64()),
-        ("overshoot", pa.bool_()),
-        ("trace", pa.list_(_POINT)),
-        ("image", _PICTURE),
-        ("adversarial", _PICTURE),
-    ]
-)
-"""Columns of a shard; `bench.results.board.ImageRow` says what they mean.
-
-Decisions are packed bits, first unit first.
-"""
-
-_SHARD_NAME = re.compile(r"shard-(\d{5,})-(\d{5,})\.parquet")
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write a document, readable and reproducible."""
-    write_atomic(
-        path,
-        json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode()
-        + b"\n",
-    )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a document of a run folder.
-
-    Raises:
-        RunFolderError: it is not there, damaged, or of a newer schema.
-    """
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise RunFolderError(
-            f"{path} is not there", hint="a run folder holds plan.json and cells/; is this one?"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path} cannot be read: {error}") from error
-    if not isinstance(document, dict):
-        raise RunFolderError(f"{path} is no document of gatebench")
-    if document.get("schema", SCHEMA) > SCHEMA:
-        raise RunFolderError(
-            f"{path} has schema {document['schema']}, this gatebench reads up to {SCHEMA}",
-            hint="upgrade gatebench to read this run",
-        )
-    return document
+PLAN = "plan.json"
+"""The resolved plan of a run; `bench.plans.stored` reads it."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard.
-
-    The places of its first and last image in the cell, its file, and what made it.
-    """
+    """A finished shard: the places of its first and last image in the cell, its file, and what made it."""
 
     first: int
     last: int
@@ -135,19 +60,42 @@ class CellFolder:
     def key(self) -> str:
         return self.path.name
 
-    def sealed(self) -> dict[str, Any] | None:
-        """The content of cell.json, or None while the cell is unfinished."""
-        path = self.path / "cell.json"
-        return read_json(path) if path.is_file() else None
+    def sealed(self) -> Sealed | None:
+        """How the cell ended; None while it is unfinished.
+
+        Raises:
+            RunFolderError: cell.json is damaged.
+        """
+        return read_sealed(self.path)
+
+    @property
+    def is_described(self) -> bool:
+        """Whether there is a description of its target."""
+        return (self.path / TARGET).is_file()
+
+    def target(self) -> TargetDescription:
+        """What its target says of itself.
+
+        Raises:
+            RunFolderError: target.json is not there, or damaged.
+        """
+        return read_target(self.path)
+
+    def fit(self) -> FitNote | None:
+        """What its attack learned first; None for nothing."""
+        return read_fit(self.path)
 
     def shards(self) -> list[Shard]:
         """Finished shards in the order of their images; damaged or foreign files do not count."""
         found = []
         for path in sorted(self.path.glob("shard-*.parquet")):
-            match = _SHARD_NAME.fullmatch(path.name)
-            record = _record(path) if match else None
-            if match and record is not None and record.get("key") == self.key:
-                found.append(Shard(int(match[1]), int(match[2]), path, record))
+            match = SHARD_NAME.fullmatch(path.name)
+            if match is None:
+                continue
+            first, last = int(match[1]), int(match[2])
+            record = _record(path, last - first + 1)
+            if record is not None and record.get("key") == self.key:
+                found.append(Shard(first, last, path, record))
         chosen: list[Shard] = []
         for shard in sorted(found, key=lambda shard: (shard.first, -shard.last)):
             if not chosen or shard.first > chosen[-1].last:
@@ -155,19 +103,27 @@ class CellFolder:
         return chosen
 
     def missing(self, images: int, size: int, batch: int) -> list[tuple[int, int]]:
-        """(first, last) of the shards still to be computed.
+        """The shards still to be computed.
 
-        Whole batches, at most `size` images each.
+        Args:
+            images: of the cell.
+            size: images of a shard at most, but for a whole batch.
+            batch: images of a batch; a shard is a whole number of them.
+
+        Returns:
+            (first, last) of each.
         """
-        done = [(shard.first, shard.last) for shard in self.shards()]
+        done = sorted((shard.first, shard.last) for shard in self.shards())
         step = max(size // batch, 1)
         todo: list[tuple[int, int]] = []
         run: list[int] = []
         starts = range(0, images, batch)
+        place = 0
         for start in starts:
-            covered = any(
-                first <= start and min(start + batch, images) - 1 <= last for first, last in done
-            )
+            while place < len(done) and done[place][1] < start:
+                place += 1
+            last = min(start + batch, images) - 1
+            covered = place < len(done) and done[place][0] <= start and last <= done[place][1]
             if not covered:
                 run.append(start)
             if run and (covered or len(run) == step or start == starts[-1]):
@@ -178,7 +134,18 @@ class CellFolder:
     def write_shard(
         self, first: int, last: int, rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]
     ) -> Path:
-        """Write one shard; `record` says what made it and joins the file's metadata."""
+        """Write one shard.
+
+        Args:
+            first: place of its first image in the cell.
+            last: place of its last image.
+            rows: one an image, with the columns of `bench.store.schema`.
+            record: what made it; joins the file's metadata.
+
+        Raises:
+            ValueError: a row lacks a column, or has one that there is not.
+        """
+        check_rows(rows)
         document = {**record, "key": self.key, "schema": SCHEMA}
         table = pa.Table.from_pylist(
             list(rows), schema=ROWS.with_metadata({"gatebench": canonical(document).decode()})
@@ -197,10 +164,17 @@ class CellFolder:
         return path
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of the finished shards, in order; a column that an older gatebench did not write is null."""
-        wanted = list(columns) if columns else ROWS.names
-        parts = [_columns(shard.path, wanted) for shard in self.shards()]
-        return pa.concat_tables(parts) if parts else ROWS.empty_table()
+        """All rows of the finished shards, in order.
+
+        Args:
+            columns: which; all by default. One that an older gatebench did not write is null.
+
+        Raises:
+            RunFolderError: a shard lacks a column, or has one of another type.
+        """
+        wanted = ROWS if columns is None else pa.schema([ROWS.field(name) for name in columns])
+        parts = [_columns(shard.path, wanted, shard.path) for shard in self.shards()]
+        return pa.concat_tables(parts) if parts else wanted.empty_table()
 
     def sealed_table(
         self, digests: Mapping[str, str], columns: Sequence[str]
@@ -214,7 +188,11 @@ class CellFolder:
         Returns:
             (rows in order, names of the files that are not what was sealed). Without rows where
             there is such a file.
+
+        Raises:
+            RunFolderError: a shard lacks a column, or has one of another type.
         """
+        wanted = pa.schema([ROWS.field(name) for name in columns])
         wrong, parts = [], []
         for name in sorted(digests, key=_place):
             try:
@@ -224,11 +202,11 @@ class CellFolder:
             if hashlib.sha256(data).hexdigest() != digests[name]:
                 wrong.append(name)
             elif not wrong:
-                parts.append(_columns(pa.BufferReader(data), columns))
+                parts.append(_columns(pa.BufferReader(data), wanted, self.path / name))
         others = [path for path in self.path.glob("shard-*.parquet") if path.name not in digests]
         if others:
             wrong += [shard.path.name for shard in self.shards() if shard.path.name not in digests]
-        return (pa.concat_tables(parts) if parts and not wrong else ROWS.empty_table()), wrong
+        return (pa.concat_tables(parts) if parts and not wrong else wanted.empty_table()), wrong
 
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
@@ -242,62 +220,87 @@ class CellFolder:
         for path in self.path.glob(".*.part"):
             path.unlink(missing_ok=True)
 
-    def intact(self, digests: Mapping[str, str]) -> bool:
-        """Whether the sealed shards are there, byte for byte.
-
-        Those that were altered are removed, to be computed again.
-        """
-        wrong = self.altered(digests)
-        for name in wrong:
-            (self.path / name).unlink(missing_ok=True)
-        return not wrong
-
     def altered(self, digests: Mapping[str, str]) -> list[str]:
-        """The shards that are missing, altered since they were sealed, or never sealed."""
-        paths = {name: self.path / name for name in digests}
-        wrong = [
-            name
-            for name, path in paths.items()
-            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digests[name]
-        ]
+        """The shards that are not what was sealed.
+
+        Args:
+            digests: file name -> sha256 of the sealed shards.
+
+        Returns:
+            Names of those that are missing or other bytes, and of those that would be read though
+            they were not sealed.
+        """
+        wrong = [name for name, digest in digests.items() if _digest(self.path / name) != digest]
         return wrong + [
             shard.path.name for shard in self.shards() if shard.path.name not in digests
         ]
 
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove some of its files."""
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+
     def clear(self) -> None:
-        """Remove everything of this cell."""
-        if self.path.is_dir():
-            for path in self.path.iterdir():
+        """Remove everything of this cell; what a link points to stays."""
+        if self.path.is_symlink() or self.path.is_file():
+            self.path.unlink()
+        if not self.path.is_dir():
+            return
+        for path in self.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
+
+
+def _digest(path: Path) -> str:
+    """sha256 of a file; "" for one that cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _place(name: str) -> int:
     """Where a shard begins, by its name."""
-    match = _SHARD_NAME.fullmatch(name)
+    match = SHARD_NAME.fullmatch(name)
     return int(match[1]) if match else -1
 
 
-def _columns(source: Path | pa.BufferReader, wanted: Sequence[str]) -> pa.Table:
-    """These columns of a shard; those that it lacks are null."""
-    file = pq.ParquetFile(source)
-    there = file.schema_arrow.names
-    part = file.read([name for name in wanted if name in there], use_threads=False)
-    part = part.replace_schema_metadata(None)
-    for place, name in enumerate(wanted):
-        if name not in there:
-            nulls = pa.nulls(part.num_rows, ROWS.field(name).type)
-            part = part.add_column(place, ROWS.field(name), nulls)
-    return part.select(list(wanted))
+_OPTIONAL = {column.name for column in COLUMNS if column.optional}
 
 
-def _record(path: Path) -> dict[str, Any] | None:
-    """What made a shard, from its metadata; None for a file that is no whole shard."""
+def _columns(source: Path | pa.BufferReader, wanted: pa.Schema, path: Path) -> pa.Table:
+    """These columns of a shard; those that an older gatebench did not write are null.
+
+    Raises:
+        RunFolderError: it cannot be read, lacks a column, or has one of another type.
+    """
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        record = json.loads(metadata[b"gatebench"])
-    except (OSError, KeyError, ValueError, pa.ArrowException):
+        with pq.ParquetFile(source) as file:
+            there = file.schema_arrow
+            found = [name for name in wanted.names if name in there.names]
+            part = file.read(found, use_threads=False).replace_schema_metadata(None)
+    except (OSError, pa.ArrowException) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+    for place, field in enumerate(wanted):
+        if field.name in found and there.field(field.name).type == field.type:
+            continue
+        if field.name in found or field.name not in _OPTIONAL:
+            raise RunFolderError(f"{path} has no column {field.name!r} of {field.type}")
+        part = part.add_column(place, field, pa.nulls(part.num_rows, field.type))
+    return part.select(wanted.names)
+
+
+def _record(path: Path, images: int) -> dict[str, Any] | None:
+    """What made a shard of so many images, from its metadata; None for a file that is none."""
+    try:
+        metadata = pq.read_metadata(path)
+        record = json.loads((metadata.metadata or {})[b"gatebench"])
+    except (OSError, KeyError, ValueError, RecursionError, pa.ArrowException):
         return None
-    return record if isinstance(record, dict) and record.get("schema", 0) <= SCHEMA else None
+    known = isinstance(record, dict) and type(record.get("schema")) is int
+    return record if known and record["schema"] <= SCHEMA and metadata.num_rows == images else None
 
 
 class RunFolder:
@@ -334,24 +337,21 @@ class RunFolder:
                 raise DiskError(f"cannot make {path}: {error.strerror}") from error
         return CellFolder(path)
 
-    def plan(self) -> dict[str, Any]:
-        """The resolved plan of this run.
+    @property
+    def is_planned(self) -> bool:
+        """Whether there is a plan.json, whatever it holds."""
+        return (self.path / PLAN).is_file()
+
+    def latency(self) -> Latency | None:
+        """What `gatebench latency` measured, None where it was not run.
 
         Raises:
-            RunFolderError: it is not there, or is none.
+            RunFolderError: latency.json is damaged.
         """
-        document = read_json(self.path / "plan.json")
-        if not document.get("boards") or "digest" not in document:
-            raise RunFolderError(
-                f"{self.path / 'plan.json'} is no plan of a run",
-                hint="choose another folder with --name",
-            )
-        return document
-
-    def latency(self) -> dict[str, Any]:
-        """What `gatebench latency` wrote, {} where it was not run."""
         path = self.path / LATENCY
-        return read_json(path) if path.is_file() else {}
+        if not path.is_file():
+            return None
+        return read_document(path, Latency, called="record of times")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -381,10 +381,7 @@ class RunFolder:
 
 
 def same_record(shards: Sequence[Shard], record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Where existing shards were made otherwise than `record` says, as far as it says.
-
-    Name -> (then, now).
-    """
+    """Where existing shards were made otherwise than `record` says, as far as it says: name -> (then, now)."""
     differences = {}
     for shard in shards:
         for name in sorted(record):

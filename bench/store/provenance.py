@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import platform
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench import __version__
+from bench.contracts.cell import Cell
 from bench.errors import PlanError
 from bench.plugins.sources import source_file
+from bench.store.sealed import Environment
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ def resolve_devices(name: str) -> list[torch.device]:
     return [device]
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> Environment:
     """What every shard of this process has in common: versions, device class, threads."""
     import torch
 
@@ -86,18 +87,15 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def sources(document: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of the source of the plugins that a cell uses."""
-    return {
-        kind: source_digest(document[kind]["value"])
-        for kind in ("target", "defense", "attack")
-        if document[kind]
-    }
+def sources(cell: Cell) -> dict[str, str]:
+    """Digests of the source of the plugins that a cell uses, by kind."""
+    used = {"target": cell.target, "defense": cell.defense, "attack": cell.attack}
+    return {kind: source_digest(part.value) for kind, part in used.items() if part is not None}
 
 
-def record(document: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+def record(cell: Cell, device: torch.device) -> Environment:
     """What a shard's bytes may depend on beside its cell's key; no time, host or path."""
-    return {**environment(device), "sources": sources(document)}
+    return {**environment(device), "sources": sources(cell)}
 
 
 def versions() -> dict[str, str]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.contracts.cell import Cell
 from bench.errors import GatebenchError
-from bench.plans.plan import entry_label
 from bench.store.folder import CellFolder
+from bench.store.target import TargetDescription
 
 
 @dataclass
@@ -42,15 +43,24 @@ class Findings:
 
 @dataclass(frozen=True)
 class Examined:
-    """One cell under examination: its entry of the plan with protocol, its folder, its rows."""
+    """One cell under examination.
 
-    entry: Mapping[str, Any]
+    Attributes:
+        cell: as the plan has it.
+        folder: where it lies.
+        rows: one an image.
+        target: what its target says of itself.
+    """
+
+    cell: Cell
     folder: CellFolder
     rows: Sequence[Mapping[str, Any]]
+    target: TargetDescription
 
     @property
     def label(self) -> str:
-        return entry_label(self.entry)
+        """What it is called."""
+        return self.cell.label
 
 
 @contextlib.contextmanager

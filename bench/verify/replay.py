@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.codec import decoded
+from bench.contracts.cell import Who
 from bench.contracts.target import Output, Target
 from bench.datasets.base import padded
 from bench.evaluation import cost, target_checks
@@ -18,7 +19,8 @@ from bench.evaluation.build import build_defended, build_target
 from bench.evaluation.score import SCORING, score
 from bench.evaluation.seeds import seeded, seeds_of
 from bench.image import to_float
-from bench.store.folder import read_json
+from bench.store.schema import pack, unpack
+from bench.store.target import FloatNoise
 from bench.verify.findings import Examined, Findings, examined, short
 
 COUNTED = 2
@@ -40,15 +42,12 @@ def execute_anew(
         cells: to execute. images: of each; None is all. generator: which. found: hears what does not hold.
         data_root, device, tell: as in `bench.verify.verify.verify`.
     """
-    groups: dict[tuple[str, str], list[Examined]] = {}
+    groups: dict[Who, list[Examined]] = {}
     for cell in cells:
-        defense = cell.entry["defense"]
-        groups.setdefault(
-            (cell.entry["target"]["label"], defense["label"] if defense else ""), []
-        ).append(cell)
+        groups.setdefault(cell.cell.who, []).append(cell)
     for members in groups.values():
         with examined(members[0].label, found):
-            target = build_defended(members[0].entry, data_root)
+            target = build_defended(members[0].cell, data_root)
             target.to(torch.device(device))
             target_checks.freeze(target)
             noise = _described(target, members, device, found)
@@ -57,7 +56,7 @@ def execute_anew(
                 with examined(cell.label, found):
                     _prices(target, cell, found)
                     for start, places in _drawn(cell, images, generator):
-                        part = list(cell.rows[start : start + cell.entry["protocol"]["batch"]])
+                        part = list(cell.rows[start : start + cell.cell.protocol.batch])
                         _again(target, cell, part, places, device, noise, found)
 
 
@@ -65,7 +64,7 @@ def _drawn(
     cell: Examined, images: int | None, generator: np.random.Generator
 ) -> Iterator[tuple[int, list[int]]]:
     """(first image of a batch, places in it) of a random part of a cell's rows; of all where `images` is None."""
-    batch = cell.entry["protocol"]["batch"]
+    batch = cell.cell.protocol.batch
     starts = list(range(0, len(cell.rows), batch))
     if images is not None:
         count = min(-(-images // batch), len(starts))
@@ -79,12 +78,10 @@ def _drawn(
 
 def _described(
     target: Target, cells: Sequence[Examined], device: str, found: Findings
-) -> target_checks.Noise:
+) -> FloatNoise:
     """Hold what the cells say of their target against the target, and measure its float noise here."""
     first = cells[0]
-    reference = (
-        build_target(first.entry["target"]).ceiling if first.entry["defense"] else target.ceiling
-    )
+    reference = build_target(first.cell.target).ceiling if first.cell.defense else target.ceiling
     own = {
         "floor": target.floor,
         "ceiling": target.ceiling,
@@ -93,20 +90,20 @@ def _described(
         "draws": target.draws,
     }
     for cell in cells:
-        described = read_json(cell.folder.path / "target.json")
         for name, value in own.items():
-            if described.get(name) != value:
+            said = getattr(cell.target, name)
+            if said != value:
                 found.problems.append(
-                    f"{cell.label}: target.json says {name} = {described.get(name)}, the target has {value}"
+                    f"{cell.label}: target.json says {name} = {said}, the target has {value}"
                 )
-        if (
-            described["units"]["name"] != list(target.units.name)
-            or described["units"]["cost"] != target.units.cost.tolist()
+        units = cell.target.units
+        if units.name != tuple(target.units.name) or units.cost != tuple(
+            target.units.cost.tolist()
         ):
             found.problems.append(
                 f"{cell.label}: target.json names other units than the target has"
             )
-    rows = first.rows[: first.entry["protocol"]["batch"]]
+    rows = first.rows[: first.cell.protocol.batch]
     return target_checks.probe(
         copy.deepcopy(target), to_float(decoded([row["image"]["bytes"] for row in rows])).to(device)
     )
@@ -117,12 +114,8 @@ def _prices(target: Target, cell: Examined, found: Findings) -> None:
     if target.draws > 1:
         return
     for which in ("clean", "adversarial"):
-        packed = np.frombuffer(
-            b"".join(row[f"{which}_decisions"] for row in cell.rows), dtype=np.uint8
-        ).reshape(len(cell.rows), -1)
-        decisions = torch.from_numpy(
-            np.unpackbits(packed, axis=1)[:, : len(target.units)].astype(bool)
-        )
+        packed = [row[f"{which}_decisions"] for row in cell.rows]
+        decisions = torch.from_numpy(unpack(packed, len(target.units)))
         macs = target.macs(decisions.to(next(iter(target.buffers()), decisions).device)).tolist()
         for row, price in zip(cell.rows, macs, strict=True):
             if row[f"{which}_macs"] != price:
@@ -139,22 +132,20 @@ def _again(
     part: Sequence[Mapping[str, Any]],
     places: Sequence[int],
     device: str,
-    noise: target_checks.Noise,
+    noise: FloatNoise,
     found: Findings,
 ) -> None:
     """Evaluate one batch as the run did, and hold some of its rows against it."""
-    protocol = cell.entry["protocol"]
-    batch = padded(part, protocol["batch"])
-    ids = [row["id"] for row in batch]
+    protocol = cell.cell.protocol
+    full = padded(part, protocol.batch)
+    ids = [row["id"] for row in full]
     for which, picture in (("clean", "image"), ("adversarial", "adversarial")):
-        images = to_float(decoded([row[picture]["bytes"] for row in batch])).to(device)
-        seen = score(target, images, ids, protocol["seed"])
+        images = to_float(decoded([row[picture]["bytes"] for row in full])).to(device)
+        seen = score(target, images, ids, protocol.seed)
         for place in places:
             row, output = part[place], seen.output.rows(torch.tensor([place], device=device))
             now = {
-                f"{which}_decisions": np.packbits(output.decisions.cpu().numpy(), axis=1)[
-                    0
-                ].tobytes(),
+                f"{which}_decisions": pack(output.decisions.cpu())[0],
                 f"{which}_macs": int(seen.macs[place]),
                 f"{which}_prediction": int(output.logits.argmax()),
             }
@@ -171,15 +162,11 @@ def _again(
 
 
 def _by_noise(
-    target: Target, output: Output, row: Mapping[str, Any], which: str, noise: target_checks.Noise
+    target: Target, output: Output, row: Mapping[str, Any], which: str, noise: FloatNoise
 ) -> bool:
     """Whether float noise explains a difference: a gate at its threshold, or, with the same gates, a tie of two classes."""
-    bits = np.unpackbits(np.frombuffer(row[f"{which}_decisions"], dtype=np.uint8))[
-        : len(target.units)
-    ].astype(bool)
+    (bits,) = unpack([row[f"{which}_decisions"]], len(target.units))
     stored = torch.from_numpy(bits).to(output.decisions.device)
-    if len(stored) != output.decisions.shape[1]:
-        return False
     if not torch.equal(stored, output.decisions[0]):
         return (
             target_checks.disputed(target, output.decisions[0], stored, output.margins[0], noise)
@@ -198,11 +185,11 @@ def _counted(
     row: Mapping[str, Any],
     which: str,
     image: Tensor,
-    noise: target_checks.Noise,
+    noise: FloatNoise,
     found: Findings,
 ) -> None:
     found.counted += 1
-    with seeded(target, seeds_of([row["id"]], cell.entry["protocol"]["seed"], SCORING)):
+    with seeded(target, seeds_of([row["id"]], cell.cell.protocol.seed, SCORING)):
         counted = cost.audit(target, image)
     if target.draws == 1 and counted.macs != row[f"{which}_macs"]:
         text = f"{cell.label}: image {row['id']}: {which}_macs is {row[f'{which}_macs']}, ptflops counts {counted.macs}"

@@ -12,26 +12,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.codec import decoded
-from bench.contracts.attack import Skip
+from bench.contracts.attack import Attack, Skip
+from bench.contracts.cell import Cell
 from bench.contracts.dataset import Dataset
-from bench.contracts.threat import parse_threat
 from bench.datasets.base import subset, subset_digest
 from bench.errors import GatebenchError
 from bench.evaluation.build import build, build_defended, opened_dataset
-from bench.files.canonical import digest
+from bench.files.canonical import canonical
 from bench.image import difference, inside, psnr, squared_sum, ssim
-from bench.plans.plan import COST_MODEL, cell_of, entry_label
-from bench.results.ensemble import is_combined, member_keys, strongest
+from bench.plans.stored import StoredBoard, read_plan
+from bench.results.ensemble import Row, member_keys, strongest, trace_in_turn
+from bench.results.traces import is_thinned
 from bench.runs.seal import aggregates
 from bench.store.folder import RunFolder
 from bench.store.provenance import sources, versions
+from bench.store.schema import check_table
+from bench.store.sealed import Sealed
 from bench.verify.findings import Examined, Findings, examined, short
 from bench.verify.replay import execute_anew
 from bench.weights.manifest import find
@@ -55,35 +57,29 @@ def verify(
         only: parts of the labels of the cells to execute; the rest is read all the same.
         data_root: where the data set lies. device: where to execute. tell: hears of each cell.
     """
-    plan = run.plan()
+    plan = read_plan(run)
     found = Findings(seed)
     generator = np.random.Generator(np.random.PCG64(seed))
-    if (made := _digest_of(plan)) != plan["digest"]:
+    if (made := plan.content_digest()) != plan.digest:
         found.problems.append(
-            f"plan.json states the digest {str(plan['digest'])[:12]}…, its content has {made[:12]}…"
+            f"plan.json states the digest {plan.digest[:12]}…, its content has {made[:12]}…"
         )
-    for board in plan["boards"]:
-        entries = {
-            entry["key"]: {**entry, "protocol": board["protocol"]} for entry in board["cells"]
-        }
+    for board in plan.boards:
         pinned = _Pinned.of(board, data_root, found)
         cells: dict[str, Examined] = {}
-        for key, entry in entries.items():
-            tell(entry_label(entry))
-            with examined(entry_label(entry), found):
-                cell = _read(run, board, key, entry, pinned, found)
-                if cell is not None:
-                    cells[key] = cell
-        for cell in cells.values():
-            if is_combined(cell.entry):
-                with examined(cell.label, found):
-                    _combined(cell, entries, cells, found)
-        skipped = [
-            entry for key, entry in entries.items() if key not in cells and not entry["excluded"]
-        ]
-        _skipped(run, skipped, entries, data_root, found)
+        for key, cell in board.cells.items():
+            tell(cell.label)
+            with examined(cell.label, found):
+                one = _read(run, board, key, cell, pinned, found)
+                if one is not None:
+                    cells[key] = one
+        for one in cells.values():
+            if one.cell.is_combined:
+                with examined(one.label, found):
+                    _check_combined(one, board.cells, cells, found)
+        _check_skipped(run, board, cells, data_root, found)
         chosen = [
-            cell for cell in cells.values() if not only or any(part in cell.label for part in only)
+            one for one in cells.values() if not only or any(part in one.label for part in only)
         ]
         execute_anew(chosen, images, generator, data_root, device, found, tell)
     if not found.images:
@@ -91,21 +87,6 @@ def verify(
     elif only and not found.executed:
         found.problems.append(f"no cell has {' or '.join(only)} in its label: nothing was executed")
     return found
-
-
-def _digest_of(plan: Mapping[str, Any]) -> str:
-    """The digest that the plan has by its content; see `bench.plans.plan.Plan.document`."""
-    boards = [
-        {
-            "protocol": board["protocol"],
-            "cells": [
-                {name: entry[name] for name in ("target", "defense", "attack", "excluded")}
-                for entry in board["cells"]
-            ],
-        }
-        for board in plan["boards"]
-    ]
-    return digest({"schema": plan["schema"], "pages": plan["pages"], "boards": boards})
 
 
 @dataclass(frozen=True)
@@ -121,18 +102,16 @@ class _Pinned:
     places: Mapping[str, int]
 
     @classmethod
-    def of(cls, board: Mapping[str, Any], data_root: str | None, found: Findings) -> _Pinned | None:
+    def of(cls, board: StoredBoard, data_root: str | None, found: Findings) -> _Pinned | None:
         """From the data set; None where it cannot be opened here, which is said."""
-        protocol = board["protocol"]
+        protocol = board.protocol
         try:
-            dataset = opened_dataset(protocol["dataset"], data_root)
-            chosen = subset(dataset, protocol["images"])
+            dataset = opened_dataset(protocol.dataset, data_root)
+            chosen = subset(dataset, protocol.images)
             made = {"subset": subset_digest(dataset, chosen)}
-            if board.get("fit_subset"):
-                fit = opened_dataset(
-                    f"{protocol['dataset'].partition(':')[0]}:{protocol['fit']['split']}", data_root
-                )
-                made["fit_subset"] = subset_digest(fit, subset(fit, protocol["fit"]["images"]))
+            if board.fit_subset:
+                fit = opened_dataset(protocol.fit_dataset, data_root)
+                made["fit_subset"] = subset_digest(fit, subset(fit, protocol.fit.images))
         except GatebenchError as error:
             found.remarks.append(
                 f"images and labels were not held against the data set: {error.message}"
@@ -141,7 +120,7 @@ class _Pinned:
         found.problems += [
             f"plan.json: its {name} is not that of the data set"
             for name, value in made.items()
-            if board[name] != value
+            if getattr(board, name) != value
         ]
         return cls(
             dataset, tuple(dataset.ids[i] for i in chosen), {dataset.ids[i]: i for i in chosen}
@@ -150,87 +129,76 @@ class _Pinned:
 
 def _read(
     run: RunFolder,
-    board: Mapping[str, Any],
+    board: StoredBoard,
     key: str,
-    entry: Mapping[str, Any],
+    cell: Cell,
     pinned: _Pinned | None,
     found: Findings,
 ) -> Examined | None:
-    """What can be said of a cell without executing anything; None where there are no rows to go on with."""
-    label, folder = entry_label(entry), run.cell(key)
+    """What can be said of a cell without executing anything; None where there are no rows."""
+    label, folder = cell.label, run.cell(key)
 
     def wrong(text: str) -> None:
         found.problems.append(f"{label}: {text}")
 
-    made = cell_of(entry).key(
-        f"{board['dataset']} {board['subset']}", COST_MODEL, board.get("fit_subset", "")
-    )
-    if made != key:
+    if (made := board.key(cell)) != key:
         wrong(f"its key is {key[:12]}…, but what the plan says of it makes {made[:12]}…")
-    if (
-        entry["target"]["digest"]
-        and entry["target"]["digest"] != find(entry["target"]["weights"]).sha256
-    ):
-        wrong(
-            f"its weights {entry['target']['weights']} have another digest than those that are here"
-        )
-    if entry["excluded"]:
-        found.remarks.append(f"{label} was excluded: {entry['excluded']}")
+    if cell.target.digest and cell.target.digest != find(cell.target.weights).sha256:
+        wrong(f"its weights {cell.target.weights} have another digest than those that are here")
+    if cell.excluded:
+        found.remarks.append(f"{label} was excluded: {cell.excluded}")
         return None
     sealed = folder.sealed()
     if sealed is None:
         wrong("is not finished")
         return None
-    if (
-        sealed["inputs"] != {name: value for name, value in entry.items() if name != "key"}
-        or sealed["key"] != key
-    ):
+    if canonical(sealed.inputs) != canonical(cell.inputs()) or sealed.key != key:
         wrong("cell.json was made with other inputs than plan.json says")
-    if sealed["status"] != "ok":
-        if sealed["status"] != "skipped":
-            found.remarks.append(f"{label} is {sealed['status']}: {sealed['reason']}")
+    if sealed.status != "ok":
+        if sealed.status != "skipped":
+            found.remarks.append(f"{label} is {sealed.status}: {sealed.reason}")
         return None
-    for name in folder.altered(sealed["shards"]):
+    for name in folder.altered(sealed.shards):
         wrong(f"{name} is missing, or not what was sealed")
     found.cells += 1
-    rows = folder.table().to_pylist()
-    found.images += len(rows)
+    table = folder.table()
+    found.images += table.num_rows
     found.remarks += [
-        remark for remark in _made_elsewhere(entry, sealed) if remark not in found.remarks
+        remark for remark in _made_elsewhere(cell, sealed) if remark not in found.remarks
     ]
-    ids = [row["id"] for row in rows]
-    if len(ids) != entry["protocol"]["images"] or len(set(ids)) != len(ids):
-        wrong(f"holds {len(set(ids))} images, the protocol says {entry['protocol']['images']}")
-    if pinned is not None and tuple(ids) != pinned.ids:
+    try:
+        check_table(table, cell.protocol.images)
+    except ValueError as error:
+        wrong(str(error))
+    rows = table.to_pylist()
+    if pinned is not None and tuple(row["id"] for row in rows) != pinned.ids:
         wrong("its images are not the first of the data set, in their order")
-    if (sums := aggregates(folder)) != sealed["aggregates"]:
-        name = next(name for name in sums if sums[name] != sealed["aggregates"].get(name))
-        wrong(
-            f"cell.json says {name} = {sealed['aggregates'].get(name)}, the rows add up to {sums[name]}"
-        )
-    for problem in _pictures(rows, entry, pinned):
+    sums = aggregates(table)
+    if differ := [name for name in sums if sums[name] != sealed.aggregates.get(name)]:
+        said, added = sealed.aggregates.get(differ[0]), sums[differ[0]]
+        wrong(f"cell.json says {differ[0]} = {said}, the rows add up to {added}")
+    for problem in _pictures(rows, cell, pinned):
         wrong(problem)
-    return Examined(entry, folder, rows)
+    return Examined(cell, folder, rows, folder.target())
 
 
-def _made_elsewhere(entry: Mapping[str, Any], sealed: Mapping[str, Any]) -> Iterator[str]:
-    """Where a difference in what is executed anew may come from."""
-    made = sealed["environment"]
-    for kind, now in sources(entry).items():
-        if (then := made.get("sources", {}).get(kind)) != now:
-            yield f"{kind} {entry[kind]['label']}: made by other code than is here (sources {then} and {now})"
+def _made_elsewhere(cell: Cell, sealed: Sealed) -> Iterator[str]:
+    """Where a difference in what is executed again may come from."""
+    made = sealed.environment
+    parts = {"target": cell.target, "defense": cell.defense, "attack": cell.attack}
+    for kind, now in sources(cell).items():
+        part = parts[kind]
+        if part and (then := made.get("sources", {}).get(kind)) != now:
+            yield f"{kind} {part.label}: made by other code than is here (sources {then} and {now})"
     for name, now in versions().items():
         if (then := made.get("versions", {}).get(name)) != now:
             yield f"made with {name} {then}, here is {now}"
 
 
-def _pictures(
-    rows: Sequence[Mapping[str, Any]], entry: Mapping[str, Any], pinned: _Pinned | None
-) -> Iterator[str]:
+def _pictures(rows: Sequence[Row], cell: Cell, pinned: _Pinned | None) -> Iterator[str]:
     """What the pictures say against the rows, the threat and the data set; the first image of each kind."""
-    protocol = entry["protocol"]
-    threat = parse_threat(protocol["threat"])
-    budget = protocol["budget"] * max(len(entry["attack"].get("members") or ()), 1)
+    threat = cell.protocol.threat
+    budget = cell.protocol.budget * max(len(cell.attack.members), 1)
     read: list[Tensor] = []
     for row in rows:
         try:
@@ -283,59 +251,61 @@ def _pictures(
             yield f"image {rows[first]['id']}: {text(first)}"
 
 
-def _skipped(
+def _check_skipped(
     run: RunFolder,
-    skipped: Sequence[Mapping[str, Any]],
-    entries: Mapping[str, Any],
+    board: StoredBoard,
+    cells: Mapping[str, Examined],
     data_root: str | None,
     found: Findings,
 ) -> None:
-    """Ask again whether attacks that were skipped do not run there; an ensemble is skipped only where all of its members are."""
-    for entry in skipped:
-        label = entry_label(entry)
-        key = next(name for name, other in entries.items() if other is entry)
-        with examined(label, found):
+    """Ask again whether attacks that were skipped do not run there.
+
+    An ensemble is skipped only where all of its members are.
+    """
+    for key, cell in board.cells.items():
+        if key in cells or cell.excluded:
+            continue
+        with examined(cell.label, found):
             sealed = run.cell(key).sealed()
-            if sealed is None or sealed["status"] != "skipped":
+            if sealed is None or sealed.status != "skipped":
                 continue
-            if is_combined(entry):
-                if any(
-                    (run.cell(name).sealed() or {}).get("status") == "ok"
-                    for name in member_keys(entry, entries)
-                ):
-                    found.problems.append(f"{label}: is skipped, though members of it have numbers")
+            if cell.is_combined:
+                members = [run.cell(name).sealed() for name in member_keys(cell, board.cells)]
+                if any(member and member.status == "ok" for member in members):
+                    found.problems.append(
+                        f"{cell.label}: is skipped, though members of it have numbers"
+                    )
                 continue
-            target = build_defended(entry, data_root)
-            if not isinstance(
-                build("attack", entry["attack"]).supports(
-                    target, parse_threat(entry["protocol"]["threat"])
-                ),
-                Skip,
-            ):
+            target = build_defended(cell, data_root)
+            attack: Attack = build("attack", cell.attack)
+            if not isinstance(attack.supports(target, cell.protocol.threat), Skip):
                 found.problems.append(
-                    f"{label}: is skipped ({sealed['reason']}), but the attack does run there"
+                    f"{cell.label}: is skipped ({sealed.reason}), but the attack does run there"
                 )
 
 
-def _combined(
-    cell: Examined,
-    entries: Mapping[str, Mapping[str, Any]],
-    cells: Mapping[str, Examined],
-    found: Findings,
+def _check_combined(
+    one: Examined, all_cells: Mapping[str, Cell], cells: Mapping[str, Examined], found: Findings
 ) -> None:
     """An ensemble's rows must be those of its members."""
-    members = [cells[key].rows for key in member_keys(cell.entry, entries) if key in cells]
-    if not members or any(len(rows) != len(cell.rows) for rows in members):
-        found.problems.append(f"{cell.label}: its members are not there")
+    members = [cells[key].rows for key in member_keys(one.cell, all_cells) if key in cells]
+    if not members or any(len(rows) != len(one.rows) for rows in members):
+        found.problems.append(f"{one.label}: its members are not there")
         return
-    for row, *candidates in zip(cell.rows, *members, strict=True):
+    for row, *candidates in zip(one.rows, *members, strict=True):
         best = strongest(candidates)[0]
-        differ = [name for name in best if best[name] != row[name]]
+        differ = [name for name in best if best[name] != row[name] and name != "trace"]
+        points = [(point["evaluations"], point["macs"], point["squared"]) for point in row["trace"]]
+        if not differ and not is_thinned(points, trace_in_turn(candidates)):
+            differ = ["trace"]
         if differ:
-            values = f"{short(row[differ[0]])}, its strongest member has {short(best[differ[0]])}"
-            found.problems.append(f"{cell.label}: image {row['id']}: {differ[0]} is {values}")
+            said, made = short(row[differ[0]]), short(best[differ[0]])
+            found.problems.append(
+                f"{one.label}: image {row['id']}: {differ[0]} is {said}, "
+                f"its strongest member has {made}"
+            )
             return
 
 
-def _stated_otherwise(rows: Sequence[Mapping[str, Any]], name: str, values: Tensor, i: int) -> str:
+def _stated_otherwise(rows: Sequence[Row], name: str, values: Tensor, i: int) -> str:
     return f"{name} is {rows[i][name]}, its pictures say {values[i]:g}"

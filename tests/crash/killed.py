@@ -18,6 +18,7 @@ import bench.executors.local
 import bench.files.atomic
 import bench.results.board
 import bench.runs.run
+import bench.store.documents
 import bench.store.folder
 import bench.testing
 from bench.cli import main
@@ -97,7 +98,7 @@ def arm(point, nth):
         return write_shard(self, *args)
 
     os.replace = rename
-    bench.store.folder.write_atomic = write_atomic
+    bench.store.folder.write_atomic = bench.store.documents.write_atomic = write_atomic
     CellFolder.write_shard = shard
 
 

@@ -385,12 +385,12 @@ def test_results_of_another_environment_are_not_mixed_in_silence(forks, tmp_path
     assert "--keep" in said
     assert forks(tmp_path, "--keep") == 0
     sealed = cell.sealed()
-    assert sealed["flags"][-1] == "mixed-environment"
+    assert sealed.flags[-1] == "mixed-environment"
     assert forks(tmp_path) == 5, "still told once it is finished"
     assert forks(tmp_path, "--fresh") == 0
     sealed = cell.sealed()
-    assert "mixed-environment" not in sealed["flags"]
-    assert sealed["environment"]["threads"] == 1
+    assert "mixed-environment" not in sealed.flags
+    assert sealed.environment["threads"] == 1
     assert forks(tmp_path, "--keep", "--fresh") == 2
 
 

@@ -19,6 +19,7 @@ from bench.errors import UnknownName
 from bench.plans.resolve import load_plan
 from bench.results.records import Board, BoardCell, Transferred
 from bench.results.stats import Estimate
+from bench.store.latency import Latency, Machine, Timed
 from reports.html.pages.audits import audits_page
 from reports.html.pages.board import leaderboard_row
 from reports.html.pages.cell import Gallery, Limits, cell_view
@@ -472,12 +473,13 @@ def test_a_defence_is_judged_by_who_knows_it() -> None:
 
 
 def test_time_stands_beside_what_multiplies_nothing() -> None:
-    latency = {
-        "entries": [
-            {"target": "net", "defense": "", "ratio": None},
-            {"target": "net", "defense": "jpeg", "ratio": 1.234},
-        ]
-    }
+    latency = Latency(
+        Machine("cpu", 1, "2", "3"),
+        (
+            Timed("net", "", 1.0, 1.0, None, 2, 2),
+            Timed("net", "jpeg", 1.234, 1.3, 1.234, 2, 2),
+        ),
+    )
     board = replace(
         full_board(),
         cells=(defended("", "strong", 0.2), defended("jpeg", "strong", 0.2)),

@@ -4,20 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from bench.regression.baseline import Baseline, Cell, Part
+from bench.contracts.cell import Fit
+from bench.contracts.threat import parse_threat
+from bench.regression.baseline import Baseline
+from bench.regression.records import MeasuredBoard, MeasuredCell, Terms
 
 CEILING = 1000
-PROTOCOL = {
-    "dataset": "digits-m:test",
-    "images": 256,
-    "batch": 32,
-    "threat": {"norm": "psnr", "floor": "35"},
-    "budget": 60,
-    "seed": 0,
-    "audit": 4,
-    "fit": {"split": "train", "images": 256, "budget": 30},
-    "subset": "abc",
-}
+TERMS = Terms(
+    dataset="digits-m:test",
+    subset="abc",
+    images=256,
+    batch=32,
+    threat=parse_threat({"norm": "psnr", "floor": 35}),
+    budget=60,
+    seed=0,
+    audit=4,
+    fit=Fit("train", 256, 30),
+    fit_subset="",
+)
 
 
 def inputs(attack="gradauto", **params):
@@ -49,7 +53,7 @@ def cell(
         clean = generator.binomial(10, 0.6, size=n), generator.random(n) < 0.95
     blocks, right = clean
     attacked = np.minimum(blocks + generator.binomial(4, 0.5, size=n), 10)
-    return Cell(
+    return MeasuredCell(
         target=target,
         defense=defense,
         attack=attack,
@@ -65,8 +69,8 @@ def cell(
 
 
 def baseline(cells, *, n=256, protocol=None, **others):
-    part = Part(
-        {**PROTOCOL, "images": n, **(protocol or {})},
+    part = MeasuredBoard(
+        replace(TERMS, images=n, **(protocol or {})),
         tuple(f"i{k}" for k in range(n)),
         tuple(cells),
     )
@@ -92,10 +96,10 @@ def board(generator, n=256, targets=3, attacks=3):
 
 def with_cells(found, change):
     """The baseline with every cell changed."""
-    parts = tuple(
-        replace(part, cells=tuple(change(one) for one in part.cells)) for part in found.parts
+    boards = tuple(
+        replace(part, cells=tuple(change(one) for one in part.cells)) for part in found.boards
     )
-    return replace(found, parts=parts)
+    return replace(found, boards=boards)
 
 
 def redrawn(found, generator, share=0.3):

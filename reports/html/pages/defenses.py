@@ -54,8 +54,8 @@ def defenses_page(board: Board) -> SectionPage | None:
         return None
     groups = {name: _defended([cell for cell in cells if cell.target == name]) for name in targets}
     times = {
-        (str(one["target"]), str(one["defense"])): one["ratio"]
-        for one in board.latency.get("entries", ())
+        (one.target, one.defense): one.ratio
+        for one in (board.latency.entries if board.latency else ())
     }
     return SectionPage(
         path="defenses.html",

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from bench.api import Attack
+from bench.contracts.cell import Fit
 from bench.contracts.threat import Threat
 from bench.datasets.base import open_dataset
 from bench.errors import ContractBroken, PlanError
 from bench.evaluation.fit import fitted
-from bench.plans.plan import Fit
 from bench.plans.resolve import load_plan
-from bench.store.folder import CellFolder, read_json
+from bench.store.documents import read_json
+from bench.store.folder import CellFolder
 from bench.testing import ToyTarget
 
 pytestmark = pytest.mark.usefixtures("plugins")

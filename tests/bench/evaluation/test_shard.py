@@ -50,10 +50,8 @@ def opened(tmp_path):
             **{**given, "target": "toy", "more": "", **options}, attack=attack, params=params
         )
         (tmp_path / "plan.toml").write_text(text)
-        plan = load_plan(tmp_path / "plan.toml")
-        board, entry = plan.document()["boards"][0], plan.document()["boards"][0]["cells"][0]
-        document = json.loads(json.dumps({**entry, "protocol": board["protocol"]}))
-        return prepare.open_cell(document, torch.device(device), None)
+        (cell,) = load_plan(tmp_path / "plan.toml").cells
+        return prepare.open_cell(cell, torch.device(device), None)
 
     return make
 

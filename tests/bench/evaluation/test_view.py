@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bench.errors import BudgetSpent, ContractBroken
-from bench.evaluation.ledger import TRACE_POINTS, Ledger, thinned
+from bench.evaluation.ledger import TRACE_POINTS, Ledger
 from bench.evaluation.view import TargetView
 from bench.testing import ToyTarget, sample_images
 
@@ -271,21 +271,6 @@ def test_of_several_rows_of_one_image_the_best_is_kept():
     ledger.charge(rows, 1, ledger.forwards)
     ledger.record(rows, torch.zeros(3, 3, 8, 8), torch.tensor([5, 9, 7]))
     assert ledger.trace(0)[-1] == (3, 9, 0.0)
-
-
-@pytest.mark.parametrize("rises", [1, 3, 32, 33, 90, 400])
-def test_thinning_keeps_first_last_and_rises(rises):
-    points = [(i, i * rises // 400, float(-i)) for i in range(400)]
-    kept = thinned(points, TRACE_POINTS)
-    assert len(kept) <= TRACE_POINTS
-    assert kept == sorted(kept)
-    assert set(kept) <= set(points)
-    assert kept[0] == points[0]
-    assert kept[-1] == points[-1]
-    steps = [point for i, point in enumerate(points) if i == 0 or point[1] > points[i - 1][1]]
-    if len(steps) < TRACE_POINTS:
-        assert set(steps) <= set(kept)
-    assert thinned(points[:20], 32) == points[:20]
 
 
 def test_a_long_climb_stays_within_the_trace(target):

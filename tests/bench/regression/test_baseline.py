@@ -24,7 +24,7 @@ def test_what_is_read_is_what_was_written(file):
     assert again.bytes() == file.read_bytes()
     before = board(np.random.default_rng(0), targets=2, attacks=2)
     assert again.bytes() == before.bytes()
-    first, second = again.parts[0].cells[1], before.parts[0].cells[1]
+    first, second = again.boards[0].cells[1], before.boards[0].cells[1]
     assert np.array_equal(first.adversarial_macs, second.adversarial_macs)
     assert np.array_equal(first.clean_correct, second.clean_correct)
     assert first.clean_correct.dtype == bool

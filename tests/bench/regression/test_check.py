@@ -9,6 +9,7 @@ from measured import baseline, board, cell, redrawn, with_cells
 from bench.errors import NotComparable, PlanError
 from bench.regression.check import EFFECTS, check
 from bench.results import stats
+from bench.store.latency import Latency, Machine, Timed
 
 
 def rng(seed):
@@ -164,8 +165,8 @@ def test_a_check_that_could_never_fail_is_refused():
 def test_a_board_that_the_baseline_does_not_have_is_said():
     one = cell(rng(19))
     before = baseline([one])
-    other = replace(before.parts[0], protocol={**before.parts[0].protocol, "seed": 1})
-    verdict = check(before, replace(before, parts=(*before.parts, other)))
+    other = replace(before.boards[0], protocol=replace(before.boards[0].protocol, seed=1))
+    verdict = check(before, replace(before, boards=(*before.boards, other)))
     assert any(
         note.startswith("NOT IN THE BASELINE") and "seed 1" in note for note in verdict.notes
     )
@@ -265,9 +266,9 @@ def test_other_terms_are_refused_by_name(name, value, said):
 def test_missing_images_cells_and_other_attack_parameters_are_refused():
     one = cell(rng(12))
     before = baseline([one])
-    part = before.parts[0]
+    part = before.boards[0]
     with pytest.raises(NotComparable, match="1 images are missing, i255 first"):
-        check(before, replace(before, parts=(replace(part, ids=part.ids[:-1]),)))
+        check(before, replace(before, boards=(replace(part, ids=part.ids[:-1]),)))
     with pytest.raises(NotComparable, match="the run has no cell 'net / gradauto'; did you mean"):
         check(before, baseline([replace(one, attack="gradautos")]))
     with pytest.raises(NotComparable, match="net / gradauto: steps was 10, is 20"):
@@ -287,18 +288,13 @@ def test_what_is_new_is_said_loudly():
 
 def test_time_only_warns_and_never_across_machines():
     one = cell(rng(14))
-    times = {
-        "machine": {"device": "a"},
-        "entries": [{"target": "net", "defense": "", "median_ms": 1.0}],
-    }
-    slow = {
-        "machine": {"device": "a"},
-        "entries": [{"target": "net", "defense": "", "median_ms": 2.0}],
-    }
+    machine = Machine("a", 1, "2", "3")
+    times = Latency(machine, (Timed("net", "", 1.0, 1.0, None, 2, 2),))
+    slow = Latency(machine, (Timed("net", "", 2.0, 2.0, None, 2, 2),))
     verdict = check(baseline([one], latency=times), baseline([one], latency=slow))
     assert verdict.passed
     assert verdict.notes == ("warning: net takes 2.00 times as long as in the baseline",)
-    elsewhere = {**slow, "machine": {"device": "b"}}
+    elsewhere = replace(slow, machine=replace(machine, device="b"))
     assert check(baseline([one], latency=times), baseline([one], latency=elsewhere)).notes == (
         "latency was measured on another machine than the baseline's: not compared",
     )

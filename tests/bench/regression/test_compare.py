@@ -44,11 +44,11 @@ def test_only_common_images_and_cells_count_and_the_rest_is_named():
         ),
     )
     part = replace(
-        shorter.parts[0],
-        ids=shorter.parts[0].ids[2:],
-        protocol={**shorter.parts[0].protocol, "budget": 9},
+        shorter.boards[0],
+        ids=shorter.boards[0].ids[2:],
+        protocol=replace(shorter.boards[0].protocol, budget=9),
     )
-    found = compare(before, replace(shorter, parts=(part,)))
+    found = compare(before, replace(shorter, boards=(part,)))
     (change,) = found.changes
     assert change.ids == tuple(f"i{k}" for k in range(2, 10))
     assert change.dearer == change.cheaper == 0
@@ -66,8 +66,8 @@ def test_nothing_in_common_is_refused():
 def test_boards_of_the_same_terms_belong_together_whatever_their_order():
     one = cell(np.random.default_rng(3))
     first = baseline([one])
-    other = replace(first.parts[0], protocol={**first.parts[0].protocol, "seed": 1})
-    found = compare(replace(first, parts=(other, *first.parts)), first)
+    other = replace(first.boards[0], protocol=replace(first.boards[0].protocol, seed=1))
+    found = compare(replace(first, boards=(other, *first.boards)), first)
     assert [change.boards for change in found.changes] == [(1, 0)]
     assert any("no board for" in note and "seed 1" in note for note in found.notes)
     assert not any("measured otherwise" in note for note in found.notes)

@@ -1,6 +1,7 @@
 """Hand-made cells, and the numbers of their board worked out by hand."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ from bench.results import stats
 from bench.results.board import load_boards
 from bench.runs.layout import lay_out
 from bench.runs.seal import seal
-from bench.store.folder import write_json
+from bench.store.documents import write_json
+from bench.store.target import (
+    DatasetWords,
+    FloatNoise,
+    GradientCounts,
+    TargetDescription,
+    UnitColumns,
+)
 
 pytestmark = pytest.mark.usefixtures("plugins")
 
@@ -45,6 +53,26 @@ reason = "not today"
 """
 LINF = '{ norm = "linf", eps = "8/255" }'
 FLOOR, CEILING = 1000, 5000
+DESCRIPTION = TargetDescription(
+    floor=FLOOR,
+    ceiling=CEILING,
+    reference=CEILING,
+    bound=CEILING,
+    draws=1,
+    noise=FloatNoise(0.0, 0.0),
+    classes=("a", "b"),
+    dataset=DatasetWords("toy-pixels:test", "for tests", ("numpy",)),
+    control=False,
+    units=UnitColumns(
+        name=("block0", "block1", "block2"),
+        kind=("block",) * 3,
+        owner=("b",) * 3,
+        shape=((),) * 3,
+        cost=(1,) * 3,
+        threshold=(0.5,) * 3,
+    ),
+    gradients=GradientCounts(0, 0, 0, 0, 0, False),
+)
 
 
 def row(
@@ -100,44 +128,22 @@ def world(tmp_path):
                 "gatebench run plan.toml",
                 None,
             )
+            self.laid.folder.create()
+            self.laid.write()
             self.folder = tmp_path / "runs" / "r"
 
         def cell(self, target, attack):
-            for key, entry in self.laid.entries.items():
-                if (entry["target"]["label"], entry["attack"]["label"]) == (target, attack):
-                    return self.laid.folder.cell(key, create=True), {
-                        name: value for name, value in entry.items() if name != "key"
-                    }
+            for key, cell in self.laid.cells.items():
+                if (cell.target.label, cell.attack.label) == (target, attack):
+                    return self.laid.folder.cell(key, create=True), cell
             raise LookupError
 
         def fill(self, target, attack, rows, status="ok", reason=""):
-            folder, inputs = self.cell(target, attack)
+            folder, cell = self.cell(target, attack)
             if status == "ok":
-                names = [f"block{i}" for i in range(3)]
-                units = {
-                    "name": names,
-                    "kind": ["block"] * 3,
-                    "owner": ["b"] * 3,
-                    "shape": [[]] * 3,
-                    "cost": [1] * 3,
-                    "threshold": [0.5] * 3,
-                }
-                document = {
-                    "schema": 1,
-                    "floor": FLOOR,
-                    "ceiling": CEILING,
-                    "classes": ["a", "b"],
-                    "units": units,
-                    "control": False,
-                }
-                document["dataset"] = {
-                    "name": "toy-pixels:test",
-                    "note": "for tests",
-                    "credits": ["numpy"],
-                }
-                write_json(folder.path / "target.json", document)
+                write_json(folder.path / "target.json", DESCRIPTION.document())
                 folder.write_shard(0, len(rows) - 1, rows, {"threads": 1})
-            return seal(folder, inputs, status, reason)
+            return seal(folder, cell, status, reason)
 
         def board(self):
             (board,) = load_boards(self.folder)
@@ -323,16 +329,63 @@ def test_rows_that_do_not_differ_share_a_rank(world):
 def test_what_is_no_run_is_refused(world, tmp_path):
     with pytest.raises(RunFolderError, match="is not there"):
         load_boards(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("cell.json", "{", "cell.json cannot be read"),
+        ("cell.json", '{"schema": 99}', "upgrade|schema 99"),
+        ("cell.json", "[]", "no document of gatebench"),
+        ("cell.json", '{"schema": 1, "key": 3}', "no record of a cell: inputs|key"),
+        ("target.json", None, "target.json is not there"),
+        ("target.json", "{}", "no description of a target"),
+    ],
+    ids=["cut", "newer", "list", "foreign", "no-target", "empty-target"],
+)
+def test_a_damaged_document_costs_its_cell_and_no_other(world, name, text, said):
     made = world()
-    made.fill("one", "weak", [row(i, 2000, 3000, 3000, 1) for i in range(4)])
+    rows = [row(i, 2000, 3000, 3000, 1) for i in range(4)]
+    made.fill("one", "weak", rows)
+    made.fill("one", "strong", rows)
     folder, _ = made.cell("one", "weak")
-    (folder.path / "cell.json").write_text("{")
-    with pytest.raises(RunFolderError, match="cannot be read"):
-        made.board()
-    (folder.path / "cell.json").write_text('{"schema": 99}')
-    with pytest.raises(RunFolderError, match="upgrade gatebench"):
-        made.board()
+    if text is None:
+        (folder.path / name).unlink()
+    else:
+        (folder.path / name).write_text(text)
+    _, cells = made.board()
+    assert cells["one", "weak"].status == "invalid"
+    assert re.search(said, cells["one", "weak"].reason)
+    assert cells["one", "weak"].adversarial_macs is None
+    assert cells["one", "strong"].status == "ok"
+
+
+def test_a_cell_about_other_images_than_the_rest_is_invalid(world):
+    made = world()
+    for target, attack in (("one", "weak"), ("one", "strong"), ("two", "weak")):
+        first = 1 if attack == "strong" else 0
+        made.fill(target, attack, [row(i + first, 2000, 3000, 3000, 1) for i in range(4)])
+    _, cells = made.board()
+    assert cells["one", "strong"].status == "invalid"
+    assert "other images" in cells["one", "strong"].reason
+    assert cells["one", "strong"].recovery == stats.UNDEFINED
+    assert cells["one", "weak"].status == cells["two", "weak"].status == "ok"
+
+
+@pytest.mark.parametrize("places", [(0, 1, 2), (0, 1, 2, 2)], ids=["one-missing", "one-twice"])
+def test_a_cell_is_never_sealed_ok_without_a_row_for_each_image(world, places):
+    made = world()
+    with pytest.raises(ValueError, match="it holds 3 images, its protocol says 4"):
+        made.fill("one", "weak", [row(i, 2000, 3000, 3000, 1) for i in places])
+    folder, _ = made.cell("one", "weak")
+    assert folder.sealed() is None
+
+
+def test_sealing_holds_the_rows_against_the_images_of_the_run(world):
+    made = world()
+    folder, cell = made.cell("one", "weak")
     made.fill("one", "weak", [row(i, 2000, 3000, 3000, 1) for i in range(4)])
-    (folder.path / "target.json").unlink()
-    with pytest.raises(RunFolderError, match=r"target\.json is not there"):
-        made.board()
+    ids = [f"test-{i}" for i in range(4)]
+    assert seal(folder, cell, "ok", ids=ids).status == "ok"
+    with pytest.raises(ValueError, match="other images than its protocol"):
+        seal(folder, cell, "ok", ids=ids[::-1])

@@ -3,6 +3,7 @@ from torch import nn
 
 from bench.evaluation.masking import gradients
 from bench.results import flags
+from bench.store.target import GradientCounts
 from bench.testing import ToyTarget, sample_images
 
 
@@ -12,8 +13,8 @@ def frozen(target):
 
 def test_a_healthy_target_raises_no_flag():
     found = gradients(frozen(ToyTarget()), sample_images((3, 8, 8)))
-    assert found["images"] > 0
-    assert flags.of_target({"gradients": found}) == []
+    assert found.images > 0
+    assert flags.of_gradients(found) == []
 
 
 def test_gates_without_a_gradient_are_flagged():
@@ -22,8 +23,8 @@ def test_gates_without_a_gradient_are_flagged():
             return super().forward(images.detach(), decisions)
 
     found = gradients(frozen(Detached()), sample_images((3, 8, 8)))
-    assert found["zero"] == found["images"] > 0
-    assert flags.of_target({"gradients": found}) == ["zero-gradient"]
+    assert found.zero == found.images > 0
+    assert flags.of_gradients(found) == ["zero-gradient"]
 
 
 def test_saturated_gates_are_flagged():
@@ -31,8 +32,8 @@ def test_saturated_gates_are_flagged():
     for gate in target.gates:
         nn.init.constant_(gate.bias, -50.0)
     found = gradients(frozen(target), sample_images((3, 8, 8)))
-    assert found["saturated"] == found["images"] == 6
-    assert "saturated-gates" in flags.of_target({"gradients": found})
+    assert found.saturated == found.images == 6
+    assert "saturated-gates" in flags.of_gradients(found)
 
 
 def test_a_target_with_nothing_to_skip_is_asked_nothing():
@@ -40,14 +41,8 @@ def test_a_target_with_nothing_to_skip_is_asked_nothing():
     with torch.no_grad():
         for gate in target.gates:
             gate.bias.fill_(50.0)
-    assert gradients(target, sample_images((3, 8, 8))) == {
-        "images": 0,
-        "zero": 0,
-        "saturated": 0,
-        "misled": 0,
-        "without_surrogates": 0,
-        "hard_masks": False,
-    }
+    none = GradientCounts(0, 0, 0, 0, 0, hard_masks=False)
+    assert gradients(target, sample_images((3, 8, 8))) == none
 
 
 def trace(*points):

@@ -6,7 +6,7 @@ import pytest
 
 from bench.plans.resolve import load_plan
 from bench.results.board import load_boards
-from bench.results.ensemble import _one_after_the_other, member_keys, strongest
+from bench.results.ensemble import member_keys, strongest, trace_in_turn
 from bench.runs.layout import lay_out
 from bench.runs.run import Run
 from bench.runs.seal import seal
@@ -55,25 +55,21 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("combine")
     laid, work = run(folder)
     outcome = go(work)
-    assert outcome.clean
+    assert outcome.is_clean
     return folder, laid
 
 
 def cell_of(laid, target, attack):
     return next(
-        (key, entry)
-        for key, entry in laid.entries.items()
-        if (entry["target"]["label"], entry["attack"]["label"]) == (target, attack)
+        (key, cell)
+        for key, cell in laid.cells.items()
+        if (cell.target.label, cell.attack.label) == (target, attack)
     )
 
 
 def test_members_become_cells_and_what_the_plan_has_is_not_run_twice(finished):
     _, laid = finished
-    labels = [
-        entry["attack"]["label"]
-        for entry in laid.entries.values()
-        if entry["target"]["name"] == "skipnet"
-    ]
+    labels = [cell.attack.label for cell in laid.cells.values() if cell.target.name == "skipnet"]
     assert labels.count("mine") == 1
     assert "gradauto mask_grad=ste" not in labels
     expected = {
@@ -86,8 +82,8 @@ def test_members_become_cells_and_what_the_plan_has_is_not_run_twice(finished):
         "autoenergy",
     }
     assert expected <= set(labels)
-    _, entry = cell_of(laid, "skipnet-20-budget", "autoenergy")
-    members = [laid.entries[key]["attack"]["label"] for key in member_keys(entry, laid.entries)]
+    _, cell = cell_of(laid, "skipnet-20-budget", "autoenergy")
+    members = [laid.cells[key].attack.label for key in member_keys(cell, laid.cells)]
     assert members == [
         "apgd-margin:sign",
         "apgd-margin:l2",
@@ -105,8 +101,7 @@ def test_as_strong_as_thestrongest_member_image_by_image(finished):
     whole = laid.folder.cell(key).table().to_pylist()
     sealed = laid.folder.cell(key).sealed()
     parts = [
-        laid.folder.cell(member["key"]).table().to_pylist()
-        for member in sealed["combination"]["members"]
+        laid.folder.cell(member.key).table().to_pylist() for member in sealed.combination.members
     ]
     assert len(parts) == 6
     for i, row in enumerate(whole):
@@ -116,7 +111,7 @@ def test_as_strong_as_thestrongest_member_image_by_image(finished):
         )
         assert (row["adversarial_macs"], -row["squared"]) == best
         assert row["evaluations"] == sum(candidate["evaluations"] for candidate in candidates)
-        winner = candidates[sealed["combination"]["winner"][i]]
+        winner = candidates[sealed.combination.winner[i]]
         assert row["adversarial"] == winner["adversarial"]
         assert [point["evaluations"] for point in row["trace"]] == sorted(
             point["evaluations"] for point in row["trace"]
@@ -124,11 +119,11 @@ def test_as_strong_as_thestrongest_member_image_by_image(finished):
         assert row["trace"][-1]["macs"] == max(
             point["macs"] for candidate in candidates for point in candidate["trace"]
         )
-    assert sum(member["wins"] for member in sealed["combination"]["members"]) == 5
-    assert sealed["combination"]["budget"] == 6 * 20
-    (left_out,) = sealed["combination"]["left_out"]
-    assert left_out["label"] == "ilfo:ponder"
-    assert "halting" in left_out["reason"]
+    assert sum(member.wins for member in sealed.combination.members) == 5
+    assert sealed.combination.budget == 6 * 20
+    (left_out,) = sealed.combination.left_out
+    assert left_out.label == "ilfo:ponder"
+    assert "halting" in left_out.reason
 
 
 def test_on_the_board_it_has_no_rank_but_sets_the_standing(finished):
@@ -158,7 +153,7 @@ def test_again_it_is_the_same_bytes(finished, tmp_path):
     key, _ = cell_of(laid, "skipnet-20-budget", "autoenergy")
     before = {path.name: path.read_bytes() for path in laid.folder.cell(key).path.iterdir()}
     _, work = run(tmp_path, keep=True)
-    assert go(work).clean
+    assert go(work).is_clean
     assert {
         path.name: path.read_bytes() for path in (tmp_path / "r" / "cells" / key).iterdir()
     } == before
@@ -169,18 +164,13 @@ def test_a_member_without_numbers_fails_it_with_the_reason(finished, tmp_path, m
     folder, _ = finished
     shutil.copytree(folder / "r", tmp_path / "r")
     laid, work = run(tmp_path, keep=True)
-    key, entry = cell_of(laid, "skipnet-20-budget", "square")
-    seal(
-        laid.folder.cell(key),
-        {name: value for name, value in entry.items() if name != "key"},
-        "timeout",
-        "too slow",
-    )
+    key, cell = cell_of(laid, "skipnet-20-budget", "square")
+    seal(laid.folder.cell(key), cell, "timeout", "too slow")
     monkeypatch.setattr(Run, "_tasks", lambda self: [])
     outcome = go(work)
     whole, _ = cell_of(laid, "skipnet-20-budget", "autoenergy")
     assert outcome.statuses[whole] == "failed"
-    assert "skipnet-20-budget / square is timeout" in laid.folder.cell(whole).sealed()["reason"]
+    assert "skipnet-20-budget / square is timeout" in laid.folder.cell(whole).sealed().reason
     assert laid.folder.cell(whole).shards() == []
 
 
@@ -208,8 +198,17 @@ def test_most_macs_then_nearest_then_earliest():
 def test_traces_are_joined_in_turn_and_keep_what_rises():
     first = candidate(7, 5, 10, [(1, 4, 9.0), (6, 7, 5.0)])
     second = candidate(8, 3, 10, [(1, 4, 1.0), (2, 7, 6.0), (5, 7, 4.0), (9, 8, 3.0)])
-    joined = _one_after_the_other([first, second])
-    found = [(point["evaluations"], point["macs"], point["squared"]) for point in joined]
-    assert found == [(1, 4, 9.0), (6, 7, 5.0), (15, 7, 4.0), (19, 8, 3.0)]
-    many = candidate(900, 1, 10, [(i, i, 1.0) for i in range(100)])
-    assert len(_one_after_the_other([many])) <= 32
+    joined = trace_in_turn([first, second])
+    assert joined == [(1, 4, 9.0), (6, 7, 5.0), (15, 7, 4.0), (19, 8, 3.0)]
+    row, _ = strongest([first, second])
+    assert [(p["evaluations"], p["macs"], p["squared"]) for p in row["trace"]] == joined
+
+
+def test_the_trace_of_an_ensemble_is_thinned_and_names_no_point_twice():
+    many = candidate(900, 1, 100, [(i, i, 1.0) for i in range(100)])
+    flat = candidate(900, 1, 100, [(i, 5, 100.0 - i) for i in range(99)] + [(99, 900, 1.0)])
+    for found in (many, flat):
+        points = [point["evaluations"] for point in strongest([found])[0]["trace"]]
+        assert len(points) <= 32
+        assert points == sorted(set(points))
+        assert points[-1] == 99

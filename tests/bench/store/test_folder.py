@@ -10,19 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.contracts.cell import Cell, Component, Protocol
+from bench.contracts.threat import parse_threat
 from bench.errors import RunFolderError
 from bench.files.canonical import canonical, digest
 from bench.runs.seal import seal
-from bench.store.folder import ROWS, CellFolder, RunFolder, read_json, same_record
+from bench.store.documents import read_json
+from bench.store.folder import CellFolder, RunFolder, same_record
+from bench.store.schema import ROWS
 
 KEY = "k" * 64
+PART = Component("toy", "tests", "toys:Toy", "toy", {})
+CELL = Cell(Protocol("d:test", 8, 4, parse_threat("none"), 9, 0, 1), PART, PART)
 RECORD = {"threads": 1, "device": "cpu x", "versions": {"torch": "2"}, "sources": {"attack": "a"}}
 
 
 def rows(first, last):
     picture = {"bytes": b"png", "path": None}
     empty = {"string": "x", "int64": 0, "double": 0.5, "binary": b"\x80", "bool": False}
-    return [{field.name: empty.get(str(field.type), [] if field.name == "trace" else picture) for field in ROWS} | {"label": i} for i in
+    return [{field.name: empty.get(str(field.type), [] if field.name == "trace" else picture) for field in ROWS} | {"label": i, "id": f"i{i}"} for i in
             range(first, last + 1)]  # fmt: skip
 
 
@@ -125,39 +131,48 @@ def test_the_same_bytes_in_another_process(cell):
 
 def test_sealing_sums_exactly_and_flags(cell):
     written(cell, (0, 3), (4, 7))
-    document = seal(cell, {"target": 1}, "ok")
-    assert document == cell.sealed()
-    assert document["aggregates"]["images"] == 8
-    assert document["flags"] == []
-    assert set(document["shards"]) == {"shard-00000-00003.parquet", "shard-00004-00007.parquet"}
-    assert cell.intact(document["shards"])
+    sealed = seal(cell, CELL, "ok")
+    assert sealed == cell.sealed()
+    assert sealed.aggregates["images"] == 8
+    assert sealed.flags == ()
+    assert set(sealed.shards) == {"shard-00000-00003.parquet", "shard-00004-00007.parquet"}
+    assert cell.altered(sealed.shards) == []
     many = [
         {**row, "overshoot": True, "near_threshold": 2, "clean_macs": 2**40} for row in rows(4, 7)
     ]
     cell.write_shard(4, 7, many, {**RECORD, "threads": 2})
-    assert not cell.intact(document["shards"])
-    assert [(shard.first, shard.last) for shard in cell.shards()] == [(0, 3)], (
-        "an altered shard is removed"
-    )
-    cell.write_shard(4, 7, many, {**RECORD, "threads": 2})
-    document = seal(cell, {"target": 1}, "ok")
-    assert document["flags"] == ["left-threat", "near-threshold", "mixed-environment"]
-    assert document["aggregates"]["clean_macs"] == 4 * 2**40
-    assert document["aggregates"]["near_threshold"] == 8
-    failed = seal(cell, {"target": 1}, "failed", "why", "trace")
-    assert (
-        failed["status"],
-        failed["reason"],
-        failed["detail"],
-        failed["shards"],
-        failed["aggregates"],
-    ) == (
-        "failed",
-        "why",
-        "trace",
-        {},
-        {},
-    )
+    assert cell.altered(sealed.shards) == ["shard-00004-00007.parquet"]
+    sealed = seal(cell, CELL, "ok")
+    assert sealed.flags == ("left-threat", "near-threshold", "mixed-environment")
+    assert sealed.aggregates["clean_macs"] == 4 * 2**40
+    assert sealed.aggregates["near_threshold"] == 8
+    failed = seal(cell, CELL, "failed", "why", "trace")
+    assert (failed.status, failed.reason, failed.detail) == ("failed", "why", "trace")
+    assert (failed.shards, failed.aggregates) == ({}, {})
+    assert failed == cell.sealed()
+
+
+def test_a_shard_of_another_length_than_its_name_says_does_not_count(cell):
+    written(cell, (0, 3))
+    cell.write_shard(4, 7, rows(4, 6), RECORD)
+    assert [(shard.first, shard.last) for shard in cell.shards()] == [(0, 3)]
+    assert cell.missing(8, 4, 4) == [(4, 7)]
+
+
+def test_clearing_a_cell_follows_no_link(cell, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    (cell.path / "link").symlink_to(outside)
+    (cell.path / "folder" / "inner").mkdir(parents=True)
+    cell.clear()
+    assert list(cell.path.iterdir()) == []
+    assert (outside / "kept").read_text() == "kept"
+    cell.path.rmdir()
+    cell.path.symlink_to(outside)
+    cell.clear()
+    assert not cell.path.exists()
+    assert (outside / "kept").read_text() == "kept"
 
 
 def test_records_are_compared_name_by_name(cell):

@@ -12,9 +12,10 @@ from mischief_site import SITE
 from PIL import Image
 
 from bench.cli import main
+from bench.plans.stored import read_plan
 from bench.plugins import registry
 from bench.runs.seal import seal
-from bench.store.folder import CellFolder, RunFolder, read_json
+from bench.store.folder import CellFolder, RunFolder
 from bench.verify.verify import verify
 
 PLAN = """schema = 1
@@ -77,12 +78,9 @@ def run(honest, tmp_path, plugins):
 
 
 def cell(run, attack="wander", defense=""):
-    for entry in run.plan()["boards"][0]["cells"]:
-        if (
-            entry["attack"]["label"].startswith(attack)
-            and (entry["defense"] or {"label": ""})["label"] == defense
-        ):
-            return run.cell(entry["key"])
+    for key, found in read_plan(run).cells.items():
+        if found.attack.label.startswith(attack) and found.who[1] == defense:
+            return run.cell(key)
     raise KeyError(attack)
 
 
@@ -97,7 +95,8 @@ def rewritten(folder: CellFolder, change):
         }
         folder.write_shard(shard.first, shard.last, rows, record)
     sealed = folder.sealed()
-    seal(folder, sealed["inputs"], "ok", combination=sealed.get("combination"))
+    planned = read_plan(RunFolder(folder.path.parents[1])).cells[folder.key]
+    seal(folder, planned, "ok", combination=sealed.combination)
 
 
 def repainted(row, column, value):
@@ -182,15 +181,17 @@ def test_an_ensemble_that_is_none_of_its_members_is_found(run):
 
 def test_inputs_and_keys_are_made_anew(run):
     folder = cell(run)
-    sealed = folder.sealed()
-    sealed["inputs"]["attack"]["params"]["step"] = 0.1
-    (folder.path / "cell.json").write_text(json.dumps(sealed))
+    rewritten_json(
+        folder.path / "cell.json",
+        lambda found: found["inputs"]["attack"]["params"].update(step=0.1),
+    )
     assert any(
         "made with other inputs" in problem for problem in verify(run, images=1, seed=1).problems
     )
-    plan = read_json(run.path / "plan.json")
-    plan["boards"][0]["cells"][0]["attack"]["params"]["step"] = 0.1
-    (run.path / "plan.json").write_text(json.dumps(plan))
+    rewritten_json(
+        run.path / "plan.json",
+        lambda plan: plan["boards"][0]["cells"][0]["attack"]["params"].update(step=0.1),
+    )
     assert any(
         "what the plan says of it makes" in problem
         for problem in verify(run, images=1, seed=1).problems
@@ -207,12 +208,11 @@ def test_missing_rows_are_found(run):
     folder = cell(run)
     first, second = folder.shards()
     second.path.unlink()
+    rewritten_json(folder.path / "cell.json", lambda found: found["shards"].pop(second.path.name))
     sealed = folder.sealed()
-    del sealed["shards"][second.path.name]
-    (folder.path / "cell.json").write_text(json.dumps(sealed))
-    assert hashlib.sha256(first.path.read_bytes()).hexdigest() == sealed["shards"][first.path.name]
+    assert hashlib.sha256(first.path.read_bytes()).hexdigest() == sealed.shards[first.path.name]
     problems = verify(run, images=1, seed=1).problems
-    assert any("holds 4 images, the protocol says 8" in problem for problem in problems)
+    assert any("holds 4 images, its protocol says 8" in problem for problem in problems)
     assert any("the rows add up to" in problem for problem in problems)
 
 
@@ -225,7 +225,7 @@ def test_other_images_another_order_and_labels_are_found(run):
     record = {name: value for name, value in first.record.items() if name not in ("key", "schema")}
     folder.write_shard(first.first, first.last, parts[1], record)
     folder.write_shard(second.first, second.last, parts[0], record)
-    seal(folder, folder.sealed()["inputs"], "ok")
+    seal(folder, read_plan(run).cells[folder.key], "ok")
     assert any(
         "not the first of the data set, in their order" in problem
         for problem in verify(run, images=1, seed=1).problems

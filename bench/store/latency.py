@@ -1,0 +1,61 @@
+"""latency.json: what `gatebench latency` measured of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.contracts.cell import defended_name
+from bench.store.documents import SCHEMA
+
+LATENCY = "latency.json"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What times may be compared within."""
+
+    device: str
+    threads: int
+    torch: str
+    python: str
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Times of one (target, defense).
+
+    Attributes:
+        target: by label.
+        defense: by label, "" for none.
+        median_ms: of a clean image.
+        adversarial_ms: of an image of its dearest attack.
+        ratio: of the first to the undefended target's; None for that itself.
+        images: that were executed.
+        repeats: how often.
+    """
+
+    target: str
+    defense: str
+    median_ms: float
+    adversarial_ms: float
+    ratio: float | None
+    images: int
+    repeats: int
+
+    @property
+    def defended(self) -> str:
+        """The target with its defense, in words."""
+        return defended_name(self.target, self.defense)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """All times of a run, and the machine they were taken on."""
+
+    machine: Machine
+    entries: tuple[Timed, ...]
+
+    def document(self) -> dict[str, Any]:
+        """As written to latency.json."""
+        return {"schema": SCHEMA, **asdict(self)}

@@ -1,0 +1,220 @@
+"""The columns of a row: one table, from which shards, sums, boards, ensembles and baselines derive.
+
+A row is what one image of one cell came to. Whoever adds a column adds a line here, a field to `bench.results.rows.ImageRow`
+and the value in `bench.evaluation.record`; a test holds the three together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""A PNG file in the struct that viewers of data sets understand."""
+POINT = pa.struct([("evaluations", pa.int64()), ("macs", pa.int64()), ("squared", pa.float64())])
+"""A point of a trace: forward-equivalents used, MACs and sum of D^2 of the best image so far."""
+TRACE_POINTS = 32
+"""Points of a trace at most."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a row.
+
+    Attributes:
+        name: as in the shard, and of the field of `bench.results.rows.ImageRow`.
+        type: in the shard.
+        meaning: what it holds, with its unit.
+        summed: whether its sum over a cell is written when the cell is sealed.
+        spent: whether an ensemble has the sum over its members, not the value of the strongest.
+        compared: whether a baseline is made of it.
+        optional: whether older runs lack it; it is None there.
+    """
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    summed: bool = False
+    spent: bool = False
+    compared: bool = False
+    optional: bool = False
+
+    @property
+    def nested(self) -> bool:
+        """Whether it holds a picture or a trace."""
+        return bool(pa.types.is_nested(self.type))
+
+
+_INT, _REAL, _BITS = pa.int64(), pa.float64(), pa.binary()
+
+COLUMNS = (
+    Column("id", pa.string(), "stable id of the image", compared=True),
+    Column("label", _INT, "true class", compared=True),
+    Column("clean_prediction", _INT, "class of the clean image", compared=True),
+    Column("adversarial_prediction", _INT, "class of the saved adversarial image", compared=True),
+    Column("clean_macs", _INT, "MACs that the clean image executes", summed=True, compared=True),
+    Column(
+        "adversarial_macs",
+        _INT,
+        "MACs that the saved adversarial image executes",
+        summed=True,
+        compared=True,
+    ),
+    Column("float_macs", _INT, "MACs of the float image before it was saved", summed=True),
+    Column(
+        "jpeg_macs",
+        _INT,
+        "MACs of the saved image after a JPEG round trip of quality 90",
+        summed=True,
+        optional=True,
+    ),
+    Column("clean_decisions", _BITS, "whether each unit ran, packed (see `pack`)"),
+    Column("adversarial_decisions", _BITS, "whether each unit ran, packed (see `pack`)"),
+    Column("linf", _INT, "largest |D| in grey levels"),
+    Column("squared", _INT, "sum of D^2 in squared grey levels", summed=True),
+    Column("l2", _REAL, "L2 distance in [0, 1] pixel units"),
+    Column("psnr", _REAL, "PSNR in dB, at most `bench.image.PSNR_CAP`"),
+    Column("ssim", _REAL, "structural similarity, at most 1"),
+    Column("evaluations", _INT, "forward-equivalents that the attack used", spent=True),
+    Column("forwards", _INT, "forward passes that the attack used", summed=True, spent=True),
+    Column("backwards", _INT, "backward passes that the attack used", summed=True, spent=True),
+    Column(
+        "held",
+        _INT,
+        "units that stood open at an evaluation of the attack",
+        summed=True,
+        spent=True,
+        optional=True,
+    ),
+    Column(
+        "flipped",
+        _INT,
+        "those of `held` that were closed at the next evaluation",
+        summed=True,
+        spent=True,
+        optional=True,
+    ),
+    Column(
+        "near_threshold",
+        _INT,
+        "units whose margin lay within the target's own float noise",
+        summed=True,
+    ),
+    Column(
+        "overshoot",
+        pa.bool_(),
+        "whether the attack left its threat and was pulled back",
+        summed=True,
+    ),
+    Column(
+        "trace",
+        pa.list_(POINT),
+        f"the best image so far over the attack's evaluations, at most {TRACE_POINTS} points",
+    ),
+    Column("image", PICTURE, "the clean image"),
+    Column("adversarial", PICTURE, "the saved adversarial image"),
+)
+"""All columns, in the order of a shard."""
+
+ROWS = pa.schema([(column.name, column.type) for column in COLUMNS])
+"""The schema of a shard."""
+
+DECISIONS = ("clean_decisions", "adversarial_decisions")
+"""The columns that hold packed bits."""
+
+
+def names(
+    *, summed: bool = False, spent: bool = False, compared: bool = False, plain: bool = False
+) -> list[str]:
+    """The names of the columns that are all of what is asked for, in order.
+
+    Args:
+        summed: those whose sums are written when a cell is sealed.
+        spent: those that an ensemble sums over its members.
+        compared: those that a baseline is made of.
+        plain: those without pictures and traces.
+    """
+    return [
+        column.name
+        for column in COLUMNS
+        if (column.summed or not summed)
+        and (column.spent or not spent)
+        and (column.compared or not compared)
+        and not (plain and column.nested)
+    ]
+
+
+def check_rows(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse rows with a column that there is not, or without one that every row has.
+
+    Raises:
+        ValueError: naming the column.
+    """
+    known = {column.name: column for column in COLUMNS}
+    for row in rows:
+        if strange := [name for name in row if name not in known]:
+            raise ValueError(f"a row has no column {strange[0]!r}")
+        for name, column in known.items():
+            if row.get(name) is None and not column.optional:
+                raise ValueError(f"a row lacks its column {name!r}")
+
+
+def check_table(table: pa.Table, images: int) -> None:
+    """Refuse the rows of a cell that are not one whole row for each image of its protocol.
+
+    Args:
+        table: some columns of a cell, the ids among them.
+        images: of the protocol.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    ids = table["id"]
+    if table.num_rows != images or len(pc.unique(ids)) != images:
+        raise ValueError(f"it holds {len(pc.unique(ids))} images, its protocol says {images}")
+    for column in COLUMNS:
+        if column.name not in table.column_names:
+            continue
+        values = table[column.name]
+        if values.null_count and not column.optional:
+            raise ValueError(f"{column.name} is missing in {values.null_count} of its rows")
+        if pa.types.is_floating(column.type) and not pc.all(pc.is_finite(values)).as_py():
+            raise ValueError(f"{column.name} is no finite number in all of its rows")
+
+
+def pack(decisions: npt.ArrayLike) -> list[bytes]:
+    """Decisions as they are stored: packed bits, the first unit in the highest bit.
+
+    Args:
+        decisions: (N, U) bool.
+
+    Returns:
+        N strings of ceil(U / 8) bytes.
+    """
+    return [np.packbits(row).tobytes() for row in np.asarray(decisions, dtype=bool)]
+
+
+def unpack(packed: Sequence[bytes], units: int) -> npt.NDArray[np.bool_]:
+    """Decisions from how they are stored.
+
+    Args:
+        packed: N strings, as `pack` made them.
+        units: U.
+
+    Returns:
+        (N, U) bool.
+
+    Raises:
+        ValueError: a string has not the length of `units` decisions.
+    """
+    size = -(-units // 8)
+    if any(len(row) != size for row in packed):
+        raise ValueError(f"decisions of {units} units are {size} bytes long")
+    bits = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), size)
+    return np.unpackbits(bits, axis=1, count=units).astype(np.bool_)

@@ -1,0 +1,165 @@
+"""cell.json: how a cell ended, with sums over its rows and the digests of its shards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
+
+from bench.errors import RunFolderError
+from bench.store.documents import SCHEMA, read_document
+from bench.store.schema import names
+
+CELL = "cell.json"
+FIT = "fit.json"
+STATUSES = ("ok", "skipped", "invalid", "failed", "timeout", "oom")
+"""What may become of a cell."""
+
+Status = Literal["ok", "skipped", "invalid", "failed", "timeout", "oom"]
+
+SHARD_NAME = re.compile(r"shard-([0-9]{5,9})-([0-9]{5,9})\.parquet")
+"""A shard's file name, with the places of its first and its last image."""
+
+
+class Environment(TypedDict, total=False):
+    """What made a shard; a shard says no time, host or path."""
+
+    gatebench: str
+    versions: dict[str, str]
+    device: str
+    threads: int
+    sources: dict[str, str]
+    reads: dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class FitNote:
+    """What an attack learned first (fit.json).
+
+    Attributes:
+        images: of the fit.
+        evaluations: forward-equivalents that they cost together.
+        sha256: digest of what was learned.
+    """
+
+    images: int
+    evaluations: int
+    sha256: str
+
+    def document(self) -> dict[str, Any]:
+        """As written to fit.json."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class MemberWins:
+    """A member of an ensemble: its cell, on how many images it won, and what it used in all."""
+
+    key: str
+    label: str
+    wins: int
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A member of an ensemble that does not apply, and why."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What an ensemble's cell is made of.
+
+    Attributes:
+        budget: forward-equivalents an image in all.
+        members: that take part.
+        left_out: that do not.
+        adaptive: what the members did about the defense, in words.
+        winner: place of the member that won each image.
+    """
+
+    budget: int
+    members: tuple[MemberWins, ...]
+    left_out: tuple[LeftOut, ...]
+    adaptive: tuple[str, ...]
+    winner: tuple[int, ...]
+
+    def document(self) -> dict[str, Any]:
+        """As written to cell.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """How a cell ended.
+
+    Attributes:
+        key: of the cell.
+        inputs: the resolved cell, as in plan.json with its protocol.
+        status: one of `STATUSES`.
+        reason: of a status other than "ok".
+        detail: a traceback, or empty.
+        flags: short words of what to know before believing the numbers.
+        aggregates: "images", and the sums of the columns that are summed; {} without numbers.
+        environment: what made the first shard; {} without one.
+        shards: file name -> sha256; {} without numbers.
+        combination: what an ensemble is made of.
+        fit: what an attack learned first.
+    """
+
+    key: str
+    inputs: Mapping[str, Any]
+    status: Status
+    reason: str
+    detail: str
+    flags: tuple[str, ...]
+    aggregates: Mapping[str, int]
+    environment: Environment
+    shards: Mapping[str, str]
+    combination: Combination | None = None
+    fit: FitNote | None = field(default=None)
+
+    def document(self) -> dict[str, Any]:
+        """As written to cell.json."""
+        found = {name: value for name, value in vars(self).items() if value is not None}
+        for name in ("combination", "fit"):
+            if name in found:
+                found[name] = asdict(found[name])
+        return {"schema": SCHEMA, **found}
+
+
+def read_sealed(folder: Path) -> Sealed | None:
+    """How the cell in this folder ended; None while it is unfinished.
+
+    Raises:
+        RunFolderError: cell.json is damaged, of a newer schema, or does not hang together.
+    """
+    path = folder / CELL
+    if not path.exists():
+        return None
+    found = read_document(path, Sealed, called="record of a cell")
+    wrong = ""
+    if found.status == "ok" and not {"images", *names(summed=True)} <= set(found.aggregates):
+        wrong = "it lacks sums"
+    elif foreign := [name for name in found.shards if not SHARD_NAME.fullmatch(name)]:
+        wrong = f"{foreign[0][:60]!r} is no name of a shard"
+    if wrong:
+        raise RunFolderError(f"{path} is no record of a cell: {wrong}")
+    return found
+
+
+def read_fit(folder: Path) -> FitNote | None:
+    """What an attack learned for the cell in this folder; None where there is no fit.json.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
+    path = folder / FIT
+    return read_document(path, FitNote, called="note of a fit") if path.exists() else None

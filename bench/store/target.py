@@ -1,0 +1,159 @@
+"""target.json: what a target says of itself in a cell's folder, and what was found out about it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import RunFolderError
+from bench.store.documents import SCHEMA, read_document
+
+TARGET = "target.json"
+
+
+@dataclass(frozen=True)
+class UnitColumns:
+    """The units of a target, a column each (see `bench.api.Units`).
+
+    Attributes:
+        name: of each unit.
+        kind: of each unit.
+        owner: of each unit.
+        shape: of each unit's map.
+        cost: MACs of the work that each unit alone guards.
+        threshold: of each unit's gate value.
+        alarm: places of the units that are a response to an alarm.
+    """
+
+    name: tuple[str, ...]
+    kind: tuple[str, ...]
+    owner: tuple[str, ...]
+    shape: tuple[tuple[int, ...], ...]
+    cost: tuple[int, ...]
+    threshold: tuple[float, ...]
+    alarm: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+@dataclass(frozen=True)
+class FloatNoise:
+    """How far a target's outputs move by its float noise alone."""
+
+    logits: float
+    margins: float
+
+
+@dataclass(frozen=True)
+class DatasetWords:
+    """What a data set says of itself.
+
+    Attributes:
+        name: "NAME:SPLIT", as it turned out to be.
+        note: "for trying, not for claims" and such; may be empty.
+        credits: lines to show with the pictures.
+    """
+
+    name: str
+    note: str
+    credits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GradientCounts:
+    """What `bench.evaluation.masking` found on a few clean images.
+
+    Attributes:
+        images: that miss a unit which there is room for.
+        zero: of these, those without any gradient.
+        saturated: those whose gates are mostly saturated.
+        misled: those where no step along the gradient opens anything.
+        without_surrogates: those that would have no gradient without surrogates.
+        hard_masks: whether the defense switched off straight-through masks.
+    """
+
+    images: int
+    zero: int
+    saturated: int
+    misled: int
+    without_surrogates: int
+    hard_masks: bool
+
+
+@dataclass(frozen=True)
+class TargetDescription:
+    """A target with its defense, as the cells on it describe it.
+
+    Attributes:
+        floor: MACs of its cheapest decisions.
+        ceiling: MACs of its dearest decisions.
+        reference: ceiling of the network without its defense, which savings are measured against.
+        bound: MACs that the target promises never to exceed.
+        draws: over how many draws it is scored; 1 for a target that is not random.
+        noise: its float noise.
+        classes: names of the classes.
+        dataset: what it was run on.
+        control: whether nothing of it can be won back.
+        units: its units.
+        gradients: what its gradients look like.
+        trained_on: data set that its weights were trained on, "" where nobody said.
+    """
+
+    floor: int
+    ceiling: int
+    reference: int
+    bound: int
+    draws: int
+    noise: FloatNoise
+    classes: tuple[str, ...]
+    dataset: DatasetWords
+    control: bool
+    units: UnitColumns
+    gradients: GradientCounts
+    trained_on: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """As written to target.json."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def read_target(folder: Path) -> TargetDescription:
+    """The description in a cell's folder.
+
+    Raises:
+        RunFolderError: it is not there, damaged, or does not hang together.
+    """
+    path = folder / TARGET
+    try:
+        data = path.read_bytes()
+    except OSError:
+        data = b""
+    if data not in _KNOWN:
+        found = _read(path)
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[data] = found
+    return _KNOWN[data]
+
+
+_KNOWN: dict[bytes, TargetDescription] = {}
+"""Descriptions that were read before, by their bytes: all cells on one target hold the same."""
+_MOST_KNOWN = 64
+
+
+def _read(path: Path) -> TargetDescription:
+    found = read_document(path, TargetDescription, called="description of a target")
+    units = found.units
+    columns = units.name, units.kind, units.owner, units.shape, units.cost, units.threshold
+    if len({len(column) for column in columns}) != 1 or any(
+        not 0 <= place < len(units) for place in units.alarm
+    ):
+        raise RunFolderError(f"{path} is no description of a target: its units are torn")
+    if not 0 <= found.floor <= found.ceiling or found.reference < 1 or found.draws < 1:
+        raise RunFolderError(
+            f"{path} is no description of a target: "
+            f"floor {found.floor}, ceiling {found.ceiling}, reference {found.reference}"
+        )
+    return found
