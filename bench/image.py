@@ -102,13 +102,24 @@ def psnr(total: Tensor, values: int) -> Tensor:
 
 
 def ssim(saved: Tensor, clean: Tensor) -> Tensor:
-    """(N,) float64 structural similarity, 11x11 Gaussian of sigma 1.5, data range 1, from uint8 images.
+    """The structural similarity, with a Gaussian window of 11x11, sigma 1.5 and data range 1.
 
-    The mean over channels and positions of the index with K1 = 0.01 and K2 = 0.03; edges are mirrored. Sides under 11
-    pixels are mirrored to 11 first: the window does not fit into them.
+    The mean over channels and positions of the index with K1 = 0.01 and K2 = 0.03; edges are
+    mirrored. Sides under 11 pixels, into which the window does not fit, are mirrored to 11 first.
+    Source: Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity,
+    IEEE TIP 2004, equation 13.
 
-    Source: Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 2004,
-    equation 13.
+    Args:
+        saved: (N, C, H, W) uint8.
+        clean: (N, C, H, W) uint8.
+
+    Returns:
+        (N,) float64, at most 1, which is reached by equal images.
+
+    Examples:
+        >>> clean = torch.arange(192, dtype=torch.uint8).reshape(1, 3, 8, 8)
+        >>> [f"{value:.3f}" for value in ssim(clean, clean).tolist()]
+        ['1.000']
     """
     x, y = (_mirrored(picture.to(torch.float64) / 255, 11) for picture in (saved, clean))
     x, y = (F.pad(picture, (5, 5, 5, 5), mode="reflect") for picture in (x, y))
@@ -267,10 +278,11 @@ def settle(images: Tensor, clean: Tensor, threat: Threat) -> Tensor:
 
 
 def _step_back(d: Tensor, wanted: Tensor, bound: int) -> Tensor:
-    """Integer D (N, C, H, W) brought to sum D^2 <= bound by single levels towards 0, most outward rounding first.
+    """Integer D (N, C, H, W) brought to sum D^2 <= bound by single levels towards 0, most outward
+    rounding first.
 
-    One level is enough for every value: D is at most half a level from `wanted`, which lies inside, so one level less
-    than D lies inside too. Nothing here waits for a device.
+    One level is enough for every value: D is at most half a level from `wanted`, which lies inside,
+    so one level less than D lies inside too. Nothing here waits for a device.
     """
     outside = squared_sum(d) > bound
     if d.device.type == "cpu":  # there a look costs nothing, and few images are outside
@@ -282,7 +294,7 @@ def _step_back(d: Tensor, wanted: Tensor, bound: int) -> Tensor:
 
 
 def _shortened(d: Tensor, wanted: Tensor, bound: int) -> Tensor:
-    """D with as few values moved one level back as bring each image's sum of squares to the bound."""
+    """D with as few values moved one level back as bring each sum of squares to the bound."""
     flat, goal = d.flatten(1), wanted.flatten(1)
     outward = (flat.abs().to(torch.float64) - goal.abs()).masked_fill(flat == 0, -torch.inf)
     order = outward.argsort(dim=1, descending=True, stable=True)

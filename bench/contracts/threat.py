@@ -1,7 +1,8 @@
 """Threats as integer bounds on D = 255 (x' - x), the difference of two saved images.
 
-A threat says how far a saved adversarial image may lie from the clean one. Bounds are integers, computed
-exactly from rationals, so that "inside" is never a matter of rounding. No torch here: plans are read without it.
+A threat says how far a saved adversarial image may lie from the clean one. Bounds are integers,
+computed exactly from rationals, so that "inside" is never a matter of rounding. No torch here:
+plans are read without it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Threat:
         norm: "linf" max|D| <= floor(255 eps); "l2" sum D^2 <= floor((255 eps)^2);
             "psnr" sum D^2 <= floor(n 255^2 10^(-floor/10)) for n values an image;
             "patch" D = 0 outside one square of `size` pixels a side; "none" no bound but [0,1].
-        amount: eps ("linf", "l2", in [0,1] pixel units), the PSNR floor in dB ("psnr"), the side in pixels
-            ("patch"), 0 ("none"). An exact rational.
+        amount: eps ("linf", "l2", in [0,1] pixel units), the PSNR floor in dB ("psnr"), the side in
+            pixels ("patch"), 0 ("none"). An exact rational.
     """
 
     norm: str
@@ -87,22 +88,32 @@ def parse_threat(value: object, where: str = "threat") -> Threat:
     """Read a threat as it stands in a plan.
 
     Args:
-        value: "none", {norm = "linf"|"l2", eps = "8/255"}, {norm = "psnr", floor = 35} or {patch = 8}.
+        value: "none", {norm = "linf"|"l2", eps = "8/255"}, {norm = "psnr", floor = 35} or
+            {patch = 8}.
         where: the place in the file, for the message.
 
     Raises:
         PlanError: naming the place, what was expected and the nearest valid name.
+
+    Examples:
+        >>> threat = parse_threat({"norm": "linf", "eps": "8/255"})
+        >>> str(threat), threat.bound(3 * 32 * 32)
+        ('linf<=8/255', 8)
+        >>> parse_threat({"norm": "psnr", "floor": 35}).bound(3 * 32 * 32)
+        63168
     """
     if value == "none":
         return Threat("none", Fraction(0))
     if isinstance(value, str):
         raise PlanError(
-            f'{where}: {value!r} is no threat; the only one written as a word is "none", the others are tables such as '
+            f'{where}: {value!r} is no threat; the only one written as a word is "none", the '
+            "others are tables such as "
             '{ norm = "psnr", floor = 35 }'
         )
     if not isinstance(value, Mapping):
         raise PlanError(
-            f'{where}: expected "none" or a table such as {{ norm = "psnr", floor = 35 }}, got {value!r}'
+            f'{where}: expected "none" or a table such as {{ norm = "psnr", floor = 35 }}, got '
+            f"{value!r}"
         )
     if "patch" in value and "norm" not in value:
         norm = "patch"
@@ -124,13 +135,15 @@ def parse_threat(value: object, where: str = "threat") -> Threat:
     amount = _rational(value[key], f"{where}.{key}")
     if norm == "patch" and (amount.denominator != 1 or amount < 1):
         raise PlanError(
-            f"{where}.patch: the side of the square is a whole number of pixels, at least 1, got {value[key]!r}"
+            f"{where}.patch: the side of the square is a whole number of pixels, at least 1, got "
+            f"{value[key]!r}"
         )
     if norm != "patch" and amount <= 0:
         raise PlanError(f"{where}.{key}: must be above 0, got {value[key]!r}")
     if norm == "linf" and amount > 1:
         raise PlanError(
-            f'{where}.eps: in units of the [0,1] pixel range, so at most 1, got {value[key]!r}; did you mean "{value[key]}/255"?'
+            f"{where}.eps: in units of the [0,1] pixel range, so at most 1, got {value[key]!r}; "
+            f'did you mean "{value[key]}/255"?'
         )
     if norm == "psnr" and amount > 200:
         raise PlanError(
@@ -154,7 +167,8 @@ def _rational(value: object, where: str) -> Fraction:
     if isinstance(value, float):
         if where.endswith(".eps"):
             raise PlanError(
-                f'{where}: write eps exactly, as a fraction in quotes such as "8/255" (0.031 is not 8/255), got {value!r}'
+                f'{where}: write eps exactly, as a fraction in quotes such as "8/255" (0.031 is '
+                f"not 8/255), got {value!r}"
             )
         value = repr(value)
     text = str(value).strip()

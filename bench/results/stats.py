@@ -17,7 +17,7 @@ LEVEL = 0.95
 DRAWS = 10_000
 PERMUTATIONS = 10_000
 ENOUGH = 100
-"""Draws as extreme as what was seen, after which a simulated test is as exact as it needs to be: to a tenth of its p."""
+"""Draws as extreme as what was seen after which a simulated test stops: p is exact to a tenth."""
 
 EXACT = 13
 """Images that differ up to which a test enumerates all signs."""
@@ -42,10 +42,20 @@ UNDEFINED = Estimate(None)
 
 @lru_cache(maxsize=4)
 def resamples(images: int, draws: int | None = None, seed: int = 0) -> Array:
-    """(draws, images) float64: how often each image is drawn in each bootstrap resample. Fixed by the seed.
+    """How often each image is drawn in each bootstrap resample; fixed by the seed.
 
-    By default `DRAWS`, and fewer (at least 1000) from 2000 images on, to bound the memory. Kept for the next caller, so not to be
-    written to.
+    Args:
+        images: how many there are.
+        draws: how many resamples; by default `DRAWS`, and fewer (at least 1000) from 2000 images
+            on, to bound the memory.
+        seed: of the draws.
+
+    Returns:
+        (draws, images) float64, kept for the next caller, so not to be written to.
+
+    Examples:
+        >>> resamples(4, 3).sum(1).tolist()
+        [4.0, 4.0, 4.0]
     """
     if draws is None:
         draws = min(DRAWS, max(1000, 20_000_000 // max(images, 1)))
@@ -58,7 +68,19 @@ def resamples(images: int, draws: int | None = None, seed: int = 0) -> Array:
 
 
 def interval(values: Array, level: float = LEVEL) -> tuple[float, float]:
-    """The central percentile interval of bootstrap values; NaN among them are left out."""
+    """The central percentile interval of bootstrap values; NaN among them are left out.
+
+    Args:
+        values: (draws,).
+        level: the share that lies inside, in (0, 1).
+
+    Returns:
+        Both ends; NaN where no value is finite.
+
+    Examples:
+        >>> [round(end, 6) for end in interval(np.arange(101.0), 0.9)]
+        [5.0, 95.0]
+    """
     finite = values[np.isfinite(values)]
     if not len(finite):
         return math.nan, math.nan
@@ -70,7 +92,14 @@ def mean_estimate(values: Array, weights: Array) -> Estimate:
     """The mean over images with a paired bootstrap interval.
 
     Args:
-        values: (n,). weights: (draws, n) from `resamples`.
+        values: (n,) one number an image.
+        weights: (draws, n) from `resamples`.
+
+    Examples:
+        >>> mean_estimate(np.array([1, 1, 1, 1]), resamples(4))
+        Estimate(value=1.0, low=1.0, high=1.0)
+        >>> mean_estimate(np.zeros(0), np.zeros((1, 0)))
+        Estimate(value=None, low=None, high=None)
     """
     if len(values) == 0:
         return Estimate(None)
@@ -79,12 +108,20 @@ def mean_estimate(values: Array, weights: Array) -> Estimate:
 
 
 def ratio_estimate(above: Array, below: Array, weights: Array) -> Estimate:
-    """Ratio of means, both resampled together.
+    """The ratio of two means, both resampled together.
 
     Args:
         above: (n,) numerator of each image.
         below: (n,) denominator of each image.
         weights: (draws, n) from `resamples`.
+
+    Returns:
+        The estimate; undefined where the denominators sum to 0.
+
+    Examples:
+        >>> won, reserve = np.array([1, 2, 3]), np.array([2, 4, 6])
+        >>> ratio_estimate(won, reserve, resamples(3))
+        Estimate(value=0.5, low=0.5, high=0.5)
     """
     total = float(below.sum())
     if len(below) == 0 or total == 0:
@@ -95,23 +132,46 @@ def ratio_estimate(above: Array, below: Array, weights: Array) -> Estimate:
 
 
 def efficacy(macs: Array, floor: int, ceiling: int) -> Array:
-    """(n,) the part of the range from ceiling to floor that each image leaves unused; its mean is the network's efficacy.
+    """The share of the range between floor and ceiling that each image leaves unused.
 
-    The mean is the area under the curve "share of images finished by cost c", c from 0 at the floor to 1 at the ceiling:
-    1 when everyone leaves at once, 0 when nobody leaves before the end. Hong et al. (DeepSloth, ICLR 2021, section 4)
-    take that area over cost as a share of the full cost, additions, normalisation and pooling counted; here cost is MACs.
+    Its mean is the network's efficacy: the area under the curve "share of images finished by cost
+    c", c from 0 at the floor to 1 at the ceiling. It is 1 when every image leaves at once, and 0
+    when none leaves before the end. Hong et al. (DeepSloth, ICLR 2021, section 4) take that area
+    over cost as a share of the full cost, with additions, normalization and pooling counted; here
+    cost is MACs.
 
     Args:
-        macs: (n,) of each image. floor, ceiling: of the target, different.
+        macs: (n,) of each image.
+        floor: of the target, in MACs.
+        ceiling: of the target, in MACs; not the floor.
+
+    Returns:
+        (n,) float64, 0 to 1 for admissible decisions.
+
+    Examples:
+        >>> efficacy(np.array([10, 30, 20]), 10, 30).tolist()
+        [1.0, 0.0, 0.5]
     """
     return 1 - (macs.astype(np.float64) - floor) / (ceiling - floor)
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson score interval for a share (E. B. Wilson, JASA 1927); meaningful where all images agree, unlike a bootstrap.
+    """The Wilson score interval of a share (E. B. Wilson, JASA 1927).
+
+    It has a width where all images agree, unlike a bootstrap.
 
     Args:
-        successes: of `n` images.
+        successes: how many of the images.
+        n: images.
+        level: of confidence, in (0, 1).
+
+    Returns:
+        Both ends; NaN without images.
+
+    Examples:
+        >>> low, high = wilson(20, 20)
+        >>> f"{low:.3f} {high:.3f}"
+        '0.839 1.000'
     """
     if n == 0:
         return math.nan, math.nan
@@ -125,7 +185,19 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
 
 
 def share_estimate(hits: Array, weights: Array) -> Estimate:
-    """A share of images: bootstrap, or Wilson where all images agree."""
+    """The share of images for which something holds.
+
+    Args:
+        hits: (n,) bool.
+        weights: (draws, n) from `resamples`.
+
+    Returns:
+        The share with its bootstrap interval, or Wilson's where all images agree.
+
+    Examples:
+        >>> share_estimate(np.array([True, False, True, True]), resamples(4)).value
+        0.75
+    """
     if len(hits) and (hits.all() or not hits.any()):
         return agreed_share(hits)
     return mean_estimate(hits.astype(np.float64), weights)
@@ -155,16 +227,31 @@ def sign_flip_p(
     one_sided: bool = False,
     enough: int | None = None,
 ) -> float:
-    """p of a paired randomisation test: could the signs of the per-image differences as well be random?
+    """p of a paired randomization test: could the signs of the differences as well be random?
 
-    Exact for at most `EXACT` images that differ, otherwise Monte Carlo with the add-one rule (Phipson and Smyth 2010), so never below
-    1 / (permutations + 1). Where that is too coarse, Hoeffding's bound (JASA 1963) says how much smaller p is at least: signs s_i give
-    P(sum s_i d_i >= t) <= exp(-t^2 / (2 sum d_i^2)), so that many tests of clear differences can stand a correction.
+    Exact for at most `EXACT` images that differ. Otherwise Monte Carlo with the add-one rule
+    (Phipson and Smyth, 2010), so never below 1 / (permutations + 1). Where that is too coarse,
+    Hoeffding's bound (JASA 1963) is used: random signs s give
+    P(sum s_i d_i >= t) <= exp(-t^2 / (2 sum d_i^2)).
 
     Args:
-        differences: (n,) one number an image. one_sided: against a positive mean only, instead of one of either sign.
-        enough: stop once so many draws were as extreme as what was seen; p is then their share of the draws so far, which is as valid
-            (Besag and Clifford, Biometrika 1991). What is far from significant needs few draws, so there may be many for what is not.
+        differences: (n,) one number an image.
+        permutations: random sign patterns at most.
+        seed: of the patterns.
+        one_sided: against a positive mean only, instead of one of either sign.
+        enough: stop once so many patterns were as extreme as what was seen; p is then their share
+            of the patterns so far, which is as valid (Besag and Clifford, Biometrika 1991).
+
+    Returns:
+        p, above 0 and at most 1.
+
+    Examples:
+        Three images differ; of 8 patterns, two are as extreme:
+
+        >>> sign_flip_p(np.array([1, 1, 1, 0]))
+        0.25
+        >>> sign_flip_p(np.array([1, 1, 1, 0]), one_sided=True)
+        0.125
     """
     d = differences[differences != 0].astype(np.float64)
     n = len(d)
@@ -194,7 +281,18 @@ def sign_flip_p(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (S. Holm, 1979), in the order given."""
+    """Holm's adjusted p-values (S. Holm, A Simple Sequentially Rejective Procedure, 1979).
+
+    Args:
+        p: of each test.
+
+    Returns:
+        The adjusted values, in the order given.
+
+    Examples:
+        >>> holm([0.01, 0.04, 0.02])
+        [0.03, 0.04, 0.04]
+    """
     order = sorted(range(len(p)), key=lambda i: p[i])
     adjusted, highest = [0.0] * len(p), 0.0
     for place, i in enumerate(order):
@@ -204,7 +302,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def paired_tests(scores: Sequence[Array]) -> list[tuple[int, int, float]]:
-    """Every pair of rows, paired by image, in the test of `sign_flip_p`.
+    """Tests every pair of rows, paired by image, as `sign_flip_p` does.
 
     All pairs share their random signs s, so that sum s (x_i - x_j) is the difference of two sums
     taken once a row: k rows need k products with the signs in place of one for each pair.
@@ -214,6 +312,10 @@ def paired_tests(scores: Sequence[Array]) -> list[tuple[int, int, float]]:
 
     Returns:
         (i, j, two-sided p) of every pair, in the order of the rows.
+
+    Examples:
+        >>> paired_tests([np.array([2, 2, 2]), np.array([1, 1, 1]), np.array([1, 1, 1])])
+        [(0, 1, 0.25), (0, 2, 0.25), (1, 2, 1.0)]
     """
     if len(scores) < 2:
         return []
@@ -285,7 +387,17 @@ def shared_ranks(
     The rank of a row is 1 + the number of rows that are significantly better.
 
     Args:
-        means: of each row. tests: (i, j, adjusted p) of every pair. best: max or min; which mean is best.
+        means: of each row.
+        tests: (i, j, adjusted p) of every pair.
+        best: max or min; which mean is best.
+        level: of significance, 0.95 for p at most 0.05.
+
+    Returns:
+        The rank of each row, from 1.
+
+    Examples:
+        >>> shared_ranks([9.0, 8.5, 2.0], [(0, 1, 0.4), (0, 2, 0.01), (1, 2, 0.01)])
+        [1, 1, 3]
     """
     better = [0] * len(means)
     for i, j, p in tests:
