@@ -208,6 +208,10 @@ def agreed_share(hits: Array) -> Estimate:
 
     Args:
         hits: (n,) bool, all equal.
+
+    Examples:
+        >>> agreed_share(np.zeros(20, dtype=bool)).value
+        0.0
     """
     n, successes = len(hits), int(hits.sum())
     return Estimate(successes / n, *wilson(successes, n))
