@@ -1,13 +1,18 @@
-"""How an attack reaches a target: every use is counted per image, budgeted, and limited to the attack's access."""
+"""What each image of a batch has used of its budget, and the best image seen on its way.
+
+Everything lies on the device of the images. The host waits for it only where it has to decide: when `rows` are new to it,
+and when an image might not be able to pay.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from bench.errors import BudgetSpent
-from bench.results.traces import thinned
-from bench.store.schema import TRACE_POINTS
+from bench.errors import BudgetSpent, ContractBroken
+from bench.evaluation.trace import Point, Trace
 
 FORWARD = 1
 BACKWARD = 2
@@ -16,11 +21,18 @@ BACKWARD = 2
 class Ledger:
     """What each image of a batch has used, and the best image seen on its way.
 
-    Attributes:
-        used, forwards, backwards: (N,) int64.
+    Args:
+        clean: (N, C, H, W) the clean images.
         budget: forward-equivalents for each image.
-        held, flipped: (N,) int64, how many units stood open at an evaluation, and how many of those were closed at the next one.
-        seeds: (N,) int64, from which random targets draw while they are attacked; never those that they are scored with.
+        seeds: (N,) int64, from which random targets draw; 0 to N - 1 unless given.
+
+    Attributes:
+        used: (N,) int64 forward-equivalents.
+        forwards: (N,) int64.
+        backwards: (N,) int64.
+        held: (N,) int64, how many units stood open at an evaluation.
+        flipped: (N,) int64, how many of those were closed at the next one.
+        seeds: from which random targets draw while they are attacked; never those that they are scored with.
         looks: how many evaluations there were; each of them draws anew.
     """
 
@@ -33,11 +45,11 @@ class Ledger:
         self.used, self.forwards, self.backwards = zeros.clone(), zeros.clone(), zeros.clone()
         self.held, self.flipped = zeros.clone(), zeros.clone()
         self._decisions: dict[int, Tensor] = {}
-        self._best_macs = zeros - 1
-        self._best_distance = torch.full(
-            (len(clean),), torch.inf, dtype=torch.float64, device=clean.device
-        )
-        self._points: list[list[tuple[int, int, float]]] = [[] for _ in range(len(clean))]
+        self._trace = Trace(clean)
+        self._room = budget  # at least this much is left for every image
+        self._known: tuple[Tensor, int] | None = None  # the rows that were looked at last
+        self._uses, self._most = zeros, 0  # of them: how often each image is named, at most
+        self._planned: list[tuple[Tensor, Tensor]] = []  # `used` and uses after each backward pass
 
     def charge(
         self, rows: Tensor, amount: int, what: Tensor, allowed: Tensor | None = None
@@ -45,45 +57,81 @@ class Ledger:
         """Charge `amount` forward-equivalents to each entry of `rows`, counting one `what` for each.
 
         Args:
+            rows: (M,) int64, the images that pay; an image that is named twice pays twice.
+            amount: `FORWARD` or `BACKWARD`.
+            what: `forwards` or `backwards`.
             allowed: (N,) how much each image may have used afterwards, where that is less than the budget.
 
         Raises:
             BudgetSpent: some image cannot pay; nothing is charged.
+            ContractBroken: a row is none of the batch's.
         """
-        uses = torch.bincount(rows, minlength=len(self.clean))
-        after = self.used + amount * uses
-        if bool((after > self.budget).any()) or (
-            allowed is not None and bool(((after > allowed) & (uses > 0)).any())
-        ):
-            raise BudgetSpent(f"the budget of {self.budget} forward-equivalents an image is spent")
+        self._look_at(rows)
+        after = self.used + amount * self._uses
+        if allowed is None and self._room >= amount * self._most:
+            self._room -= amount * self._most
+        else:
+            self._settle(*torch.stack(self._sums(after, self._uses, allowed)).tolist())
         self.used.copy_(after)
-        what += uses
+        what += self._uses
+
+    def charge_backward(
+        self, rows: Tensor, masks: Sequence[Tensor], allowed: Tensor | None = None
+    ) -> list[bool | None]:
+        """What backward passes of several losses would come to, asked of the device at once.
+
+        Args:
+            rows: (M,) int64, as charged for the forward pass.
+            masks: of each loss, (M,) bool: the rows that ask for a backward pass.
+            allowed: as in `charge`.
+
+        Returns:
+            Of each loss: whether any row asks; None where an image cannot pay.
+        """
+        uses = [self._count(rows, mask) for mask in masks]
+        after, sums = self.used, []
+        self._planned = []
+        for use in uses:
+            after = after + BACKWARD * use
+            sums += [use.sum(), *self._sums(after, use, allowed)]
+            self._planned.append((after, use))
+        found = torch.stack(sums).tolist() if sums else []
+        asked: list[bool | None] = []
+        for place in range(len(uses)):
+            count, over, room = found[3 * place : 3 * place + 3]
+            asked.append(None if over else bool(count))
+            self._room = room if not over else self._room
+        return asked
+
+    def pay(self, index: int) -> None:
+        """Carry out the charge of loss `index` of the last `charge_backward`."""
+        after, use = self._planned[index]
+        self.used.copy_(after)
+        self.backwards += use
+
+    def spent(self) -> BudgetSpent:
+        """What to raise where an image cannot pay."""
+        return BudgetSpent(f"the budget of {self.budget} forward-equivalents an image is spent")
 
     def record(self, rows: Tensor, images: Tensor, macs: Tensor) -> None:
         """Remember an image that executes more MACs than any before it, or as many from nearer by."""
-        with torch.no_grad():
-            distance = (
-                (255 * (images - self.clean[rows])).flatten(1).square().sum(1).to(torch.float64)
-            )
-        better = (macs > self._best_macs[rows]) | (
-            (macs == self._best_macs[rows]) & (distance < self._best_distance[rows])
-        )
-        for place in better.nonzero().flatten().tolist():
-            row, cost, near = int(rows[place]), int(macs[place]), float(distance[place])
-            if cost < self._best_macs[row] or (
-                cost == self._best_macs[row] and near >= self._best_distance[row]
-            ):
-                continue  # another entry of this call was better
-            self._best_macs[row], self._best_distance[row] = cost, near
-            self._points[row].append((int(self.used[row]), cost, near))
-            if len(self._points[row]) > 8 * TRACE_POINTS:
-                self._points[row] = thinned(self._points[row], 4 * TRACE_POINTS)
+        self._look_at(rows)
+        if self._most <= 1:
+            self._trace.add(rows, images, macs, self.used[rows])
+            return
+        for places in _one_each(rows.tolist()):  # the same image several times: one after the other
+            index = torch.tensor(places, device=rows.device)
+            self._trace.add(rows[index], images[index], macs[index], self.used[rows[index]])
 
     def watch(self, rows: Tensor, decisions: Tensor) -> None:
-        """Count the open units that the next evaluation of the same image finds closed; calls that name an image twice are left out."""
-        if len(rows) != len(rows.unique()):
+        """Count the open units that the next evaluation of the same image finds closed.
+
+        Calls that name an image twice are left out.
+        """
+        self._look_at(rows)
+        if self._most > 1:
             return
-        units = decisions.shape[1]  # who knows of no defence sees fewer units than who does
+        units = decisions.shape[1]  # who knows of no defense sees fewer units than who does
         if units not in self._decisions:
             self._decisions[units] = torch.zeros(
                 (len(self.clean), units), dtype=torch.bool, device=decisions.device
@@ -93,6 +141,63 @@ class Ledger:
         self.flipped[rows] += (before & ~decisions).sum(1)
         self._decisions[units][rows] = decisions
 
-    def trace(self, row: int) -> list[tuple[int, int, float]]:
-        """(forward-equivalents, macs, sum of D^2) of the best image so far, at most `TRACE_POINTS` points."""
-        return thinned(self._points[row], TRACE_POINTS)
+    def trace(self, row: int) -> list[Point]:
+        """(forward-equivalents, macs, sum of D^2) of the best image so far of image `row`, thinned."""
+        return self._trace.points(row)
+
+    def _look_at(self, rows: Tensor) -> None:
+        """Know how often `rows` name each image; asked of the device once, as long as they stay as they are."""
+        if self._known is not None and self._is_known(rows, *self._known):
+            return
+        count = len(self.clean)
+        least = most = times = 0
+        self._uses = self._count(rows.clamp(0, count - 1), torch.ones_like(rows, dtype=torch.bool))
+        if len(rows):
+            least, most, times, room = torch.stack(
+                [rows.min(), rows.max(), self._uses.max(), self.budget - self.used.max()]
+            ).tolist()
+            self._room = room
+        if not 0 <= least <= most < count:
+            raise ContractBroken(
+                f"rows are between {least} and {most}, but the batch has {count} images"
+            )
+        self._most = times
+        on_host = rows.device.type == "cpu"
+        self._known = (rows.clone(), -1) if on_host else (rows, rows._version)
+
+    @staticmethod
+    def _is_known(rows: Tensor, known: Tensor, version: int) -> bool:
+        """Whether these are the rows that were looked at last: by value on the host, by identity on a device."""
+        if rows.device.type == "cpu":
+            return torch.equal(rows, known)
+        return rows is known and rows._version == version
+
+    def _count(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """(N,) int64, how many of `rows` (M,) name each image, where `mask` (M,) says so."""
+        zeros = torch.zeros_like(self.used)
+        return zeros.index_add_(0, rows, mask.to(torch.int64))
+
+    def _sums(self, after: Tensor, uses: Tensor, allowed: Tensor | None) -> list[Tensor]:
+        """[1 where some image cannot pay, what is left for the poorest image]."""
+        over = after > self.budget
+        if allowed is not None:
+            over = over | ((after > allowed) & (uses > 0))
+        return [over.any().to(torch.int64), self.budget - after.max()]
+
+    def _settle(self, over: int, room: int) -> None:
+        if over:
+            raise self.spent()
+        self._room = room
+
+
+def _one_each(rows: list[int]) -> list[list[int]]:
+    """Places of `rows`, in groups that name no image twice: first mentions, second mentions, and so on."""
+    groups: list[list[int]] = []
+    seen: dict[int, int] = {}
+    for place, row in enumerate(rows):
+        turn = seen.get(row, 0)
+        seen[row] = turn + 1
+        if turn == len(groups):
+            groups.append([])
+        groups[turn].append(place)
+    return groups

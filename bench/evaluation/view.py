@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +13,7 @@ from bench.contracts.attack import Losses, Units
 from bench.contracts.target import EvaluationChanges, ForkEdit, Output, Target
 from bench.errors import ContractBroken
 from bench.evaluation.draws import affordable_draws
-from bench.evaluation.ledger import BACKWARD, FORWARD, Ledger
+from bench.evaluation.ledger import FORWARD, Ledger
 from bench.evaluation.seeds import seeded, typical
 
 Knows = Literal["defense", "network"]
@@ -148,7 +149,7 @@ class TargetView:
                     if len(outputs) == self.each:
                         seen = self._noted(outputs, images, rows)
                     values = list(losses(output))
-                grads = [self._backward(i, values, inputs, rows) for i in range(len(values))]
+                grads = self._backward(values, inputs, rows)
                 sums = (
                     grads
                     if not sums
@@ -158,23 +159,35 @@ class TargetView:
             sums = [total / self.each for total in sums]
         return seen, tuple(sums)
 
-    def _backward(self, index: int, values: list[Tensor], inputs: Tensor, rows: Tensor) -> Tensor:
-        loss = values[index]
-        if loss.shape != rows.shape:
-            raise ContractBroken(
-                f"loss {index} has shape {tuple(loss.shape)}, expected one number a row: {tuple(rows.shape)}"
-            )
-        open_rows = loss.detach() != 0
-        if not loss.requires_grad or not bool(open_rows.any()):
-            return torch.zeros_like(inputs)
-        self.ledger.charge(rows[open_rows], BACKWARD, self.ledger.backwards, self.allowed)
-        more = any(value.requires_grad for value in values[index + 1 :])
-        paid = (
-            loss if bool(open_rows.all()) else loss[open_rows]
-        )  # a loss of value 0 may have a slope; nobody paid for it
-        with self.target.evaluating(loss=index):
-            (grad,) = torch.autograd.grad(paid.sum(), inputs, retain_graph=more, allow_unused=True)
-        return torch.zeros_like(inputs) if grad is None else grad
+    def _backward(self, values: list[Tensor], inputs: Tensor, rows: Tensor) -> list[Tensor]:
+        """The gradient of each loss; rows at a loss of 0 are not charged, and get none."""
+        for index, loss in enumerate(values):
+            if loss.shape != rows.shape:
+                raise ContractBroken(
+                    f"loss {index} has shape {tuple(loss.shape)}, expected one number a row: {tuple(rows.shape)}"
+                )
+        asking = [i for i, loss in enumerate(values) if loss.requires_grad]
+        masks = [values[i].detach() != 0 for i in asking]
+        asked = self.ledger.charge_backward(rows, masks, self.allowed)
+        found = [torch.zeros_like(inputs) for _ in values]
+        for place, index in enumerate(asking):
+            if asked[place] is None:
+                raise self.ledger.spent()
+            if not asked[place]:
+                continue
+            self.ledger.pay(place)
+            with self.target.evaluating(loss=index):
+                (grad,) = torch.autograd.grad(
+                    values[index],
+                    inputs,
+                    masks[place].to(
+                        values[index].dtype
+                    ),  # a loss of 0 may have a slope that nobody paid for
+                    retain_graph=index != asking[-1],
+                    allow_unused=True,
+                )
+            found[index] = found[index] if grad is None else grad
+        return found
 
     def _draws(self, images: Tensor, rows: Tensor, *, once: bool = False) -> list[Output]:
         """The target's output for each draw; one draw of a target that is not random."""
@@ -183,9 +196,15 @@ class TargetView:
         for _ in range(1 if once else self.each):
             self.ledger.charge(rows, FORWARD, self.ledger.forwards, self.allowed)
             self.ledger.looks += 1
-            with seeded(self.target, self.ledger.seeds[rows.cpu()], self.ledger.looks):
+            with self._seeded(rows):
                 found.append(self.target(images))
         return found
+
+    def _seeded(self, rows: Tensor) -> contextlib.AbstractContextManager[None]:
+        """Let a random target draw from the seeds of these images, anew at every look."""
+        if self.target.draws == 1:
+            return contextlib.nullcontext()
+        return seeded(self.target, self.ledger.seeds[rows.cpu()], self.ledger.looks)
 
     def _noted(self, draws: list[Output], images: Tensor, rows: Tensor) -> Output:
         """What the attack gets to see of these draws, noted in the ledger; a look past the defence says nothing of what it is scored on."""
@@ -200,8 +219,7 @@ class TargetView:
         return seen
 
     def _check_rows(self, images: Tensor, rows: Tensor) -> None:
-        """Whoever pays must be named: one row an image, each a place in the batch."""
-        count = len(self.ledger.clean)
+        """Check the form of `rows`: int64, one an image; the ledger checks their range."""
         if (
             not isinstance(rows, Tensor)
             or rows.dtype != torch.int64
@@ -214,10 +232,6 @@ class TargetView:
             )
             raise ContractBroken(
                 f"rows name the image that each evaluated image belongs to: torch.int64 ({len(images)},), got {found}"
-            )
-        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < count:
-            raise ContractBroken(
-                f"rows are between {int(rows.min())} and {int(rows.max())}, but the batch has {count} images"
             )
 
     def _macs(self, decisions: Tensor) -> Tensor:

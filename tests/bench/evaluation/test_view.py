@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from bench.errors import BudgetSpent, ContractBroken
-from bench.evaluation.ledger import TRACE_POINTS, Ledger
+from bench.evaluation.ledger import Ledger
 from bench.evaluation.view import TargetView
+from bench.store.schema import TRACE_POINTS
 from bench.testing import ToyTarget, sample_images
 
 
