@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.api import BudgetSpent, Threat, View
-from bench.image import settle, to_float, to_grid
+from bench.image import difference, inside, settle, to_float, to_grid
 
 Iterate = Literal["best", "first", "last", "loss"]
 
@@ -42,7 +42,6 @@ class BestImage:
     Attributes:
         image: (N, C, H, W), the clean image until something better is found.
         macs: (N,) its executed MACs; -1 until something was evaluated.
-        failures: verifications after which a candidate was dropped.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class BestImage:
         self.view, self.clean, self.threat = view, clean, threat
         self.rule = "last" if view.draws > 1 and rule in ("best", "first") else rule
         self.verify = verify and self.rule in ("best", "first")
-        self.failures = 0
         count, device = len(clean), clean.device
         self.image = clean.clone()
         self.macs = torch.full((count,), -1, dtype=torch.int64, device=device)
@@ -62,11 +60,17 @@ class BestImage:
         self._waiting_image = self.image.clone() if self.verify else self.image
         self._gap = torch.zeros_like(self.macs)
         self._pause = torch.zeros_like(self.macs)
+        self._failures = torch.zeros_like(self.macs)
 
     @property
     def reserve(self) -> int:
         """Forward-equivalents an image to hold back for `finish`."""
         return 1 if self.verify else 0
+
+    @property
+    def failures(self) -> int:
+        """Verifications after which a candidate was dropped."""
+        return int(self._failures.sum())
 
     def is_at_ceiling(self, rows: Tensor) -> Tensor:
         """(M,) bool: the kept images of `rows` execute all that can be executed.
@@ -85,29 +89,29 @@ class BestImage:
         if self.rule == "loss":
             better = loss < self.loss[rows]
             self.loss[rows] = torch.where(better, loss, self.loss[rows])
-            self._take(rows[better], images[better], macs[better], self.distance[rows[better]])
+            self._take(rows, images, macs, self.distance[rows], better)
             return
         distance = (images - self.clean[rows]).flatten(1).square().sum(1)
         promising = self._better(rows, macs, distance, NEARER if self.verify else 1.0)
         if not self.verify:
-            self._take(rows[promising], images[promising], macs[promising], distance[promising])
+            self._take(rows, images, macs, distance, promising)
             return
         self._pause[rows] -= 1
         due = promising & (self._pause[rows] < 0)
         wait = promising & ~due & (macs >= self._waiting[rows])
-        self._waiting[rows[wait]] = macs[wait]
-        self._waiting_image[rows[wait]] = images[wait]
-        if bool(due.any()):
-            self._check(rows[due], images[due], macs[due])
+        self._waiting[rows] = torch.where(wait, macs, self._waiting[rows])
+        kept = self._waiting_image[rows]
+        self._waiting_image[rows] = torch.where(wait[:, None, None, None], images, kept)
+        self._check(rows, images, macs, due)
 
     def finish(self) -> Tensor:
         """Verify what still waits, as far as the budget goes, and return the kept images (N, C, H,
         W).
         """
-        waiting = (self._waiting > self.macs) & (self.view.left >= 1)
-        rows = waiting.nonzero().flatten()
-        if self.verify and len(rows) > 0:
-            self._check(rows, self._waiting_image[rows], self._waiting[rows])
+        if self.verify:
+            waiting = (self._waiting > self.macs) & (self.view.left >= 1)
+            rows = torch.arange(len(waiting), device=waiting.device)
+            self._check(rows, self._waiting_image, self._waiting, waiting)
         return self.image
 
     def _better(self, rows: Tensor, macs: Tensor, distance: Tensor, nearer: float) -> Tensor:
@@ -116,30 +120,63 @@ class BestImage:
             better |= (macs == self.macs[rows]) & (distance < nearer * self.distance[rows])
         return better
 
-    def _check(self, rows: Tensor, images: Tensor, macs: Tensor) -> None:
-        """Settle and evaluate candidates.
+    def _check(self, rows: Tensor, images: Tensor, macs: Tensor, due: Tensor) -> None:
+        """Settle and evaluate the candidates that are `due`, (M,) bool.
 
-        Those that are on the grid already need no second evaluation.
+        Those that are on the grid already need no second evaluation. The host asks the device once which are which.
         """
+        chosen, moved = torch.stack([due, due & ~self._settled(rows, images)]).cpu()
+        if not bool(chosen.any()):
+            return
+        index = chosen.nonzero().flatten()
+        moved = moved[index].nonzero().flatten().to(rows.device, non_blocking=True)
+        rows, images, macs = (
+            part if len(index) == len(rows) else part[index.to(part.device, non_blocking=True)]
+            for part in (rows, images, macs)
+        )
         saved = to_float(settle(images, self._grid[rows], self.threat)).to(images)
-        moved = (saved - images).flatten(1).abs().amax(1) > 1e-6
-        if bool(moved.any()):
-            macs = macs.clone()
+        if len(moved) > 0:
             try:
-                macs[moved] = self.view.price(self.view(saved[moved], rows[moved]).decisions)
+                counts = self.view.price(self.view(saved[moved], rows[moved]).decisions)
             except BudgetSpent:
-                rows, saved, macs = rows[~moved], saved[~moved], macs[~moved]
-        distance = (saved - self.clean[rows]).flatten(1).square().sum(1)
-        won = self._better(rows, macs, distance, 1.0)
-        self._take(rows[won], saved[won], macs[won], distance[won])
-        lost = rows[~won]
-        self.failures += len(lost)
-        self._gap[rows[won]] = 0
-        self._gap[lost] = (2 * self._gap[lost]).clamp(min=1)
-        self._pause[rows] = self._gap[rows]
-        self._waiting[rows] = -1
+                still = torch.ones_like(rows, dtype=torch.bool).index_fill(0, moved, False)
+                self._judge(rows, saved, macs, still)
+                return
+            macs = macs.index_copy(0, moved, counts.to(macs.dtype))
+        self._judge(rows, saved, macs, torch.ones_like(rows, dtype=torch.bool))
 
-    def _take(self, rows: Tensor, images: Tensor, macs: Tensor, distance: Tensor) -> None:
+    def _settled(self, rows: Tensor, images: Tensor) -> Tensor:
+        """(M,) bool, the images that are saved as they are: on the grid, and inside the threat."""
+        grid = to_grid(images)
+        apart = (to_float(grid).to(images) - images).flatten(1).abs().amax(1)
+        return (apart <= 1e-6) & inside(difference(grid, self._grid[rows]), self.threat)
+
+    def _judge(self, rows: Tensor, saved: Tensor, macs: Tensor, known: Tensor) -> None:
+        """Keep the saved candidates that are better, of those whose MACs are `known` (M,)."""
+        distance = (saved - self.clean[rows]).flatten(1).square().sum(1)
+        won = self._better(rows, macs, distance, 1.0) & known
+        lost = ~won & known
+        self._take(rows, saved, macs, distance, won)
+        self._failures[rows] += lost.to(self._failures.dtype)
+        gap = torch.where(lost, (2 * self._gap[rows]).clamp(min=1), self._gap[rows])
+        gap = gap.masked_fill(won, 0)
+        self._gap[rows] = gap
+        self._pause[rows] = torch.where(known, gap, self._pause[rows])
+        self._waiting[rows] = self._waiting[rows].masked_fill(known, -1)
+
+    def _take(
+        self,
+        rows: Tensor,
+        images: Tensor,
+        macs: Tensor,
+        distance: Tensor,
+        chosen: Tensor | None = None,
+    ) -> None:
+        """Keep these images (M, C, H, W) of `rows`, or those of them that are `chosen`, (M,) bool."""
+        if chosen is not None:
+            images = torch.where(chosen[:, None, None, None], images, self.image[rows])
+            macs = torch.where(chosen, macs, self.macs[rows])
+            distance = torch.where(chosen, distance, self.distance[rows])
         self.image[rows] = images
         self.macs[rows] = macs
         self.distance[rows] = distance

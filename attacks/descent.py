@@ -104,10 +104,13 @@ class Descent:
         first = self.view.left
         taken = 0
         while True:
-            staying = self._may_go_on(rows)
+            share = self._share(rows, taken, first)
+            staying, shares = self._fetch(self._may_go_on(rows), share)
+            if taken > 0 and bool(staying.any()):
+                self._report(float(shares[staying].min()))
             if not bool(staying.all()):
-                self._last_look(rows, point, ~staying, taken)
-                index = staying.nonzero().flatten()
+                self._last_look(rows, point, staying, taken)
+                index = staying.nonzero().flatten().to(rows.device, non_blocking=True)
                 end[rows] = point.free
                 rows, clean = rows[index], clean[index]
                 point = Point(
@@ -116,9 +119,9 @@ class Descent:
                     None if point.slope is None else point.slope[index],
                 )
                 self.optimizer.keep(index)
+                share = share[index]
             if len(rows) == 0:
                 return end
-            share = self._share(rows, taken, first)
             try:
                 seen = rule.evaluate(point, rows, share)
                 self.best.offer(
@@ -140,20 +143,27 @@ class Descent:
                 end[rows] = point.free
                 return end
             point = self.box.place(point.free - step, clean, self.job.threat)
-            self._report(float(share.min()))
 
-    def _last_look(self, rows: Tensor, point: Point, leaving: Tensor, taken: int) -> None:
-        """Offer the iterate that the last step of the `leaving` rows led to, where the budget has a
+    @staticmethod
+    def _fetch(staying: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """((M,) bool, (M,)) both on the host: the one time in a step that the loop waits for a device."""
+        both = torch.stack([staying.to(share.dtype), share]).cpu()
+        return both[0] > 0, both[1]
+
+    def _last_look(self, rows: Tensor, point: Point, staying: Tensor, taken: int) -> None:
+        """Offer the iterate that the last step of the leaving rows led to, where the budget has a
         forward left for it.
+
+        Args:
+            staying: (M,) bool, on the host.
         """
-        paid = (
-            leaving
-            & (self.view.left[rows] >= 1 + self.best.reserve)
-            & ~self.best.is_at_ceiling(rows)
-        )
-        if taken == 0 or not bool(paid.any()):
+        if taken == 0:
             return
-        index = paid.nonzero().flatten()
+        paid = (self.view.left[rows] >= 1 + self.best.reserve) & ~self.best.is_at_ceiling(rows)
+        index = (paid.cpu() & ~staying).nonzero().flatten()
+        if len(index) == 0:
+            return
+        index = index.to(rows.device, non_blocking=True)
         seen = self.view(point.image[index], rows[index])
         unknown = torch.full((len(index),), torch.inf, device=rows.device)
         self.best.offer(rows[index], point.image[index], self.view.price(seen.decisions), unknown)

@@ -297,5 +297,5 @@ class RectifiedGradient(StepRule):
         if self.attack.rd_on != "step" or self.finished is None:
             return step
         step, lost = direction(step, self.finished)
-        self.rectify.incidents.antiparallel += int(lost.sum())
+        self.rectify.incidents.add(antiparallel=lost)
         return step

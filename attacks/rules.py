@@ -41,12 +41,36 @@ class Incidents:
         nonfinite: a gradient with inf or nan; it was treated as vanished.
     """
 
-    vanished: int = 0
-    antiparallel: int = 0
-    nonfinite: int = 0
+    _counts: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, **found: Tensor) -> None:
+        """Count rows, (M,) bool by what went wrong; nothing is read from the device yet."""
+        for name, rows in found.items():
+            self._counts[name] = rows.sum() + self._counts.get(name, 0)
+
+    def _count(self, name: str) -> int:
+        return int(self._counts.get(name, 0))
+
+    @property
+    def vanished(self) -> int:
+        return self._count("vanished")
+
+    @property
+    def antiparallel(self) -> int:
+        return self._count("antiparallel")
+
+    @property
+    def nonfinite(self) -> int:
+        return self._count("nonfinite")
 
     def __bool__(self) -> bool:
         return bool(self.vanished or self.antiparallel or self.nonfinite)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.vanished} vanished, {self.antiparallel} antiparallel, "
+            f"{self.nonfinite} non-finite gradients"
+        )
 
 
 def norms(gradient: Tensor) -> Tensor:
@@ -123,7 +147,7 @@ class Rectification:
         if self.magnitude and not self.project_first:
             gradient = magnitude(gradient, self.length, self.mode)
         gradient, lost = direction(gradient, torch.nan_to_num(finished, 0.0, 0.0, 0.0))
-        self.incidents.antiparallel += int(lost.sum())
+        self.incidents.add(antiparallel=lost)
         if self.magnitude and self.project_first:
             gradient = magnitude(gradient, self.length, self.mode)
         return gradient
@@ -132,9 +156,6 @@ class Rectification:
         norm = norms(gradient)
         finite = norm.isfinite()
         usable = finite & (norm > VANISHED)
-        if bool(usable.all()):
-            return gradient
         asked = (loss > 0)[:, None, None, None]
-        self.incidents.nonfinite += int((~finite).sum())
-        self.incidents.vanished += int((asked & finite & ~usable).sum())
+        self.incidents.add(nonfinite=~finite, vanished=asked & finite & ~usable)
         return torch.where(usable, gradient, torch.zeros_like(gradient))
