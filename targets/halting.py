@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from targets.positions import Positions, multiply
 from targets.preact import Form, Unit
+from targets.resnet import picks_rows
 
 START = -3.0
 """Bias of a score's logit at the start, so that nothing halts before it has learned to."""
@@ -156,7 +157,7 @@ def halt(
         [],
     )
     for place, unit in enumerate(units[1:]):
-        if bool(active.any()):
+        if not picks_rows(x) or bool(active.any()):
             x, found = score(scores[place], x, active)
             if forced is None:
                 margin = limit - (total + found).detach()
@@ -168,7 +169,7 @@ def halt(
             remainder = remainder + left
             total = torch.where(active, total + found, total)
             active = onward
-            if bool(active.any()):
+            if not picks_rows(x) or bool(active.any()):
                 x = residual(unit, x, active)
         sums.append(total)
         taken.append(active)

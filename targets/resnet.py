@@ -307,6 +307,11 @@ class ResNet(Backbone):
         )
 
 
+def picks_rows(x: Tensor) -> bool:
+    """Whether it pays to look which rows of a batch need work, and to gather them: not where the host would wait for a device."""
+    return x.device.type == "cpu"
+
+
 def require_one(image: Tensor) -> None:
     """Refuse batches where a single image is executed.
 

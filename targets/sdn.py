@@ -56,6 +56,7 @@ class SDN(Target):
     }
 
     threshold: Tensor
+    _prefix: Tensor
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class SDN(Target):
             torch.tensor(0.8 if self.fixed is None else self.fixed, dtype=torch.float64),
         )
         heads = [macs_of(head, tap.shape) for head, tap in zip(self.heads, taps, strict=True)]
-        self._prefix = _prefixes(on_the_way, self.places, heads)
+        self.register_buffer("_prefix", _prefixes(on_the_way, self.places, heads), persistent=False)
         with torch.device("cpu"):
             self.units = self._table([f"behind {tap.name}" for tap in taps])
         self.register_load_state_dict_post_hook(_after_loading)

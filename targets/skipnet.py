@@ -14,7 +14,7 @@ from bench.api import Evaluation, Output, Units
 from bench.errors import PlanError
 from targets.gates import Embedding, FeedForwardGateI, FeedForwardGateII, RecurrentControl, State
 from targets.official import translate
-from targets.resnet import Backbone, Place, macs_of, require_one
+from targets.resnet import Backbone, Place, macs_of, picks_rows, require_one
 
 Choose = Callable[[int, Tensor], Tensor]
 """(unit, gate values (N,)) -> (N,) bool, which images run the unit."""
@@ -118,7 +118,7 @@ class SkipNet(Backbone):
 
     def macs(self, decisions: Tensor) -> Tensor:
         """(N,) int64: what always runs, all gates that act, and the blocks decided for."""
-        cost = self.units.cost.to(decisions.device)
+        cost = self.units.column("cost", decisions.device)
         return self._always + (decisions.to(torch.int64) * cost).sum(1)
 
     def walk(self, images: Tensor, choose: Choose, *, straight_through: bool) -> Output:
@@ -179,7 +179,8 @@ class SkipNet(Backbone):
             value: (N,) gate values whose gradient the mask passes on; None for a constant mask.
         """
         block, shortcut = self.get_submodule(place.layer), self.shortcut(place, x)
-        if self.training:  # the statistics of batch normalisation are those of the whole batch
+        # in training the statistics of batch normalization are those of the whole batch
+        if self.training or not picks_rows(x):
             through = block(x, shortcut)
             mixed = torch.where(run[:, None, None, None], through, shortcut)
             return (

@@ -77,7 +77,7 @@ class Units:
 
     def wanted(self, margins: Tensor) -> Tensor:
         """Which units their own margin asks for: (N, U) bool from (N, U) margins."""
-        strict = self.strict.to(margins.device)
+        strict = self.column("strict", margins.device)
         return torch.where(strict, margins > 0, margins >= 0)
 
     def admissible(self, decisions: Tensor) -> Tensor:
@@ -90,9 +90,39 @@ class Units:
             (N, U) bool: a unit runs only if the one that it comes after does.
         """
         closed = decisions.clone()
-        for units, parents in self._levels:
+        for units, parents in self._levels_on(closed.device):
             closed[:, units] &= closed[:, parents]
         return closed
+
+    def column(self, name: str, device: torch.device) -> Tensor:
+        """A column on a device, where it is copied to once.
+
+        Args:
+            name: of a tensor column: "cost", "threshold", "low", "high", "strict" or "after".
+            device: where it is wanted.
+        """
+        own: Tensor = getattr(self, name)
+        if own.device == device:
+            return own
+        if (name, device) not in self._copies:
+            self._copies[name, device] = own.to(device)
+        return self._copies[name, device]
+
+    @cached_property
+    def _copies(self) -> dict[tuple[str, torch.device], Tensor]:
+        return {}
+
+    def _levels_on(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """`_levels` on a device, where they are copied to once."""
+        if device not in self._placed_levels:
+            self._placed_levels[device] = [
+                (units.to(device), parents.to(device)) for units, parents in self._levels
+            ]
+        return self._placed_levels[device]
+
+    @cached_property
+    def _placed_levels(self) -> dict[torch.device, list[tuple[Tensor, Tensor]]]:
+        return {}
 
     @cached_property
     def _levels(self) -> tuple[tuple[Tensor, Tensor], ...]:

@@ -82,7 +82,7 @@ def _look(target: Target, images: Tensor) -> _Look:
 def _room(target: Target, output: Output) -> Tensor:
     """(N,) whether a missing unit would still fit: under a cap that is filled, nothing is hidden by having no gradient."""
     left = target.bound - target.macs(output.decisions).to(output.decisions.device)
-    cost = target.units.cost.to(output.decisions.device)
+    cost = target.units.column("cost", output.decisions.device)
     huge = torch.iinfo(torch.int64).max
     least = (
         torch.where(output.decisions, huge, cost).amin(1)
@@ -95,8 +95,7 @@ def _room(target: Target, output: Output) -> Tensor:
 def _saturated(target: Target, output: Output) -> Tensor:
     """(N,) whether more than half of the bounded gates have no slope left, by their logits or by their own values."""
     low, high, threshold = (
-        getattr(target.units, name).to(output.margins.device)
-        for name in ("low", "high", "threshold")
+        target.units.column(name, output.margins.device) for name in ("low", "high", "threshold")
     )
     bounded = low.isfinite() & high.isfinite()
     if not bool(bounded.any()):

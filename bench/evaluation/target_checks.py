@@ -33,9 +33,18 @@ def unchanged(target: Target, state: dict[str, Tensor], who: str) -> None:
     if training:
         raise ContractBroken(f"{who} switched {training[0]} to train mode")
     now = target.state_dict()
-    for name, before in state.items():
-        if name not in now or not torch.equal(now[name], before):
-            raise ContractBroken(f"{who} changed the target's weights: {name}")
+    gone = [name for name in state if name not in now]
+    other = [
+        name
+        for name, before in state.items()
+        if name in now and (now[name].shape, now[name].dtype) != (before.shape, before.dtype)
+    ]
+    same = [(name, before) for name, before in state.items() if name not in {*gone, *other}]
+    if same:  # asked of the device once for all weights
+        moved = torch.stack([(now[name] != before).any() for name, before in same]).tolist()
+        other += [name for (name, _), is_moved in zip(same, moved, strict=True) if is_moved]
+    if gone or other:
+        raise ContractBroken(f"{who} changed the target's weights: {[*gone, *other][0]}")
 
 
 def checked(output: Output, target: Target, count: int) -> Output:
@@ -255,7 +264,7 @@ def _really_random(target: Target, images: Tensor, batch: Output, seeds: Tensor)
 
 def reached(target: Target, decisions: Tensor) -> Tensor:
     """(N, U) bool: the units whose own gate was read, because what they come after ran; `execute` need not know other margins."""
-    after = target.units.after.to(decisions.device)
+    after = target.units.column("after", decisions.device)
     return (after < 0) | decisions[:, after.clamp(min=0)]
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from bench.api import Defense, Governor, Output, Target, Units
 from bench.errors import PlanError
 from targets.defenses.wrapped import Wrapped
+from targets.resnet import picks_rows
 
 
 class CapGovernor:
@@ -38,10 +39,16 @@ class CapGovernor:
         """(N, k) bool; see `bench.api.Governor`."""
         group = slice(first, first + wanted.shape[1])
         allowed = wanted
-        over = (self._cost(group, wanted) > self.limit).nonzero().squeeze(1)
-        if len(over):
+        over = self._cost(group, wanted) > self.limit
+        if not picks_rows(wanted):
+            fitting = self._fitting(
+                group, margins, wanted, torch.arange(len(over), device=over.device)
+            )
+            allowed = torch.where(over[:, None], fitting, wanted)
+        elif bool(over.any()):
+            rows = over.nonzero().squeeze(1)
             allowed = wanted.index_copy(
-                0, over, self._fitting(group, margins[over], wanted[over], over)
+                0, rows, self._fitting(group, margins[rows], wanted[rows], rows)
             )
         self.granted[:, group] = allowed
         return allowed
@@ -55,7 +62,7 @@ class CapGovernor:
             1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
         )
         fits, beyond = torch.zeros_like(rows), wanted.sum(1)
-        while bool((beyond - fits > 1).any()):
+        for _ in range(wanted.shape[1].bit_length()):  # what is settled early stays as it is
             middle = (fits + beyond) // 2
             within = self._cost(group, wanted & (place < middle[:, None]), rows) <= self.limit
             fits, beyond = torch.where(within, middle, fits), torch.where(within, beyond, middle)
@@ -140,16 +147,16 @@ class Capped(Wrapped):
     def _as_granted(self, output: Output) -> Output:
         """The output with margins that say what the cap made of them."""
         units, ran = self.units, output.decisions
-        after = units.after.to(ran.device)
+        after = units.column("after", ran.device)
         reached = (after < 0) | ran[:, after.clamp(min=0)]
         held = units.wanted(output.margins.detach()) & ~ran & reached
-        if not bool(held.any()):
+        if picks_rows(held) and not bool(held.any()):
             return output
         hard = output.margins.detach()
         cut = torch.zeros_like(hard)
         for group in self._groups:
             rows = held[:, group].any(1)
-            if not bool(rows.any()):
+            if picks_rows(held) and not bool(rows.any()):
                 continue
             best = hard[:, group].masked_fill(~held[:, group], -torch.inf).amax(1)
             last = hard[:, group].masked_fill(~ran[:, group], torch.inf).amin(1)

@@ -26,6 +26,7 @@ from torch import Tensor
 from bench.api import Defense, Output, Target, Units
 from bench.errors import PlanError
 from targets.defenses.wrapped import Wrapped
+from targets.resnet import picks_rows
 
 LEAST_RATE = 0.01
 """Rates are kept this far from 0 and 1, so that one unit that was never seen to run is no proof."""
@@ -60,16 +61,20 @@ class Monitored(Wrapped):
         """Evaluate N images (N, C, H, W); those whose gates look unlikely a second time, with everything on."""
         seen: Output = self.inner(images, None if decisions is None else decisions[:, :-1])
         output, again = self._judged(seen, decisions)
-        rows = again.nonzero().squeeze(1)
-        if len(rows):
-            whole = self._whole(images[rows], rows)
-            output = replace(
-                output, logits=output.logits.index_copy(0, rows, whole.logits.to(output.logits))
-            )
-            if output.exits is not None and whole.exits is not None:
-                output = replace(
-                    output, exits=output.exits.index_copy(0, rows, whole.exits.to(output.exits))
-                )
+        if not bool(again.any()):
+            return output
+        every = torch.arange(len(images), device=images.device)
+        rows = again.nonzero().squeeze(1) if picks_rows(images) else every
+        whole = self._whole(images[rows], rows)
+
+        def mixed(first: Tensor, second: Tensor) -> Tensor:
+            """Of each image, what counts: the first pass, or the second where the alarm went off."""
+            second = first.index_copy(0, rows, second.to(first))
+            return torch.where(again.view(-1, *[1] * (first.ndim - 1)), second, first)
+
+        output = replace(output, logits=mixed(output.logits, whole.logits))
+        if output.exits is not None and whole.exits is not None:
+            output = replace(output, exits=mixed(output.exits, whole.exits))
         return output
 
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
@@ -104,7 +109,8 @@ class Monitored(Wrapped):
         seeds = self.evaluation.seeds
         chosen = None if seeds is None else seeds[rows.to(seeds.device)]
         with self.inner.evaluating(seeds=chosen):
-            whole: Output = self.inner(images, self.whole.to(images.device).expand(len(images), -1))
+            everything = self.whole.to(images.device, non_blocking=True).expand(len(images), -1)
+            whole: Output = self.inner(images, everything)
         return whole
 
     def _judged(self, seen: Output, decisions: Tensor | None) -> tuple[Output, Tensor]:

@@ -28,7 +28,7 @@ class _Smoothed(Wrapped):
             torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed))
             for seed in seeds
         ]
-        return (images + self.sigma * torch.stack(noise).to(images)).clamp(0, 1)
+        return (images + self.sigma * torch.stack(noise).to(images, non_blocking=True)).clamp(0, 1)
 
 
 class RandomisedSmoothing(Defense):

@@ -44,7 +44,8 @@ class _Jpeg(Coarsened):
         self.quality = quality
 
     def coarse(self, images: Tensor) -> Tensor:
-        return to_float(through_jpeg(to_grid(images).cpu(), self.quality)).to(images)
+        coded = through_jpeg(to_grid(images).cpu(), self.quality)
+        return to_float(coded).to(images, non_blocking=True)
 
 
 class JPEG(Defense):
