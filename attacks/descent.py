@@ -97,6 +97,19 @@ class Descent:
         Returns:
             (N, C, H, W) the free variable where each row stopped.
         """
+        left: list[tuple[Tensor, Tensor]] = []
+        end = self._loop(rule, start, rows, left)
+        self._last_look(left)
+        return end
+
+    def _loop(
+        self,
+        rule: StepRule,
+        start: Tensor | None,
+        rows: Tensor | None,
+        left: list[tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        """The steps of `run`; the iterates of rows that left and can pay for one more look go to `left`."""
         end = self.box.start(self.clean).clone() if start is None else start.clone()
         rows = torch.arange(len(self.clean), device=self.clean.device) if rows is None else rows
         clean = self.clean[rows]
@@ -105,12 +118,14 @@ class Descent:
         taken = 0
         while True:
             share = self._share(rows, taken, first)
-            staying, shares = self._fetch(self._may_go_on(rows), share)
+            staying, paid, shares = self._fetch(rows, share)
             if taken > 0 and bool(staying.any()):
                 self._report(float(shares[staying].min()))
             if not bool(staying.all()):
-                self._last_look(rows, point, staying, taken)
                 index = staying.nonzero().flatten().to(rows.device, non_blocking=True)
+                last = (paid & ~staying).nonzero().flatten().to(rows.device, non_blocking=True)
+                if taken > 0 and len(last) > 0:
+                    left.append((rows[last], point.image[last]))
                 end[rows] = point.free
                 rows, clean = rows[index], clean[index]
                 point = Point(
@@ -144,29 +159,25 @@ class Descent:
                 return end
             point = self.box.place(point.free - step, clean, self.job.threat)
 
-    @staticmethod
-    def _fetch(staying: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        """((M,) bool, (M,)) both on the host: the one time in a step that the loop waits for a device."""
-        both = torch.stack([staying.to(share.dtype), share]).cpu()
-        return both[0] > 0, both[1]
+    def _fetch(self, rows: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the host has to know of each row: the one time in a step that the loop waits for a device.
 
-    def _last_look(self, rows: Tensor, point: Point, staying: Tensor, taken: int) -> None:
-        """Offer the iterate that the last step of the leaving rows led to, where the budget has a
-        forward left for it.
-
-        Args:
-            staying: (M,) bool, on the host.
+        Returns:
+            (M,) bool whether it goes on, (M,) bool whether it could pay for a last look, (M,) its share; on the host.
         """
-        if taken == 0:
+        could = (self.view.left[rows] >= 1 + self.best.reserve) & ~self.best.is_at_ceiling(rows)
+        staying = self._may_go_on(rows)
+        fetched = torch.stack([staying.to(share.dtype), could.to(share.dtype), share]).cpu()
+        return fetched[0] > 0, fetched[1] > 0, fetched[2]
+
+    def _last_look(self, left: list[tuple[Tensor, Tensor]]) -> None:
+        """Offer the iterates that the last steps of the rows which left led to, all at once."""
+        if not left:
             return
-        paid = (self.view.left[rows] >= 1 + self.best.reserve) & ~self.best.is_at_ceiling(rows)
-        index = (paid.cpu() & ~staying).nonzero().flatten()
-        if len(index) == 0:
-            return
-        index = index.to(rows.device, non_blocking=True)
-        seen = self.view(point.image[index], rows[index])
-        unknown = torch.full((len(index),), torch.inf, device=rows.device)
-        self.best.offer(rows[index], point.image[index], self.view.price(seen.decisions), unknown)
+        rows, images = (torch.cat(parts) for parts in zip(*left, strict=True))
+        seen = self.view(images, rows)
+        unknown = torch.full((len(rows),), torch.inf, device=rows.device)
+        self.best.offer(rows, images, self.view.price(seen.decisions), unknown)
 
     def _may_go_on(self, rows: Tensor) -> Tensor:
         needed = self.cost + self.best.reserve

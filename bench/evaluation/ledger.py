@@ -48,37 +48,59 @@ class Ledger:
         self._trace = Trace(clean)
         self._room = budget  # at least this much is left for every image
         self._known: tuple[Tensor, int] | None = None  # the rows that were looked at last
-        self._uses, self._most = zeros, 0  # of them: how often each image is named, at most
+        self._uses, self._most = zeros, 0  # of them: how often each image is named, and at most
+        self._pending: list[Tensor] = []  # what the device has to say about the last forward pass
+        self._before, self._new = (
+            self.used,
+            zeros,
+        )  # what a provisional charge would go back to; its rows
         self._planned: list[tuple[Tensor, Tensor]] = []  # `used` and uses after each backward pass
 
-    def charge(
-        self, rows: Tensor, amount: int, what: Tensor, allowed: Tensor | None = None
-    ) -> None:
-        """Charge `amount` forward-equivalents to each entry of `rows`, counting one `what` for each.
+    def charge(self, rows: Tensor, allowed: Tensor | None = None) -> None:
+        """Charge one forward pass to each entry of `rows`.
+
+        On a device, what has to be asked of it is asked by `confirm` or `charge_backward`, after the evaluation: one wait
+        serves all. Until then the charge is provisional.
 
         Args:
             rows: (M,) int64, the images that pay; an image that is named twice pays twice.
-            amount: `FORWARD` or `BACKWARD`.
-            what: `forwards` or `backwards`.
             allowed: (N,) how much each image may have used afterwards, where that is less than the budget.
 
         Raises:
             BudgetSpent: some image cannot pay; nothing is charged.
             ContractBroken: a row is none of the batch's.
         """
-        self._look_at(rows)
-        after = self.used + amount * self._uses
-        if allowed is None and self._room >= amount * self._most:
-            self._room -= amount * self._most
+        known = self._known is not None and self._is_known(rows, *self._known)
+        if not known:
+            inside = rows.clamp(0, len(self.clean) - 1)
+            self._uses = self._count(inside, torch.ones_like(rows, dtype=torch.bool))
+            self._known = None
+        after = self.used + FORWARD * self._uses
+        if known and allowed is None and self._room >= FORWARD * self._most:
+            self._room -= FORWARD * self._most
         else:
-            self._settle(*torch.stack(self._sums(after, self._uses, allowed)).tolist())
+            ends = rows if len(rows) else rows.new_zeros(1)
+            asked = [ends.min(), ends.max(), self._uses.max()]
+            self._pending = [*asked, *self._sums(after, self._uses, allowed)]
+            self._before, self._new = self.used.clone(), rows
+            if rows.device.type == "cpu":
+                self.confirm()
         self.used.copy_(after)
-        what += self._uses
+        self.forwards += self._uses
+
+    def confirm(self) -> None:
+        """Ask the device about a provisional charge, if there is one.
+
+        Raises:
+            BudgetSpent, ContractBroken: as in `charge`.
+        """
+        if self._pending:
+            self._settle(torch.stack(self._pending).tolist())
 
     def charge_backward(
         self, rows: Tensor, masks: Sequence[Tensor], allowed: Tensor | None = None
     ) -> list[bool | None]:
-        """What backward passes of several losses would come to, asked of the device at once.
+        """What backward passes of several losses would come to, asked of the device at once, with what is provisional.
 
         Args:
             rows: (M,) int64, as charged for the forward pass.
@@ -87,15 +109,21 @@ class Ledger:
 
         Returns:
             Of each loss: whether any row asks; None where an image cannot pay.
+
+        Raises:
+            BudgetSpent, ContractBroken: of the forward pass, as in `charge`.
         """
-        uses = [self._count(rows, mask) for mask in masks]
-        after, sums = self.used, []
+        inside = rows.clamp(0, len(self.clean) - 1)
+        uses = [self._count(inside, mask) for mask in masks]
+        after, sums = self.used, list(self._pending)
         self._planned = []
         for use in uses:
             after = after + BACKWARD * use
             sums += [use.sum(), *self._sums(after, use, allowed)]
             self._planned.append((after, use))
         found = torch.stack(sums).tolist() if sums else []
+        if self._pending:
+            found = found[self._settle(found) :]
         asked: list[bool | None] = []
         for place in range(len(uses)):
             count, over, room = found[3 * place : 3 * place + 3]
@@ -115,7 +143,6 @@ class Ledger:
 
     def record(self, rows: Tensor, images: Tensor, macs: Tensor) -> None:
         """Remember an image that executes more MACs than any before it, or as many from nearer by."""
-        self._look_at(rows)
         if self._most <= 1:
             self._trace.add(rows, images, macs, self.used[rows])
             return
@@ -128,7 +155,6 @@ class Ledger:
 
         Calls that name an image twice are left out.
         """
-        self._look_at(rows)
         if self._most > 1:
             return
         units = decisions.shape[1]  # who knows of no defense sees fewer units than who does
@@ -145,25 +171,30 @@ class Ledger:
         """(forward-equivalents, macs, sum of D^2) of the best image so far of image `row`, thinned."""
         return self._trace.points(row)
 
-    def _look_at(self, rows: Tensor) -> None:
-        """Know how often `rows` name each image; asked of the device once, as long as they stay as they are."""
-        if self._known is not None and self._is_known(rows, *self._known):
-            return
-        count = len(self.clean)
-        least = most = times = 0
-        self._uses = self._count(rows.clamp(0, count - 1), torch.ones_like(rows, dtype=torch.bool))
-        if len(rows):
-            least, most, times, room = torch.stack(
-                [rows.min(), rows.max(), self._uses.max(), self.budget - self.used.max()]
-            ).tolist()
-            self._room = room
+    def _settle(self, found: list[int]) -> int:
+        """Judge a provisional charge by what the device says of it, and take it back where it cannot stand.
+
+        Returns:
+            How many of the numbers `found` are about it.
+        """
+        least, most, times, over, room = found[:5]
+        count, rows = len(self.clean), self._new
+        self._pending = []
+        if over or not 0 <= least <= most < count:
+            self.forwards -= (
+                self.used - self._before
+            )  # nothing where the charge was not carried out yet
+            self.used.copy_(self._before)
         if not 0 <= least <= most < count:
             raise ContractBroken(
                 f"rows are between {least} and {most}, but the batch has {count} images"
             )
-        self._most = times
+        if over:
+            raise self.spent()
+        self._most, self._room = times, room
         on_host = rows.device.type == "cpu"
         self._known = (rows.clone(), -1) if on_host else (rows, rows._version)
+        return 5
 
     @staticmethod
     def _is_known(rows: Tensor, known: Tensor, version: int) -> bool:
@@ -183,11 +214,6 @@ class Ledger:
         if allowed is not None:
             over = over | ((after > allowed) & (uses > 0))
         return [over.any().to(torch.int64), self.budget - after.max()]
-
-    def _settle(self, over: int, room: int) -> None:
-        if over:
-            raise self.spent()
-        self._room = room
 
 
 def _one_each(rows: list[int]) -> list[list[int]]:

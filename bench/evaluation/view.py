@@ -13,7 +13,7 @@ from bench.contracts.attack import Losses, Units
 from bench.contracts.target import EvaluationChanges, ForkEdit, Output, Target
 from bench.errors import ContractBroken
 from bench.evaluation.draws import affordable_draws
-from bench.evaluation.ledger import FORWARD, Ledger
+from bench.evaluation.ledger import Ledger
 from bench.evaluation.seeds import seeded, typical
 
 Knows = Literal["defense", "network"]
@@ -146,10 +146,11 @@ class TargetView:
                 with torch.enable_grad():
                     (output,) = self._draws(inputs, rows, once=True)
                     outputs.append(output.detach())
-                    if len(outputs) == self.each:
-                        seen = self._noted(outputs, images, rows)
                     values = list(losses(output))
-                grads = self._backward(values, inputs, rows)
+                asking, masks, asked = self._asked(values, rows)
+                if len(outputs) == self.each:
+                    seen = self._noted(outputs, images, rows)
+                grads = self._backward(values, inputs, asking, masks, asked)
                 sums = (
                     grads
                     if not sums
@@ -159,8 +160,10 @@ class TargetView:
             sums = [total / self.each for total in sums]
         return seen, tuple(sums)
 
-    def _backward(self, values: list[Tensor], inputs: Tensor, rows: Tensor) -> list[Tensor]:
-        """The gradient of each loss; rows at a loss of 0 are not charged, and get none."""
+    def _asked(
+        self, values: list[Tensor], rows: Tensor
+    ) -> tuple[list[int], list[Tensor], list[bool | None]]:
+        """Which losses have a gradient, the rows where they are not 0, and whether any row asks and can pay."""
         for index, loss in enumerate(values):
             if loss.shape != rows.shape:
                 raise ContractBroken(
@@ -168,7 +171,17 @@ class TargetView:
                 )
         asking = [i for i, loss in enumerate(values) if loss.requires_grad]
         masks = [values[i].detach() != 0 for i in asking]
-        asked = self.ledger.charge_backward(rows, masks, self.allowed)
+        return asking, masks, self.ledger.charge_backward(rows, masks, self.allowed)
+
+    def _backward(
+        self,
+        values: list[Tensor],
+        inputs: Tensor,
+        asking: list[int],
+        masks: list[Tensor],
+        asked: list[bool | None],
+    ) -> list[Tensor]:
+        """The gradient of each loss; rows at a loss of 0 are not charged, and get none."""
         found = [torch.zeros_like(inputs) for _ in values]
         for place, index in enumerate(asking):
             if asked[place] is None:
@@ -180,9 +193,7 @@ class TargetView:
                 (grad,) = torch.autograd.grad(
                     values[index],
                     inputs,
-                    masks[place].to(
-                        values[index].dtype
-                    ),  # a loss of 0 may have a slope that nobody paid for
+                    masks[place].to(values[index].dtype),  # a slope at 0 was paid for by no row
                     retain_graph=index != asking[-1],
                     allow_unused=True,
                 )
@@ -194,10 +205,12 @@ class TargetView:
         self._check_rows(images, rows)
         found = []
         for _ in range(1 if once else self.each):
-            self.ledger.charge(rows, FORWARD, self.ledger.forwards, self.allowed)
+            self.ledger.charge(rows, self.allowed)
             self.ledger.looks += 1
             with self._seeded(rows):
                 found.append(self.target(images))
+            if not once:
+                self.ledger.confirm()
         return found
 
     def _seeded(self, rows: Tensor) -> contextlib.AbstractContextManager[None]:

@@ -253,7 +253,7 @@ def test_the_trace_keeps_the_best_so_far(target):
     ledger = Ledger(clean, 100)
 
     def show(row, macs, size):
-        ledger.charge(torch.tensor([row]), 1, ledger.forwards)
+        ledger.charge(torch.tensor([row]))
         ledger.record(torch.tensor([row]), clean[row : row + 1] + size / 255, torch.tensor([macs]))
 
     for macs, size in [(10, 1), (8, 0), (10, 2), (12, 5), (12, 3), (12, 4)]:
@@ -269,7 +269,7 @@ def test_of_several_rows_of_one_image_the_best_is_kept():
     clean = torch.zeros(1, 3, 8, 8)
     ledger = Ledger(clean, 9)
     rows = torch.zeros(3, dtype=torch.int64)
-    ledger.charge(rows, 1, ledger.forwards)
+    ledger.charge(rows)
     ledger.record(rows, torch.zeros(3, 3, 8, 8), torch.tensor([5, 9, 7]))
     assert ledger.trace(0)[-1] == (3, 9, 0.0)
 
@@ -279,7 +279,7 @@ def test_a_long_climb_stays_within_the_trace(target):
     ledger = Ledger(clean, 2000)
     row = torch.tensor([0])
     for i in range(1500):
-        ledger.charge(row, 1, ledger.forwards)
+        ledger.charge(row)
         ledger.record(row, clean + (1500 - i) / 2e5, torch.tensor([i // 100]))
     trace = ledger.trace(0)
     assert len(trace) <= TRACE_POINTS
