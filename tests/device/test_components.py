@@ -1,0 +1,235 @@
+"""Every target, attack and defense on a simulated accelerator: the same results, and few waits whatever the batch."""
+
+import copy
+from fractions import Fraction
+
+import pytest
+import torch
+from gated_networks import natural
+from simulated_device import accelerator, host
+
+from attacks.accuracy import Accuracy
+from attacks.apgd import APGDMargin
+from attacks.controls import Contrast, Identity, Noise, Photometric
+from attacks.deepsloth import DeepSloth
+from attacks.gradauto import GradAuto
+from attacks.gradmdm import GradMDM
+from attacks.ilfo import ILFO
+from attacks.patch import Patch
+from attacks.square import Square
+from attacks.universal import Universal
+from bench.api import Job, Threat
+from bench.evaluation.target_checks import freeze, unchanged
+from bench.evaluation.view import TargetView
+from targets.defenses.cap import Capped
+from targets.defenses.monitor import Monitor
+from targets.defenses.smoothing import RandomisedSmoothing
+from targets.defenses.transforms import JPEG, BitDepth, GaussianBlur, Median
+from targets.fbs import FBS
+from targets.manidp import ManiDP
+from targets.resnet import ResNet
+from targets.sact import SACT
+from targets.sdn import SDN
+from targets.skipnet import SkipNet
+
+LINF = Threat("linf", Fraction(16, 255))
+PSNR = Threat("psnr", Fraction(30))
+
+TARGETS = {
+    "resnet": lambda: ResNet(depth=8),
+    "skipnet": lambda: SkipNet(depth=8),
+    "skipnet-hrl": lambda: SkipNet(depth=8, form="hrl"),
+    "sact": lambda: SACT(depth=8),
+    "act": lambda: SACT(depth=8, halting="act"),
+    "manidp": lambda: ManiDP(depth=8),
+    "sdn": lambda: SDN(backbone="resnet-8", threshold=0.2),
+    "fbs": lambda: FBS(depth=8),
+}
+
+
+def _monitor(target):
+    defense = Monitor(false_alarms=0.3)
+    return defense.wrap(target, defense.fit(target, natural(16, seed=9)))
+
+
+def _cap(target):
+    return Capped(target, (target.floor + target.ceiling) // 2)
+
+
+DEFENSES = {
+    "jpeg": lambda target: JPEG().wrap(target),
+    "bit-depth": lambda target: BitDepth().wrap(target),
+    "median": lambda target: Median().wrap(target),
+    "gaussian-blur": lambda target: GaussianBlur().wrap(target),
+    "smoothing": lambda target: RandomisedSmoothing(draws=2).wrap(target),
+    "cap": _cap,
+    "monitor": _monitor,
+}
+
+ATTACKS = {
+    "identity": Identity(),
+    "noise": Noise(),
+    "contrast": Contrast(),
+    "photometric": Photometric(),
+    "gradauto": GradAuto(),
+    "gradauto-code": GradAuto(**{**GradAuto.presets["code"], "steps": 4}),
+    "gradauto-inside": GradAuto(rounding="inside"),
+    "ilfo": ILFO(rounds=2),
+    "gradmdm": GradMDM(),
+    "deepsloth": DeepSloth(**DeepSloth.presets["margins"]),
+    "apgd-margin": APGDMargin(),
+    "square": Square(),
+    "accuracy": Accuracy(),
+}
+
+STEPPING = ["gradauto", "gradauto-inside", "ilfo", "gradmdm", "apgd-margin", "square", "deepsloth"]
+
+
+def _made(build, wrap=lambda target: target):
+    torch.manual_seed(3)
+    target = wrap(build().eval().requires_grad_(False))
+    freeze(target)
+    return target
+
+
+def _job(images, threat, budget):
+    return Job(threat, budget, tuple(f"image-{place}" for place in range(len(images))))
+
+
+def _run(target, images, attack, threat, budget):
+    """(found images, MACs of them, what was used, traces, gradient calls), where `images` are."""
+    view = TargetView.of(target, images, budget, attack.access)
+    with torch.no_grad():
+        labels = target(images).logits.argmax(1)
+    found = attack.perturb(view, images, labels, _job(images, threat, budget))
+    with torch.no_grad():
+        macs = target.macs(target(found).decisions)
+    ledger = view.ledger
+    used = [ledger.used, ledger.forwards, ledger.backwards, ledger.held, ledger.flipped]
+    return found, macs, used, [ledger.trace(place) for place in range(len(images))], ledger
+
+
+def _same(target, attack, threat=LINF, budget=14, count=5):
+    """Run on the CPU and on a device; everything that is recorded is equal."""
+    images = natural(count, seed=2)
+    here = _run(copy.deepcopy(target), images, attack, threat, budget)
+    with accelerator() as device:
+        there = copy.deepcopy(target).to("cuda:0")
+        found = _run(there, images.to("cuda:0"), attack, threat, budget)
+        assert found[0].device == torch.device("cuda:0")
+        result = host(found[:4])
+    assert device.calls > 0
+    assert torch.equal(here[1], result[1])
+    assert all(torch.equal(a, b) for a, b in zip(here[2], result[2], strict=True))
+    assert torch.allclose(here[0], result[0], rtol=0, atol=1e-4)
+    for mine, other in zip(here[3], result[3], strict=True):
+        assert [point[:2] for point in mine] == [point[:2] for point in other]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_gives_the_same_on_a_device(name):
+    _same(_made(TARGETS[name]), GradAuto())
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_a_defense_gives_the_same_on_a_device(name):
+    _same(_made(TARGETS["skipnet"], DEFENSES[name]), GradAuto())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_gives_the_same_on_a_device(name):
+    published = name == "gradauto-code"
+    _same(_made(TARGETS["skipnet"]), ATTACKS[name], Threat("none") if published else LINF)
+
+
+@pytest.mark.parametrize("name", ["sdn", "sact", "manidp"])
+def test_square_and_apgd_on_other_units(name):
+    for attack in (Square(), APGDMargin()):
+        _same(_made(TARGETS[name]), attack, PSNR)
+
+
+@pytest.mark.parametrize(
+    ("attack", "threat"),
+    [(Universal(), LINF), (Patch(), Threat("patch", 8))],
+    ids=["universal", "patch"],
+)
+def test_a_fitted_attack_gives_the_same_on_a_device(attack, threat):
+    target, images = _made(TARGETS["skipnet"]), natural(4, seed=5)
+
+    def fitted(target, images):
+        view = TargetView.of(target, images, 12, attack.access)
+        return attack.fit(view, images, _job(images, threat, 12))
+
+    here = fitted(copy.deepcopy(target), images)
+    with accelerator():
+        found = host(fitted(copy.deepcopy(target).to("cuda:0"), images.to("cuda:0")))
+    assert here.keys() == found.keys()
+    assert all(torch.allclose(here[key], found[key], rtol=0, atol=1e-4) for key in here)
+
+
+def test_two_devices_beside_each_other():
+    target, images = _made(TARGETS["skipnet"]), natural(4, seed=2)
+    with accelerator(2):
+        results = []
+        for place in ("cuda:0", "cuda:1"):
+            there = copy.deepcopy(target).to(place)
+            found = _run(there, images.to(place), GradAuto(), LINF, 14)
+            assert found[0].device == torch.device(place)
+            results.append(host(found[:3]))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def _waits(target, attack, count, threat=LINF, budget=26):
+    """(waits inside the attack, its steps, waits by line) on a batch of `count`."""
+    with accelerator() as device:
+        there, images = copy.deepcopy(target).to("cuda:0"), natural(count, 32, 2).to("cuda:0")
+        view = TargetView.of(there, images, budget, attack.access)
+        labels = torch.zeros(count, dtype=torch.int64, device=images.device)
+        steps, gradients = [], TargetView.gradients
+
+        def counted(self, *args, **kwargs):
+            steps.append(1)
+            return gradients(self, *args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TargetView, "gradients", counted)
+            device.reset()
+            attack.perturb(view, images, labels, _job(images, threat, budget))
+        return device.total, len(steps) or view.ledger.looks, dict(device.waits)
+
+
+ONCE = 24
+"""Waits that an attack may have before and behind its steps."""
+
+
+@pytest.mark.parametrize("name", STEPPING)
+def test_an_attack_waits_four_times_a_step_whatever_the_batch(name):
+    target = _made(TARGETS["skipnet-hrl"])
+    for count in (8, 256):
+        waits, steps, where = _waits(target, ATTACKS[name], count)
+        assert waits <= 4 * steps + ONCE, (count, where)
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name not in ("resnet", "fbs")])
+def test_a_target_waits_four_times_a_step_whatever_the_batch(name):
+    for count in (8, 64):
+        waits, steps, where = _waits(_made(TARGETS[name]), GradAuto(), count)
+        assert waits <= 4 * steps + ONCE, (count, where)
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_a_defense_waits_four_times_a_step_whatever_the_batch(name):
+    target = _made(TARGETS["skipnet-hrl"], DEFENSES[name])
+    for count in (8, 64):
+        waits, steps, where = _waits(target, GradAuto(), count)
+        assert waits <= 4 * steps + ONCE, (count, where)
+
+
+def test_weights_are_compared_at_once():
+    with accelerator() as device:
+        target = _made(TARGETS["skipnet"]).to("cuda:0")
+        state = freeze(target)
+        device.reset()
+        unchanged(target, state, "nobody")
+        assert device.total == 1
