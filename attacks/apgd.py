@@ -215,12 +215,10 @@ class StepHalving(StepRule):
         self.paid[rows] += value < self.previous[rows]
         self.previous[rows] = value
         better = value < self.lowest[rows]
-        winners = rows[better]
-        self.lowest[winners], self.best[winners], self.best_gradient[winners] = (
-            value[better],
-            point.free[better],
-            self.gradient[better],
-        )
+        chosen = better[:, None, None, None]
+        self.lowest[rows] = torch.where(better, value, self.lowest[rows])
+        self.best[rows] = torch.where(chosen, point.free, self.best[rows])
+        self.best_gradient[rows] = torch.where(chosen, self.gradient, self.best_gradient[rows])
         return Direction(output, value, self.gradient)
 
     def adjust(self, step: Tensor, point: Point, rows: Tensor) -> Tensor:

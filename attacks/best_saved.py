@@ -44,6 +44,7 @@ class BestSaved:
             better = (macs > self.macs[rows]) | (
                 (macs == self.macs[rows]) & (squared < self._squared[rows])
             )
-        winners = rows[better]
-        self.image[winners] = to_float(saved[better]).to(self.image)
-        self.macs[winners], self._squared[winners] = macs[better], squared[better]
+        whole = to_float(saved).to(self.image)
+        self.image[rows] = torch.where(better[:, None, None, None], whole, self.image[rows])
+        self.macs[rows] = torch.where(better, macs, self.macs[rows])
+        self._squared[rows] = torch.where(better, squared, self._squared[rows])

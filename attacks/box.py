@@ -159,11 +159,18 @@ class Tanh(Box):
         self.slope = slope
         self.starts_clean = arctanh
 
+    def _constants(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(low, high, mean, std) in the type and on the device of an image, where they are copied to once."""
+        if self.low.device != like.device or self.low.dtype != like.dtype:
+            self.low, self.high = self.low.to(like), self.high.to(like)
+            self.mean, self.std = self.mean.to(like), self.std.to(like)
+        return self.low, self.high, self.mean, self.std
+
     def start(self, clean: Tensor) -> Tensor:
-        normalised = (clean - self.mean.to(clean)) / self.std.to(clean)
+        low, high, mean, std = self._constants(clean)
+        normalised = (clean - mean) / std
         if not self.starts_clean:
             return normalised
-        low, high = self.low.to(clean), self.high.to(clean)
         scaled = 2 * (normalised - low) / (high - low) - 1
         return scaled.clamp(-1 + ARCTANH_MARGIN, 1 - ARCTANH_MARGIN).atanh() / self.slope
 
@@ -176,10 +183,10 @@ class Tanh(Box):
         return Point(free, project(image, clean, threat), slope)
 
     def _map(self, free: Tensor) -> tuple[Tensor, Tensor]:
-        half = (self.high - self.low).to(free) / 2
-        std = self.std.to(free)
+        low, high, mean, std = self._constants(free)
+        half = (high - low) / 2
         squashed = (self.slope * free).tanh()
-        image = self.mean.to(free) + std * (self.low.to(free) + half * (squashed + 1))
+        image = mean + std * (low + half * (squashed + 1))
         return image, std * half * self.slope * (1 - squashed.square())
 
 

@@ -222,7 +222,9 @@ class PowerLosses(StepRule):
     def evaluate(self, point: Point, rows: Tensor, share: Tensor) -> Direction:
         attack = self.attack
         early = (
-            self.taken < attack.warmup if attack.warmup >= 1 else float(share.min()) < attack.warmup
+            self.taken < attack.warmup
+            if attack.warmup >= 1
+            else attack.warmup > 0 and float(share.min()) < attack.warmup
         )
         self.taken += 1
         forks = ForkRectifier(self.view.units, swapped=attack.counts == "swapped")
@@ -277,8 +279,9 @@ class ForkRectifier:
         self.decisions: Tensor | None = None
         self._protected: dict[int, Tensor] = {}
         owners = list(dict.fromkeys(units.owner))
-        self._gate = torch.tensor([owners.index(owner) for owner in units.owner], dtype=torch.int64)
-        self._gates = len(owners)
+        self._places = [owners.index(owner) for owner in units.owner]
+        self._gate = torch.tensor(self._places, dtype=torch.int64)
+        self._sizes = torch.bincount(self._gate, minlength=len(owners))
 
     def __call__(self, loss: int, unit: int, main: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
         about_open = (loss == 0) != self.swapped
@@ -299,11 +302,13 @@ class ForkRectifier:
         """
         assert self.decisions is not None
         chosen = self.decisions if about_open else ~self.decisions
-        gate = self._gate.to(chosen.device)
-        sums = torch.zeros((len(chosen), self._gates), device=chosen.device)
-        sums.index_add_(1, gate, chosen.to(sums.dtype))
-        share = sums / torch.bincount(gate, minlength=self._gates).to(sums.dtype)
-        return share[:, int(self._gate[unit]) :].sum(1)
+        if self._gate.device != chosen.device:
+            self._gate = self._gate.to(chosen.device, non_blocking=True)
+            self._sizes = self._sizes.to(chosen.device, non_blocking=True)
+        sums = torch.zeros((len(chosen), len(self._sizes)), device=chosen.device)
+        sums.index_add_(1, self._gate, chosen.to(sums.dtype))
+        share = sums / self._sizes.to(sums.dtype)
+        return share[:, self._places[unit] :].sum(1)
 
 
 def unit_rows(gradient: Tensor) -> Tensor:

@@ -77,12 +77,9 @@ class Square(Attack):
                 search.everyone,
                 settled=ball.norm == "patch",
             )
+            rows = search.everyone
             for step in range(total):
-                rows = (
-                    search.everyone
-                    if view.draws > 1
-                    else (search.macs < view.ceiling).nonzero().flatten()
-                )
+                rows = search.going(rows)
                 if len(rows) == 0:
                     break
                 side = max(round((self.area(step / total) * height * width) ** 0.5), 1)
@@ -114,6 +111,15 @@ class Search:
         self.macs = torch.full_like(self.everyone, -1)
         self.best = BestSaved(clean)
 
+    def going(self, rows: Tensor) -> Tensor:
+        """Those of `rows` that do not execute everything yet; all on a random target, where nobody knows."""
+        if self.view.draws > 1:
+            return rows
+        on = (self.macs[rows] < self.view.ceiling).cpu()
+        if bool(on.all()):
+            return rows
+        return rows[on.nonzero().flatten().to(rows.device, non_blocking=True)]
+
     def offer(self, delta: Tensor, rows: Tensor, *, settled: bool = False) -> None:
         """Try a pattern on the images `rows`: walk there unless the meter falls (or in any case),
         keep it if it is the best.
@@ -123,7 +129,8 @@ class Search:
         )
         macs = self.view.macs(to_float(saved), rows)
         walks = (macs >= self.macs[rows]) | settled
-        self.delta[rows[walks]], self.macs[rows[walks]] = delta[walks], macs[walks]
+        self.delta[rows] = torch.where(walks[:, None, None, None], delta, self.delta[rows])
+        self.macs[rows] = torch.where(walks, macs, self.macs[rows])
         # on a random target one draw says little; where the walk stands was evaluated several times
         self.best.offer(rows, saved, macs, walks if self.view.draws > 1 else None)
 
