@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from bench.errors import BudgetSpent, ContractBroken
-from bench.evaluation.trace import Point, Trace
+from bench.evaluation.trace import Trace
+from bench.results.traces import Point
 
 FORWARD = 1
 BACKWARD = 2

@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.results.traces import thinned
+from bench.results.traces import Point, thinned
 from bench.store.schema import TRACE_POINTS
 
 FLUSHED = 1 << 16
 """Entries that may wait on the device."""
-
-Point = tuple[int, int, float]
-"""(forward-equivalents used, executed MACs, sum of D^2)."""
 
 
 class Trace:
