@@ -1,26 +1,26 @@
-"""The leaderboard as pages that work from disk: an index a board, a page a cell, and nothing from the network."""
+"""The leaderboard as pages that work from disk: an index a board, a page a cell, nothing from the network."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.contracts.report import BoardReport
-from bench.results.records import Board, BoardCell
-from bench.results.rows import ImageRow
-from reports import numbers
-from reports.answers import answers, sentence, summary
+from bench.results.records import Board
+from reports.answers import answers, summary
 from reports.html import charts
-from reports.html.drawings import Chart, chart
+from reports.html.cache import RenderCache, cache_beside
+from reports.html.cell_files import cell_files, cell_parts
+from reports.html.drawings import chart, still_picture
 from reports.html.encode import split_links
-from reports.html.gates import Opening, openings, overview, owners
 from reports.html.links import pages
 from reports.html.pages.audits import audits_page
 from reports.html.pages.board import board_view, front_points
-from reports.html.pages.cell import Gallery, Limits, cell_view, mean_trace
+from reports.html.pages.cell import Limits
 from reports.html.pages.curves import curves_page
 from reports.html.pages.defenses import defenses_page
 from reports.html.pages.fronts import fronts_page
@@ -34,30 +34,39 @@ from reports.html.site import File, write_site
 from reports.sheets import csv_bytes, parquet_bytes
 from reports.vocabulary import READING, STATUSES
 
-_MOST_LINES = 250
-"""Units drawn one by one, and images drawn at once, at most; the tables hold all."""
+MOST_PAGES = 120
+"""Cells of a light report that have a page of their own; a larger board has them in the full one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard(BoardReport):
     """A leaderboard in HTML: standings, every cell with its images and gates, charts, and the commands to repeat it.
 
-    Pure: the same boards give the same bytes. Written without torch.
+    Pure: the same boards give the same bytes. Written without torch. What was rendered before is
+    taken from a cache beside the report.
 
     Attributes:
+        full: every image that can be browsed, and a page for every cell of however large a board.
+            The light report shows the images of the showcase alone.
         showcase: images shown at the top of a cell's page.
-        browse: images to browse on a cell's page, at most.
+        browse: images to browse on a cell's page, at most; by default 60 in the full report and
+            none in the light one.
         picture_bytes: browsing stops where the pictures of one cell are larger than this together.
-        cells: whether every cell gets its page.
+        cells: whether cells have pages at all.
     """
 
+    full: bool = False
     showcase: int = 6
-    browse: int = 60
+    browse: int | None = None
     picture_bytes: int = 4_000_000
     cells: bool = True
 
     def render(self, board: Board, out: Path) -> None:
         """Write the report of one board into the folder `out`, in place of an older report.
+
+        Args:
+            board: what is shown.
+            out: the folder.
 
         Raises:
             RunFolderError: `out` is there and is not a report.
@@ -66,26 +75,49 @@ class Leaderboard(BoardReport):
         self.render_all([board], out)
 
     def render_all(self, boards: Sequence[Board], out: Path) -> None:
-        """Write one report of several boards: an index over them, and a folder each; the same as `render` for a single board."""
-        write_site(self.files(boards, version=boards[0].version if boards else ""), Path(out))
+        """Write one report of several boards: an index over them, and a folder each.
 
-    def files(self, boards: Sequence[Board], *, version: str) -> Iterator[File]:
+        Args:
+            boards: what is shown; a single one is the report itself.
+            out: the folder.
+        """
+        cache = cache_beside(Path(out))
+        version = boards[0].version if boards else ""
+        write_site(self.files(boards, version=version, cache=cache), Path(out))
+        cache.prune()
+
+    def files(
+        self, boards: Sequence[Board], *, version: str, cache: RenderCache | None = None
+    ) -> Iterator[File]:
         """Every file of the report, one after the other: (path inside the report, content)."""
+        cache = cache or RenderCache()
         yield from assets()
-        yield "assets/vega.js", vega_bundle()
-        over_all = [sheet for sheet in self.over_all(boards) if sheet is not None]
-        for sheet in over_all:
-            yield from section_files(
-                sheet,
-                folder="",
-                root="",
-                home=boards[0].name if len(boards) == 1 else "All boards",
-                version=version,
-            )
-        if len(boards) == 1:
-            yield from self._board(boards[0], folder="", more=over_all)
+        yield "assets/vega.js", vega_bundle(cache)
+        over_all = [one for one in self.over_all(boards) if one is not None]
+        home = boards[0].name if len(boards) == 1 else "All boards"
+        for one in over_all:
+            yield from section_files(one, folder="", root="", home=home, version=version)
+        if len(boards) == 1 and not self.landing:
+            yield from self._board(boards[0], cache, folder="", more=over_all)
             return
         folders = _folders(boards)
+        yield "index.html", self.index(boards, folders, over_all, version)
+        for board, folder in zip(boards, folders, strict=True):
+            yield from self._board(board, cache, folder=f"{folder}/")
+
+    @property
+    def landing(self) -> bool:
+        """Whether even a single board gets an index over boards."""
+        return False
+
+    def index(
+        self,
+        boards: Sequence[Board],
+        folders: Sequence[str],
+        more: Sequence[SectionPage],
+        version: str,
+    ) -> bytes:
+        """The page over all boards."""
         entries = [
             {
                 "folder": folder,
@@ -94,49 +126,59 @@ class Leaderboard(BoardReport):
                 "preliminary": board.preliminary,
                 "cells": len(board.cells),
                 "answers": answers(board),
+                "command": board.command,
             }
             for board, folder in zip(boards, folders, strict=True)
         ]
         questions = [answer.question for answer in answers(boards[0])] if boards else []
-        yield (
-            "index.html",
-            page(
-                "boards.html",
-                root="",
-                charted=False,
-                version=version,
-                entries=entries,
-                questions=questions,
-                more=over_all,
-            ),
+        return page(
+            "boards.html",
+            root="",
+            charted=False,
+            version=version,
+            entries=entries,
+            questions=questions,
+            more=more,
+            **self.words(),
         )
-        for board, folder in zip(boards, folders, strict=True):
-            yield from self._board(board, folder=f"{folder}/")
+
+    def words(self) -> dict[str, Any]:
+        """What the index over all boards says beside them."""
+        return {"title": "", "published": False}
+
+    def _pages(self, board: Board) -> bool:
+        """Whether the cells of a board have pages."""
+        return self.cells and (self.full or len(board.cells) <= MOST_PAGES)
 
     def _board(
-        self, whole: Board, *, folder: str, more: Sequence[SectionPage] = ()
+        self, whole: Board, cache: RenderCache, *, folder: str, more: Sequence[SectionPage] = ()
     ) -> Iterator[File]:
         board = self.shown_of(whole)
-        sheets = [
-            *(sheet for sheet in self.sheets(whole) if sheet is not None),
+        linked = self._pages(board)
+        root = "../" if folder else ""
+        further = [
+            *(one for one in self.sheets(whole) if one is not None),
             *self.further(board),
         ]
-        for sheet in sheets:
-            home = "All boards" if folder else board.name
-            place = {"folder": folder, "root": "../" if folder else "", "home": home}
+        for one in further:
             yield from section_files(
-                sheet, **place, version=board.version, board=board, linked=self.cells
+                one,
+                folder=folder,
+                root=root,
+                home="All boards" if folder else board.name,
+                version=board.version,
+                board=board,
+                linked=linked,
             )
-        front, still = chart(
+        front = chart(
             "front",
-            "front.svg",
             "Recovery against PSNR for every cell",
             charts.front(front_points(board.cells)),
+            "front.svg",
         )
-        if still:
-            yield f"{folder}front.svg", still
-        common = {
-            "board": board,
+        if front is not None:
+            yield f"{folder}front.svg", still_picture(front, cache)
+        context = {
             "up": bool(folder),
             "version": board.version,
             "credits": [split_links(line) for line in board.credits],
@@ -145,28 +187,42 @@ class Leaderboard(BoardReport):
             f"{folder}index.html",
             page(
                 "board.html",
-                **{**board_view(board, linked=self.cells), "answers": answers(whole), **common},
-                root="../" if folder else "",
+                **{**board_view(board, linked=linked), "answers": answers(whole), **context},
+                board=board,
+                root=root,
                 charted=front is not None,
                 front=front,
                 reading=READING,
                 known_statuses=STATUSES,
-                more=[*more, *sheets],
+                more=[*more, *further],
+                unlinked=self.cells and not linked,
             ),
         )
         yield f"{folder}board.csv", csv_bytes(board)
         yield f"{folder}board.parquet", parquet_bytes(board)
-        if not self.cells:
-            return
+        if linked:
+            yield from self._cells(board, cache, folder, context)
+
+    def _cells(
+        self, board: Board, cache: RenderCache, folder: str, context: Mapping[str, Any]
+    ) -> Iterator[File]:
+        """The pages of all cells."""
+        browse = self.browse if self.browse is not None else 60 if self.full else 0
+        limits = Limits(self.showcase, browse, self.picture_bytes)
         places = pages(board)
         written: set[str] = set()
-        for index, cell in enumerate(board.cells):
-            around = {
-                "before": _neighbour(board, places, index - 1),
-                "after": _neighbour(board, places, index + 1),
+        for number, cell in enumerate(board.cells):
+            told = {
+                **context,
+                "before": _neighbour(board, places, number - 1),
+                "after": _neighbour(board, places, number + 1),
                 "root": "../../" if folder else "../",
             }
-            for name, content in self._cell(board, cell, places[cell.key], {**common, **around}):
+            where = places[cell.key]
+            parts = cell_parts(board, cell, where, told, limits)
+            store = cache if parts else RenderCache()
+            made = store.files(parts, partial(cell_files, board, cell, where, told, limits))
+            for name, content in made:
                 if name not in written:
                     written.add(name)
                     yield _picture_place(folder, name), content
@@ -192,99 +248,6 @@ class Leaderboard(BoardReport):
     def further(self, board: Board) -> Sequence[SectionPage]:
         """Pages of a board beside those that every report has; none here."""
         return ()
-
-    def _cell(
-        self, board: Board, cell: BoardCell, place: str, context: Mapping[str, Any]
-    ) -> Iterator[File]:
-        rows = list(cell.rows()) if cell.status == "ok" else []
-        gallery = Gallery(cell, rows, Limits(self.showcase, self.browse, self.picture_bytes))
-        for name, picture in gallery.files.items():
-            yield f"pictures/{name}", picture
-        groups = owners(cell.units)
-        rates = openings(cell.units, groups, rows)
-        stem = place.removeprefix("cells/").removesuffix(".html")
-        drawn: dict[str, Chart | None] = {}
-        for name, alt, made in _documents(board, cell, rows, rates):
-            drawn[name], still = chart(name, f"{stem}-{name}.svg", alt, made)
-            if still:
-                yield f"cells/{stem}-{name}.svg", still
-        by_recovery = sorted(rows, key=lambda row: (row.adversarial_macs - row.clean_macs, row.id))
-        lone = sum(1 for group in groups if group.shape == ())
-        yield (
-            place,
-            page(
-                "cell.html",
-                **context,
-                **cell_view(cell, rows, gallery),
-                **drawn,
-                name=cell.defended,
-                summary=summary(board),
-                intervals=sentence(board.intervals),
-                openings=[_rate(rate) for rate in rates],
-                all_images=overview(by_recovery[:_MOST_LINES], groups)
-                if lone <= _MOST_LINES and len(rows) <= _MOST_LINES
-                else None,
-                charted=any(drawn.values()),
-            ),
-        )
-
-
-def _documents(
-    board: Board, cell: BoardCell, rows: Sequence[ImageRow], rates: Sequence[Opening]
-) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
-    """(name, text for those who cannot see it, document) of the charts of a cell's page."""
-    same = tuple(
-        other
-        for other in board.cells
-        if (other.target, other.defense) == (cell.target, cell.defense)
-    )
-    points = front_points(same, marked=cell.key)
-    yield (
-        "front",
-        "Recovery against PSNR of the attacks on this target",
-        charts.front(points, by_target=False) if rows else None,
-    )
-    bounded = cell.floor is not None and cell.ceiling is not None and bool(rows)
-    floor, ceiling = cell.floor or 0, cell.ceiling or 0
-    clean_macs, adversarial_macs = (
-        [row.clean_macs for row in rows],
-        [row.adversarial_macs for row in rows],
-    )
-    yield (
-        "distribution",
-        "Executed MACs of the images, clean and adversarial",
-        charts.distribution(clean_macs, adversarial_macs, floor, ceiling) if bounded else None,
-    )
-    yield (
-        "finished",
-        "Share of images finished by cost, clean and adversarial",
-        charts.finished(clean_macs, adversarial_macs, floor, ceiling) if bounded else None,
-    )
-    mean = sum(clean_macs) / len(clean_macs) if clean_macs else 0.0
-    yield (
-        "trace",
-        "Mean MACs of the best image so far",
-        charts.trace(mean_trace(rows), floor, ceiling, mean) if bounded else None,
-    )
-    shown = rates if len(rates) <= _MOST_LINES else ()
-    document = charts.opening_rates(
-        [rate.name for rate in shown],
-        [rate.clean for rate in shown],
-        [rate.adversarial for rate in shown],
-    )
-    yield "rates", "Opening rates of the units, clean and adversarial", document
-
-
-def _rate(rate: Opening) -> dict[str, str]:
-    return {
-        "name": rate.name,
-        "kind": rate.kind,
-        "count": str(rate.count),
-        "cost": numbers.macs(rate.cost),
-        "clean": numbers.percent(rate.clean),
-        "adversarial": numbers.percent(rate.adversarial),
-        "change": numbers.percent(rate.adversarial - rate.clean),
-    }
 
 
 def _neighbour(board: Board, places: Mapping[str, str], index: int) -> dict[str, str] | None:

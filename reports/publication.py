@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
 
 import numpy as np
 
 from bench.results.records import Board, BoardCell
+from bench.results.rows import pack
+from reports.html.cache import RenderCache
 from reports.html.pictures import encode, file_name, pixels
 from reports.html.sections import Picture, Section, SectionPage
 from reports.html.site import File
@@ -24,6 +28,7 @@ class Publication(Leaderboard):
 
     Attributes:
         shown: images a cell, the first of the data.
+        title: of the page over all boards.
         members: whether the cells that an ensemble is made of stand beside it. Without them a board of many defences stays small: its
             page of defences still draws on all of them, its tables, pictures and rows leave them out, and curves and fronts, which
             compare attacks of one budget, are not drawn.
@@ -32,6 +37,7 @@ class Publication(Leaderboard):
     shown: int = 8
     members: bool = True
     cells: bool = False
+    title: str = ""
 
     def shown_of(self, board: Board) -> Board:
         """The board, without members where they are not asked for."""
@@ -59,10 +65,30 @@ class Publication(Leaderboard):
         sheet = pictures_page(board, self.shown)
         return () if sheet is None else (sheet,)
 
-    def files(self, boards: Sequence[Board], *, version: str) -> Iterator[File]:
-        """As the leaderboard's, and the rows of all boards."""
-        yield from super().files(boards, version=version)
+    def files(
+        self, boards: Sequence[Board], *, version: str, cache: RenderCache | None = None
+    ) -> Iterator[File]:
+        """As the leaderboard's, the rows of all boards, and the digest of every file."""
+        digests = []
+        for name, content in self._content(boards, version, cache):
+            digests.append(f"{sha256(content).hexdigest()}  {name}\n")
+            yield name, content
+        yield "SHA256SUMS", "".join(sorted(digests, key=lambda line: line[66:])).encode()
+
+    def _content(
+        self, boards: Sequence[Board], version: str, cache: RenderCache | None
+    ) -> Iterator[File]:
+        yield from super().files(boards, version=version, cache=cache)
         yield "rows.parquet", rows_bytes([self.shown_of(board) for board in boards])
+
+    @property
+    def landing(self) -> bool:
+        """A publication of one board has an index too, where it has a title."""
+        return bool(self.title)
+
+    def words(self) -> dict[str, Any]:
+        """The title, and how the pages were made."""
+        return {"title": self.title, "published": True}
 
 
 def pictures_page(board: Board, shown: int) -> SectionPage | None:
@@ -89,7 +115,7 @@ def pictures_page(board: Board, shown: int) -> SectionPage | None:
 def _strips(cells: Sequence[BoardCell], shown: int) -> Iterator[Picture]:
     unchanged = []
     for number, cell in enumerate(cells):
-        rows = list(cell.rows())[:shown]
+        rows = cell.some_rows(range(min(shown, cell.n)))
         if number == 0:
             yield from strip([row.image for row in rows], "clean")
         if any(row.squared for row in rows):
@@ -101,7 +127,7 @@ def _strips(cells: Sequence[BoardCell], shown: int) -> Iterator[Picture]:
             unchanged.append(cell.attack)
     if unchanged and cells:
         yield from strip(
-            [row.image for row in list(cells[0].rows())[:shown]],
+            [row.image for row in cells[0].some_rows(range(min(shown, cells[0].n)))],
             f"unchanged: {', '.join(unchanged)}",
         )
 
@@ -150,7 +176,7 @@ def rows_bytes(boards: Sequence[Board]) -> bytes:
                     if name not in ("image", "adversarial", "trace")
                 }
                 for name in ("clean_decisions", "adversarial_decisions"):
-                    values[name] = np.packbits(np.array(values[name], dtype=bool)).tobytes()
+                    values[name] = pack(np.array([values[name]]))[0]
                 trace = [
                     {"evaluations": used, "macs": macs, "squared": near}
                     for used, macs, near in row.trace

@@ -26,12 +26,22 @@ if TYPE_CHECKING:
     "--browse", type=click.IntRange(0), help="Images to browse on a cell's page, at most."
 )
 @click.option(
+    "--full",
+    is_flag=True,
+    help="Leaderboard: images to browse on every cell's page, and pages for all cells of a large board.",
+)
+@click.option(
     "--no-members",
     is_flag=True,
     help="Publication: leave out the cells that an ensemble is made of.",
 )
 def report(
-    runs: tuple[str, ...], out: Path | None, name: str, browse: int | None, no_members: bool
+    runs: tuple[str, ...],
+    out: Path | None,
+    name: str,
+    browse: int | None,
+    full: bool,
+    no_members: bool,
 ) -> None:
     """Write the results of RUN... as pages that work from disk.
 
@@ -43,9 +53,9 @@ def report(
 
     folders = [find_run(run) for run in runs]
     place = out or (folders[0] / "report" if len(folders) == 1 else Path("report"))
-    options = ({} if browse is None else {"browse": browse}) | (
-        {"members": False} if no_members else {}
-    )
+    options: dict[str, Any] = {} if browse is None else {"browse": browse}
+    options |= {"full": True} if full else {}
+    options |= {"members": False} if no_members else {}
     index = write_report(folders, place, name=name, options=options)
     say(str(index))
 

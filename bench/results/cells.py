@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,6 +12,7 @@ import numpy as np
 
 from bench.contracts.cell import Cell
 from bench.errors import RunFolderError
+from bench.files.canonical import canonical
 from bench.results import stats
 from bench.results.records import BoardCell
 from bench.results.resampling import Request, estimates
@@ -110,7 +112,9 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
         columns[name] = unpack(table[name].to_pylist(), len(target.units)).sum(1)
     requests, shares = _requests(target, columns)
     rows = Rows(folder, len(target.units))
-    measured = replace(_measured(found, target, columns), rows=rows)
+    digest = hashlib.sha256(canonical(dict(sealed.shards)))
+    digest.update((folder.path / "target.json").read_bytes())
+    measured = replace(_measured(found, target, columns), rows=rows, digest=digest.hexdigest())
     return ReadCell(measured, {name: columns[name] for name in _RANKED}, requests, shares)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from bench.contracts.cell import Who, cell_label
 from bench.contracts.cell import defended_name as defended_name
-from bench.results.rows import ImageRow, UnitRow
+from bench.results.row_table import COLUMNS, RowTable
+from bench.results.rows import ImageRow, Rows, UnitRow
 from bench.results.stats import UNDEFINED, Estimate
 from bench.store.latency import Latency
 from bench.store.sealed import STATUSES as SEALED
@@ -47,6 +48,7 @@ class BoardCell:
         series: the attack's label without what a sweep put into it.
         attack_rank: rank of the attack on this target, 1 is strongest; rows not significantly different share one; None if unranked.
         units: the target's units. environment: versions, device class, threads. command: what reproduces the cell.
+        digest: of the rows and of what the target says of itself; "" where the rows lie in memory.
         rows: loads the images (lazy).
     """
 
@@ -94,7 +96,21 @@ class BoardCell:
     units: tuple[UnitRow, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    digest: str = ""
     rows: Callable[[], Sequence[ImageRow]] = field(default=lambda: (), repr=False, compare=False)
+
+    def table(self) -> RowTable:
+        """The numbers of its images as columns; reads no pictures where the rows lie on disk."""
+        if isinstance(self.rows, Rows):
+            return RowTable.of_shards(self.rows.store.table(COLUMNS), self.rows.units)
+        return RowTable.of_rows(self.rows())
+
+    def some_rows(self, places: Sequence[int]) -> Sequence[ImageRow]:
+        """The images at these places, pictures and all."""
+        if isinstance(self.rows, Rows):
+            return self.rows.some(places)
+        rows = self.rows()
+        return [rows[place] for place in places]
 
     @property
     def who(self) -> Who:

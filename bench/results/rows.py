@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import pyarrow as pa
+
 from bench.store.folder import CellFolder
 from bench.store.schema import DECISIONS, unpack
 from bench.store.schema import TRACE_POINTS as TRACE_POINTS
@@ -81,20 +83,41 @@ def unit_rows(units: UnitColumns) -> tuple[UnitRow, ...]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Loads the images of a cell when called."""
+    """Loads the images of a cell when called, or only a part of what there is.
+
+    Attributes:
+        store: the cell on disk.
+        units: of its target.
+    """
 
     store: CellFolder
     units: int
 
     def __call__(self) -> Sequence[ImageRow]:
-        rows = self.store.table().to_pylist()
-        for name in DECISIONS:
-            decisions = unpack([row[name] for row in rows], self.units).tolist()
-            for row, ran in zip(rows, decisions, strict=True):
-                row[name] = tuple(ran)
-        for row in rows:
-            row["trace"] = tuple(
-                (point["evaluations"], point["macs"], point["squared"]) for point in row["trace"]
-            )
-            row |= {name: row[name]["bytes"] for name in ("image", "adversarial")}
-        return [ImageRow(**row) for row in rows]
+        return image_rows(self.store.table(), self.units)
+
+    def some(self, places: Sequence[int]) -> Sequence[ImageRow]:
+        """The images at these places, pictures and all."""
+        found: dict[int, ImageRow] = {}
+        for shard in self.store.shards():
+            inside = sorted({place for place in places if shard.first <= place <= shard.last})
+            if inside:
+                table = self.store.shard_table(shard)
+                here = table.take([place - shard.first for place in inside])
+                found |= zip(inside, image_rows(here, self.units), strict=True)
+        return [found[place] for place in places]
+
+
+def image_rows(table: pa.Table, units: int) -> list[ImageRow]:
+    """The rows of a table with all columns of a shard."""
+    rows = table.to_pylist()
+    for name in DECISIONS:
+        decisions = unpack([row[name] for row in rows], units).tolist()
+        for row, ran in zip(rows, decisions, strict=True):
+            row[name] = tuple(ran)
+    for row in rows:
+        row["trace"] = tuple(
+            (point["evaluations"], point["macs"], point["squared"]) for point in row["trace"]
+        )
+        row |= {name: row[name]["bytes"] for name in ("image", "adversarial")}
+    return [ImageRow(**row) for row in rows]

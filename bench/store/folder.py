@@ -176,6 +176,10 @@ class CellFolder:
         parts = [_columns(shard.path, wanted, shard.path) for shard in self.shards()]
         return pa.concat_tables(parts) if parts else wanted.empty_table()
 
+    def shard_table(self, shard: Shard) -> pa.Table:
+        """All rows of one shard, with every column."""
+        return _columns(shard.path, ROWS, shard.path)
+
     def sealed_table(
         self, digests: Mapping[str, str], columns: Sequence[str]
     ) -> tuple[pa.Table, list[str]]:

@@ -1,4 +1,4 @@
-"""A chart on a page: its document with cleaned strings, and the still picture for pages without scripts."""
+"""A chart on a page: its document with cleaned strings, and what stands in where scripts are off."""
 
 from __future__ import annotations
 
@@ -7,26 +7,39 @@ from dataclasses import dataclass
 from typing import Any
 
 from reports.html import charts
-from reports.html.encode import clean
+from reports.html.cache import RenderCache
+from reports.html.charts import Document
+from reports.html.encode import clean, encode_json
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of a page: its document, and the still picture that stands in where scripts are off."""
+    """A chart of a page.
+
+    Attributes:
+        name: unique on the page.
+        alt: what it shows, for those who cannot see it.
+        document: a Vega-Lite document.
+        still: file of the picture that stands in where scripts are off; "" where words do.
+    """
 
     name: str
-    still: str
     alt: str
-    document: Mapping[str, Any]
+    document: Document
+    still: str = ""
 
 
-def chart(
-    name: str, still: str, alt: str, document: dict[str, Any] | None
-) -> tuple[Chart | None, bytes]:
-    if document is None:
-        return None, b""
-    tidy = _clean_values(document)
-    return Chart(name, still, alt, tidy), charts.still(tidy)
+def chart(name: str, alt: str, document: Document | None, still: str = "") -> Chart | None:
+    """The chart of a document; None where there is none."""
+    return None if document is None else Chart(name, alt, _clean_values(document), still)
+
+
+def still_picture(chart: Chart, cache: RenderCache) -> bytes:
+    """The SVG picture of a chart, drawn once for the same document."""
+    made = cache.files(
+        ["still", encode_json(chart.document)], lambda: [("still", charts.still(chart.document))]
+    )
+    return made[0][1]
 
 
 def _clean_values(value: Any) -> Any:

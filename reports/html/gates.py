@@ -1,6 +1,8 @@
 """Gate maps: which units ran on the clean and on the adversarial image, for blocks, channels, positions and exits alike.
 
-Units that stand alone (shape `()`) form one strip in network order; units of a shaped owner form that owner's map.
+Units that stand alone (shape `()`) form one strip in network order; units of a shaped owner form
+that owner's map. A page holds the decisions as packed bits, and a script draws them; without
+scripts the units that changed are listed by name.
 """
 
 from __future__ import annotations
@@ -10,15 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from bench.results.rows import ImageRow, UnitRow
-from reports.html.pictures import CLOSED, OFF, ON, OPENED, state_map
+from bench.results.row_table import RowTable
+from bench.results.rows import ImageRow, UnitRow, pack
+from bench.results.stats import Array
 
-STATE_NAMES = ("off", "closed", "opened", "on")
-STRIP_COLUMNS = 64
-_PITCH, _SIDE = 10, 9
+MOST_MAPS = 24
+"""Maps that are drawn for an image at most."""
+MOST_NAMED = 12
+"""Units that are listed by name at most."""
 
 
 @dataclass(frozen=True)
@@ -31,46 +36,40 @@ class Owner:
     start: int
     stop: int
 
-
-@dataclass(frozen=True)
-class Drawing:
-    """Squares by state, as SVG path data, in a box of `width` by `height`."""
-
-    width: int
-    height: int
-    paths: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class MapPair:
-    """One owner's map before and after, as data URIs of one pixel a unit; shown `pixels` wide."""
-
-    owner: str
-    kind: str
-    width: int
-    height: int
-    pixels: int
-    before: str
-    after: str
-    opened: int
-    closed: int
+    @property
+    def width(self) -> int:
+        """Units a line of its map."""
+        return self.shape[-1] if len(self.shape) > 1 else min(self.shape[0], 32)
 
 
 @dataclass(frozen=True)
 class GateMap:
-    """One image's decisions before and after; `unshown` owners are left out for size."""
+    """One image's decisions before and after.
 
-    strip: Drawing | None
-    maps: tuple[MapPair, ...]
-    unshown: int
+    Attributes:
+        ran_clean: units that ran on the clean image.
+        ran_adversarial: units that ran on the adversarial image.
+        units: of the target.
+        opened: what the attack opened, in words.
+        closed: what it closed, in words.
+        unshown: owners whose map is left out for size.
+        clean: the decisions on the clean image as packed bits, base64.
+        adversarial: the same on the adversarial image.
+    """
+
     ran_clean: int
     ran_adversarial: int
     units: int
+    opened: str
+    closed: str
+    unshown: int
+    clean: str
+    adversarial: str
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How often a unit (or, for a map, the mean unit of an owner) ran, clean and adversarial; `cost` is the largest of its units'."""
+    """How often a unit (or, for a map, the mean unit of an owner) ran; `cost` is the largest of its units'."""
 
     name: str
     kind: str
@@ -96,113 +95,101 @@ def owners(units: Sequence[UnitRow]) -> tuple[Owner, ...]:
         else:
             size = max(1, prod(shape))
             whole = count % size == 0
-            for start in range(position, position + count, size if whole else count):
-                gathered.append(
-                    Owner(
-                        name,
-                        kind,
-                        shape if whole else (count,),
-                        start,
-                        start + (size if whole else count),
-                    )
-                )
+            step = size if whole else count
+            for start in range(position, position + count, step):
+                one = shape if whole else (count,)
+                gathered.append(Owner(name, kind, one, start, start + step))
         position += count
     return tuple(gathered)
 
 
-def states(row: ImageRow) -> list[int]:
-    """The state of every unit over the pair (clean, adversarial)."""
-    return [
-        _state(before, after)
-        for before, after in zip(row.clean_decisions, row.adversarial_decisions, strict=True)
-    ]
+def alone(groups: Sequence[Owner]) -> list[int]:
+    """The units that stand alone, in network order."""
+    return [group.start for group in groups if group.shape == ()]
 
 
-def _state(before: bool, after: bool) -> int:
-    if before:
-        return ON if after else CLOSED
-    return OPENED if after else OFF
+def shaped(groups: Sequence[Owner]) -> list[Owner]:
+    """The owners with a map of their own."""
+    return [group for group in groups if group.shape != ()]
 
 
-def gate_map(groups: Sequence[Owner], row: ImageRow, *, most_maps: int = 24) -> GateMap:
-    """One image's gates: a strip of the units that stand alone, a pair of maps for each shaped owner."""
-    paired = states(row)
-    alone = [group.start for group in groups if group.shape == () and group.start < len(paired)]
-    shaped = [group for group in groups if group.shape != () and group.stop <= len(paired)]
+def layout(groups: Sequence[Owner]) -> dict[str, Any]:
+    """What the script needs to know of a target: its lone units, and its maps with name, start, stop, width."""
+    return {
+        "alone": alone(groups),
+        "maps": [[one.name, one.start, one.stop, one.width] for one in shaped(groups)[:MOST_MAPS]],
+    }
+
+
+def gate_map(groups: Sequence[Owner], units: Sequence[UnitRow], row: ImageRow) -> GateMap:
+    """One image's gates.
+
+    Args:
+        groups: of the target's units.
+        units: the target's units.
+        row: the image.
+    """
+    clean, adversarial = np.array(row.clean_decisions), np.array(row.adversarial_decisions)
     return GateMap(
-        strip=before_and_after([paired[unit] for unit in alone]) if alone else None,
-        maps=tuple(_map_pair(group, paired) for group in shaped[:most_maps]),
-        unshown=max(0, len(shaped) - most_maps),
-        ran_clean=sum(row.clean_decisions),
-        ran_adversarial=sum(row.adversarial_decisions),
-        units=len(paired),
+        ran_clean=int(clean.sum()),
+        ran_adversarial=int(adversarial.sum()),
+        units=len(clean),
+        opened=_listed(groups, units, adversarial & ~clean),
+        closed=_listed(groups, units, clean & ~adversarial),
+        unshown=max(0, len(shaped(groups)) - MOST_MAPS),
+        clean=bits(clean),
+        adversarial=bits(adversarial),
     )
 
 
-def before_and_after(paired: Sequence[int], columns: int = STRIP_COLUMNS) -> Drawing:
-    """Two lines of squares, before above after, broken every `columns` units."""
-    squares: dict[int, list[str]] = {OFF: [], CLOSED: [], OPENED: [], ON: []}
-    for index, state in enumerate(paired):
-        x, top = _PITCH * (index % columns), (2 * _PITCH + 4) * (index // columns)
-        squares[ON if state in (ON, CLOSED) else OFF].append(_square(x, top))
-        squares[state].append(_square(x, top + _PITCH))
-    lines = -(-len(paired) // columns)
-    return _drawing(squares, min(len(paired), columns), lines * (2 * _PITCH + 4) - 5)
+def bits(decisions: Array) -> str:
+    """Decisions as packed bits in base64, line by line, first unit in the highest bit."""
+    return b64encode(b"".join(pack(np.atleast_2d(decisions)))).decode("ascii")
 
 
-def overview(rows: Sequence[ImageRow], groups: Sequence[Owner]) -> Drawing | None:
-    """Every image a line, every lone unit a column, by state; None where no unit stands alone."""
-    alone = [group.start for group in groups if group.shape == ()]
-    if not alone or not rows:
+def _listed(groups: Sequence[Owner], units: Sequence[UnitRow], changed: Array) -> str:
+    """Units by name; of a map how many; at most `MOST_NAMED`."""
+    found = []
+    for group in groups:
+        count = int(changed[group.start : group.stop].sum())
+        if count:
+            found.append(
+                units[group.start].name if group.shape == () else f"{group.name} ({count})"
+            )
+    more = len(found) - MOST_NAMED
+    return ", ".join(found[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def overview(
+    table: RowTable, order: Sequence[int], groups: Sequence[Owner]
+) -> dict[str, Any] | None:
+    """Every image a line, every lone unit a column; None where no unit stands alone.
+
+    Args:
+        table: the images.
+        order: of the lines.
+        groups: of the target's units.
+    """
+    columns = alone(groups)
+    if not columns or not len(table):
         return None
-    squares: dict[int, list[str]] = {OFF: [], CLOSED: [], OPENED: [], ON: []}
-    for line, row in enumerate(rows):
-        paired = states(row)
-        for column, unit in enumerate(alone):
-            squares[paired[unit]].append(_square(_PITCH * column, _PITCH * line))
-    return _drawing(squares, len(alone), _PITCH * len(rows) - 1)
-
-
-def _square(x: int, y: int) -> str:
-    return f"M{x} {y}h{_SIDE}v{_SIDE}h-{_SIDE}z"
-
-
-def _drawing(squares: dict[int, list[str]], columns: int, height: int) -> Drawing:
-    paths = tuple((STATE_NAMES[state], "".join(parts)) for state, parts in squares.items() if parts)
-    return Drawing(max(1, columns * _PITCH - 1), max(1, height), paths)
-
-
-def _map_pair(group: Owner, paired: Sequence[int]) -> MapPair:
-    width = group.shape[-1] if len(group.shape) > 1 else min(group.shape[0], 32)
-    cells = list(paired[group.start : group.stop])
-    height = -(-len(cells) // width)
-    padded = cells + [OFF] * (height * width - len(cells))
-    before = [ON if state in (ON, CLOSED) else OFF for state in padded]
-    return MapPair(
-        owner=group.name,
-        kind=group.kind,
-        width=width,
-        height=height,
-        pixels=width * min(10, max(2, 128 // width)),
-        before=_data_uri(np.reshape(before, (height, width))),
-        after=_data_uri(np.reshape(padded, (height, width))),
-        opened=cells.count(OPENED),
-        closed=cells.count(CLOSED),
-    )
-
-
-def _data_uri(grid: np.ndarray) -> str:
-    return "data:image/png;base64," + b64encode(state_map(grid.tolist())).decode("ascii")
+    lines = np.asarray(order, dtype=np.int64)
+    return {
+        "lines": len(lines),
+        "columns": len(columns),
+        "clean": bits(table.clean_decisions[lines][:, columns]),
+        "adversarial": bits(table.adversarial_decisions[lines][:, columns]),
+    }
 
 
 def openings(
-    units: Sequence[UnitRow], groups: Sequence[Owner], rows: Sequence[ImageRow]
+    units: Sequence[UnitRow], groups: Sequence[Owner], table: RowTable
 ) -> tuple[Opening, ...]:
     """Opening rates over all images: a line for each lone unit and for each shaped owner."""
-    if not rows or not units:
+    if not len(table) or not units:
         return ()
-    clean = np.mean([row.clean_decisions for row in rows], axis=0)
-    adversarial = np.mean([row.adversarial_decisions for row in rows], axis=0)
+    clean = table.clean_decisions.mean(axis=0)
+    adversarial = table.adversarial_decisions.mean(axis=0)
     found = []
     for group in groups:
         span = slice(group.start, group.stop)

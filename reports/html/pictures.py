@@ -1,4 +1,4 @@
-"""Pictures of a report: the amplified difference of two saved images, and gate maps, as PNG.
+"""Pictures of a report: the amplified difference of two saved images, and sheets of many pictures.
 
 Only pixels are written, in a fixed way, so that the same board gives the same bytes.
 """
@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from bench.codec import as_rgb, read_picture
 from bench.errors import DataError
 
+Pixels = npt.NDArray[np.uint8]
+"""(H, W, 3) uint8."""
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 CIFAR10_STD, IMAGENET_STD = (0.2023, 0.1994, 0.2010), (0.229, 0.224, 0.225)
 """Standard deviations of the channels, by which the original scripts divide images in [0,1]."""
-
-OFF, CLOSED, OPENED, ON = 0, 1, 2, 3
-"""State of a unit over the pair (clean, adversarial): never ran; ran only clean; only adversarial; both."""
-
-STATE_COLOURS = ((226, 230, 236), (123, 92, 199), (224, 102, 26), (44, 112, 186))
-"""Off, closed by the attack, opened by the attack, on. Apart in lightness too, for eyes that do not tell the hues apart."""
 
 
 def is_png(data: bytes) -> bool:
@@ -42,19 +41,77 @@ def amplification(largest: int) -> int:
     return max(1, 127 // largest) if largest > 0 else 1
 
 
-def amplified_difference(clean: bytes, adversarial: bytes, factor: int) -> bytes | None:
-    """PNG of 128 + factor * (x' - x), clipped to 0..255: grey is "no change".
+def amplified_difference(clean: Pixels, adversarial: Pixels, factor: int) -> Pixels:
+    """128 + factor * (x' - x), clipped to 0..255: gray is "no change".
 
-    None where either is not a readable PNG or their sizes differ.
+    Args:
+        clean: (H, W, 3) uint8.
+        adversarial: of the same shape.
+        factor: a whole number.
     """
-    pair = pixels(clean), pixels(adversarial)
-    if pair[0] is None or pair[1] is None or pair[0].shape != pair[1].shape:
-        return None
-    difference = pair[1].astype(np.int32) - pair[0].astype(np.int32)
-    return encode(np.clip(128 + factor * difference, 0, 255).astype(np.uint8))
+    difference = adversarial.astype(np.int32) - clean.astype(np.int32)
+    return np.clip(128 + factor * difference, 0, 255).astype(np.uint8)
 
 
-def pixels(data: bytes) -> np.ndarray | None:
+@dataclass(frozen=True)
+class Cutout:
+    """Where a picture lies on a contact sheet, in pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ContactSheet:
+    """Many pictures in one file.
+
+    Attributes:
+        name: of the file, made of its content.
+        content: PNG bytes; empty where there is no picture.
+        width: of the sheet.
+        height: of the sheet.
+        places: of each picture, by line and column; None where there is none.
+    """
+
+    name: str
+    content: bytes
+    width: int
+    height: int
+    places: tuple[tuple[Cutout | None, ...], ...]
+
+
+def contact_sheet(lines: Sequence[Sequence[Pixels | None]], gap: int = 2) -> ContactSheet:
+    """Pictures as one sheet, a line of them below the other.
+
+    Args:
+        lines: (H, W, 3) uint8 each, of any sizes; None leaves a place empty.
+        gap: gray pixels between two pictures.
+    """
+    there = [one for line in lines for one in line if one is not None]
+    if not there:
+        return ContactSheet("", b"", 0, 0, tuple(tuple(None for _ in line) for line in lines))
+    tall, wide = (max(one.shape[side] for one in there) + gap for side in (0, 1))
+    columns = max(len(line) for line in lines)
+    sheet = np.full((len(lines) * tall - gap, columns * wide - gap, 3), 128, dtype=np.uint8)
+    places: list[tuple[Cutout | None, ...]] = []
+    for row, line in enumerate(lines):
+        found: list[Cutout | None] = []
+        for column, one in enumerate(line):
+            if one is None:
+                found.append(None)
+                continue
+            x, y, (height, width) = column * wide, row * tall, one.shape[:2]
+            sheet[y : y + height, x : x + width] = one
+            found.append(Cutout(x, y, width, height))
+        places.append(tuple(found))
+    content = encode(sheet)
+    return ContactSheet(file_name(content), content, sheet.shape[1], sheet.shape[0], tuple(places))
+
+
+def pixels(data: bytes) -> Pixels | None:
+    """(H, W, 3) uint8 of a PNG; None where the bytes are none."""
     if not is_png(data):
         return None
     try:
@@ -63,7 +120,7 @@ def pixels(data: bytes) -> np.ndarray | None:
         return None
 
 
-def encode(pixels: np.ndarray) -> bytes:
+def encode(pixels: Pixels) -> bytes:
     """(H, W, 3) uint8 -> PNG bytes without metadata."""
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, format="PNG", optimize=False, compress_level=6)
@@ -90,9 +147,3 @@ def normalised_error(pairs: Sequence[tuple[bytes, bytes]]) -> float | None:
         errors.append(float((((after.astype(np.float64) - before) / 255 / std) ** 2).mean()))
     mean = float(np.mean(errors)) if errors else 0.0
     return float(10 * np.log10(255**2 / mean)) if mean > 0 else None
-
-
-def state_map(states: Sequence[Sequence[int]]) -> bytes:
-    """PNG of a map of unit states, one pixel a unit; the page scales it up without smoothing."""
-    palette = np.array(STATE_COLOURS, dtype=np.uint8)
-    return encode(palette[np.asarray(states, dtype=np.int64)])

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from reports.html.cache import RenderCache
 from reports.html.encode import clean, json_block
 from reports.html.site import File
 
 POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'self' file:; script-src 'self' file:; base-uri 'none'; form-action 'none'"
 """Scripts and styles come from beside the page only. `file:` says the same as 'self' to browsers that give pages from disk no origin."""
 
-_ASSETS = ("style.css", "early.js", "page.js", "draw.js")
+_ASSETS = ("style.css", "early.js", "page.js", "draw.js", "gates.js")
 
 
 def assets() -> Iterator[File]:
@@ -26,9 +28,17 @@ def assets() -> Iterator[File]:
         yield f"assets/{asset}", template_folder.joinpath(asset).read_bytes()
 
 
+def vega_bundle(cache: RenderCache) -> bytes:
+    """Vega, Vega-Lite, Vega-Embed and its expression interpreter in one script.
+
+    It needs no eval and no network. Making it takes two seconds, hence the cache.
+    """
+    made = cache.files(["vega", version("vl-convert-python")], lambda: [("vega.js", _bundle())])
+    return made[0][1]
+
+
 @lru_cache(maxsize=1)
-def vega_bundle() -> bytes:
-    """Vega, Vega-Lite, Vega-Embed and its expression interpreter in one script; it needs no eval and no network."""
+def _bundle() -> bytes:
     import vl_convert
 
     return vl_convert.javascript_bundle(snippet="window.vegaEmbed = vegaEmbed;").encode("utf-8")

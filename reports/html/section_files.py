@@ -1,4 +1,4 @@
-"""The files of a page made of sections: the page, its pictures, the still pictures of its charts."""
+"""The files of a page made of sections: the page and its pictures."""
 
 from __future__ import annotations
 
@@ -22,27 +22,20 @@ def section_files(
     board: Board | None = None,
     linked: bool = True,
 ) -> Iterator[File]:
-    """A page of sections, its pictures, and the still pictures of its charts beside it."""
+    """A page of sections, and its pictures."""
     yield from (
         (f"pictures/{picture.name}", picture.content)
         for section in sheet.sections
         for picture in section.pictures
     )
     sections, charted = [], False
-    stem = sheet.path.removesuffix(".html")
     for section in sheet.sections:
         drawn = []
         for drawing in section.drawings:
-            drawn_chart, still = chart(
-                drawing.name,
-                f"{stem}-{drawing.name}.svg",
-                drawing.alt,
-                None if drawing.document is None else dict(drawing.document),
-            )
-            if drawn_chart is not None:
+            made = chart(drawing.name, drawing.alt, drawing.document)
+            if made is not None:
                 charted = True
-                drawn.append((drawn_chart, drawing.caption))
-                yield f"{folder}{stem}-{drawing.name}.svg", still
+                drawn.append((made, drawing.caption))
         sections.append(_section(section, drawn, linked=linked))
     yield (
         f"{folder}{sheet.path}",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from reports.html.charts import Document
 from reports.html.fields import Entry
 
 
@@ -28,7 +28,7 @@ class Drawing:
     name: str
     alt: str
     caption: str
-    document: Mapping[str, Any] | None
+    document: Document | None
 
 
 @dataclass(frozen=True)

@@ -301,8 +301,7 @@ def test_an_ensemble_says_who_won_and_what_it_cost() -> None:
         "left_out": [{"label": "ilfo:ponder", "reason": "nothing halts"}],
     }
     cell = replace(member, attack="autoenergy", key="ab" * 32, combination=combination)
-    rows = list(cell.rows())
-    view = cell_view(cell, rows, Gallery(cell, rows, Limits()))["ensemble"]
+    view = cell_view(cell, cell.table(), Gallery(cell, cell.table(), Limits()))["ensemble"]
     assert [entry["wins"] for entry in view["members"]] == ["3 of 4", "1 of 4"]
     assert view["members"][0]["page"] == f"{member.key[:12]}.html"
     assert view["members"][1]["page"] == "javascriptx.html"

@@ -1,4 +1,4 @@
-"""Amplified differences and state maps."""
+"""Amplified differences and sheets of pictures."""
 
 from __future__ import annotations
 
@@ -9,15 +9,10 @@ from PIL import Image
 from synthetic import png
 
 from reports.html.pictures import (
-    CLOSED,
-    OFF,
-    ON,
-    OPENED,
-    STATE_COLOURS,
     amplification,
     amplified_difference,
+    contact_sheet,
     file_name,
-    state_map,
 )
 
 
@@ -30,7 +25,7 @@ def test_the_difference_is_amplified_around_grey() -> None:
     clean = np.full((4, 4, 3), 100, dtype=np.uint8)
     other = clean.copy()
     other[0, 0] = (105, 95, 100)
-    shown = pixels(amplified_difference(png(clean), png(other), 25))
+    shown = amplified_difference(clean, other, 25)
     assert shown[0, 0].tolist() == [253, 3, 128]
     assert (shown[1:] == 128).all()
 
@@ -42,25 +37,27 @@ def test_the_factor_uses_the_whole_range_and_clips_nothing() -> None:
         assert factor == 1 or (factor * largest <= 127 < (factor + 1) * largest) or largest == 0
 
 
-def test_grey_pictures_differ_too() -> None:
-    clean = np.full((4, 4), 10, dtype=np.uint8)
-    assert (pixels(amplified_difference(png(clean), png(clean + 2), 10)) == 148).all()
+def test_every_picture_lies_where_the_sheet_says() -> None:
+    random = np.random.default_rng(0)
+    small, large = (
+        random.integers(0, 255, (side, side + 1, 3)).astype(np.uint8) for side in (4, 6)
+    )
+    sheet = contact_sheet([[small, None, large], [large, small, None]])
+    drawn = pixels(sheet.content)
+    assert drawn.shape == (sheet.height, sheet.width, 3)
+    for line, expected in zip(
+        sheet.places, ([small, None, large], [large, small, None]), strict=True
+    ):
+        for place, one in zip(line, expected, strict=True):
+            assert (place is None) == (one is None)
+            if place is not None:
+                cut = drawn[place.y : place.y + place.height, place.x : place.x + place.width]
+                assert (cut == one).all()
 
 
-def test_what_is_no_picture_has_no_difference() -> None:
-    good = png(np.zeros((4, 4, 3), dtype=np.uint8))
-    assert amplified_difference(good, b"", 2) is None
-    assert amplified_difference(good, good[:40], 2) is None
-    assert amplified_difference(good, b"<svg onload='alert(1)'/>", 2) is None
-    assert amplified_difference(good, png(np.zeros((5, 4, 3), dtype=np.uint8)), 2) is None
-
-
-def test_states_are_told_apart_by_colour_and_lightness() -> None:
-    drawn = pixels(state_map([[OFF, CLOSED], [OPENED, ON]]))
-    assert [tuple(drawn[y, x]) for y, x in ((0, 0), (0, 1), (1, 0), (1, 1))] == [
-        STATE_COLOURS[s] for s in (OFF, CLOSED, OPENED, ON)
-    ]
-    assert len(set(STATE_COLOURS)) == 4
+def test_a_sheet_without_pictures_is_empty() -> None:
+    sheet = contact_sheet([[None, None]])
+    assert (sheet.content, sheet.places) == (b"", ((None, None),))
 
 
 def test_equal_pictures_are_one_file() -> None:

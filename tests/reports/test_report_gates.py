@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import base64
-import io
-import re
 from dataclasses import replace
 
-import numpy as np
-from PIL import Image
 from synthetic import block_units, image_rows, map_units
 
+from bench.results.row_table import RowTable
 from bench.results.rows import ImageRow, UnitRow
-from reports.html.gates import Drawing, before_and_after, gate_map, openings, overview, owners
-from reports.html.pictures import CLOSED, OFF, ON, OPENED, STATE_COLOURS
+from bench.store.schema import unpack as unpacked
+from reports.html.gates import MOST_NAMED, gate_map, layout, openings, overview, owners
 
 
 def row(before: list[bool], after: list[bool]) -> ImageRow:
@@ -21,11 +18,9 @@ def row(before: list[bool], after: list[bool]) -> ImageRow:
     return replace(sample, clean_decisions=tuple(before), adversarial_decisions=tuple(after))
 
 
-def squares(drawing: Drawing) -> dict[str, set[tuple[int, int]]]:
-    return {
-        state: {(int(x), int(y)) for x, y in re.findall(r"M(\d+) (\d+)", path)}
-        for state, path in drawing.paths
-    }
+def unpack(text: str, units: int) -> list[bool]:
+    """Packed bits as the page's script reads them."""
+    return list(unpacked([base64.b64decode(text)], units)[0])
 
 
 def test_owners_gather_maps_and_leave_blocks_alone() -> None:
@@ -52,66 +47,61 @@ def test_two_maps_of_one_owner_name_and_shape_are_two() -> None:
     assert [(owner.start, owner.stop) for owner in owners((unit,) * 4)] == [(0, 2), (2, 4)]
 
 
-def test_a_strip_shows_before_above_after() -> None:
-    drawn = squares(before_and_after([OFF, CLOSED, OPENED, ON]))
-    assert drawn == {
-        "off": {(0, 0), (20, 0), (0, 10)},
-        "on": {(10, 0), (30, 0), (30, 10)},
-        "closed": {(10, 10)},
-        "opened": {(20, 10)},
-    }
+def test_the_script_is_told_which_units_stand_alone_and_which_are_maps() -> None:
+    told = layout(owners(map_units()))
+    assert told["alone"] == [184]
+    assert told["maps"] == [
+        ["block0", 0, 48, 8],
+        ["block1", 48, 96, 8],
+        ["block2", 96, 144, 8],
+        ["conv0", 144, 184, 32],
+    ]
+    assert layout(owners(block_units(3))) == {"alone": [0, 1, 2], "maps": []}
 
 
-def test_long_strips_are_broken() -> None:
-    drawing = before_and_after([ON] * 130, columns=64)
-    assert drawing.width == 64 * 10 - 1
-    assert len({y for _, y in squares(drawing)["on"]}) == 6
-
-
-def test_maps_hold_the_decisions() -> None:
+def test_a_gate_map_holds_the_decisions() -> None:
     units = tuple(UnitRow(f"p{i}", "position", "block", (2, 3), 1, 0.5) for i in range(6))
     before = [True, False, True, False, False, False]
     after = [True, True, False, False, False, True]
-    shown = gate_map(owners(units), row(before, after))
-    assert (shown.ran_clean, shown.ran_adversarial, shown.units, shown.strip) == (2, 3, 6, None)
-    pair = shown.maps[0]
-    assert (pair.width, pair.height, pair.opened, pair.closed) == (3, 2, 2, 1)
-    first, second = (
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
-        for uri in (pair.before, pair.after)
-    )
-    colours = [
-        [STATE_COLOURS[state] for state in line] for line in ([ON, OFF, ON], [OFF, OFF, OFF])
-    ]
-    assert first.tolist() == [[list(colour) for colour in line] for line in colours]
-    colours = [
-        [STATE_COLOURS[state] for state in line]
-        for line in ([ON, OPENED, CLOSED], [OFF, OFF, OPENED])
-    ]
-    assert second.tolist() == [[list(colour) for colour in line] for line in colours]
+    shown = gate_map(owners(units), units, row(before, after))
+    assert (shown.ran_clean, shown.ran_adversarial, shown.units) == (2, 3, 6)
+    assert (unpack(shown.clean, 6), unpack(shown.adversarial, 6)) == (before, after)
+    assert (shown.opened, shown.closed) == ("block (2)", "block (1)")
+
+
+def test_changed_units_are_listed_by_name() -> None:
+    units = block_units(3)
+    shown = gate_map(owners(units), units, row([True, False, False], [False, True, False]))
+    assert (shown.opened, shown.closed) == ("group0.block1", "group0.block0")
+    many = block_units(MOST_NAMED + 5)
+    shown = gate_map(owners(many), many, row([False] * len(many), [True] * len(many)))
+    assert shown.opened.endswith("and 5 more")
+    assert shown.opened.count(",") == MOST_NAMED - 1
 
 
 def test_many_maps_are_cut_and_counted() -> None:
     units = tuple(UnitRow(f"c{i}", "channel", f"conv{i}", (1,), 1, 0.5) for i in range(30))
-    shown = gate_map(owners(units), row([True] * 30, [False] * 30), most_maps=24)
-    assert (len(shown.maps), shown.unshown) == (24, 6)
+    shown = gate_map(owners(units), units, row([True] * 30, [False] * 30))
+    assert (len(layout(owners(units))["maps"]), shown.unshown) == (24, 6)
 
 
 def test_opening_rates_are_means_over_images() -> None:
     units = block_units(2)
     rows = [row([True, False], [True, True]), row([False, False], [True, False])]
-    rates = openings(units, owners(units), rows)
+    rates = openings(units, owners(units), RowTable.of_rows(rows))
     assert [(rate.name, rate.clean, rate.adversarial, rate.count) for rate in rates] == [
         ("group0.block0", 0.5, 1.0, 1),
         ("group0.block1", 0.0, 0.5, 1),
     ]
-    assert openings(units, owners(units), []) == ()
+    assert openings(units, owners(units), RowTable.of_rows([])) == ()
 
 
 def test_a_map_s_rate_is_the_mean_of_its_units() -> None:
     units = tuple(UnitRow(f"p{i}", "position", "block", (4,), 5 + i, 0.5) for i in range(4))
     (rate,) = openings(
-        units, owners(units), [row([True, False, False, False], [True, True, True, False])]
+        units,
+        owners(units),
+        RowTable.of_rows([row([True, False, False, False], [True, True, True, False])]),
     )
     assert (rate.name, rate.count, rate.cost, rate.clean, rate.adversarial) == (
         "block",
@@ -124,18 +114,21 @@ def test_a_map_s_rate_is_the_mean_of_its_units() -> None:
 
 def test_the_overview_has_a_line_an_image() -> None:
     units = block_units(3)
-    drawing = overview(
+    table = RowTable.of_rows(
         [
             row([True, False, False], [True, True, False]),
             row([True, True, True], [True, True, False]),
-        ],
-        owners(units),
+        ]
     )
-    assert drawing is not None
-    assert squares(drawing) == {
-        "on": {(0, 0), (0, 10), (10, 10)},
-        "opened": {(10, 0)},
-        "off": {(20, 0)},
-        "closed": {(20, 10)},
-    }
-    assert overview([], owners(units)) is None
+    drawn = overview(table, [1, 0], owners(units))
+    assert drawn is not None
+    assert (drawn["lines"], drawn["columns"]) == (2, 3)
+    clean, adversarial = (base64.b64decode(drawn[name]) for name in ("clean", "adversarial"))
+    assert [list(line) for line in unpacked([clean[:1], clean[1:]], 3)] == [
+        [True, True, True],
+        [True, False, False],
+    ]
+    assert [list(line) for line in unpacked([adversarial[:1], adversarial[1:]], 3)] == [
+        [True, True, False]
+    ] * 2
+    assert overview(RowTable.of_rows([]), [], owners(units)) is None

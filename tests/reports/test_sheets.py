@@ -41,6 +41,7 @@ def test_one_row_a_cell_with_both_ends_of_every_interval() -> None:
             "flags",
             "combination",
             "fit",
+            "digest",
         ):
             assert row[field.name] == value
     assert json.loads(row["inputs"]) == cell.inputs

@@ -166,10 +166,10 @@ def _closed(cells: Sequence[BoardCell]) -> Section:
         attacked = clean.copy()
         images = 0
         for cell in members:
-            for row in cell.rows():
-                clean |= np.array(row.clean_decisions, dtype=bool)
-                attacked |= np.array(row.adversarial_decisions, dtype=bool)
-                images += 1
+            table = cell.table()
+            clean |= table.clean_decisions.any(0)
+            attacked |= table.adversarial_decisions.any(0)
+            images += len(table)
         never, only = ~(clean | attacked), attacked & ~clean
         units = members[0].units
         rows.append(

@@ -191,6 +191,18 @@ def own_plan(board: Board) -> Mapping[str, Any]:
     return {**board.plan, "boards": own} if own else board.plan
 
 
+_LONGEST_PLAN = 300_000
+"""Characters of a plan that are put on a page; a longer one stays in the run's folder."""
+
+
+def plan_text(board: Board) -> str:
+    """The resolved plan as far as it is about this board, or where it lies."""
+    text = document(own_plan(board), indent=1)
+    if len(text) <= _LONGEST_PLAN:
+        return text
+    return f"{len(text):,} characters: see plan.json in the folder of the run"
+
+
 def _shortened(value: Any, shown: Collection[str]) -> Any:
     if isinstance(value, Mapping):
         if isinstance(value.get("cells"), list):
@@ -237,6 +249,6 @@ def board_view(board: Board, *, linked: bool = True) -> dict[str, Any]:
         "unchanged": unchanged,
         "intervals": sentence(board.intervals),
         "facts": protocol_facts(board),
-        "plan": document(own_plan(board), indent=1),
+        "plan": plan_text(board),
         "credits": [split_links(line) for line in board.credits],
     }

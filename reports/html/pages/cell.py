@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.results.records import BoardCell
-from bench.results.rows import TRACE_POINTS, ImageRow
+from bench.results.row_table import RowTable
+from bench.results.rows import ImageRow
 from reports import numbers
-from reports.html.charts import TracePoint
 from reports.html.fields import estimate_field
 from reports.html.gates import GateMap, gate_map, owners
 from reports.html.links import page_of
 from reports.html.pages.board import document
-from reports.html.pictures import amplification, amplified_difference, file_name, is_png
+from reports.html.pictures import (
+    Cutout,
+    Pixels,
+    amplification,
+    amplified_difference,
+    contact_sheet,
+    pixels,
+)
 from reports.vocabulary import STATUSES, flag_words
 
 
@@ -25,26 +32,26 @@ class Limits:
     Attributes:
         showcase: images at the top, spread evenly over the ranks of recovered MACs.
         browse: images to browse at most, in the order of the data.
-        picture_bytes: pictures stop when those of one cell are larger than this together.
+        picture_bytes: browsing stops where the pictures of one cell are larger than this together.
     """
 
     showcase: int = 6
-    browse: int = 60
+    browse: int = 0
     picture_bytes: int = 4_000_000
 
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One image with its pictures (file names, None where there is none) and its gate map."""
+    """One image: where its pictures lie on the sheet (None where there is none), and its gate map."""
 
     id: str
     label: str
     clean_prediction: str
     adversarial_prediction: str
     kept: bool
-    clean: str | None
-    adversarial: str | None
-    difference: str | None
+    clean: Cutout | None
+    adversarial: Cutout | None
+    difference: Cutout | None
     facts: tuple[tuple[str, str], ...]
     gates: GateMap | None
 
@@ -108,70 +115,63 @@ def _pair(estimate: Any) -> tuple[str, str]:
     return shown.text, shown.below
 
 
-def spread(rows: Sequence[ImageRow], count: int) -> list[int]:
-    """Indices of `count` rows, evenly spread over the ranks of recovered MACs, the least and the most included."""
-    order = sorted(
-        range(len(rows)),
-        key=lambda index: (rows[index].adversarial_macs - rows[index].clean_macs, rows[index].id),
-    )
+def spread(table: RowTable, count: int) -> list[int]:
+    """Places of `count` images, evenly spread over the ranks of recovered MACs, both ends included."""
+    order = by_recovery(table)
     count = min(count, len(order))
     if count <= 1:
         return order[-1:] if count else []
     return [order[round(place * (len(order) - 1) / (count - 1))] for place in range(count)]
 
 
-def mean_trace(rows: Sequence[ImageRow]) -> list[TracePoint]:
-    """The mean over images of a step function each: an image stands at its clean MACs until its first point."""
-    if not any(row.trace for row in rows):
-        return []
-    last = max(
-        max(row.evaluations, *(point[0] for point in row.trace)) for row in rows if row.trace
-    )
-    marks = sorted({point[0] for row in rows for point in row.trace} | {0, last})
-    if len(marks) > TRACE_POINTS:
-        marks = sorted(
-            {
-                marks[round(place * (len(marks) - 1) / (TRACE_POINTS - 1))]
-                for place in range(TRACE_POINTS)
-            }
-        )
-    return [TracePoint(mark, sum(_at(row, mark) for row in rows) / len(rows)) for mark in marks]
-
-
-def _at(row: ImageRow, mark: int) -> int:
-    value = row.clean_macs
-    for evaluations, macs, _ in row.trace:
-        if evaluations > mark:
-            break
-        value = macs
-    return value
+def by_recovery(table: RowTable) -> list[int]:
+    """The places of the images, least recovered MACs first."""
+    recovered = (table["adversarial_macs"] - table["clean_macs"]).tolist() if len(table) else []
+    return sorted(range(len(table)), key=lambda place: (recovered[place], table.ids[place]))
 
 
 class Gallery:
-    """The pictures of one cell: which are shown, and the files that they need."""
+    """The pictures of one cell: which are shown, and the one file that holds them."""
 
-    def __init__(self, cell: BoardCell, rows: Sequence[ImageRow], limits: Limits) -> None:
-        self.factor = amplification(_typical([row.linf for row in rows if row.linf]))
-        self.files: dict[str, bytes] = {}
-        self._cell, self._rows, self._limits = cell, rows, limits
-        self._groups = owners(cell.units)
-        self._exhibits: dict[int, Exhibit] = {}
-        self.showcase = [self._exhibit(index) for index in spread(rows, limits.showcase)]
-        self.browse = list(self._browse())
-        self.wide = any(_width(row.image) > 64 for row in rows[:1])
+    def __init__(self, cell: BoardCell, table: RowTable, limits: Limits) -> None:
+        changes = [change for change in table["linf"].tolist() if change] if len(table) else []
+        self.factor = amplification(_typical(changes))
+        self._cell, self._groups = cell, owners(cell.units)
+        first = spread(table, limits.showcase)
+        rows = dict(zip(first, cell.some_rows(first), strict=True))
+        seen = sum(len(row.image) + len(row.adversarial) for row in rows.values())
+        browsed: list[int] = []
+        for start in range(0, min(len(table), limits.browse), _BLOCK):
+            if seen > limits.picture_bytes:
+                break
+            block = range(start, min(start + _BLOCK, len(table), limits.browse))
+            for place, row in zip(block, cell.some_rows(block), strict=True):
+                if seen > limits.picture_bytes:
+                    break
+                seen += len(row.image) + len(row.adversarial)
+                rows[place] = row
+                browsed.append(place)
+        shown = list(rows)
+        self.sheet = contact_sheet([self._pictures(rows[place]) for place in shown])
+        exhibits = {
+            place: self._exhibit(rows[place], cutouts)
+            for place, cutouts in zip(shown, self.sheet.places, strict=True)
+        }
+        self.showcase = [exhibits[place] for place in first]
+        self.browse = [exhibits[place] for place in browsed]
+        self.wide = any(cutout is not None and cutout.width > 64 for cutout in self._cutouts())
 
-    def _browse(self) -> Iterator[Exhibit]:
-        for index in range(min(len(self._rows), self._limits.browse)):
-            if sum(map(len, self.files.values())) > self._limits.picture_bytes:
-                return
-            yield self._exhibit(index)
+    def _cutouts(self) -> list[Cutout | None]:
+        return [cutout for line in self.sheet.places for cutout in line]
 
-    def _exhibit(self, index: int) -> Exhibit:
-        if index not in self._exhibits:
-            self._exhibits[index] = self._make(self._rows[index])
-        return self._exhibits[index]
+    def _pictures(self, row: ImageRow) -> list[Pixels | None]:
+        """The clean and the adversarial image, and their difference where there are both."""
+        clean, adversarial = pixels(row.image), pixels(row.adversarial)
+        if clean is None or adversarial is None or clean.shape != adversarial.shape:
+            return [clean, adversarial, None]
+        return [clean, adversarial, amplified_difference(clean, adversarial, self.factor)]
 
-    def _make(self, row: ImageRow) -> Exhibit:
+    def _exhibit(self, row: ImageRow, cutouts: Sequence[Cutout | None]) -> Exhibit:
         cell = self._cell
         recovered = row.adversarial_macs - row.clean_macs
         reserve = (cell.reference or 0) - row.clean_macs
@@ -189,37 +189,28 @@ class Gallery:
             facts.append(("gates near threshold", str(row.near_threshold)))
         if row.overshoot:
             facts.append(("left its threat", "pulled back"))
+        clean, adversarial, difference = cutouts
         return Exhibit(
             id=row.id,
             label=class_name(cell, row.label),
             clean_prediction=class_name(cell, row.clean_prediction),
             adversarial_prediction=class_name(cell, row.adversarial_prediction),
             kept=row.clean_prediction == row.adversarial_prediction,
-            clean=self._file(row.image),
-            adversarial=self._file(row.adversarial),
-            difference=self._file(
-                amplified_difference(row.image, row.adversarial, self.factor) or b""
-            ),
+            clean=clean,
+            adversarial=adversarial,
+            difference=difference,
             facts=tuple(facts),
-            gates=gate_map(self._groups, row) if cell.units else None,
+            gates=gate_map(self._groups, cell.units, row) if cell.units else None,
         )
 
-    def _file(self, data: bytes) -> str | None:
-        if not is_png(data):
-            return None
-        name = file_name(data)
-        self.files[name] = data
-        return name
+
+_BLOCK = 32
+"""Images to browse that are read at once."""
 
 
 def _typical(changes: list[int]) -> int:
     """The median, 0 for none: one far-off pixel in one image must not make every difference of the cell invisible."""
     return sorted(changes)[len(changes) // 2] if changes else 0
-
-
-def _width(data: bytes) -> int:
-    """The width that a PNG declares, 0 for anything else."""
-    return int.from_bytes(data[16:20], "big") if is_png(data) and len(data) >= 24 else 0
 
 
 def ensemble_view(cell: BoardCell) -> dict[str, Any] | None:
@@ -243,7 +234,7 @@ def ensemble_view(cell: BoardCell) -> dict[str, Any] | None:
     }
 
 
-def cell_view(cell: BoardCell, rows: Sequence[ImageRow], gallery: Gallery) -> dict[str, Any]:
+def cell_view(cell: BoardCell, table: RowTable, gallery: Gallery) -> dict[str, Any]:
     """Everything that the template of a cell needs, but for charts and links."""
     return {
         "cell": cell,
@@ -259,8 +250,9 @@ def cell_view(cell: BoardCell, rows: Sequence[ImageRow], gallery: Gallery) -> di
         "flags": [(flag, flag_words(flag)) for flag in cell.flags],
         "showcase": gallery.showcase,
         "browse": gallery.browse,
-        "images": len(rows),
-        "unchanged": sum(1 for row in rows if row.squared == 0),
+        "sheet": gallery.sheet,
+        "images": len(table),
+        "unchanged": int((table["squared"] == 0).sum()) if len(table) else 0,
         "wide": gallery.wide,
         "factor": gallery.factor,
         "inputs": document(cell.inputs),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.results.records import Board, BoardCell
+from bench.results.row_table import mean_trace
 from reports import numbers
 from reports.html import charts
 from reports.html.fields import Field, estimate_field
-from reports.html.pages.cell import mean_trace
 from reports.html.sections import Drawing, Section, SectionPage
 
 HALF = 0.5
@@ -41,13 +41,12 @@ def _section(name: str, cells: Sequence[BoardCell], place: int) -> Section | Non
     lines: list[charts.CurvePoint] = []
     rows: list[list[Field]] = []
     for cell in cells:
-        images = list(cell.rows())
-        trace = mean_trace(images)
+        trace = mean_trace(cell.table())
         reserve = (cell.reference or 0) - (cell.clean_macs or 0)
         if not trace or reserve <= 0:
             continue
         points = [
-            (point.evaluations, (point.macs - (cell.clean_macs or 0)) / reserve) for point in trace
+            (evaluations, (macs - (cell.clean_macs or 0)) / reserve) for evaluations, macs in trace
         ]
         lines += [charts.CurvePoint(cell.attack, spent, won) for spent, won in points]
         half = next((spent for spent, won in points if won >= HALF), None)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.results import stats
 from bench.results.records import Board, BoardCell
+from bench.results.resampling import Request, estimates
 from bench.results.stats import UNDEFINED, Estimate
 from reports import numbers
 from reports.html.fields import Entry, Field, Link, estimate_field
@@ -145,13 +145,14 @@ def _gain(bare: BoardCell | None, cell: BoardCell | None) -> Estimate:
     """How much more is saved than without a defence, paired by image."""
     if bare is None or cell is None or not bare.reference or not cell.reference:
         return UNDEFINED
-    without = {row.id: row.adversarial_macs / bare.reference for row in bare.rows()}
+    before, now = bare.table(), cell.table()
+    attacked = (before["adversarial_macs"] / bare.reference).tolist()
+    without = dict(zip(before.ids, attacked, strict=True))
+    behind = (now["adversarial_macs"] / cell.reference).tolist()
     found = [
-        without[row.id] - row.adversarial_macs / cell.reference
-        for row in cell.rows()
-        if row.id in without
+        without[name] - one for name, one in zip(now.ids, behind, strict=True) if name in without
     ]
-    return stats.mean_estimate(np.array(found), stats.resamples(len(found)))
+    return estimates([Request({"gain": np.array(found)})])[0]["gain"]
 
 
 def _glance(groups: Mapping[str, Sequence[_Defended]]) -> Section:

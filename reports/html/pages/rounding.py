@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.results import stats
 from bench.results.records import Board, BoardCell
+from bench.results.resampling import Request, estimates
 from reports import numbers
 from reports.html.fields import Entry, Field, estimate_field
 from reports.html.sections import Section, SectionPage
@@ -92,13 +92,10 @@ def _identity(cell: BoardCell) -> tuple[str, ...]:
 
 def _gain(after: BoardCell, inside: BoardCell) -> Field:
     """The paired difference in points of recovery, with its interval."""
-    first, second = ([row.adversarial_macs for row in cell.rows()] for cell in (after, inside))
-    reserve = np.array(
-        [(after.reference or 0) - row.clean_macs for row in after.rows()], dtype=np.float64
-    )
-    found = stats.ratio_estimate(
-        np.array(second, dtype=np.float64) - np.array(first), reserve, stats.resamples(len(reserve))
-    )
+    first, second = after.table(), inside.table()
+    reserve = (after.reference or 0) - first["clean_macs"].astype(np.float64)
+    gained = second["adversarial_macs"].astype(np.float64) - first["adversarial_macs"]
+    found = estimates([Request({}, {"gain": (gained, reserve)})])[0]["gain"]
     if found.value is None:
         return Field(numbers.DASH)
     return Field(
