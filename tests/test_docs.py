@@ -255,7 +255,7 @@ def small_run(tmp_path, as_module, monkeypatch):
 
 def test_the_executor_of_the_guide_computes_a_run(small_run):
     _, outcome, events = small_run
-    assert outcome.clean
+    assert outcome.is_clean
     assert [event.what for event in events if event.what != "progress"] == ["started", "done"] * 2
 
 
