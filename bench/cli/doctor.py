@@ -6,16 +6,24 @@ import importlib.util
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.terminal import cell, console, say
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from bench.plugins.registry import Provider
+
 PACKAGES = ("bench", "attacks", "targets", "reports")
+IMPORT_LIMIT = 60.0
+"""Seconds that importing one plugin may take."""
 LITTLE_SPACE = 2e9
 """Bytes; a full run with its images takes less, two of them may not."""
 
@@ -159,15 +167,51 @@ def dependency(name: str, bounds: str) -> Check:
 def _plugins() -> Iterator[Check]:
     from bench.plugins import registry
 
-    for kind in registry.GROUPS:
-        if kind == "weights":
-            continue
-        for provider in registry.providers(kind):
-            problem = provider.error()
-            detail = f"{provider.value} from {provider.distribution}"
-            yield Check(
-                "plugins", f"{kind} {provider.name}", "bad" if problem else "ok", problem or detail
-            )
+    everything = [
+        provider
+        for kind in registry.GROUPS
+        if kind != "weights"
+        for provider in registry.providers(kind)
+    ]
+    for provider, problem in zip(everything, _import_problems(everything), strict=True):
+        detail = f"{provider.value} from {provider.distribution}"
+        name = f"{provider.kind} {provider.name}"
+        yield Check("plugins", name, "bad" if problem else "ok", problem or detail)
+
+
+def _import_problems(providers: Sequence[Provider]) -> Iterator[str | None]:
+    """Why each cannot be imported, None where it can; they are imported in another process.
+
+    A plugin that does not come back, or ends the process, is a problem; the next one gets a new
+    process.
+    """
+    from bench.executors.processes import start
+
+    left = list(providers)
+    while left:
+        process, connection = start(_import_each, left)
+        try:
+            while left:
+                if not connection.poll(IMPORT_LIMIT):
+                    problem = f"does not finish importing within {IMPORT_LIMIT:.0f} s"
+                    break
+                yield connection.recv()
+                left.pop(0)
+            else:
+                return
+        except (EOFError, OSError):
+            problem = "ends the process that imports it"
+        finally:
+            process.kill()
+            process.join()
+            connection.close()
+        left.pop(0)
+        yield problem
+
+
+def _import_each(connection: Connection, providers: Sequence[Provider]) -> None:
+    for provider in providers:
+        connection.send(provider.error())
 
 
 def _weights() -> Iterator[Check]:

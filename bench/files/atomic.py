@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -38,9 +39,12 @@ def write_atomic(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
+            refused = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
             raise DiskError(
                 f"cannot write {path}: {reason}",
-                hint="free some space or choose another folder, then run the same again",
+                hint="choose another folder with --out"
+                if refused
+                else "free some space or choose another folder, then run the same again",
             ) from error
         raise
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Any
 
 from bench.errors import PluginError, UnknownName, in_words
@@ -123,7 +123,7 @@ def _facts(provider: Provider, imports: bool) -> ClassFacts:
 def providers(kind: str) -> tuple[Provider, ...]:
     """All providers of a kind, sorted by name; two of one name say so in `conflict`."""
     found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUPS[kind]):
+    for point in _points(GROUPS[kind]):
         rivals = found.setdefault(point.name, [])
         if all(_distribution(point) != _distribution(rival) for rival in rivals):
             rivals.append(point)
@@ -172,5 +172,26 @@ def load(kind: str, name: str) -> Any:
     return find(kind, name).load()
 
 
+def _points(group: str) -> list[EntryPoint]:
+    """The entry points of a group; a distribution with damaged metadata has none."""
+    try:
+        return list(entry_points(group=group))
+    except Exception:
+        return [point for found in distributions() for point in _points_of(found, group)]
+
+
+def _points_of(distribution: Distribution, group: str) -> list[EntryPoint]:
+    try:
+        return list(distribution.entry_points.select(group=group))
+    except Exception:
+        return []
+
+
 def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else HOME_DISTRIBUTION
+    """The name of who provides it; "unknown" where its metadata do not say."""
+    if point.dist is None:
+        return HOME_DISTRIBUTION
+    try:
+        return point.dist.name or "unknown"
+    except Exception:
+        return "unknown"

@@ -1,0 +1,193 @@
+"""Readers that go away, users without a home, full and read-only disks, plugins that sleep."""
+
+import errno
+import os
+import pwd
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from measured import with_cells
+
+from bench.cli import doctor
+from bench.errors import DiskError
+from bench.files.atomic import write_atomic
+from bench.files.home import home
+from bench.plugins import registry
+from bench.regression.baseline import Baseline
+
+
+def start(folder, environment, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def leave_after_one_line(process):
+    """As `| head -1` does: read a line, then go away."""
+    line = process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    return line, errors, process.wait(200)
+
+
+def test_a_reader_that_goes_away_does_not_change_the_run(tmp_path, gatebench, child_environment):
+    run = ("run", "plan.toml", "--name", "r", "--in-process", "--no-report")
+    line, errors, code = leave_after_one_line(start(tmp_path, child_environment, *run))
+    assert line == "12 images in 2 cells to do, 0 there already\n"
+    assert (code, errors) == (0, "")
+    assert len(list((tmp_path / "runs" / "r" / "cells").glob("*/cell.json"))) == 2
+    assert (tmp_path / "runs" / "r" / "board.parquet").is_file()
+
+
+def test_a_reader_that_goes_away_does_not_change_the_verdict(
+    tmp_path, gatebench, child_environment
+):
+    path = tmp_path / "plan.toml"
+    path.write_text(path.read_text().replace("images = 6", "images = 40"))
+    assert gatebench("run", "plan.toml", "--name", "r", "--in-process", "--no-report")[0] == 0
+    assert gatebench("baseline", "r", "--out", "base.json")[0] == 0
+
+    def cheaper(one):
+        less = int(0.1 * one.ceiling)
+        return one if one.control else replace(one, adversarial_macs=one.adversarial_macs - less)
+
+    with_cells(Baseline.read(tmp_path / "base.json"), cheaper).write(tmp_path / "base.json")
+    check = ("check", "plan.toml", "--run", "r", "--baseline", "base.json")
+    line, errors, code = leave_after_one_line(start(tmp_path, child_environment, *check))
+    assert line.strip() == "toy random:0"
+    assert (code, errors) == (8, "")
+
+
+def test_nothing_can_be_written_to_a_full_device(tmp_path, child_environment):
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench", "list", "attacks"],
+            env=child_environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 6
+    assert "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr
+
+
+def test_a_user_without_a_home_has_a_folder_here(monkeypatch, tmp_path):
+    def nobody(_):
+        raise KeyError("uid not found")
+
+    for name in ("GATEBENCH_HOME", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.chdir(tmp_path)
+    assert home() == tmp_path / ".gatebench"
+    monkeypatch.setenv("GATEBENCH_HOME", "~/x")
+    assert home() == tmp_path / "~" / "x"
+
+
+UNKNOWN = """
+import os, pwd, sys
+def nobody(*_):
+    raise KeyError("uid not found")
+pwd.getpwuid = nobody
+for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "GATEBENCH_HOME", "XDG_DATA_HOME"):
+    os.environ.pop(name, None)
+from bench.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_run_of_an_unknown_user(gatebench, tmp_path, child_environment):
+    arguments = ("run", "plan.toml", "--name", "r", "--in-process", "--no-report")
+    done = subprocess.run(
+        [sys.executable, "-c", UNKNOWN, *arguments],
+        cwd=tmp_path,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "recovery" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EROFS, errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get
+)
+def test_a_disk_that_refuses_says_what_to_do(monkeypatch, tmp_path, number):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(DiskError) as caught:
+        write_atomic(tmp_path / "x.json", b"{}")
+    assert ("--out" in caught.value.hint) == (number != errno.ENOSPC)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_a_way_on(gatebench):
+    code, _, err = gatebench("run", "plan.toml", "--in-process", "--out", "/proc/gatebench")
+    assert code == 6
+    assert "cannot make /proc/gatebench" in err
+    assert "--out" in err
+
+
+PLUGINS = {
+    "sleeps": "import time\ntime.sleep(3600)\nfrom bench.api import Attack as Base\n",
+    "exits": "import os\nos._exit(5)\nfrom bench.api import Attack as Base\n",
+    "raises": "raise SystemExit('no')\nfrom bench.api import Attack as Base\n",
+    "garbage": "this is \x00 no Python\n",
+}
+
+
+@pytest.fixture
+def idle(tmp_path, monkeypatch, plugins):
+    """Plugins that cannot be imported and that no plan names, and one with damaged metadata."""
+    site = tmp_path / "site"
+    for name, code in PLUGINS.items():
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        groups = ("attacks", "targets", "defenses", "datasets", "recipes", "reports", "executors")
+        points = "".join(f"[gatebench.{g}]\nidle-{name} = idle_{name}:Idle\n" for g in groups)
+        (info / "entry_points.txt").write_text(points)
+        (site / f"idle_{name}.py").write_text(f"{code}\nclass Idle(Base):\n    pass\n")
+    damaged = site / "damaged-1.0.dist-info"
+    damaged.mkdir()
+    (damaged / "METADATA").write_bytes(b"\xff\xfe\x00")
+    (damaged / "entry_points.txt").write_text("[gatebench.attacks]\nodd = nowhere:At tack\n")
+    monkeypatch.syspath_prepend(str(site))
+    registry.providers.cache_clear()
+
+
+def test_plugins_that_no_plan_names_stop_nothing(gatebench, idle, monkeypatch):
+    for kind in ("attacks", "targets", "defenses", "datasets", "recipes"):
+        code, out, err = gatebench("list", kind)
+        assert code == 0, err
+        assert "idle-sleeps" in out
+    assert gatebench("plan", "plan.toml")[0] == 0
+    code, _, err = gatebench("run", "plan.toml", "--name", "r")
+    assert code == 0, err
+    assert gatebench("show", "r")[0] == 0
+
+
+def test_the_doctor_survives_them_and_names_them(idle, monkeypatch):
+    monkeypatch.setattr(doctor, "IMPORT_LIMIT", 5.0)
+    found = {check.name: check for check in doctor._plugins() if check.name.startswith("attack ")}
+    assert found["attack idle-sleeps"].detail == "does not finish importing within 5 s"
+    assert found["attack idle-exits"].detail == "ends the process that imports it"
+    assert "SystemExit" in found["attack idle-raises"].detail
+    assert "SyntaxError" in found["attack idle-garbage"].detail
+    assert found["attack still"].state == "ok"
+    assert found["attack identity"].state == "ok"
