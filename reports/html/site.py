@@ -6,15 +6,22 @@ of ours is never replaced.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from bench.errors import DiskError, RunFolderError
+from bench.files.locks import locked_folder
 
 STAMP = ".gatebench-report"
 """Marks a folder as one that may be replaced."""
+_SAID = b"written by gatebench; this folder is replaced as a whole\n"
+
+PARTIAL, OLD = ".partial", ".old"
+"""How the names of folders beside a report end: one that is being made, one that is replaced."""
 
 File = tuple[str, bytes]
 """(path inside the report, with forward slashes; content)."""
@@ -23,38 +30,79 @@ File = tuple[str, bytes]
 def write_site(files: Iterable[File], out: Path) -> None:
     """Write the files and put them where `out` is, in place of an older report.
 
+    Reports to the same folder wait for each other; the last one stays.
+
+    Args:
+        files: of the report.
+        out: the folder.
+
     Raises:
         RunFolderError: `out` holds something that is not a report.
         DiskError: the disk refused a write; an older report is still there.
     """
-    refuse_foreign(out)
-    partial, old = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")
+    check_replaceable(out)
     try:
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, content in files:
-            place = partial / _inside(name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
-        (partial / STAMP).write_bytes(b"written by gatebench; this folder is replaced as a whole\n")
-        if out.exists():
-            os.replace(out, old)
-        os.replace(partial, out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked_folder(out.parent):
+            check_replaceable(out)
+            _sweep(out)
+            _replace(files, out)
     except OSError as error:
-        if old.exists() and not out.exists():
-            os.replace(old, out)
         raise DiskError(
             f"the report could not be written to {out}: {error.strerror or error}",
             hint="make room, then run the same command again",
         ) from error
+
+
+def _replace(files: Iterable[File], out: Path) -> None:
+    """Make the report beside `out`, then let it take its place."""
+    made = Path(tempfile.mkdtemp(PARTIAL, f".{out.name}.", out.parent))
+    old = made.with_suffix(OLD)
+    try:
+        made.chmod(0o777 & ~_umask())
+        (made / STAMP).write_bytes(_SAID)
+        for name, content in files:
+            place = made / _inside(name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        if out.exists():
+            os.replace(out, old)
+        try:
+            os.replace(made, out)
+        except OSError:
+            if old.exists():
+                os.replace(old, out)
+            raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
-def refuse_foreign(out: Path) -> None:
-    """Raise unless `out` is absent, an empty folder or an earlier report."""
+def _sweep(out: Path) -> None:
+    """Remove what reports that were killed left beside `out`; put back the one they moved away."""
+    for path in sorted(out.parent.glob(f".{glob.escape(out.name)}.*")):
+        if path.suffix not in (PARTIAL, OLD) or path.is_symlink() or not (path / STAMP).is_file():
+            continue
+        if path.suffix == OLD and not out.exists():
+            os.replace(path, out)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _umask() -> int:
+    """The process's mask for new files; asking for it means setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse a folder that is neither absent, nor empty, nor an earlier report.
+
+    Raises:
+        RunFolderError: it holds something else.
+    """
     if not out.exists():
         return
     if not out.is_dir() or (any(out.iterdir()) and not (out / STAMP).exists()):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from bench.errors import DiskError, RunFolderError
-from reports.html.site import File, write_site
+from reports.html.site import STAMP, File, write_site
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -69,6 +71,59 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_site(interrupted(), out)
     assert (out / "index.html").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_folders_of_others_beside_a_report_stay(tmp_path: Path) -> None:
+    for name in (".report.partial", ".report.old", ".report.mine.partial", ".report.x.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("years of work")
+    before = listing(tmp_path)
+    write_site([("index.html", b"1")], tmp_path / "report")
+    write_site([("index.html", b"2")], tmp_path / "report")
+    found = listing(tmp_path)
+    assert before.items() <= found.items()
+    assert found["report/index.html"] == b"2"
+
+
+def test_what_killed_reports_left_is_removed_and_what_they_moved_away_put_back(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "report"
+    write_site([("index.html", b"old")], out)
+    half = tmp_path / ".report.abcd.partial"
+    half.mkdir()
+    (half / STAMP).touch()
+    out.rename(tmp_path / ".report.abcd.old")
+
+    def interrupted() -> Iterator[File]:
+        assert (out / "index.html").read_bytes() == b"old"
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        write_site(interrupted(), out)
+    assert (out / "index.html").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_reports_at_once_leave_one_that_is_whole(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    begun = threading.Barrier(4)
+
+    def one(number: int) -> None:
+        def files() -> Iterator[File]:
+            for place in range(20):
+                yield f"{place}.html", bytes([number])
+
+        begun.wait()
+        write_site(files(), out)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, range(4)))
+    found = {name: data for name, data in listing(out).items() if name.endswith(".html")}
+    assert len(found) == 20
+    assert len(set(found.values())) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
