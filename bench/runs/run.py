@@ -108,6 +108,8 @@ class Run:
         Raises:
             GatebenchError: the run as a whole cannot go on.
         """
+        if self.fresh:
+            self.laid.folder.heal()
         self.laid.folder.create()
         with self.laid.folder.locked():
             self.laid.check_folder(fresh=self.fresh, renew=self.renew)

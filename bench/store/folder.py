@@ -17,7 +17,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from bench.errors import DiskError, InUse, RunFolderError, did_you_mean
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical
 from bench.files.locks import try_lock, wait_lock
+from bench.files.remove import remove
 from bench.store.documents import SCHEMA, read_document
 from bench.store.latency import LATENCY, Latency
 from bench.store.schema import COLUMNS, ROWS, check_rows
@@ -246,15 +246,11 @@ class CellFolder:
 
     def clear(self) -> None:
         """Remove everything of this cell; what a link points to stays."""
-        if self.path.is_symlink() or self.path.is_file():
-            self.path.unlink()
-        if not self.path.is_dir():
-            return
-        for path in self.path.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        if self.path.is_symlink() or not self.path.is_dir():
+            remove(self.path)
+        else:
+            for path in self.path.iterdir():
+                remove(path)
 
 
 def _digest(path: Path) -> str:
@@ -307,6 +303,10 @@ def _record(path: Path, images: int) -> dict[str, Any] | None:
     return record if known and record["schema"] <= SCHEMA and metadata.num_rows == images else None
 
 
+_FILES = (PLAN, LATENCY, "lock", "log.txt", "board.parquet", "board.csv", "transfer.parquet")
+"""The files of a run's folder, beside its cells."""
+
+
 class RunFolder:
     """One run on disk."""
 
@@ -330,6 +330,26 @@ class RunFolder:
                 f"cannot make {self.path}: {error.strerror}",
                 hint="choose another folder with --out",
             ) from error
+
+    def heal(self) -> None:
+        """Remove what lies where the run's files and folders belong and is none of their kind.
+
+        Links inside the folder are removed, never followed. The folder itself may be reached
+        through one.
+        """
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            remove(self.path)
+        for name in _FILES:
+            path = self.path / name
+            if path.is_symlink() or not path.is_file():
+                remove(path)
+        cells = self.path / "cells"
+        if cells.is_symlink() or not cells.is_dir():
+            remove(cells)
+            return
+        for path in cells.iterdir():
+            if path.is_symlink() or not path.is_dir():
+                remove(path)
 
     def cell(self, key: str, *, create: bool = False) -> CellFolder:
         """The folder of a cell."""
@@ -365,10 +385,16 @@ class RunFolder:
             RunFolderError: another process holds it, named by its process id.
         """
         path = self.path / "lock"
+        if path.is_symlink() or (os.path.lexists(path) and not path.is_file()):
+            raise RunFolderError(
+                f"{path} is no plain file", hint="--fresh removes it and computes everything again"
+            )
         try:
             file = open(path, "a+")  # noqa: SIM115 — held open as long as the lock
         except OSError as error:
-            raise DiskError(f"cannot open {path}: {error.strerror}") from error
+            raise DiskError(
+                f"cannot open {path}: {error.strerror}", hint="choose another folder with --out"
+            ) from error
         with file:
             if not try_lock(file):
                 file.seek(0)
