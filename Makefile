@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLE := build/example
 
-.PHONY: demo test lint types unit example regression baseline reference docs clean
+.PHONY: demo test lint types unit example regression baseline picture reference docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/gatebench run quickstart --name demo
@@ -54,6 +54,12 @@ docs: reference
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo build/site/index.html
+
+# The picture at the top of the README: the leaderboard of a run, in headless Chromium where there is one.
+RUN ?= demo
+picture: $(INSTALLED)
+	$(BIN)/gatebench report $(RUN)
+	$(BIN)/python benchmarks/picture.py $(RUN) --out docs/leaderboard.png
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from bench.contracts.cell import Cell, Component, Protocol
+from bench.contracts.threat import parse_threat
 from bench.files.canonical import canonical
-from bench.store.folder import ROWS, SCHEMA, CellFolder, RunFolder, write_json
+from bench.plans.plan import Plan, RunOptions
+from bench.plans.stored import StoredPlan
+from bench.store.documents import SCHEMA, write_json
+from bench.store.folder import PLAN, CellFolder, RunFolder
+from bench.store.schema import ROWS, names
+from bench.store.sealed import Sealed
+from bench.store.target import (
+    DatasetWords,
+    FloatNoise,
+    GradientCounts,
+    TargetDescription,
+    UnitColumns,
+)
 
 UNITS, SIDE, PICTURES, POINTS = 54, 32, 8, 12
 UNIT_MACS, BASE_MACS = 1_000_000, 4_000_000
@@ -112,103 +126,77 @@ def write_run(run: Path, cells: int, images: int, targets: int, shard: int) -> N
     """Write a synthetic run: every target under equally many attacks, among them a control."""
     folder = RunFolder(run)
     folder.create()
-    protocol = {
-        "dataset": "synthetic:test",
-        "images": images,
-        "batch": 32,
-        "threat": {"norm": "psnr", "floor": "35"},
-        "budget": 150,
-        "seed": 0,
-    }
     attacks = max(1, cells // targets)
-    entries = []
+    threat = parse_threat({"norm": "psnr", "floor": "35"})
+    protocol = Protocol("synthetic:test", images, 32, threat, budget=150, seed=0, audit=4)
+    planned = [
+        Cell(protocol, target_of(target), attack_of(attack))
+        for target in range(targets)
+        for attack in range(attacks)
+    ]
+    plan = StoredPlan.of(
+        Plan(run.name, (tuple(planned),), RunOptions()),
+        name=run.name,
+        command=f"gatebench run {run.name}",
+        dataset="synthetic:test",
+        subset="0" * 64,
+        fit_subset="",
+    )
+    write_json(run / PLAN, plan.document())
     pictures = [picture(number) for number in range(PICTURES)]
-    for target in range(targets):
-        for attack in range(attacks):
-            entry = entry_of(target, attack, protocol)
-            entries.append(entry)
-            write_cell(
-                folder.cell(entry["key"], create=True), entry, pictures, shard, target, attack
-            )
-    board = {"protocol": protocol, "cells": entries}
-    document = {
-        "schema": SCHEMA,
-        "name": run.name,
-        "command": f"gatebench run {run.name}",
-        "pages": {},
-        "boards": [board],
-        "digest": hashlib.sha256(canonical(board)).hexdigest(),
-    }
-    write_json(run / "plan.json", document)
+    for number, (key, cell) in enumerate(plan.cells.items()):
+        write_cell(folder.cell(key, create=True), cell, pictures, shard, *divmod(number, attacks))
 
 
-def entry_of(target: int, attack: int, protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell as a plan lists it."""
-    control = attack == 0
-    component = {
-        "preset": "",
-        "members": [],
-        "version": 1,
-        "fits": False,
-        "distribution": "gatebench",
-    }
-    found: dict[str, Any] = {
-        "target": {
-            **component,
-            "name": "skipnet",
-            "label": f"target-{target:03d}",
-            "params": {"depth": 38},
-            "control": False,
-            "series": f"target-{target:03d}",
-        },
-        "defense": None,
-        "attack": {
-            **component,
-            "name": "identity" if control else "gradauto",
-            "label": "identity" if control else f"attack-{attack:03d}",
-            "params": {"lr": 0.01 * attack},
-            "control": control,
-            "series": "identity" if control else f"attack-{attack:03d}",
-        },
-        "protocol": dict(protocol),
-    }
-    return {**found, "key": hashlib.sha256(canonical(found)).hexdigest()}
+def target_of(number: int) -> Component:
+    """A target as a plan holds it."""
+    label = f"target-{number:03d}"
+    params = {"depth": 38, "number": number}
+    return Component("skipnet", "gatebench", "targets.skipnet:SkipNet", label, params, series=label)
+
+
+def attack_of(number: int) -> Component:
+    """An attack as a plan holds it; the first is a control."""
+    name = "gradauto" if number else "identity"
+    label = f"attack-{number:03d}" if number else name
+    value = "attacks.gradauto:GradAuto" if number else "attacks.controls:Identity"
+    params = {"lr": 0.01 * number}
+    return Component(name, "gatebench", value, label, params, control=not number, series=label)
 
 
 def write_cell(
-    cell: CellFolder,
-    entry: Mapping[str, Any],
-    pictures: list[bytes],
-    size: int,
-    target: int,
-    attack: int,
+    folder: CellFolder, cell: Cell, pictures: list[bytes], size: int, target: int, attack: int
 ) -> None:
     """Write target.json, the shards, and cell.json."""
-    images = entry["protocol"]["images"]
-    names = [f"group{unit // 18}.block{unit % 18}" for unit in range(UNITS)]
-    write_json(
-        cell.path / "target.json",
-        {
-            "schema": SCHEMA,
-            "floor": BASE_MACS,
-            "ceiling": BASE_MACS + UNITS * UNIT_MACS,
-            "classes": [str(number) for number in range(10)],
-            "dataset": {"name": "synthetic", "note": "numbers drawn at random", "credits": []},
-            "units": {
-                "name": names,
-                "kind": ["block"] * UNITS,
-                "owner": names,
-                "shape": [[]] * UNITS,
-                "cost": [UNIT_MACS] * UNITS,
-                "threshold": [0.5] * UNITS,
-            },
-        },
+    images = cell.protocol.images
+    called = tuple(f"group{unit // 18}.block{unit % 18}" for unit in range(UNITS))
+    ceiling = BASE_MACS + UNITS * UNIT_MACS
+    described = TargetDescription(
+        floor=BASE_MACS,
+        ceiling=ceiling,
+        reference=ceiling,
+        bound=ceiling,
+        draws=1,
+        noise=FloatNoise(1e-5, 1e-5),
+        classes=tuple(str(number) for number in range(10)),
+        dataset=DatasetWords("synthetic:test", "numbers drawn at random", ()),
+        control=False,
+        units=UnitColumns(
+            called,
+            ("block",) * UNITS,
+            called,
+            ((),) * UNITS,
+            (UNIT_MACS,) * UNITS,
+            (0.5,) * UNITS,
+        ),
+        gradients=GradientCounts(8, 0, 0, 0, 0, False),
     )
+    write_json(folder.path / "target.json", described.document())
     random = np.random.default_rng([target, attack])
     digests = {}
     for first, table in tables(images, size, target, attack, pictures, random):
-        record = canonical({"key": cell.key, "schema": SCHEMA}).decode()
-        path = cell.path / f"shard-{first:05d}-{first + table.num_rows - 1:05d}.parquet"
+        record = canonical({"key": folder.key, "schema": SCHEMA}).decode()
+        path = folder.path / f"shard-{first:05d}-{first + table.num_rows - 1:05d}.parquet"
         pq.write_table(
             table.replace_schema_metadata({"gatebench": record}),
             path,
@@ -218,18 +206,18 @@ def write_cell(
             write_statistics=False,
         )
         digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    write_json(
-        cell.path / "cell.json",
-        {
-            "schema": SCHEMA,
-            "status": "ok",
-            "reason": "",
-            "flags": [],
-            "environment": {"device": "cpu", "threads": 1},
-            "aggregates": {"backwards": images},
-            "shards": digests,
-        },
+    sealed = Sealed(
+        key=folder.key,
+        inputs=cell.inputs(),
+        status="ok",
+        reason="",
+        detail="",
+        flags=(),
+        aggregates={"images": images, **dict.fromkeys(names(summed=True), images)},
+        environment={"device": "cpu", "threads": 1},
+        shards=digests,
     )
+    write_json(folder.path / "cell.json", sealed.document())
 
 
 def tables(

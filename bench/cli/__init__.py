@@ -20,6 +20,7 @@ COMMANDS = {
     "list": "List targets, attacks, data sets and so on; explain one.",
     "show": "Print the table of a run.",
     "report": "Render the pages of one or more runs.",
+    "publish": "Write the boards of several runs as a static site for any host.",
     "transfer": "Score the images of each target on all others.",
     "compare": "Compare two runs image by image.",
     "baseline": "Write what a run measured as a baseline to commit.",
