@@ -153,13 +153,8 @@ def opening_rates(
     """
     if not names:
         return None
-    records = [
-        {"order": index, "unit": unit, "series": series, "rate": round(rate, 5)}
-        for series, rates in (("clean", clean), ("adversarial", adversarial))
-        for index, (unit, rate) in enumerate(zip(names, rates, strict=True))
-    ]
-    spans = [
-        {"order": index, "unit": unit, "from": round(before, 5), "to": round(after, 5)}
+    units = [
+        {"order": index, "unit": unit, "clean": round(before, 4), "adversarial": round(after, 4)}
         for index, (unit, before, after) in enumerate(zip(names, clean, adversarial, strict=True))
     ]
     if len(names) <= _MOST_NAMES and len(set(names)) == len(names):
@@ -174,9 +169,9 @@ def opening_rates(
         "color": two_series(),
         "tooltip": [name("unit"), name("series"), number("rate", format=".1%")],
     }
-    joined = {"x": x, "y": number("from"), "y2": {"field": "to"}}
-    return document(
-        layer(spans, "rule", joined, strokeWidth=3, opacity=0.45, color=QUIET),
-        layer(records, "point", dots, filled=True, size=64, opacity=0.95),
-        height=270,
-    )
+    joined = {"x": x, "y": number("clean"), "y2": {"field": "adversarial"}}
+    points = layer(units, "point", dots, filled=True, size=64, opacity=0.95)
+    spans = layer(units, "rule", joined, strokeWidth=3, opacity=0.45, color=QUIET)
+    del points["data"], spans["data"]
+    points["transform"] = [{"fold": ["clean", "adversarial"], "as": ["series", "rate"]}]
+    return {**document(spans, points, height=270), "data": {"values": units}}
