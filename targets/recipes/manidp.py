@@ -13,8 +13,8 @@ from torch import Tensor
 
 from bench.api import Moment, Target
 from bench.errors import PlanError
-from targets.channels import Gated
 from targets.manidp import ManiDP
+from targets.pieces.channels import Gated
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.recipes.static import StaticStage, family_name
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bench.api import Moment, Target
 from bench.errors import PlanError
-from targets.halting import HaltingScore
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.sact import SACT
+from targets.sact.halting import HaltingScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class _Stage(TrainingStage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainStage(_Stage):
+class PlainNetworkStage(_Stage):
     """static: the pre-activation network that never halts; what the others start from and are held against."""
 
     optimiser: Literal["adamw", "sgd"] = "sgd"
@@ -126,7 +126,7 @@ class SACTRecipe:
     """SACT in stages: static (never halts), sact (halts by position), act (halts by image), both starting from static."""
 
     stages: ClassVar[Mapping[str, type[TrainingStage]]] = {
-        "static": PlainStage,
+        "static": PlainNetworkStage,
         "sact": SpatialStage,
         "act": ImageStage,
     }

@@ -12,17 +12,17 @@ from torch import Tensor
 
 from bench.api import Moment, Part, Target
 from bench.errors import PlanError
-from targets.exits import confidence, first_sure
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.recipes.static import StaticStage, static_name
 from targets.sdn import SDN
+from targets.sdn.exits import confidence, first_sure
 
 GRID = (*(step / 100 for step in range(20, 100)), 0.995, 0.999)
 """Thresholds that are tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainStage(TrainingStage):
+class PlainBackboneStage(TrainingStage):
     """static: the backbone without exits, cross-entropy only; what the others' accuracy is measured against.
 
     For our own residual networks this is the plain ResNet that all families share.
@@ -241,7 +241,7 @@ class SDNRecipe:
     """Multi-exit networks in stages: static (no exits), ic-only (exits on it, frozen), joint (all exits from scratch)."""
 
     stages: ClassVar[Mapping[str, type[TrainingStage]]] = {
-        "static": PlainStage,
+        "static": PlainBackboneStage,
         "ic-only": FrozenStage,
         "joint": JointStage,
     }

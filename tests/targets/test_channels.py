@@ -13,9 +13,9 @@ from bench.errors import PlanError, WeightsError
 from bench.evaluation import cost
 from bench.testing import check_target, finite_difference, problems, random_decisions
 from bench.weights import load_into
-from targets.channels import Gated
 from targets.fbs import FBS
-from targets.manidp import EVERYTHING, ManiDP, SaliencyBranch
+from targets.manidp.network import EVERYTHING, ManiDP, SaliencyBranch
+from targets.pieces.channels import Gated
 from targets.recipes.fbs import FBSRecipe
 from targets.recipes.manidp import DynamicStage, ManiDPRecipe, similarity_gap
 from targets.resnet import ResNet

@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from targets.gates import Embedding, FeedForwardGateI, FeedForwardGateII, LSTMCell, RecurrentControl
-from targets.resnet import macs_of
+from targets.pieces.counting import macs_of
+from targets.skipnet.gates import (
+    Embedding,
+    FeedForwardGateI,
+    FeedForwardGateII,
+    LSTMCell,
+    RecurrentControl,
+)
 
 
 def test_the_cell_is_torchs_lstm_step_by_step():

@@ -5,8 +5,8 @@ import torch
 from original_skipnet import Original, checkpoint, randomise
 
 from bench.errors import WeightsError
-from targets.official import recognise
 from targets.skipnet import SkipNet
+from targets.skipnet.official import recognise
 
 CIFAR = {"cifar-20": (20, (3, 3, 3)), "cifar-38": (38, (6, 6, 6))}
 FORMS = [

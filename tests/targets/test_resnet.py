@@ -8,7 +8,9 @@ from torch import nn
 
 from bench.api import Target
 from bench.errors import ContractBroken, PlanError
-from targets.resnet import BasicBlock, Bottleneck, ResNet, layout_for, macs_of
+from targets.pieces.counting import macs_of
+from targets.resnet import ResNet
+from targets.resnet.blocks import BasicBlock, Bottleneck, layout_for
 from targets.skipnet import SkipNet
 
 

@@ -14,11 +14,11 @@ from bench.errors import PlanError, WeightsError
 from bench.evaluation import cost
 from bench.testing import check_target, finite_difference, problems, random_decisions
 from bench.weights.checkpoint import read_checkpoint
-from targets.halting import HaltingScore, Run, halt
-from targets.positions import Positions, dilate, multiply
-from targets.preact import standardise
 from targets.recipes.sact import SACTRecipe
 from targets.sact import SACT
+from targets.sact.blocks import standardise
+from targets.sact.halting import HaltingScore, halt
+from targets.sact.positions import Positions, dilate, multiply
 
 
 def lively(seed=0, **params):
@@ -434,7 +434,7 @@ def test_the_ponder_cost_is_ramped_and_pushes_scores_up():
         for done in (0.0, 0.125, 0.25, 0.9)
     ]
     _, runs = target.walk(images)
-    assert all(isinstance(run, Run) for run in runs)
+    assert all(isinstance(run, HaltingRun) for run in runs)
     pondered = float(torch.stack([run.ponder() for run in runs]).sum(0).mean().detach())
     gaps = [float((loss - losses[0]).detach()) for loss in losses]
     assert gaps == pytest.approx([0, 0.25 * pondered, 0.5 * pondered, 0.5 * pondered], rel=1e-4)

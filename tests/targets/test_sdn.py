@@ -12,10 +12,10 @@ from bench.evaluation import cost
 from bench.evaluation.target_checks import reached
 from bench.testing import check_target, finite_difference, problems
 from bench.weights import load_into
-from targets.exits import InternalClassifier, confidence, first_sure, log_odds
 from targets.recipes.sdn import FrozenStage, JointStage, SDNRecipe, choose_threshold
 from targets.resnet import ResNet
 from targets.sdn import SDN
+from targets.sdn.exits import InternalClassifier, confidence, first_sure, log_odds
 
 
 def mixed(seed=0, **params):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from targets.positions import Positions, multiply
-from targets.preact import Form, Unit
-from targets.resnet import picks_rows
+from targets.pieces.counting import picks_rows
+from targets.sact.blocks import Form, Unit
+from targets.sact.positions import Positions, multiply
 
 START = -3.0
 """Bias of a score's logit at the start, so that nothing halts before it has learned to."""
@@ -92,7 +92,7 @@ class HaltingScore(nn.Module):
 
 
 @dataclass(frozen=True)
-class Run:
+class HaltingRun:
     """How a block halted; h x w is the map, or 1 x 1 where the image decides.
 
     Attributes:
@@ -128,8 +128,8 @@ def halt(
     residual: Residual,
     score: Score,
     admit: Admit = lambda place, margins, wanted: wanted,
-) -> tuple[Tensor, Run]:
-    """Run one block.
+) -> tuple[Tensor, HaltingRun]:
+    """HaltingRun one block.
 
     Args:
         units, scores: of the block; a score for each unit but the last, or none where nothing halts.
@@ -146,7 +146,7 @@ def halt(
     if not scores:
         for unit in units[1:]:
             x = unit(x)
-        return x, Run([], [], x.new_ones(len(x), 1, 1))
+        return x, HaltingRun([], [], x.new_ones(len(x), 1, 1))
     size = x.shape[2:] if scores[0].spatial else (1, 1)
     active = torch.ones((len(x), *size), dtype=torch.bool, device=x.device)
     total = torch.zeros((len(x), *size), dtype=_wide(x), device=x.device)
@@ -175,7 +175,7 @@ def halt(
         taken.append(active)
     left = torch.where(active, 1 - total, 0)
     mean = mean + left[:, None] * x
-    return mean.to(x.dtype), Run(sums, taken, remainder + left)
+    return mean.to(x.dtype), HaltingRun(sums, taken, remainder + left)
 
 
 def _wide(x: Tensor) -> torch.dtype:

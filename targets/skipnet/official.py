@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import WeightsError
-from targets.fitting import fitted, listing
-from targets.resnet import IMAGENET_COUNTS
+from targets.pieces.matching import listing, matching_state
+from targets.resnet.blocks import IMAGENET_COUNTS
 
 _COPY = re.compile(r"(group\d+)_layer(\d+)\.downsample\.(.+)")
 _LAYER = re.compile(r"group(\d+)_layer(\d+)\.")
@@ -51,7 +51,7 @@ def translate(state: Mapping[str, Any], build: Callable[..., nn.Module]) -> dict
         ours["control.proj.weight"] = (
             projection.flatten(1) if projection.shape[2:] == (1, 1) else projection
         )
-    return fitted(ours, build, parameters, "SkipNet", problems)
+    return matching_state(ours, build, parameters, "SkipNet", problems)
 
 
 def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:

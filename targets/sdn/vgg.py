@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import PlanError
-from targets.chains import Chain, Tap, Visit
+from targets.sdn.chains import Chain, Tap, Visit
 
 WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 POOLED = (1, 3, 6, 9, 12)

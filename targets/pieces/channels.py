@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from bench.api import Output, Units
 from bench.errors import PlanError
-from targets.resnet import Backbone, BasicBlock, Place, macs_of, require_one
+from targets.pieces.counting import macs_of, require_one
+from targets.resnet.backbone import Backbone
+from targets.resnet.blocks import BasicBlock, Place
 
 Keep = Callable[[int, Tensor], Tensor]
 """(convolution, values of its branch (N, C)) -> (N, C) bool, the channels to keep."""

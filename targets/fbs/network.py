@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import PlanError
-from targets.channels import ChannelGated, Convolution, Gated
+from targets.pieces.channels import ChannelGated, Convolution, Gated
 
 
 class FBS(ChannelGated):

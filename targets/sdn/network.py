@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from bench.api import Output, Target, Units
 from bench.errors import PlanError
-from targets.chains import Chain, ResNetChain
-from targets.exits import InternalClassifier, confidence, first_sure, log_odds
-from targets.resnet import macs_of, require_one
+from targets.pieces.counting import macs_of, require_one
+from targets.sdn.chains import Chain, ResNetChain
+from targets.sdn.exits import InternalClassifier, confidence, first_sure, log_odds
 
 SHARES = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Where the six exits of SDN are meant to sit, as shares of the backbone's cost."""
@@ -222,10 +222,10 @@ def chain_for(backbone: str, num_classes: int | Literal["auto"]) -> Chain:
     if family == "resnet" and depth.isdigit():
         return ResNetChain(int(depth), "cifar", num_classes)
     if backbone == "vgg-16-bn":
-        from targets.vgg import VGG16BN
+        from targets.sdn.vgg import VGG16BN
 
         return VGG16BN(num_classes)
-    from targets.timm_chain import TimmChain
+    from targets.sdn.timm_chain import TimmChain
 
     return TimmChain(backbone, num_classes)
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from bench.api import Output, Target, Units
 from bench.errors import PlanError
-from targets.halting import Admit, HaltingScore, Run, Score, halt
-from targets.positions import Positions, dilate
-from targets.preact import Stem, Unit, build_blocks, form_for
-from targets.resnet import macs_of, require_one
-from targets.sact_official import translate
+from targets.pieces.counting import macs_of, require_one
+from targets.sact.blocks import Stem, Unit, build_blocks, form_for
+from targets.sact.halting import Admit, HaltingRun, HaltingScore, Score, halt
+from targets.sact.official import translate
+from targets.sact.positions import Positions, dilate
 
 EPSILON = 0.01
 """A position stops when its scores add up to 1 - EPSILON."""
@@ -159,7 +159,9 @@ class SACT(Target):
                 total += scores[gate.unit].macs(active)
         return total
 
-    def walk(self, images: Tensor, decisions: Tensor | None = None) -> tuple[Tensor, list[Run]]:
+    def walk(
+        self, images: Tensor, decisions: Tensor | None = None
+    ) -> tuple[Tensor, list[HaltingRun]]:
         """((N, K) logits, how each block halted); the recipe takes the ponder cost from there."""
         x, runs = self.stem(images), []
         for number in range(len(self.blocks)):
@@ -241,7 +243,7 @@ class SACT(Target):
             return self.fc(self.bn(x).relu().mean((2, 3)))
         return self.fc(self.form.activation(self.bn(x.mean((2, 3), keepdim=True))).flatten(1))
 
-    def _output(self, logits: Tensor, runs: list[Run]) -> Output:
+    def _output(self, logits: Tensor, runs: list[HaltingRun]) -> Output:
         sums = [total.flatten(1) for run in runs for total in run.sums]
         taken = [active.flatten(1) for run in runs for active in run.active]
         if not sums:

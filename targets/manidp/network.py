@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from targets.channels import ChannelGated, Convolution, Gated
+from targets.pieces.channels import ChannelGated, Convolution, Gated
 
 MOST = 1000.0
 """The highest saliency; the authors' guard against exploding products of saliencies."""

@@ -12,9 +12,17 @@ from torch import Tensor, nn
 
 from bench.api import Evaluation, Output, Units
 from bench.errors import PlanError
-from targets.gates import Embedding, FeedForwardGateI, FeedForwardGateII, RecurrentControl, State
-from targets.official import translate
-from targets.resnet import Backbone, Place, macs_of, picks_rows, require_one
+from targets.pieces.counting import macs_of, picks_rows, require_one
+from targets.resnet.backbone import Backbone
+from targets.resnet.blocks import Place
+from targets.skipnet.gates import (
+    Embedding,
+    FeedForwardGateI,
+    FeedForwardGateII,
+    RecurrentControl,
+    State,
+)
+from targets.skipnet.official import translate
 
 Choose = Callable[[int, Tensor], Tensor]
 """(unit, gate values (N,)) -> (N,) bool, which images run the unit."""

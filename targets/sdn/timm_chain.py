@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import PlanError
-from targets.chains import Chain, Tap, Visit
+from targets.sdn.chains import Chain, Tap, Visit
 
 
 class _Left(Exception):

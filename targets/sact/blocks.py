@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import PlanError
-from targets.positions import Positions, multiply, normalise
+from targets.sact.positions import Positions, multiply, normalise
 
 Family = Literal["cifar", "imagenet"]
 

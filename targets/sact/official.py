@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.errors import WeightsError
-from targets.fitting import fitted
-from targets.preact import IMAGENET_UNITS
+from targets.pieces.matching import matching_state
+from targets.sact.blocks import IMAGENET_UNITS
 
 _TRAINING = re.compile(
     r"(.*/)?(Momentum(_\d+)?|ExponentialMovingAverage|global_step|RMSProp(_\d+)?|Adam(_\d+)?)$"
@@ -62,7 +62,7 @@ def translate(state: Mapping[str, Tensor], build: Callable[..., nn.Module]) -> d
             problems.append(f"unexpected: {name} {list(value.shape)}")
         else:
             ours[found] = _turned(found, value)
-    return fitted(ours, build, parameters, "SACT", problems)
+    return matching_state(ours, build, parameters, "SACT", problems)
 
 
 def recognise(variables: Mapping[str, Tensor]) -> dict[str, Any]:

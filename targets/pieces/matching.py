@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.errors import GatebenchError, WeightsError
 
 
-def fitted(
+def matching_state(
     ours: Mapping[str, Tensor],
     build: Callable[..., nn.Module],
     parameters: Mapping[str, Any],

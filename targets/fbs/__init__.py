@@ -1,0 +1,5 @@
+"""FBS: a fixed number of channels is kept, which makes it a control."""
+
+from targets.fbs.network import FBS
+
+__all__ = ["FBS"]

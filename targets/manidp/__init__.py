@@ -1,0 +1,5 @@
+"""ManiDP: channels are kept by their saliency."""
+
+from targets.manidp.network import ManiDP
+
+__all__ = ["ManiDP"]
