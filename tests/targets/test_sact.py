@@ -17,7 +17,7 @@ from bench.weights.checkpoint import read_checkpoint
 from targets.recipes.sact import SACTRecipe
 from targets.sact import SACT
 from targets.sact.blocks import standardise
-from targets.sact.halting import HaltingScore, halt
+from targets.sact.halting import HaltingRun, HaltingScore, halt
 from targets.sact.positions import Positions, dilate, multiply
 
 
