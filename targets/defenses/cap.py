@@ -21,7 +21,7 @@ from torch import Tensor
 from bench.api import Defense, Governor, Output, Target, Units
 from bench.errors import PlanError
 from targets.defenses.wrapped import Wrapped
-from targets.resnet import picks_rows
+from targets.pieces.counting import picks_rows
 
 
 class CapGovernor:

@@ -26,7 +26,7 @@ from torch import Tensor
 from bench.api import Defense, Output, Target, Units
 from bench.errors import PlanError
 from targets.defenses.wrapped import Wrapped
-from targets.resnet import picks_rows
+from targets.pieces.counting import picks_rows
 
 LEAST_RATE = 0.01
 """Rates are kept this far from 0 and 1, so that one unit that was never seen to run is no proof."""
