@@ -1,4 +1,6 @@
-"""The questions that every form of a board answers first: who is most robust, what is strongest, at what price."""
+"""The questions that every form of a board answers first: who is most robust, what is strongest, at
+what price.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def _most_robust(board: Board) -> Answer:
         return Answer(
             question,
             "not ranked",
-            "This board ranks nothing; the standings below show each target under its strongest attack.",
+            "This board ranks nothing; the standings below show each target under its strongest "
+            "attack.",
         )
     best = first[0]
     listed = [standing.defended for standing in first]
@@ -57,7 +60,9 @@ def _most_robust(board: Board) -> Answer:
 
 
 def attack_cells(board: Board) -> list[BoardCell]:
-    """Finished cells of attacks proper, with a recovery; ensembles, whose budget is another, are not among them."""
+    """Finished cells of attacks proper, with a recovery; ensembles, whose budget is another, are
+    not among them.
+    """
     return [
         cell
         for cell in board.cells
@@ -77,7 +82,8 @@ def _strongest(board: Board) -> Answer:
         return Answer(
             question,
             "not ranked",
-            "Without a bound on the change, attacks differ in price as well as in strength: see the front below.",
+            "Without a bound on the change, attacks differ in price as well as in strength: see "
+            "the front below.",
         )
     if not any((cell.recovery.low or 0) > 0 for cell in attacks):
         return Answer(question, numbers.DASH, "No attack won back significantly more than nothing.")
@@ -101,7 +107,9 @@ def _strongest(board: Board) -> Answer:
 
 
 def strongest_attack(board: Board) -> str:
-    """The attack that is in first place on most targets; the mean recovery decides a tie, then the order of the plan."""
+    """The attack that is in first place on most targets; the mean recovery decides a tie, then the
+    order of the plan.
+    """
     attacks = attack_cells(board)
     wins = Counter(cell.attack for cell in attacks if cell.attack_rank == 1)
     recoveries: dict[str, list[float]] = {}

@@ -1,4 +1,6 @@
-"""Two runs side by side as people read them: a table in the terminal, Markdown for a pull request, a page with pictures."""
+"""Two runs side by side as people read them: a table in the terminal, Markdown for a pull request,
+a page with pictures.
+"""
 
 from __future__ import annotations
 

@@ -7,8 +7,10 @@ from bench.results.records import defended_name
 from reports import numbers
 
 LEGEND = (
-    "Second run less first, image by image: positive is dearer. MACs: mean change; points: of the undefended ceiling, so the saving that "
-    "was lost; accuracy in points; 95 % intervals, paired bootstrap; p: two-sided, paired sign flips, Holm over the cells."
+    "Second run less first, image by image: positive is dearer. MACs: mean change; points: of the "
+    "undefended ceiling, so the saving that "
+    "was lost; accuracy in points; 95 % intervals, paired bootstrap; p: two-sided, paired sign "
+    "flips, Holm over the cells."
 )
 
 

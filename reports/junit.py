@@ -16,7 +16,9 @@ NUMBERS = ("before", "now", "worse", "low", "high", "effect", "p", "images")
 
 
 def junit(verdict: CheckResult) -> bytes:
-    """One test case a comparison, by cell and measure; what got worse has a failure in words. Notes are the suite's output."""
+    """One test case a comparison, by cell and measure; what got worse has a failure in words. Notes
+    are the suite's output.
+    """
     suite = ET.Element(
         "testsuite",
         name=SUITE,
@@ -33,7 +35,9 @@ def junit(verdict: CheckResult) -> bytes:
 
 
 def refused(message: str) -> bytes:
-    """A check that did not come about: one test case with an error, so that no older file is taken for its result."""
+    """A check that did not come about: one test case with an error, so that no older file is taken
+    for its result.
+    """
     suite = ET.Element("testsuite", name=SUITE, tests="1", failures="0", errors="1")
     case = ET.SubElement(suite, "testcase", classname="baseline", name="comparable")
     ET.SubElement(

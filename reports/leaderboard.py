@@ -1,4 +1,6 @@
-"""The leaderboard as pages that work from disk: an index a board, a page a cell, nothing from the network."""
+"""The leaderboard as pages that work from disk: an index a board, a page a cell, nothing from the
+network.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ MOST_PAGES = 120
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard(BoardReport):
-    """A leaderboard in HTML: standings, every cell with its images and gates, charts, and the commands to repeat it.
+    """A leaderboard in HTML: standings, every cell with its images and gates, charts, and the
+    commands to repeat it.
 
     Pure: the same boards give the same bytes. Written without torch. What was rendered before is
     taken from a cache beside the report.
@@ -259,7 +262,9 @@ def _neighbour(board: Board, places: Mapping[str, str], index: int) -> dict[str,
 
 
 def _picture_place(folder: str, name: str) -> str:
-    """Pictures of all boards lie in one folder at the root, named by content; the rest in the board's own."""
+    """Pictures of all boards lie in one folder at the root, named by content; the rest in the
+    board's own.
+    """
     return name if name.startswith("pictures/") else folder + name
 
 

@@ -35,7 +35,9 @@ def markdown(
 
 
 def escape(text: str) -> str:
-    """One line in which nothing is markup: punctuation escaped, `<`, `>` and `&` as entities, no name that would notify somebody."""
+    """One line in which nothing is markup: punctuation escaped, `<`, `>` and `&` as entities, no
+    name that would notify somebody.
+    """
     line = " ".join(clean(text).split())
     line = (
         line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")

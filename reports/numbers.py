@@ -1,4 +1,5 @@
-"""Numbers as people read them: MACs with their prefix, shares in per cent, estimates with their interval.
+"""Numbers as people read them: MACs with their prefix, shares in per cent, estimates with their
+interval.
 
 MACs are multiply-accumulates and are never printed as FLOPs. A number that is undefined is a dash.
 """

@@ -1,4 +1,6 @@
-"""A report small enough to be committed: boards without cell pages, eight pictures a cell, and all rows without pictures."""
+"""A report small enough to be committed: boards without cell pages, eight pictures a cell, and all
+rows without pictures.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,16 @@ GAP = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Publication(Leaderboard):
-    """The pages of every board with eight saved images a cell side by side, and rows.parquet: every image's row without its pictures.
+    """The pages of every board with eight saved images a cell side by side, and rows.parquet: every
+    image's row without its pictures.
 
     Attributes:
         shown: images a cell, the first of the data.
         title: of the page over all boards.
-        members: whether the cells that an ensemble is made of stand beside it. Without them a board of many defences stays small: its
-            page of defences still draws on all of them, its tables, pictures and rows leave them out, and curves and fronts, which
-            compare attacks of one budget, are not drawn.
+        members: whether the cells that an ensemble is made of stand beside it. Without them a board
+            of many defences stays small: its page of defences still draws on all of them, its
+            tables, pictures and rows leave them out, and curves and fronts, which compare attacks
+            of one budget, are not drawn.
     """
 
     shown: int = 8
@@ -92,7 +96,9 @@ class Publication(Leaderboard):
 
 
 def pictures_page(board: Board, shown: int) -> SectionPage | None:
-    """Strips of saved images, a section a target: the clean images, then those of every attack; None where nothing has finished."""
+    """Strips of saved images, a section a target: the clean images, then those of every attack;
+    None where nothing has finished.
+    """
     groups: dict[str, list[BoardCell]] = {}
     for cell in board.cells:
         if cell.status == "ok":
@@ -153,7 +159,9 @@ def strip(pictures: Sequence[bytes], said: str) -> Iterator[Picture]:
 
 
 def rows_bytes(boards: Sequence[Board]) -> bytes:
-    """Every image of every finished cell as a parquet table: where it belongs, then its row without pictures; decisions as packed bits."""
+    """Every image of every finished cell as a parquet table: where it belongs, then its row without
+    pictures; decisions as packed bits.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

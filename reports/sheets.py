@@ -1,4 +1,5 @@
-"""The board as a flat table, one row a cell, every statistic with both ends of its interval: parquet and CSV.
+"""The board as a flat table, one row a cell, every statistic with both ends of its interval:
+parquet and CSV.
 
 The bytes depend on the board alone: fixed columns, fixed compression, no time and no place.
 """
@@ -23,13 +24,16 @@ _TEXT = ("board", "key", "target", "defense", "attack", "series", "sees", "statu
 _WHOLE = ("n", "floor", "ceiling", "reference", "linf", "attack_rank")
 _PRICE = ("budget", "fit_evaluations")
 _REAL = tuple(
-    "clean_macs adversarial_macs float_macs block_recovery psnr pooled_psnr ssim l2 evaluations flip_rate".split()
+    "clean_macs adversarial_macs float_macs block_recovery psnr pooled_psnr ssim l2 evaluations "
+    "flip_rate".split()
 )
 _ESTIMATES = tuple(field.name for field in fields(BoardCell) if isinstance(field.default, Estimate))
 
 
 class Sheets(BoardReport):
-    """The board as files: board.parquet and board.csv, one row a cell, every statistic with its interval."""
+    """The board as files: board.parquet and board.csv, one row a cell, every statistic with its
+    interval.
+    """
 
     def render(self, board: Board, out: Path) -> None:
         """Write both into the folder `out`, which is made if need be.
@@ -46,7 +50,9 @@ class Sheets(BoardReport):
 
 
 def flat(board: Board) -> list[dict[str, Any]]:
-    """One dictionary a cell; an estimate NAME becomes NAME, NAME_low and NAME_high; what was not measured is None."""
+    """One dictionary a cell; an estimate NAME becomes NAME, NAME_low and NAME_high; what was not
+    measured is None.
+    """
     return [_row(board, cell) for cell in board.cells]
 
 
@@ -113,7 +119,9 @@ def parquet_bytes(board: Board) -> bytes:
 
 
 def csv_bytes(board: Board) -> bytes:
-    """The table as CSV: UTF-8, a header, empty where nothing was measured, numbers in full precision."""
+    """The table as CSV: UTF-8, a header, empty where nothing was measured, numbers in full
+    precision.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [name for name, _ in columns()]

@@ -37,8 +37,8 @@ _STYLES = {
 def render_table(board: Board) -> Group:
     """The board as something that a rich console prints, at most `WIDTH` columns wide.
 
-    A block a target, in the order of the standings; in it attacks by rank, then controls, then what has no numbers, with the reason.
-    Text from plugins is never read as markup.
+    A block a target, in the order of the standings; in it attacks by rank, then controls, then what
+    has no numbers, with the reason. Text from plugins is never read as markup.
     """
     from rich.console import Group
     from rich.text import Text
@@ -55,7 +55,8 @@ def render_table(board: Board) -> Group:
     parts.append(Text(""))
     parts += [_answer(answer.question, answer.answer, answer.detail) for answer in answers(board)]
     legend = (
-        "recovery: (adversarial − clean) / (ceiling − clean) in executed MACs (multiply-accumulates), ratio of means; "
+        "recovery: (adversarial − clean) / (ceiling − clean) in executed MACs "
+        "(multiply-accumulates), ratio of means; "
         "MACs: adversarial, mean; saving left: 1 − MACs / ceiling; acc.: on adversarial images; "
         "PSNR: of the mean squared error over all images. "
         + (
@@ -70,7 +71,9 @@ def render_table(board: Board) -> Group:
 
 
 def print_table(board: Board, file: TextIO | None = None) -> None:
-    """Print the board: in colour and to the terminal's width on a terminal, plain and `WIDTH` wide elsewhere; NO_COLOR is honoured."""
+    """Print the board: in colour and to the terminal's width on a terminal, plain and `WIDTH` wide
+    elsewhere; NO_COLOR is honoured.
+    """
     console(file).print(render_table(board))
 
 
@@ -89,7 +92,9 @@ class Terminal(BoardReport):
 
 
 def console(file: TextIO | None = None) -> Console:
-    """A console on `file` (default: standard output) that reads no markup and adds no colours of its own."""
+    """A console on `file` (default: standard output) that reads no markup and adds no colours of
+    its own.
+    """
     from rich.console import Console
 
     stream = sys.stdout if file is None else file
@@ -145,7 +150,9 @@ def _block(board: Board, target: str, defense: str) -> list[Text | Table]:
 
 
 def _order(cell: BoardCell) -> tuple[bool, bool, float, float]:
-    """Attacks before controls, by rank, then by recovery; Python's sort keeps plan order among equals."""
+    """Attacks before controls, by rank, then by recovery; Python's sort keeps plan order among
+    equals.
+    """
     rank = float("inf") if cell.attack_rank is None else cell.attack_rank
     recovery = float("-inf") if cell.recovery.value is None else cell.recovery.value
     return cell.status != "ok", cell.control, rank, -recovery

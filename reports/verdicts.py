@@ -1,4 +1,6 @@
-"""The verdict of a check as people and machines read it: a table in the terminal, Markdown, JSON, JUnit XML."""
+"""The verdict of a check as people and machines read it: a table in the terminal, Markdown, JSON,
+JUnit XML.
+"""
 
 from __future__ import annotations
 

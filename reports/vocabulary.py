@@ -75,7 +75,9 @@ def _threat(threat: Threat) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the leaderboard; `hint` explains it, `better` says which way is good for the defender ("", "high" or "low")."""
+    """A column of the leaderboard; `hint` explains it, `better` says which way is good for the
+    defender ("", "high" or "low").
+    """
 
     key: str
     label: str
@@ -87,7 +89,8 @@ COLUMNS = (
     Column(
         "rank",
         "Rank",
-        "of the attack on this target, 1 is strongest; attacks that cannot be told apart share a rank",
+        "of the attack on this target, 1 is strongest; attacks that cannot be told apart share a "
+        "rank",
     ),
     Column("target", "Target", "the dynamic network, with its defence", numeric=False),
     Column(
@@ -99,7 +102,8 @@ COLUMNS = (
     Column(
         "recovery",
         "Recovery",
-        "(adversarial − clean) / (ceiling − clean) in executed MACs, ratio of means over images; the ceiling is the undefended network's",
+        "(adversarial − clean) / (ceiling − clean) in executed MACs, ratio of means over images; "
+        "the ceiling is the undefended network's",
     ),
     Column(
         "float_recovery",
@@ -121,7 +125,8 @@ COLUMNS = (
     Column(
         "psnr",
         "PSNR",
-        "of the saved image against the clean one, from the mean squared error over all images; higher is harder to see",
+        "of the saved image against the clean one, from the mean squared error over all images; "
+        "higher is harder to see",
     ),
     Column("ssim", "SSIM", "structural similarity of the same pair, 1 is equal"),
     Column(
@@ -134,51 +139,64 @@ COLUMNS = (
 READING = (
     (
         "MACs",
-        "Multiply-accumulates that were really executed, counted one image at a time with the left-out work left out. One MAC is often "
+        "Multiply-accumulates that were really executed, counted one image at a time with the "
+        "left-out work left out. One MAC is often "
         "printed as two FLOPs; no FLOPs are printed here.",
     ),
     (
         "Recovery",
-        "How much of the computation that the network saved on clean images the attack wins back: 0 % changes nothing, 100 % makes the "
-        "network run everything. It is never clipped: an attack that makes the network cheaper is negative. A dash stands where there is "
+        "How much of the computation that the network saved on clean images the attack wins back: "
+        "0 % changes nothing, 100 % makes the "
+        "network run everything. It is never clipped: an attack that makes the network cheaper is "
+        "negative. A dash stands where there is "
         "less than 1 % of the ceiling to win back.",
     ),
     (
         "Saving left",
-        "What remains of the point of a dynamic network under attack: one minus adversarial MACs over the MACs of everything switched on. "
-        "Under a defence that is still the undefended network's: what a defence costs itself counts against it. "
+        "What remains of the point of a dynamic network under attack: one minus adversarial MACs "
+        "over the MACs of everything switched on. "
+        "Under a defence that is still the undefended network's: what a defence costs itself "
+        "counts against it. "
         "Targets are ranked by it, under the strongest attack on each.",
     ),
     (
         "Adversarial image",
-        "All numbers are those of the image as it would be saved: 8 bits a value, inside the threat. The difference to the float image is "
+        "All numbers are those of the image as it would be saved: 8 bits a value, inside the "
+        "threat. The difference to the float image is "
         "on each cell's page.",
     ),
     (
         "Float, JPEG-90",
-        "The same recovery before saving, and after saving as JPEG of quality 90 and loading again: what survives. JPEG alone changes "
+        "The same recovery before saving, and after saving as JPEG of quality 90 and loading "
+        "again: what survives. JPEG alone changes "
         "MACs too; the row of the identity shows by how much.",
     ),
     (
         "Ensemble",
-        "AutoEnergy takes, image by image, the strongest of its members' saved images, each made at the full budget; what it used is "
+        "AutoEnergy takes, image by image, the strongest of its members' saved images, each made "
+        "at the full budget; what it used is "
         "their sum. "
         "It has no rank among attacks of one budget, but a target's saving is measured under it.",
     ),
     (
         "PSNR",
-        "20 log10(255 / root mean squared error in grey levels), against the true clean image. Noise from rounding alone is at 58.9 dB. "
-        "It is pooled: taken from the mean squared error over all images. The mean of the images' own PSNRs, shown below it where the two "
-        "differ, counts an unchanged image as 120 dB and so says little where an attack left some images alone.",
+        "20 log10(255 / root mean squared error in grey levels), against the true clean image. "
+        "Noise from rounding alone is at 58.9 dB. "
+        "It is pooled: taken from the mean squared error over all images. The mean of the images' "
+        "own PSNRs, shown below it where the two "
+        "differ, counts an unchanged image as 120 dB and so says little where an attack left some "
+        "images alone.",
     ),
     (
         "Rank",
-        "Attacks are ranked per target by recovery, and only under a bound that all share. Rows whose paired difference is not significant "
+        "Attacks are ranked per target by recovery, and only under a bound that all share. Rows "
+        "whose paired difference is not significant "
         "share a rank.",
     ),
     (
         "Control",
-        "A row that shows what is not the attack's doing (identity, noise, contrast): an attack that does no better has found nothing. "
+        "A row that shows what is not the attack's doing (identity, noise, contrast): an attack "
+        "that does no better has found nothing. "
         "Controls are ranked with nobody.",
     ),
 )

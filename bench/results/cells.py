@@ -234,7 +234,9 @@ def _measured(
 
 
 def _pooled(columns: Mapping[str, stats.Array]) -> float | None:
-    """dB of the mean squared error; None where no image changed. The number of values follows from PSNR and sum of D^2."""
+    """dB of the mean squared error; None where no image changed. The number of values follows from
+    PSNR and sum of D^2.
+    """
     changed = columns["squared"] > 0
     if not changed.any():
         return None

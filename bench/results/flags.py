@@ -1,7 +1,8 @@
-"""Signs that an attack's number says more about the attack than about the target: what AutoAttack warns of, for energy.
+"""Signs that an attack's number says more about the attack than about the target: what AutoAttack
+warns of, for energy.
 
-Obfuscated gradients look like robustness. These checks flag them; they judge nobody. A target whose two forward passes differ is not
-flagged but invalid (`bench.evaluation.target_checks.probe`).
+Obfuscated gradients look like robustness. These checks flag them; they judge nobody. A target whose
+two forward passes differ is not flagged but invalid (`bench.evaluation.target_checks.probe`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from bench.results.records import Board, BoardCell
 from bench.store.target import GradientCounts, TargetDescription
 
 RISING_BY = 0.01
-"""Recovery that the second half of the budget may still add before an attack counts as not converged: one point."""
+"""Recovery that the second half of the budget may still add before an attack counts as not
+converged: one point.
+"""
 AHEAD_BY = 0.002
 """Recovery by which a black box may lead the white boxes."""
 
@@ -47,8 +50,8 @@ class Seen:
     """A cell as these checks see it.
 
     Attributes:
-        macs: mean adversarial MACs. reserve: mean of the ceiling less clean MACs. blind: saw executed MACs alone. past: knew the
-            network, not its defence.
+        macs: mean adversarial MACs. reserve: mean of the ceiling less clean MACs. blind: saw
+            executed MACs alone. past: knew the network, not its defence.
     """
 
     macs: float
@@ -58,8 +61,9 @@ class Seen:
 
 
 def of_group(cells: Sequence[Seen]) -> list[list[str]]:
-    """Flags of each of the attacks on one (target, defence): what those without gradients, or without knowledge of the defence, won
-    more than all the others."""
+    """Flags of each of the attacks on one (target, defence): what those without gradients, or
+    without knowledge of the defence, won more than all the others.
+    """
     reserve = max((cell.reserve for cell in cells), default=0.0)
     aware = [cell.macs for cell in cells if not cell.blind and not cell.past]
     flags: list[list[str]] = [[] for _ in cells]
@@ -77,9 +81,11 @@ def of_group(cells: Sequence[Seen]) -> list[list[str]]:
 
 
 def shrinks(recoveries: Sequence[tuple[float, float]]) -> list[bool]:
-    """Of (radius, recovery) pairs, in the order given: whether a smaller radius recovered more, by more than a point.
+    """Of (radius, recovery) pairs, in the order given: whether a smaller radius recovered more, by
+    more than a point.
 
-    A ball holds every smaller one, so a number that falls as it grows is the attack's failure, not the target's strength.
+    A ball holds every smaller one, so a number that falls as it grows is the attack's failure, not
+    the target's strength.
     """
     return [
         any(r < radius and won - recovery > RISING_BY for r, won in recoveries)
@@ -93,11 +99,12 @@ def still_rising(
     spent: Sequence[int],
     ceiling: int,
 ) -> bool:
-    """Whether the second half of what was spent still won a point of recovery or more: doubling the steps paid.
+    """Whether the second half of what was spent still won a point of recovery or more: doubling the
+    steps paid.
 
     Args:
-        traces: of each image, points of (evaluations, macs) of its best image so far. clean: MACs of each image. spent: its
-            forward-equivalents in all.
+        traces: of each image, points of (evaluations, macs) of its best image so far. clean: MACs
+            of each image. spent: its forward-equivalents in all.
     """
     reserve = sum(ceiling - macs for macs in clean)
     if reserve <= 0:
@@ -114,7 +121,9 @@ def still_rising(
 
 
 def doubted(cells: Sequence[BoardCell]) -> list[BoardCell]:
-    """The cells of a board, flagged where a black box or a transferred attack on the same defended target won more than they did."""
+    """The cells of a board, flagged where a black box or a transferred attack on the same defended
+    target won more than they did.
+    """
     groups: dict[tuple[str, str], list[int]] = {}
     for i, cell in enumerate(cells):
         if (
@@ -141,7 +150,9 @@ def doubted(cells: Sequence[BoardCell]) -> list[BoardCell]:
 
 
 def shrinking(boards: Sequence[Board]) -> list[Board]:
-    """The boards of a run, their cells flagged where the same attack recovered more inside a smaller ball of the same norm."""
+    """The boards of a run, their cells flagged where the same attack recovered more inside a
+    smaller ball of the same norm.
+    """
     places: dict[tuple[object, ...], list[tuple[int, int, float, float]]] = {}
     for number, board in enumerate(boards):
         radius = _radius(board)

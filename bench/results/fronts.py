@@ -1,7 +1,9 @@
-"""Recovery against visibility: the front that an attack's cells draw over sweeps, threats and boards, and one number for it.
+"""Recovery against visibility: the front that an attack's cells draw over sweeps, threats and
+boards, and one number for it.
 
-A point is a cell: its recovery, at the PSNR of the mean squared error over all its images. A perturbation of more PSNR fits under any lower
-floor, so the front at x dB is the largest recovery among the points of x dB or more, and at least 0, which doing nothing achieves.
+A point is a cell: its recovery, at the PSNR of the mean squared error over all its images. A
+perturbation of more PSNR fits under any lower floor, so the front at x dB is the largest recovery
+among the points of x dB or more, and at least 0, which doing nothing achieves.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Front:
     """The points of one series of cells on one target, most visible first.
 
     Attributes:
-        target, defense, series: whose. budget: forward-equivalents an image (of an ensemble the sum). control: whether it is a control.
+        target, defense, series: whose. budget: forward-equivalents an image (of an ensemble the
+            sum). control: whether it is a control.
         images: of each point.
         points: of all boards that share data set, images, seed and budget.
     """
@@ -59,7 +62,9 @@ class Front:
 
     @property
     def area(self) -> float:
-        """Mean of `at` between `LOWEST` and `HIGHEST` dB, in [0, 1]; exact, as the front is a staircase."""
+        """Mean of `at` between `LOWEST` and `HIGHEST` dB, in [0, 1]; exact, as the front is a
+        staircase.
+        """
         marks = sorted(
             {
                 LOWEST,
@@ -79,9 +84,11 @@ class Front:
 
 
 def fronts(boards: Sequence[Board]) -> list[Front]:
-    """The fronts of these boards, in plan order; cells without a recovery or with unchanged images draw none.
+    """The fronts of these boards, in plan order; cells without a recovery or with unchanged images
+    draw none.
 
-    Cells belong together when target, defence, series, data set, images, seed and budget are the same, whatever threat they ran under.
+    Cells belong together when target, defence, series, data set, images, seed and budget are the
+    same, whatever threat they ran under.
     """
     found: dict[tuple[str, str, str, str, bool, int, str, str], list[Point]] = {}
     for board in boards:
@@ -96,7 +103,9 @@ def fronts(boards: Sequence[Board]) -> list[Front]:
 
 
 def _whose(board: Board, cell: BoardCell) -> tuple[str, str, str, str, bool, int, str, str]:
-    """What the cells of a front have in common: the fields of `Front` in their order, then the data set and the seed."""
+    """What the cells of a front have in common: the fields of `Front` in their order, then the data
+    set and the seed.
+    """
     protocol = board.protocol
     budget, images = (
         cell.combination.get("budget", protocol.get("budget", 0)),

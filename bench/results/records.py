@@ -1,4 +1,6 @@
-"""What a board is made of: cells with their statistics, standings of targets, transfers. Values only."""
+"""What a board is made of: cells with their statistics, standings of targets, transfers. Values
+only.
+"""
 
 from __future__ import annotations
 
@@ -25,29 +27,39 @@ class BoardCell:
     Attributes:
         key: sha256 of the resolved inputs, hex.
         target, defense, attack: labels as shown (`defense` is "" for none).
-        inputs: the resolved document: protocol, target, defense, attack with all parameters, weights digest, versions.
-        status: ok, skipped, invalid, failed, timeout, oom or missing; reason: why, where it is not ok.
-        control: whether the attack is a control (identity, noise, contrast …), which is ranked with nobody.
+        inputs: the resolved document: protocol, target, defense, attack with all parameters,
+            weights digest, versions.
+        status: ok, skipped, invalid, failed, timeout, oom or missing; reason: why, where it is not
+            ok.
+        control: whether the attack is a control (identity, noise, contrast …), which is ranked with
+            nobody.
         flags: short words such as "left-threat", "near-threshold", "few-images".
         n: images.
         classes: class names, where the data set has them.
-        floor, ceiling: MACs; reference: the ceiling of the network without its defence, against which savings and recovery are
-            measured, so that a defence which only raises the cost gains nothing. clean_macs, adversarial_macs, float_macs: means.
-        recovery: (adversarial - clean) / (reference - clean), ratio of means; float_recovery: of the float images.
-        clean_efficacy, adversarial_efficacy: area under the curve of images finished by cost (`bench.results.stats.efficacy`).
-        mean_recovery: mean of per-image ratios; block_recovery: the block-count ratio of the original code.
+        floor, ceiling: MACs; reference: the ceiling of the network without its defence, against
+            which savings and recovery are measured, so that a defence which only raises the cost
+            gains nothing. clean_macs, adversarial_macs, float_macs: means.
+        recovery: (adversarial - clean) / (reference - clean), ratio of means; float_recovery: of
+            the float images.
+        clean_efficacy, adversarial_efficacy: area under the curve of images finished by cost
+            (`bench.results.stats.efficacy`).
+        mean_recovery: mean of per-image ratios; block_recovery: the block-count ratio of the
+            original code.
         clean_saving, surviving_saving: 1 - macs / reference.
         clean_accuracy, adversarial_accuracy, agreement: shares.
-        psnr (mean dB), pooled_psnr (dB of the mean squared error), ssim, l2, linf: of the saved images.
-        jpeg_recovery: of the saved image after a JPEG round trip of quality 90.
-        flip_rate: share of the units open at one evaluation of the attack that were closed at the next.
-        evaluations: mean forward-equivalents used.
-        combination: of an ensemble: "budget" in all, "members" with label, key, wins and evaluations, "left_out" with reasons. fit: of an
+        psnr (mean dB), pooled_psnr (dB of the mean squared error), ssim, l2, linf: of the saved
+        images. jpeg_recovery: of the saved image after a JPEG round trip of quality 90. flip_rate:
+        share of the units open at one evaluation of the attack that were closed at the next.
+        evaluations: mean forward-equivalents used. combination: of an ensemble: "budget" in all,
+        "members" with label, key, wins and evaluations, "left_out" with reasons. fit: of an
             attack that learnt something first: "images" and "evaluations" of that.
-        sees: what the attack knew: "gates" of the defended target, "network" inside without its defence, "macs" alone.
+        sees: what the attack knew: "gates" of the defended target, "network" inside without its
+            defence, "macs" alone.
         series: the attack's label without what a sweep put into it.
-        attack_rank: rank of the attack on this target, 1 is strongest; rows not significantly different share one; None if unranked.
-        units: the target's units. environment: versions, device class, threads. command: what reproduces the cell.
+        attack_rank: rank of the attack on this target, 1 is strongest; rows not significantly
+            different share one; None if unranked.
+        units: the target's units. environment: versions, device class, threads. command: what
+            reproduces the cell.
         digest: of the rows and of what the target says of itself; "" where the rows lie in memory.
         rows: loads the images (lazy).
     """
@@ -135,13 +147,16 @@ class BoardCell:
 
 @dataclass(frozen=True)
 class TargetStanding:
-    """A (target, defence) of the board, ranked by the saving that survives the strongest attack on it.
+    """A (target, defence) of the board, ranked by the saving that survives the strongest attack on
+    it.
 
     Attributes:
-        rank: 1 is most robust; shared where the paired difference is not significant; None if unranked.
+        rank: 1 is most robust; shared where the paired difference is not significant; None if
+            unranked.
         strongest: label of the strongest attack, None where no attack ran.
         surviving_saving: 1 - adversarial / reference under that attack.
-        clean_saving, clean_accuracy, adversarial_accuracy, recovery, psnr: as in the strongest attack's cell.
+        clean_saving, clean_accuracy, adversarial_accuracy, recovery, psnr: as in the strongest
+        attack's cell.
     """
 
     target: str
@@ -182,13 +197,16 @@ class Board:
     """All cells of one protocol.
 
     Attributes:
-        name: of the run; protocol: the resolved protocol (dataset, images, batch, threat, budget, seed …).
+        name: of the run; protocol: the resolved protocol (dataset, images, batch, threat, budget,
+            seed …).
         plan: the resolved plan document. command: what reproduces the run.
-        dataset: name as shown; dataset_note: "for trying, not for claims" and such, may be empty; credits: lines to show with the pictures.
+        dataset: name as shown; dataset_note: "for trying, not for claims" and such, may be empty;
+            credits: lines to show with the pictures.
         preliminary: fewer than 100 images.
         ranked: whether attacks are ranked (only under a ball).
         intervals: one sentence naming level, method and n. version: of gatebench.
-        cells: in plan order. standings: best first. transfers: of every pair of targets, where `gatebench transfer` was run.
+        cells: in plan order. standings: best first. transfers: of every pair of targets, where
+            `gatebench transfer` was run.
         latency: what `gatebench latency` measured, where it was run.
         terms: what tells the boards of one run apart, in words.
     """

@@ -34,12 +34,15 @@ class ImageRow:
     Attributes:
         id, label: stable id and true class.
         clean_prediction, adversarial_prediction: classes.
-        clean_macs, adversarial_macs, float_macs: executed MACs of the clean image, of the saved adversarial image, and of the
-            float image before it was saved.
-        jpeg_macs: of the saved adversarial image after a JPEG round trip of quality 90; None in runs older than this column.
-        held, flipped: units that stood open at an evaluation of the attack, and those of them closed at the next one.
+        clean_macs, adversarial_macs, float_macs: executed MACs of the clean image, of the saved
+            adversarial image, and of the float image before it was saved.
+        jpeg_macs: of the saved adversarial image after a JPEG round trip of quality 90; None in
+            runs older than this column.
+        held, flipped: units that stood open at an evaluation of the attack, and those of them
+            closed at the next one.
         clean_decisions, adversarial_decisions: (U,) whether each unit ran.
-        linf: largest |D| in grey levels; squared: integer sum of D^2; l2: in [0,1] pixel units; psnr in dB; ssim.
+        linf: largest |D| in grey levels; squared: integer sum of D^2; l2: in [0,1] pixel units;
+            psnr in dB; ssim.
         evaluations, forwards, backwards: forward-equivalents and plain counts that the attack used.
         near_threshold: units whose margin lay within the target's own float noise.
         overshoot: the attack left its threat and was pulled back.

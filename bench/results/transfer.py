@@ -1,6 +1,8 @@
-"""What `gatebench transfer` wrote: executed MACs of one target's saved images on another. No torch here.
+"""What `gatebench transfer` wrote: executed MACs of one target's saved images on another. No torch
+here.
 
-transfer.parquet in the run's folder holds one row an image and pair of targets, and in its metadata what the source cells were then.
+transfer.parquet in the run's folder holds one row an image and pair of targets, and in its metadata
+what the source cells were then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a foreign string goes through before it stands on a page: control characters, JSON, links.
 
-Labels, reasons, unit names and the like come from plugins. HTML escaping is the template engine's affair (always on); here
-lies the rest.
+Labels, reasons, unit names and the like come from plugins. HTML escaping is the template engine's
+affair (always on); here lies the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
 def clean(text: str) -> str:
-    """The text without control characters, marks that reorder what is read, what XML forbids, and halves of characters.
+    """The text without control characters, marks that reorder what is read, what XML forbids, and
+    halves of characters.
 
     Line feeds and tabs stay. A lone surrogate cannot be written as UTF-8 and becomes U+FFFD.
     """
@@ -43,9 +44,11 @@ def clean(text: str) -> str:
 
 
 def clean_tree(value: Any) -> Any:
-    """Plain data (dict, list, str, int, float, bool, None) with every string cleaned and every other thing written out.
+    """Plain data (dict, list, str, int, float, bool, None) with every string cleaned and every
+    other thing written out.
 
-    Numbers that JSON cannot hold (NaN, infinities) become their names, so that "unmeasured" never turns into "missing".
+    Numbers that JSON cannot hold (NaN, infinities) become their names, so that "unmeasured" never
+    turns into "missing".
     """
     if value is None or isinstance(value, bool | int):
         return value
@@ -61,7 +64,9 @@ def clean_tree(value: Any) -> Any:
 
 
 def encode_json(value: Any) -> str:
-    """JSON in ASCII that can lie inside a script element: no `<`, `>` or `&` in it, sorted keys, no NaN."""
+    """JSON in ASCII that can lie inside a script element: no `<`, `>` or `&` in it, sorted keys, no
+    NaN.
+    """
     text = json.dumps(
         value, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":")
     )
@@ -71,13 +76,16 @@ def encode_json(value: Any) -> str:
 def json_block(value: Any) -> Markup:
     """`encode_json` for a template, to stand in `<script type="application/json">`.
 
-    The one place where something is declared safe: what the encoder lets through holds no character that HTML knows.
+    The one place where something is declared safe: what the encoder lets through holds no character
+    that HTML knows.
     """
     return Markup(encode_json(clean_tree(value)))
 
 
 def safe_link(url: str) -> str | None:
-    """The link itself if its scheme is allowed and it names a place, else None (show it as text then)."""
+    """The link itself if its scheme is allowed and it names a place, else None (show it as text
+    then).
+    """
     if clean(url) != url or re.search(r"[\s\\]", url):
         return None
     try:

@@ -11,7 +11,9 @@ from reports import numbers
 
 @dataclass(frozen=True)
 class Field:
-    """One entry of a row: what is shown, what stands small below it, what it sorts by (None sorts last)."""
+    """One entry of a row: what is shown, what stands small below it, what it sorts by (None sorts
+    last).
+    """
 
     text: str
     below: str = ""

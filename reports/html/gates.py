@@ -1,4 +1,5 @@
-"""Gate maps: which units ran on the clean and on the adversarial image, for blocks, channels, positions and exits alike.
+"""Gate maps: which units ran on the clean and on the adversarial image, for blocks, channels,
+positions and exits alike.
 
 Units that stand alone (shape `()`) form one strip in network order; units of a shaped owner form
 that owner's map. A page holds the decisions as packed bits, and a script draws them; without
@@ -28,7 +29,9 @@ MOST_NAMED = 12
 
 @dataclass(frozen=True)
 class Owner:
-    """Consecutive units `start` to `stop` that belong together; `shape` is `()` for a unit that stands alone."""
+    """Consecutive units `start` to `stop` that belong together; `shape` is `()` for a unit that
+    stands alone.
+    """
 
     name: str
     kind: str
@@ -69,7 +72,9 @@ class GateMap:
 
 @dataclass(frozen=True)
 class Opening:
-    """How often a unit (or, for a map, the mean unit of an owner) ran; `cost` is the largest of its units'."""
+    """How often a unit (or, for a map, the mean unit of an owner) ran; `cost` is the largest of its
+    units'.
+    """
 
     name: str
     kind: str
@@ -80,7 +85,9 @@ class Opening:
 
 
 def owners(units: Sequence[UnitRow]) -> tuple[Owner, ...]:
-    """The units in their order, gathered into owners. A shape that does not fit its count is read as a flat map."""
+    """The units in their order, gathered into owners. A shape that does not fit its count is read
+    as a flat map.
+    """
     gathered = []
     position = 0
     for (name, kind, shape), group in groupby(
@@ -114,7 +121,9 @@ def shaped(groups: Sequence[Owner]) -> list[Owner]:
 
 
 def layout(groups: Sequence[Owner]) -> dict[str, Any]:
-    """What the script needs to know of a target: its lone units, and its maps with name, start, stop, width."""
+    """What the script needs to know of a target: its lone units, and its maps with name, start,
+    stop, width.
+    """
     return {
         "alone": alone(groups),
         "maps": [[one.name, one.start, one.stop, one.width] for one in shaped(groups)[:MOST_MAPS]],

@@ -16,7 +16,9 @@ def page_of(key: str) -> str:
 
 
 def pages(board: Board) -> dict[str, str]:
-    """Key -> page of every cell; should two keys agree in their first digits, the later one gets a longer name."""
+    """Key -> page of every cell; should two keys agree in their first digits, the later one gets a
+    longer name.
+    """
     taken: dict[str, str] = {}
     for index, cell in enumerate(board.cells):
         page = cell_page(cell)

@@ -37,7 +37,9 @@ def file_name(data: bytes) -> str:
 
 
 def amplification(largest: int) -> int:
-    """The whole factor that spreads differences of up to `largest` grey levels over the picture's range; at least 1."""
+    """The whole factor that spreads differences of up to `largest` grey levels over the picture's
+    range; at least 1.
+    """
     return max(1, 127 // largest) if largest > 0 else 1
 
 
@@ -128,9 +130,11 @@ def encode(pixels: Pixels) -> bytes:
 
 
 def normalised_error(pairs: Sequence[tuple[bytes, bytes]]) -> float | None:
-    """PSNR as GradAuto's paper is consistent with: peak 255 over the mean squared error of images divided by the data's std.
+    """PSNR as GradAuto's paper is consistent with: peak 255 over the mean squared error of images
+    divided by the data's std.
 
-    The std is CIFAR-10's up to 64 pixels a side and ImageNet's above, as the attacks' own `statistics = "auto"` has it.
+    The std is CIFAR-10's up to 64 pixels a side and ImageNet's above, as the attacks' own
+    `statistics = "auto"` has it.
 
     Args:
         pairs: clean and adversarial PNG of each image.

@@ -16,7 +16,9 @@ from reports.html.encode import clean, json_block
 from reports.html.site import File
 
 POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'self' file:; script-src 'self' file:; base-uri 'none'; form-action 'none'"
-"""Scripts and styles come from beside the page only. `file:` says the same as 'self' to browsers that give pages from disk no origin."""
+"""Scripts and styles come from beside the page only. `file:` says the same as 'self' to browsers
+that give pages from disk no origin.
+"""
 
 _ASSETS = ("style.css", "early.js", "page.js", "draw.js", "gates.js")
 
@@ -55,7 +57,9 @@ def _finish(value: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def environment() -> Environment:
-    """The template engine: everything escaped, nothing undefined, no way to declare data safe but the JSON encoder."""
+    """The template engine: everything escaped, nothing undefined, no way to declare data safe but
+    the JSON encoder.
+    """
     engine = Environment(
         loader=PackageLoader("reports.html", "templates"),
         autoescape=True,

@@ -72,7 +72,9 @@ def _section(
 
 
 def _entry(entry: Any, *, linked: bool) -> dict[str, Any]:
-    """An entry of a table for the template; links are taken from the page's own folder. Shades go from 0 to 10."""
+    """An entry of a table for the template; links are taken from the page's own folder. Shades go
+    from 0 to 10.
+    """
     sort = getattr(entry, "sort", None)
     shade = max(0, min(10, round(10 * sort))) if isinstance(sort, float | int) else None
     return {

@@ -1,4 +1,6 @@
-"""A page made of sections: a heading, what it says, charts, a table. What the further pages of a report have in common."""
+"""A page made of sections: a heading, what it says, charts, a table. What the further pages of a
+report have in common.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from reports.html.fields import Entry
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a page: its file in the site's folder of pictures (named by content), PNG bytes, words, and its size on the page."""
+    """A picture of a page: its file in the site's folder of pictures (named by content), PNG bytes,
+    words, and its size on the page.
+    """
 
     name: str
     content: bytes
@@ -23,7 +27,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A chart to be drawn: a name that is unique on the page, what it shows for those who cannot see it, and its document."""
+    """A chart to be drawn: a name that is unique on the page, what it shows for those who cannot
+    see it, and its document.
+    """
 
     name: str
     alt: str
@@ -38,7 +44,8 @@ class Section:
     Attributes:
         heading, note: its title and what to know.
         columns: (head, whether numeric); rows: one entry a column.
-        drawings, pictures: charts and pictures above the table. points: short statements below the note.
+        drawings, pictures: charts and pictures above the table. points: short statements below the
+            note.
         shaded: rows of a matrix are shaded by the sort value of each entry, 0 to 1.
     """
 
@@ -54,7 +61,9 @@ class Section:
 
 @dataclass(frozen=True)
 class SectionPage:
-    """A page: where it lies from the report's root, how it is called, what it says at the top, and its sections."""
+    """A page: where it lies from the report's root, how it is called, what it says at the top, and
+    its sections.
+    """
 
     path: str
     title: str

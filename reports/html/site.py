@@ -1,7 +1,7 @@
 """A report folder that is there whole or not at all.
 
-Files go into a folder beside the goal, which takes the goal's place when the last one is on disk. A folder that is not a report
-of ours is never replaced.
+Files go into a folder beside the goal, which takes the goal's place when the last one is on disk. A
+folder that is not a report of ours is never replaced.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The pages beyond the board: curves, fronts, transfer, paper, audits; and what a cell says of an ensemble or a fit."""
+"""The pages beyond the board: curves, fronts, transfer, paper, audits; and what a cell says of an
+ensemble or a fit.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,9 @@ def test_the_transfer_matrix_marks_the_diagonal() -> None:
 
 
 def test_published_values_are_what_the_source_prints_and_nothing_doubtful() -> None:
-    """Every number of the data file, against the literature's three tables; and none from a line that is marked unverified."""
+    """Every number of the data file, against the literature's three tables; and none from a line
+    that is marked unverified.
+    """
     found = {
         name: [
             (row["dataset"], row["target"], row["attack"], row.get("recovery"), row.get("psnr"))
@@ -395,7 +399,9 @@ def test_a_publication_has_every_row_and_eight_pictures_a_cell_and_no_dead_link(
 def defended(
     defense: str, attack: str, saved: float, sees: str = "gates", **others: object
 ) -> BoardCell:
-    """A cell of 40 images, of which every other saves 5 points more and less than `saved`, paired over all cells."""
+    """A cell of 40 images, of which every other saves 5 points more and less than `saved`, paired
+    over all cells.
+    """
     cell = next(cell for cell in full_board().cells if cell.status == "ok" and not cell.control)
     row = cell.rows()[0]
     savings = [saved + 0.05 * (-1) ** i + 0.004 * (i % 5 - 2) * bool(defense) for i in range(40)]
@@ -440,8 +446,8 @@ def test_a_defence_is_judged_by_who_knows_it() -> None:
         for point in section.points
     }
     assert (
-        "falls to an attacker who knows it (20.0 % saved from one who knows it, 35.0 % from one who does not"
-        in said["jpeg"]
+        "falls to an attacker who knows it (20.0 % saved from one who knows it, 35.0 % from one "
+        "who does not" in said["jpeg"]
     )
     assert "falls for the most part" in said["bit-depth"], "3 of 15 points are left"
     assert "holds" in said["cap"]
@@ -493,7 +499,9 @@ def test_time_stands_beside_what_multiplies_nothing() -> None:
 
 
 def test_a_publication_without_members_still_judges_by_them() -> None:
-    """The strongest attacks are members here: pages, rows and pictures leave them out, the page of defences does not."""
+    """The strongest attacks are members here: pages, rows and pictures leave them out, the page of
+    defences does not.
+    """
     bare, member = (
         defended("", "ensemble", 0.2),
         defended("jpeg", "member", 0.3, "network", key="b" * 64),

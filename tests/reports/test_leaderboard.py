@@ -301,7 +301,9 @@ def test_an_empty_board_is_a_page() -> None:
 
 
 FURTHER = ("sheet.path", "home", "entry.page", "member.page")
-"""Links that our own code makes: paths of pages that it names, and pages of cells by the letters and digits of their key."""
+"""Links that our own code makes: paths of pages that it names, and pages of cells by the letters
+and digits of their key.
+"""
 
 
 def test_templates_never_declare_data_safe() -> None:

@@ -1,4 +1,6 @@
-"""The pages in a browser, from disk with the network off: drawn, sorted, filtered, narrow, dark, and without scripts."""
+"""The pages in a browser, from disk with the network off: drawn, sorted, filtered, narrow, dark,
+and without scripts.
+"""
 
 from __future__ import annotations
 
@@ -120,7 +122,8 @@ def test_without_scripts_tables_and_still_pictures_stand(pages: Path) -> None:
             "[...document.querySelectorAll('#leaderboard tbody tr')].every(r => r.offsetHeight > 0)"
         )
         assert still.ask(
-            "[...document.querySelectorAll('img.still')].every(i => i.complete && i.naturalWidth > 0 && i.offsetHeight > 100)"
+            "[...document.querySelectorAll('img.still')].every(i => i.complete && i.naturalWidth "
+            "> 0 && i.offsetHeight > 100)"
         )
         assert still.ask(
             "[...document.querySelectorAll('.script-only')].every(e => e.offsetHeight === 0)"

@@ -56,7 +56,9 @@ TEXT = (
 
 
 class Skeleton(HTMLParser):
-    """Elements with the names of their attributes, in order; the values that can do something; the JSON blocks."""
+    """Elements with the names of their attributes, in order; the values that can do something; the
+    JSON blocks.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -95,7 +97,9 @@ class Skeleton(HTMLParser):
 
 
 def strewn(board: Board, word: Callable[[], str]) -> Board:
-    """The board with another word in every place that a plugin, a plan or an environment fills. Numbers stay."""
+    """The board with another word in every place that a plugin, a plan or an environment fills.
+    Numbers stay.
+    """
 
     def tree(value: object) -> object:
         if isinstance(value, dict):

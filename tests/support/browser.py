@@ -1,4 +1,6 @@
-"""A small client of Chromium's debugging protocol over a pipe: enough to open a page from disk, look at it and use it."""
+"""A small client of Chromium's debugging protocol over a pipe: enough to open a page from disk,
+look at it and use it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ CHROMIUM = next(
 
 
 class Browser:
-    """One headless page with the network switched off; `complaints` collects console errors, exceptions and refused loads."""
+    """One headless page with the network switched off; `complaints` collects console errors,
+    exceptions and refused loads.
+    """
 
     def __init__(
         self, *, width: int = 1280, height: int = 1600, dark: bool = False, scripts: bool = True
@@ -44,7 +48,8 @@ class Browser:
             "--remote-debugging-pipe",
         )
 
-        # Chromium reads commands from descriptor 3 and writes to 4, so the pipe's ends are moved there by a shell.
+        # Chromium reads commands from descriptor 3 and writes to 4, so the pipe's ends are moved
+        # there by a shell.
         command = " ".join(
             [
                 "exec",

@@ -1,4 +1,6 @@
-"""Boards made up for the tests of the reports: every status, several kinds of units, numbers that hang together."""
+"""Boards made up for the tests of the reports: every status, several kinds of units, numbers that
+hang together.
+"""
 
 from __future__ import annotations
 
@@ -211,7 +213,9 @@ CONTROLS = (("identity", 0.0, 0), ("noise", 0.02, 6), ("contrast", 0.15, 9))
 
 
 def full_board(*, n: int = 120, ranked: bool = True) -> Board:
-    """Two skipping targets, one of them defended too, and one with maps of positions and channels; every status."""
+    """Two skipping targets, one of them defended too, and one with maps of positions and channels;
+    every status.
+    """
     cells: list[BoardCell] = []
     for target, defense, units, scale in (
         ("skipnet-20-budget", "", block_units(), 1.0),

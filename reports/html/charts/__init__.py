@@ -1,7 +1,8 @@
 """Charts as Vega-Lite documents, written directly: data, no code, the same for the same board.
 
 Field names are ours and fixed; text from plugins occurs as data values only, never in an
-expression, a link or a format. Widths are "container" for the page and a number for a still picture.
+expression, a link or a format. Widths are "container" for the page and a number for a still
+picture.
 """
 
 from reports.html.charts.budget import CurvePoint, TracePoint, curves, trace

@@ -1,4 +1,6 @@
-"""What the charts have in common: colors, channels, legends, the frame of a document, still pictures."""
+"""What the charts have in common: colors, channels, legends, the frame of a document, still
+pictures.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Audits: magnitude against optimiser, gates that flip back, the contrast map's own share, and gates that nothing opens."""
+"""Audits: magnitude against optimiser, gates that flip back, the contrast map's own share, and
+gates that nothing opens.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,8 @@ def _magnitude(cells: Sequence[BoardCell]) -> Section:
             )
     return Section(
         "How much of RM's gain remains under other optimisers",
-        "RM gives every complexity gradient the length K. Adam rescales each value by its own history, and normalised descent throws "
+        "RM gives every complexity gradient the length K. Adam rescales each value by its own "
+        "history, and normalised descent throws "
         "lengths away: "
         "if RM is about length, it should matter under plain SGD and little under the other two.",
         (
@@ -125,7 +128,8 @@ def _flips(cells: Sequence[BoardCell]) -> Section:
             )
     return Section(
         "Open gates that flip back",
-        "Of all gates open at one evaluation of the attack, the share found closed at the next. RD is meant to keep them open.",
+        "Of all gates open at one evaluation of the attack, the share found closed at the next. "
+        "RD is meant to keep them open.",
         (("Optimiser", False), ("Rectified", False), ("Flip back", True), ("Recovery", True)),
         rows,
     )
@@ -146,7 +150,8 @@ def _contrast(cells: Sequence[BoardCell]) -> Section:
             )
     return Section(
         "What the contrast map alone explains",
-        "The released code starts from a stretched image. The control is that stretch without any perturbation; the difference to the "
+        "The released code starts from a stretched image. The control is that stretch without any "
+        "perturbation; the difference to the "
         "attack "
         "as released is what the optimisation adds.",
         (("Row", False), ("Recovery", True), ("PSNR", True), ("Prediction kept", True)),
@@ -189,9 +194,11 @@ def _closed(cells: Sequence[BoardCell]) -> Section:
         )
     return Section(
         "Gates that nothing ever opens",
-        "Recovery divides by the ceiling, with every unit on. A unit that no natural image of this board and no attack on it ever "
+        "Recovery divides by the ceiling, with every unit on. A unit that no natural image of "
+        "this board and no attack on it ever "
         "opened may be out "
-        "of reach altogether, and then no attack can reach 100 %. Absence over so many images is evidence, not proof.",
+        "of reach altogether, and then no attack can reach 100 %. Absence over so many images is "
+        "evidence, not proof.",
         (
             ("Target", False),
             ("Units", True),

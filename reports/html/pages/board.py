@@ -1,4 +1,6 @@
-"""What the index page of a board says: the answers at a glance, the standings, the leaderboard, how to read and repeat it."""
+"""What the index page of a board says: the answers at a glance, the standings, the leaderboard, how
+to read and repeat it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Standing:
-    """A target of the board; the two widths draw clean and surviving saving, in thousandths of the bar."""
+    """A target of the board; the two widths draw clean and surviving saving, in thousandths of the
+    bar.
+    """
 
     rank: str
     name: str
@@ -109,7 +113,9 @@ def standing_row(
     pages: Mapping[tuple[str, str, str], str],
     cell: BoardCell | None = None,
 ) -> Standing:
-    """A standing as a row of the first table; `cell` is that of the strongest attack, whose PSNR is shown as in the leaderboard."""
+    """A standing as a row of the first table; `cell` is that of the strongest attack, whose PSNR is
+    shown as in the leaderboard.
+    """
     shares = (
         "surviving_saving",
         "clean_saving",
@@ -181,7 +187,9 @@ def document(value: Any, *, indent: int | None = 2) -> str:
 
 
 def own_plan(board: Board) -> Mapping[str, Any]:
-    """The resolved plan as far as it is about the cells of this board; members of ensembles by their labels."""
+    """The resolved plan as far as it is about the cells of this board; members of ensembles by
+    their labels.
+    """
     boards, shown = board.plan.get("boards", ()), {cell.key for cell in board.cells}
     own = [
         _shortened(one, shown)
@@ -224,7 +232,9 @@ def _shortened(value: Any, shown: Collection[str]) -> Any:
 
 
 def board_view(board: Board, *, linked: bool = True) -> dict[str, Any]:
-    """Everything that the template of the index needs, but for the chart; `linked` where every cell has its page."""
+    """Everything that the template of the index needs, but for the chart; `linked` where every cell
+    has its page.
+    """
     places = pages(board) if linked else dict.fromkeys((cell.key for cell in board.cells), "")
     by_names = {(cell.target, cell.defense, cell.attack): places[cell.key] for cell in board.cells}
     strongest = {(cell.target, cell.defense, cell.attack): cell for cell in board.cells}

@@ -1,4 +1,6 @@
-"""What the page of one cell says: numbers, charts, pictures, gate maps, the resolved inputs and how to repeat it."""
+"""What the page of one cell says: numbers, charts, pictures, gate maps, the resolved inputs and how
+to repeat it.
+"""
 
 from __future__ import annotations
 
@@ -209,7 +211,9 @@ _BLOCK = 32
 
 
 def _typical(changes: list[int]) -> int:
-    """The median, 0 for none: one far-off pixel in one image must not make every difference of the cell invisible."""
+    """The median, 0 for none: one far-off pixel in one image must not make every difference of the
+    cell invisible.
+    """
     return sorted(changes)[len(changes) // 2] if changes else 0
 
 

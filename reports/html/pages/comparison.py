@@ -36,7 +36,8 @@ def comparison_files(
     """Every file of the page.
 
     Args:
-        names: of the two runs. pictures: gives the saved images. shown: images a cell, those that changed most. version: of gatebench.
+        names: of the two runs. pictures: gives the saved images. shown: images a cell, those that
+            changed most. version: of gatebench.
     """
     yield from assets()
     sections = [*_tables(comparison), *_largest(comparison, names, pictures, shown)]

@@ -61,8 +61,10 @@ def defenses_page(board: Board) -> SectionPage | None:
         path="defenses.html",
         title="Defences",
         lead="What is saved, of everything that the undefended network could execute: on clean images, under the strongest attack that "
-        "knows the network but not the defence, and under the strongest that knows both. A defence is worth what the last number says, "
-        "and its gain is that number less the one without a defence, image by image; half a point counts as nothing. Costs of the defence "
+        "knows the network but not the defence, and under the strongest that knows both. A "
+        "defence is worth what the last number says, "
+        "and its gain is that number less the one without a defence, image by image; half a point "
+        "counts as nothing. Costs of the defence "
         "itself are in all of them.",
         sections=[
             _glance(groups),
@@ -74,7 +76,8 @@ def defenses_page(board: Board) -> SectionPage | None:
 
 @dataclass(frozen=True)
 class _Defended:
-    """One target behind one defence ("" for none): all its cells, and the strongest without and with knowledge of the defence.
+    """One target behind one defence ("" for none): all its cells, and the strongest without and
+    with knowledge of the defence.
 
     Attributes:
         gain, gain_unknown: surviving saving less the undefended target's, image by image.
@@ -93,7 +96,9 @@ class _Defended:
 
     @property
     def verdict(self) -> str:
-        """A key of `_WORDS`, "" where there is nothing to say; the intervals decide, and differences of half a point count."""
+        """A key of `_WORDS`, "" where there is nothing to say; the intervals decide, and
+        differences of half a point count.
+        """
         known, unknown = self.gain, self.gain_unknown
         if known.value is None or known.low is None or known.high is None:
             return ""
@@ -205,7 +210,8 @@ def _section(
             row.append(Field(numbers.DASH if ratio is None else f"× {ratio:.2f}", sort=ratio))
         rows.append(row)
     note = (
-        "Time: of one clean image on one thread, as a multiple of the undefended network's, measured side by side."
+        "Time: of one clean image on one thread, as a multiple of the undefended network's, "
+        "measured side by side."
         if timed
         else ""
     )

@@ -1,4 +1,6 @@
-"""Fronts: recovery against PSNR over sweeps, threats and boards, with the area under each and the PSNR that a recovery costs."""
+"""Fronts: recovery against PSNR over sweeps, threats and boards, with the area under each and the
+PSNR that a recovery costs.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ def fronts_page(boards: Sequence[Board]) -> SectionPage | None:
         f"mean, from "
         f"{LOWEST:g} to {HIGHEST:g} dB, of the largest recovery that keeps to that PSNR; a perturbation of more PSNR fits under every "
         "lower "
-        "floor, and doing nothing recovers 0. Floors that were not run add nothing, so the area is a lower bound.",
+        "floor, and doing nothing recovers 0. Floors that were not run add nothing, so the area "
+        "is a lower bound.",
         sections=[
             _section(name, members, place) for place, (name, members) in enumerate(groups.items())
         ],

@@ -1,6 +1,8 @@
-"""Published beside measured: the rows of a paper's table, each next to the cell of ours that answers it. Never one column.
+"""Published beside measured: the rows of a paper's table, each next to the cell of ours that
+answers it. Never one column.
 
-Published values come from the data files in `reports.published`, with their source; a row there names our target and attack by label.
+Published values come from the data files in `reports.published`, with their source; a row there
+names our target and attack by label.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ def paper_page(board: Board) -> SectionPage | None:
             Section("Published beside measured", _conventions(source), _COLUMNS, rows),
             Section(
                 "What the contrast map alone does",
-                "The released map starts from a stretched image, not from the image. This is that map with no perturbation at all, and "
+                "The released map starts from a stretched image, not from the image. This is that "
+                "map with no perturbation at all, and "
                 "nothing "
                 "else: the part of a row above that needs no attack.",
                 _COLUMNS[3:],
@@ -99,7 +102,8 @@ def _conventions(source: Mapping[str, str]) -> str:
     return (
         f"Published recovery: {source['recovery']}. Published PSNR: {source['psnr']}. Ours: PSNR of the saved image in pixels; and, for "
         "comparison, "
-        "in the published convention: peak 255 over the squared error in mean/std-normalised space, of the same saved images. "
+        "in the published convention: peak 255 over the squared error in mean/std-normalised "
+        "space, of the same saved images. "
         "A dash: not stated in the paper, or not finished here."
     )
 

@@ -1,4 +1,6 @@
-"""Rounding inside the loop beside rounding afterwards: the same attack twice, on every target of every board that has both."""
+"""Rounding inside the loop beside rounding afterwards: the same attack twice, on every target of
+every board that has both.
+"""
 
 from __future__ import annotations
 

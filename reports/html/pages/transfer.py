@@ -1,4 +1,6 @@
-"""Transfer: the saved images of each target, and what every other target of the board executes on them."""
+"""Transfer: the saved images of each target, and what every other target of the board executes on
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from reports.html.sections import Section, SectionPage
 
 
 def transfer_page(board: Board) -> SectionPage | None:
-    """The page of a board; None where `gatebench transfer` was not run, or its cells have changed since."""
+    """The page of a board; None where `gatebench transfer` was not run, or its cells have changed
+    since.
+    """
     if not board.transfers:
         return None
     victims = list(dict.fromkeys(pair.victim for pair in board.transfers))
@@ -28,7 +32,8 @@ def transfer_page(board: Board) -> SectionPage | None:
         title="Transfer",
         lead="The saved images that an attack made against the target of a row, evaluated on the target of each column: recovery of "
         "what that "
-        "target saves on the clean images. Nothing was attacked again; the diagonal is the attack on its own target.",
+        "target saves on the clean images. Nothing was attacked again; the diagonal is the attack "
+        "on its own target.",
         sections=[
             Section(
                 "Made against (row), evaluated on (column)",
