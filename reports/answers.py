@@ -51,8 +51,9 @@ def _most_robust(board: Board) -> Answer:
         f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
     )
     detail = (
-        f"keeps {numbers.share(best.surviving_saving)} of its ceiling saved under {best.strongest or 'attack'}; "
-        f"on clean images it saves {numbers.percent(best.clean_saving.value)}"
+        f"keeps {numbers.share(best.surviving_saving)} of its ceiling saved under "
+        f"{best.strongest or 'attack'}; on clean images it saves "
+        f"{numbers.percent(best.clean_saving.value)}"
     )
     if len(first) > 1:
         detail = f"share the first place: their difference is not significant. The first {detail}"
@@ -100,7 +101,10 @@ def _strongest(board: Board) -> Answer:
     span = numbers.percent(recoveries[0])
     if len(recoveries) > 1:
         span += f" to {numbers.percent(recoveries[-1])}"
-    detail = f"in first place on {wins} of {len(targets)} targets; wins back {span} of the MACs that had been saved."
+    detail = (
+        f"in first place on {wins} of {len(targets)} targets; wins back {span} of the MACs that "
+        "had been saved."
+    )
     if shared:
         detail += f" Also in a first place: {', '.join(shared)}."
     return Answer(question, name, detail)
@@ -141,7 +145,7 @@ def _price(board: Board) -> Answer:
     if len(values) > 1 and numbers.decibel(values[-1]) != span:
         span += f" to {numbers.decibel(values[-1])}"
         error += f" to {numbers.levels(values[-1])}"
-    detail = f"{lead}an error of {error} of 255 grey levels (root mean square)"
+    detail = f"{lead}an error of {error} of 255 gray levels (root mean square)"
     if similar:
         low, high = numbers.plain(similar[0], 2), numbers.plain(similar[-1], 2)
         detail += f", SSIM {low}" + (f" to {high}" if high != low else "")

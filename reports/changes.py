@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 class Changes(ComparisonReport):
-    """What `gatebench compare` found, in every form. Pure: the same comparison gives the same text."""
+    """What `gatebench compare` found, in every form; the same gives the same text."""
 
     def terminal(self, comparison: Comparison, names: tuple[str, str]) -> None:
         """Print a block a target: its clean images, then every attack."""

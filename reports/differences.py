@@ -15,7 +15,7 @@ LEGEND = (
 
 
 def target_name(change: Change) -> str:
-    """The target with its defence, and its board where there are several."""
+    """The target with its defense, and its board where there are several."""
     name = defended_name(change.target, change.defense)
     return f"{name} ({change.terms})" if change.terms else name
 

@@ -37,7 +37,7 @@ from reports.sheets import csv_bytes, parquet_bytes
 from reports.vocabulary import READING, STATUSES
 
 MOST_PAGES = 120
-"""Cells of a light report that have a page of their own; a larger board has them in the full one."""
+"""Cells of a board whose pages the light report has; those of larger ones are in the full."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ def plain(value: float | None, places: int = 0) -> str:
 
 
 def levels(psnr: float | None) -> str:
-    """The PSNR as a root mean squared error in grey levels of 255, which is easier to picture."""
+    """The PSNR as a root mean squared error in gray levels of 255, which is easier to picture."""
     if psnr is None or psnr >= PSNR_CAP:
         return DASH
     return f"{255 * 10 ** (-psnr / 20):.1f}"

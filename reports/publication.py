@@ -33,7 +33,7 @@ class Publication(Leaderboard):
         shown: images a cell, the first of the data.
         title: of the page over all boards.
         members: whether the cells that an ensemble is made of stand beside it. Without them a board
-            of many defences stays small: its page of defences still draws on all of them, its
+            of many defenses stays small: its page of defenses still draws on all of them, its
             tables, pictures and rows leave them out, and curves and fronts, which compare attacks
             of one budget, are not drawn.
     """
@@ -111,8 +111,10 @@ def pictures_page(board: Board, shown: int) -> SectionPage | None:
     return SectionPage(
         path="pictures.html",
         title="Pictures",
-        lead=f"The first {shown} images as they were saved: clean, then under every attack on each target. "
-        "The files hold the pixels themselves; only this page scales them up.",
+        lead=(
+            f"The first {shown} images as they were saved: clean, then under every attack on "
+            "each target. The files hold the pixels themselves; only this page scales them up."
+        ),
         sections=sections,
         teaser=f"{shown} saved images of every cell",
     )

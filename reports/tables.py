@@ -71,14 +71,14 @@ def render_table(board: Board) -> Group:
 
 
 def print_table(board: Board, file: TextIO | None = None) -> None:
-    """Print the board: in colour and to the terminal's width on a terminal, plain and `WIDTH` wide
+    """Print the board: in color and to the terminal's width on a terminal, plain and `WIDTH` wide
     elsewhere; NO_COLOR is honoured.
     """
     console(file).print(render_table(board))
 
 
 class Terminal(BoardReport):
-    """The board as a table in the terminal, a block a target, with the answers at a glance below."""
+    """The board as a table in the terminal, a block a target, the answers below."""
 
     def render(self, board: Board, out: Path | None = None) -> None:
         """Print the board; with a folder, write it there as plain text instead (board.txt)."""
@@ -92,7 +92,7 @@ class Terminal(BoardReport):
 
 
 def console(file: TextIO | None = None) -> Console:
-    """A console on `file` (default: standard output) that reads no markup and adds no colours of
+    """A console on `file` (default: standard output) that reads no markup and adds no colors of
     its own.
     """
     from rich.console import Console
@@ -126,8 +126,12 @@ def _block(board: Board, target: str, defense: str) -> list[Text | Table]:
             else ""
         )
         title.append(
-            f"  {place}clean {numbers.macs(measured.clean_macs)} of {numbers.macs(measured.reference)}, "
-            f"saves {numbers.percent(measured.clean_saving.value)}, accuracy {numbers.percent(measured.clean_accuracy.value)}",
+            (
+                f"  {place}clean {numbers.macs(measured.clean_macs)} of "
+                f"{numbers.macs(measured.reference)}, saves "
+                f"{numbers.percent(measured.clean_saving.value)}, accuracy "
+                f"{numbers.percent(measured.clean_accuracy.value)}"
+            ),
             style="not bold dim",
         )
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1), expand=False)

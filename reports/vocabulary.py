@@ -20,28 +20,58 @@ STATUSES = {
 }
 
 FLAGS = {
-    "left-threat": "The attack returned images outside the threat. They were pulled back before anything was measured.",
-    "near-threshold": "Some gates lay so close to their threshold that float noise could decide them; images say how many.",
-    "mixed-environment": "Its shards were computed under different versions, devices or thread counts, which was asked for with --keep.",
-    "zero-gradient": "On some clean images the margins of closed units have no gradient at all: attacks that follow gradients are blind "
-    "there.",
-    "misleading-gradient": "On most clean images no step along the gradient, from half a grey level to eight, opens anything: it leads "
-    "nowhere.",
-    "saturated-gates": "On some clean images more than half of the gates are so sure (logits beyond 20, or values at an end of their "
-    "range) that no slope is left.",
-    "not-converged": "The second half of what was spent still won a point of recovery or more: with twice the steps the number would be "
-    "higher.",
-    "black-box-leads": "The random search, which sees executed MACs alone, won more than every attack that sees gradients: a sign that "
-    "gradients mislead here.",
-    "transfer-leads": "An attack that knows the network but not its defence won more than every attack that knows both: the defence "
-    "hides its gradient rather than its gates.",
-    "randomised": "The target draws at random. MACs are means over fresh draws; predictions and decisions are those of the first.",
-    "hard-masks": "The defence switched off the straight-through masks that the network has, or swallows them: attacks follow less of the "
-    "gradient.",
-    "shrinks-with-radius": "The same attack recovered more inside a smaller ball. A larger ball holds the smaller one, so this number is "
-    "too low.",
-    "trained-elsewhere": "The weights were trained on another data set than this: accuracy and saving say "
-    "little of the network where it belongs.",
+    ("left-threat"): (
+        "The attack returned images outside the threat. They were pulled back before anything "
+        "was measured."
+    ),
+    ("near-threshold"): (
+        "Some gates lay so close to their threshold that float noise could decide them; images "
+        "say how many."
+    ),
+    ("mixed-environment"): (
+        "Its shards were computed under different versions, devices or thread counts, which was "
+        "asked for with --keep."
+    ),
+    ("zero-gradient"): (
+        "On some clean images the margins of closed units have no gradient at all: attacks that "
+        "follow gradients are blind there."
+    ),
+    ("misleading-gradient"): (
+        "On most clean images no step along the gradient, from half a gray level to eight, opens "
+        "anything: it leads nowhere."
+    ),
+    ("saturated-gates"): (
+        "On some clean images more than half of the gates are so sure (logits beyond 20, or "
+        "values at an end of their range) that no slope is left."
+    ),
+    ("not-converged"): (
+        "The second half of what was spent still won a point of recovery or more: with twice the "
+        "steps the number would be higher."
+    ),
+    ("black-box-leads"): (
+        "The random search, which sees executed MACs alone, won more than every attack that sees "
+        "gradients: a sign that gradients mislead here."
+    ),
+    ("transfer-leads"): (
+        "An attack that knows the network but not its defense won more than every attack that "
+        "knows both: the defense hides its gradient rather than its gates."
+    ),
+    ("randomised"): (
+        "The target draws at random. MACs are means over fresh draws; predictions and decisions "
+        "are those of the first."
+    ),
+    ("hard-masks"): (
+        "The defense switched off the straight-through masks that the network has, or swallows "
+        "them: attacks follow less of the gradient."
+    ),
+    ("shrinks-with-radius"): (
+        "The same attack recovered more inside a smaller ball. A larger ball holds the smaller "
+        "one, so this number is too low."
+    ),
+    ("trained-elsewhere"): (
+        "The weights were trained on another data set than this: accuracy and saving say little "
+        "of the network where it belongs."
+    ),
 }
 
 
@@ -65,16 +95,22 @@ def _threat(threat: Threat) -> str:
     if threat.norm == "none":
         return "no bound but the pixel range"
     if threat.norm == "linf":
-        return f"every value changes by at most {int(255 * amount // 1)} of 255 grey levels (eps {amount})"
+        return (
+            f"every value changes by at most {int(255 * amount // 1)} of 255 gray levels (eps "
+            f"{amount})"
+        )
     if threat.norm == "l2":
         return f"Euclidean distance at most {amount} (pixel values in [0,1])"
     if threat.norm == "psnr":
-        return f"PSNR of at least {float(amount):g} dB (error of at most {levels(float(amount))} grey levels, root mean square)"
+        return (
+            f"PSNR of at least {float(amount):g} dB (error of at most {levels(float(amount))} "
+            "gray levels, root mean square)"
+        )
     return f"one square of {int(amount)} pixels a side"
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column of the leaderboard; `hint` explains it, `better` says which way is good for the
     defender ("", "high" or "low").
     """
@@ -86,50 +122,50 @@ class Column:
 
 
 COLUMNS = (
-    Column(
+    TableColumn(
         "rank",
         "Rank",
         "of the attack on this target, 1 is strongest; attacks that cannot be told apart share a "
         "rank",
     ),
-    Column("target", "Target", "the dynamic network, with its defence", numeric=False),
-    Column(
+    TableColumn("target", "Target", "the dynamic network, with its defense", numeric=False),
+    TableColumn(
         "attack",
         "Attack",
         "with its label; controls are marked and ranked with nobody",
         numeric=False,
     ),
-    Column(
+    TableColumn(
         "recovery",
         "Recovery",
         "(adversarial − clean) / (ceiling − clean) in executed MACs, ratio of means over images; "
         "the ceiling is the undefended network's",
     ),
-    Column(
+    TableColumn(
         "float_recovery",
         "Float",
         "recovery of the float image that the attack returned, before it was saved with 8 bits",
     ),
-    Column(
+    TableColumn(
         "jpeg_recovery",
         "JPEG-90",
         "recovery of the saved image after one more save as JPEG of quality 90 and reload",
     ),
-    Column(
+    TableColumn(
         "adversarial_macs",
         "Adversarial MACs",
         "executed on the saved adversarial image, mean; multiply-accumulates, not FLOPs",
     ),
-    Column("surviving_saving", "Saving left", "1 − adversarial / ceiling"),
-    Column("adversarial_accuracy", "Accuracy, adv.", "on the adversarial images"),
-    Column(
+    TableColumn("surviving_saving", "Saving left", "1 − adversarial / ceiling"),
+    TableColumn("adversarial_accuracy", "Accuracy, adv.", "on the adversarial images"),
+    TableColumn(
         "psnr",
         "PSNR",
         "of the saved image against the clean one, from the mean squared error over all images; "
         "higher is harder to see",
     ),
-    Column("ssim", "SSIM", "structural similarity of the same pair, 1 is equal"),
-    Column(
+    TableColumn("ssim", "SSIM", "structural similarity of the same pair, 1 is equal"),
+    TableColumn(
         "evaluations",
         "Evals",
         "evaluations used: forward-equivalents an image: forward 1, backward 2",
@@ -155,7 +191,7 @@ READING = (
         "Saving left",
         "What remains of the point of a dynamic network under attack: one minus adversarial MACs "
         "over the MACs of everything switched on. "
-        "Under a defence that is still the undefended network's: what a defence costs itself "
+        "Under a defense that is still the undefended network's: what a defense costs itself "
         "counts against it. "
         "Targets are ranked by it, under the strongest attack on each.",
     ),
@@ -180,7 +216,7 @@ READING = (
     ),
     (
         "PSNR",
-        "20 log10(255 / root mean squared error in grey levels), against the true clean image. "
+        "20 log10(255 / root mean squared error in gray levels), against the true clean image. "
         "Noise from rounding alone is at 58.9 dB. "
         "It is pooled: taken from the mean squared error over all images. The mean of the images' "
         "own PSNRs, shown below it where the two "

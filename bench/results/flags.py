@@ -50,8 +50,10 @@ class Seen:
     """A cell as these checks see it.
 
     Attributes:
-        macs: mean adversarial MACs. reserve: mean of the ceiling less clean MACs. blind: saw
-            executed MACs alone. past: knew the network, not its defence.
+        macs: mean adversarial MACs.
+        reserve: mean of the ceiling less clean MACs.
+        blind: saw executed MACs alone.
+        past: knew the network, not its defence.
     """
 
     macs: float
@@ -103,8 +105,9 @@ def still_rising(
     steps paid.
 
     Args:
-        traces: of each image, points of (evaluations, macs) of its best image so far. clean: MACs
-            of each image. spent: its forward-equivalents in all.
+        traces: of each image, points of (evaluations, macs) of its best image so far.
+        clean: MACs of each image.
+        spent: its forward-equivalents in all.
     """
     reserve = sum(ceiling - macs for macs in clean)
     if reserve <= 0:

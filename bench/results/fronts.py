@@ -37,8 +37,9 @@ class Front:
     """The points of one series of cells on one target, most visible first.
 
     Attributes:
-        target, defense, series: whose. budget: forward-equivalents an image (of an ensemble the
-            sum). control: whether it is a control.
+        target, defense, series: whose.
+        budget: forward-equivalents an image (of an ensemble the sum).
+        control: whether it is a control.
         images: of each point.
         points: of all boards that share data set, images, seed and budget.
     """

@@ -18,10 +18,10 @@ class Contender:
     """One cell as the ranking sees it.
 
     Attributes:
-        target: whom it attacks. macs: (n,) adversarial MACs of each image, None where there are no
-            numbers.
-        ceiling: of the target. apart: ranked with nobody (a control, or nothing was saved that
-            could be won back).
+        target: whom it attacks.
+        macs: (n,) adversarial MACs of each image, None where there are no numbers.
+        ceiling: of the target.
+        apart: ranked with nobody (a control, or nothing was saved that could be won back).
     """
 
     target: Who
@@ -50,8 +50,8 @@ def rank(contenders: Sequence[Contender], *, ranked: bool = True) -> Ranking:
     """Rank the cells of a board, all measured on the same images.
 
     Args:
-        contenders: the cells. ranked: False where attacks differ in price (no bound), so that
-            nothing is ranked.
+        contenders: the cells.
+        ranked: False where attacks differ in price (no bound), so that nothing is ranked.
     """
     macs = {i: c.macs.astype(np.float64) for i, c in enumerate(contenders) if c.macs is not None}
     groups: dict[Who, list[int]] = {}

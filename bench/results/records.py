@@ -26,42 +26,58 @@ class BoardCell:
 
     Attributes:
         key: sha256 of the resolved inputs, hex.
-        target, defense, attack: labels as shown (`defense` is "" for none).
+        target: its label.
+        defense: its label, "" for none.
+        attack: its label.
         inputs: the resolved document: protocol, target, defense, attack with all parameters,
-            weights digest, versions.
-        status: ok, skipped, invalid, failed, timeout, oom or missing; reason: why, where it is not
-            ok.
-        control: whether the attack is a control (identity, noise, contrast …), which is ranked with
-            nobody.
-        flags: short words such as "left-threat", "near-threshold", "few-images".
+            digest of the weights, versions.
+        status: one of `STATUSES`.
+        reason: why, where it is not ok.
+        control: whether the attack is a control (identity, noise, contrast), which is not ranked.
+        flags: short words such as "left-threat" and "near-threshold".
         n: images.
-        classes: class names, where the data set has them.
-        floor, ceiling: MACs; reference: the ceiling of the network without its defence, against
-            which savings and recovery are measured, so that a defence which only raises the cost
-            gains nothing. clean_macs, adversarial_macs, float_macs: means.
-        recovery: (adversarial - clean) / (reference - clean), ratio of means; float_recovery: of
-            the float images.
-        clean_efficacy, adversarial_efficacy: area under the curve of images finished by cost
+        classes: names of the classes, where the data set has them.
+        floor: MACs of the target's cheapest decisions.
+        ceiling: MACs of its dearest decisions.
+        reference: the ceiling of the network without its defense, against which savings and
+            recovery are measured, so that a defense which only raises the cost gains nothing.
+        clean_macs: mean over the clean images.
+        adversarial_macs: mean over the saved adversarial images.
+        float_macs: mean over the images before they were saved.
+        recovery: (adversarial - clean) / (reference - clean), ratio of means.
+        float_recovery: the same of the images before they were saved.
+        jpeg_recovery: the same of the saved images after a JPEG round trip of quality 90.
+        mean_recovery: mean of the ratios of single images.
+        block_recovery: the ratio of block counts that the original code prints.
+        clean_saving: 1 - MACs / reference of the clean images.
+        surviving_saving: the same of the adversarial images.
+        clean_efficacy: area under the curve of images finished by cost
             (`bench.results.stats.efficacy`).
-        mean_recovery: mean of per-image ratios; block_recovery: the block-count ratio of the
-            original code.
-        clean_saving, surviving_saving: 1 - macs / reference.
-        clean_accuracy, adversarial_accuracy, agreement: shares.
-        psnr (mean dB), pooled_psnr (dB of the mean squared error), ssim, l2, linf: of the saved
-        images. jpeg_recovery: of the saved image after a JPEG round trip of quality 90. flip_rate:
-        share of the units open at one evaluation of the attack that were closed at the next.
-        evaluations: mean forward-equivalents used. combination: of an ensemble: "budget" in all,
-        "members" with label, key, wins and evaluations, "left_out" with reasons. fit: of an
-            attack that learnt something first: "images" and "evaluations" of that.
-        sees: what the attack knew: "gates" of the defended target, "network" inside without its
-            defence, "macs" alone.
-        series: the attack's label without what a sweep put into it.
-        attack_rank: rank of the attack on this target, 1 is strongest; rows not significantly
+        adversarial_efficacy: the same of the adversarial images.
+        clean_accuracy: share of clean images classified correctly.
+        adversarial_accuracy: share of adversarial images classified correctly.
+        agreement: share of adversarial images that keep the clean prediction.
+        psnr: mean over the saved images, dB.
+        pooled_psnr: of the mean squared error over all images, dB.
+        ssim: mean over the saved images.
+        l2: mean, pixel values in [0,1].
+        linf: largest change of any image, gray levels.
+        flip_rate: share of the units open at one evaluation of the attack that were closed at the
+            next.
+        evaluations: mean forward-equivalents used.
+        attack_rank: of the attack on this target, 1 is strongest; rows that are not significantly
             different share one; None if unranked.
-        units: the target's units. environment: versions, device class, threads. command: what
-            reproduces the cell.
+        series: the attack's label without what a sweep put into it.
+        sees: what the attack knew: "gates" of the defended target, "network" without its defense,
+            "macs" alone.
+        combination: of an ensemble: "budget" in all, "members" with label, key, wins and
+            evaluations, "left_out" with reasons.
+        fit: of an attack that learned something first: "images" and "evaluations" of that.
+        units: of the target.
+        environment: versions, device class, threads.
+        command: what reproduces the cell.
         digest: of the rows and of what the target says of itself; "" where the rows lie in memory.
-        rows: loads the images (lazy).
+        rows: loads the images when called.
     """
 
     key: str
@@ -181,8 +197,10 @@ class Transferred:
     """The saved images of one target, evaluated on another.
 
     Attributes:
-        source, attack: whose images, and what made them. victim: who evaluated them.
-        recovery: of the victim's own saving; macs: mean executed.
+        source, attack: whose images, and what made them.
+        victim: who evaluated them.
+        recovery: of the victim's own saving.
+        macs: mean executed.
     """
 
     source: str
@@ -197,16 +215,20 @@ class Board:
     """All cells of one protocol.
 
     Attributes:
-        name: of the run; protocol: the resolved protocol (dataset, images, batch, threat, budget,
-            seed …).
-        plan: the resolved plan document. command: what reproduces the run.
-        dataset: name as shown; dataset_note: "for trying, not for claims" and such, may be empty;
-            credits: lines to show with the pictures.
+        name: of the run.
+        protocol: the resolved protocol (dataset, images, batch, threat, budget, seed …).
+        plan: the resolved plan document.
+        command: what reproduces the run.
+        dataset: name as shown.
+        dataset_note: "for trying, not for claims" and such, may be empty.
+        credits: lines to show with the pictures.
         preliminary: fewer than 100 images.
         ranked: whether attacks are ranked (only under a ball).
-        intervals: one sentence naming level, method and n. version: of gatebench.
-        cells: in plan order. standings: best first. transfers: of every pair of targets, where
-            `gatebench transfer` was run.
+        intervals: one sentence naming level, method and n.
+        version: of gatebench.
+        cells: in plan order.
+        standings: best first.
+        transfers: of every pair of targets, where `gatebench transfer` was run.
         latency: what `gatebench latency` measured, where it was run.
         terms: what tells the boards of one run apart, in words.
     """

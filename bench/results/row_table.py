@@ -1,4 +1,4 @@
-"""The numbers of all images of a cell as columns: what reports compute with; pictures stay on disk."""
+"""The numbers of all images of a cell as columns, for reports; pictures stay on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chart on a page: its document with cleaned strings, and what stands in where scripts are off."""
+"""A chart on a page: its document with cleaned strings, and its still picture."""
 
 from __future__ import annotations
 

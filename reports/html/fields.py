@@ -1,4 +1,4 @@
-"""Entries of tables: what is shown, what stands small below, what it sorts by, and where it leads."""
+"""Entries of tables: what is shown, what stands below, what it sorts by, where it leads."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ def cell_page(cell: BoardCell) -> str:
 
 
 def page_of(key: str) -> str:
-    """The file of the page of the cell of this key; letters and digits only, whatever the key is."""
+    """The file of a cell's page, by its key; letters and digits only, whatever the key is."""
     return f"{''.join(c for c in key if c.isascii() and c.isalnum())[:12] or 'cell'}.html"
 
 

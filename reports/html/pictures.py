@@ -37,7 +37,7 @@ def file_name(data: bytes) -> str:
 
 
 def amplification(largest: int) -> int:
-    """The whole factor that spreads differences of up to `largest` grey levels over the picture's
+    """The whole factor that spreads differences of up to `largest` gray levels over the picture's
     range; at least 1.
     """
     return max(1, 127 // largest) if largest > 0 else 1
@@ -129,7 +129,7 @@ def encode(pixels: Pixels) -> bytes:
     return out.getvalue()
 
 
-def normalised_error(pairs: Sequence[tuple[bytes, bytes]]) -> float | None:
+def normalized_error(pairs: Sequence[tuple[bytes, bytes]]) -> float | None:
     """PSNR as GradAuto's paper is consistent with: peak 255 over the mean squared error of images
     divided by the data's std.
 

@@ -1,4 +1,4 @@
-"""Templates into pages: the engine that escapes everything, the policy of a page, and its assets."""
+"""Templates into pages: an engine that escapes everything, the policy of a page, its assets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from reports.html.cache import RenderCache
 from reports.html.encode import clean, json_block
 from reports.html.site import File
 
-POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'self' file:; script-src 'self' file:; base-uri 'none'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; img-src 'self' file: data:; style-src 'self' file:; "
+    "script-src 'self' file:; base-uri 'none'; form-action 'none'"
+)
 """Scripts and styles come from beside the page only. `file:` says the same as 'self' to browsers
 that give pages from disk no origin.
 """

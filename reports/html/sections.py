@@ -42,10 +42,13 @@ class Section:
     """One section of a page.
 
     Attributes:
-        heading, note: its title and what to know.
-        columns: (head, whether numeric); rows: one entry a column.
-        drawings, pictures: charts and pictures above the table. points: short statements below the
-            note.
+        heading: its title.
+        note: what to know.
+        columns: (head, whether numeric).
+        rows: one entry a column.
+        drawings: charts above the table.
+        pictures: pictures above the table.
+        points: short statements below the note.
         shaded: rows of a matrix are shaded by the sort value of each entry, 0 to 1.
     """
 

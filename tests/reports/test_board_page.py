@@ -26,7 +26,7 @@ def test_the_three_answers() -> None:
     assert "3 of 3 targets" in attack.detail
     assert "gradauto:RM" in attack.detail
     assert price.answer.endswith("dB")
-    assert "grey levels" in price.detail
+    assert "gray levels" in price.detail
 
 
 def test_the_strongest_attack_wins_most_targets_then_most_macs() -> None:
@@ -117,7 +117,7 @@ def test_pages_are_unique_and_harmless_names() -> None:
     [
         ("none", "no bound"),
         ({"norm": "psnr", "floor": "35"}, "35 dB"),
-        ({"norm": "psnr", "floor": "35"}, "4.5 grey levels"),
+        ({"norm": "psnr", "floor": "35"}, "4.5 gray levels"),
         ({"norm": "linf", "eps": "8/255"}, "8 of 255"),
         ({"norm": "l2", "eps": "1/2"}, "1/2"),
         ({"patch": 8}, "8 pixels"),

@@ -31,7 +31,7 @@ from reports.html.pages.fronts import fronts_page
 from reports.html.pages.paper import paper_page, published
 from reports.html.pages.rounding import rounding_page
 from reports.html.pages.transfer import transfer_page
-from reports.html.pictures import normalised_error
+from reports.html.pictures import normalized_error
 from reports.html.sections import SectionPage
 from reports.leaderboard import Leaderboard
 from reports.publication import Publication
@@ -194,7 +194,7 @@ def test_published_and_measured_share_no_column() -> None:
     assert row[heads.index("Recovery (MACs)")].below.startswith("[")
     theirs = float(row[heads.index("PSNR as published")].text.split("\u00a0")[0])
     assert theirs == pytest.approx(
-        normalised_error([(one.image, one.adversarial) for one in cell.rows()]), abs=0.06
+        normalized_error([(one.image, one.adversarial) for one in cell.rows()]), abs=0.06
     )
     assert rows["neither (baseline) on SkipNet HRL"][1].text == "–", (
         "what the paper does not state is a dash"
@@ -221,14 +221,14 @@ def test_the_published_psnr_convention_by_hand() -> None:
     clean = np.full((32, 32, 3), 100, dtype=np.uint8)
     std = np.array([0.2023, 0.1994, 0.2010])
     expected = 10 * np.log10(255**2 / ((1 / 255 / std) ** 2).mean())
-    assert normalised_error([(png(clean), png(clean + 1))]) == pytest.approx(expected)
+    assert normalized_error([(png(clean), png(clean + 1))]) == pytest.approx(expected)
     true = 20 * np.log10(255)
     assert expected - true == pytest.approx(
         20 * np.log10(255) + 10 * np.log10(1 / (1 / std**2).mean())
     )
     assert 33.5 < expected - true < 35, "CIFAR-10's std; ImageNet's makes it 35.2"
-    assert normalised_error([(png(clean), png(clean))]) is None
-    assert normalised_error([(b"", b"")]) is None
+    assert normalized_error([(png(clean), png(clean))]) is None
+    assert normalized_error([(b"", b"")]) is None
 
 
 def audit_board() -> Board:
@@ -500,7 +500,7 @@ def test_time_stands_beside_what_multiplies_nothing() -> None:
 
 def test_a_publication_without_members_still_judges_by_them() -> None:
     """The strongest attacks are members here: pages, rows and pictures leave them out, the page of
-    defences does not.
+    defenses does not.
     """
     bare, member = (
         defended("", "ensemble", 0.2),

@@ -115,7 +115,7 @@ def _front_records(points: Sequence[FrontPoint], targets: Sequence[str]) -> list
 
 
 def undominated(points: Sequence[FrontPoint]) -> list[FrontPoint]:
-    """The points than which no other has both more recovery and more PSNR, from high PSNR to low."""
+    """The points that no other beats in both recovery and PSNR, from high PSNR to low."""
     kept: list[FrontPoint] = []
     for point in sorted(points, key=lambda point: (-point.psnr, -point.recovery, point.attack)):
         if not kept or point.recovery > kept[-1].recovery:

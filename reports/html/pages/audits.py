@@ -28,10 +28,15 @@ def audits_page(board: Board) -> SectionPage | None:
     return SectionPage(
         path="audits.html",
         title="Audits of GradAuto",
-        lead="Four questions that the published tables leave open, answered from the cells of this board. The numbers are those of "
-        "these networks.",
+        lead=(
+            "Four questions that the published tables leave open, answered from the cells of "
+            "this board. The numbers are those of these networks."
+        ),
         sections=[_magnitude(cells), _flips(cells), _contrast(cells), _closed(board.cells)],
-        teaser="how much of RM is the optimiser, gates that flip back, the contrast map's share, gates that nothing opens",
+        teaser=(
+            "how much of RM is the optimiser, gates that flip back, the contrast map's share, "
+            "gates that nothing opens"
+        ),
     )
 
 

@@ -102,7 +102,10 @@ def leaderboard_row(cell: BoardCell, page: str) -> Row:
 def _budget(cell: BoardCell) -> str:
     """What the evaluations do not tell: the budget of an ensemble, the price of a fit."""
     if cell.combination:
-        return f"budget {numbers.plain(cell.combination['budget'])}: {len(cell.combination['members'])} members"
+        return (
+            f"budget {numbers.plain(cell.combination['budget'])}: "
+            f"{len(cell.combination['members'])} members"
+        )
     if cell.fit:
         return f"fit: {numbers.plain(cell.fit['evaluations'])} on {cell.fit['images']} other images"
     return ""
@@ -146,7 +149,7 @@ def _width(share: float | None) -> int:
 
 
 def front_points(cells: tuple[BoardCell, ...], *, marked: str = "") -> list[FrontPoint]:
-    """Cells that have both a recovery and a finite PSNR; the one whose key is `marked` gets a ring."""
+    """Cells with a recovery and a finite PSNR; the one whose key is `marked` gets a ring."""
     return [
         FrontPoint(
             target=cell.defended,

@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One image: where its pictures lie on the sheet (None where there is none), and its gate map."""
+    """One image: where its pictures lie on the sheet (None for none), and its gate map."""
 
     id: str
     label: str
@@ -92,7 +92,7 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
         ),
         ("SSIM", numbers.plain(cell.ssim, 3), "1 is equal"),
         ("L2", numbers.plain(cell.l2, 3), "mean, pixel values in [0,1]"),
-        ("Largest change", numbers.plain(cell.linf), "of 255 grey levels, over all images"),
+        ("Largest change", numbers.plain(cell.linf), "of 255 gray levels, over all images"),
         ("Evaluations", numbers.plain(cell.evaluations), "forward-equivalents an image, mean"),
         (
             "Gates flipped back",
@@ -103,7 +103,7 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
 
 
 def _ceilings(cell: BoardCell) -> str:
-    """The target's own ceiling, and the undefended one where savings are measured against another."""
+    """The target's own ceiling, and the undefended one where it is another."""
     own = f"ceiling {numbers.macs(cell.ceiling)}"
     return (
         own
@@ -118,7 +118,7 @@ def _pair(estimate: Any) -> tuple[str, str]:
 
 
 def spread(table: RowTable, count: int) -> list[int]:
-    """Places of `count` images, evenly spread over the ranks of recovered MACs, both ends included."""
+    """Places of `count` images, evenly spread over the ranks of recovered MACs."""
     order = by_recovery(table)
     count = min(count, len(order))
     if count <= 1:

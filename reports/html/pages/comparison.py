@@ -36,8 +36,10 @@ def comparison_files(
     """Every file of the page.
 
     Args:
-        names: of the two runs. pictures: gives the saved images. shown: images a cell, those that
-            changed most. version: of gatebench.
+        names: of the two runs.
+        pictures: gives the saved images.
+        shown: images a cell, those that changed most.
+        version: of gatebench.
     """
     yield from assets()
     sections = [*_tables(comparison), *_largest(comparison, names, pictures, shown)]
@@ -89,8 +91,11 @@ def _largest(
             found += strip(data, said)
         yield Section(
             change.label,
-            f"{change.dearer} of {len(change.ids)} images are dearer, {change.cheaper} cheaper. The largest changes, from left to right as "
-            "in the table from top to bottom:",
+            (
+                f"{change.dearer} of {len(change.ids)} images are dearer, {change.cheaper} "
+                "cheaper. The largest changes, from left to right as in the table from top to "
+                "bottom:"
+            ),
             (
                 ("Image", False),
                 (f"Clean, {names[1]}", True),

@@ -32,9 +32,12 @@ def curves_page(board: Board) -> SectionPage | None:
     return SectionPage(
         path="curves.html",
         title="Recovery over budget",
-        lead="Each line is the mean over images of the best image an attack had evaluated so far, from its traces. These are the images as "
-        "the attack evaluated them, before the judge saved and counted them again, so that a line "
-        "may end above the recovery on the board.",
+        lead=(
+            "Each line is the mean over images of the best image an attack had evaluated so far, "
+            "from its traces. These are the images as the attack evaluated them, before the "
+            "judge saved and counted them again, so that a line may end above the recovery on "
+            "the board."
+        ),
         sections=sections,
         teaser="what each attack had won after so many forward-equivalents",
     )

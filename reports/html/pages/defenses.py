@@ -1,4 +1,4 @@
-"""Defences: what each saves, against an attacker who does not know it and against one who does."""
+"""Defenses: what each saves, against an attacker who does not know it and against one who does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reports.html.links import cell_page
 from reports.html.sections import Section, SectionPage
 
 _COLUMNS = (
-    ("Defence", False),
+    ("Defense", False),
     ("Clean saving", True),
     ("Saved, not known", True),
     ("Saved, known", True),
@@ -33,7 +33,10 @@ SLIGHT = 0.005
 _WORDS = {
     "harm": "does harm: who knows it makes the network dearer than without it",
     "falls": "falls to an attacker who knows it",
-    "most": "falls for the most part: who knows it takes back more than half of what it keeps from one who does not",
+    ("most"): (
+        "falls for the most part: who knows it takes back more than half of what it keeps from "
+        "one who does not"
+    ),
     "holds": "holds against these attacks: more is saved than without it, known or not",
     "nothing": "changes nothing that these images could show",
 }
@@ -47,7 +50,7 @@ _SHORT = {
 
 
 def defenses_page(board: Board) -> SectionPage | None:
-    """The page of a board with defences; None for others, and where nothing is ranked."""
+    """The page of a board with defenses; None for others, and where nothing is ranked."""
     cells = [cell for cell in board.cells if cell.status == "ok"]
     targets = list(dict.fromkeys(cell.target for cell in cells if cell.defense))
     if not targets or not board.ranked:
@@ -59,28 +62,30 @@ def defenses_page(board: Board) -> SectionPage | None:
     }
     return SectionPage(
         path="defenses.html",
-        title="Defences",
-        lead="What is saved, of everything that the undefended network could execute: on clean images, under the strongest attack that "
-        "knows the network but not the defence, and under the strongest that knows both. A "
-        "defence is worth what the last number says, "
-        "and its gain is that number less the one without a defence, image by image; half a point "
-        "counts as nothing. Costs of the defence "
-        "itself are in all of them.",
+        title="Defenses",
+        lead=(
+            "What is saved, of everything that the undefended network could execute: on clean "
+            "images, under the strongest attack that knows the network but not the defense, and "
+            "under the strongest that knows both. A defense is worth what the last number says, "
+            "and its gain is that number less the one without a defense, image by image; half a "
+            "point counts as nothing. Costs of the defense itself are in all of them."
+        ),
         sections=[
             _glance(groups),
             *(_section(name, found, times) for name, found in groups.items()),
         ],
-        teaser="each defence, attacked without and with knowledge of it",
+        teaser="each defense, attacked without and with knowledge of it",
     )
 
 
 @dataclass(frozen=True)
 class _Defended:
-    """One target behind one defence ("" for none): all its cells, and the strongest without and
-    with knowledge of the defence.
+    """One target behind one defense ("" for none): all its cells, and the strongest without and
+    with knowledge of the defense.
 
     Attributes:
-        gain, gain_unknown: surviving saving less the undefended target's, image by image.
+        gain: surviving saving less the undefended target's, image by image, known.
+        gain_unknown: the same under attacks that do not know the defense.
     """
 
     defense: str
@@ -111,7 +116,7 @@ class _Defended:
 
 
 def _defended(cells: Sequence[BoardCell]) -> list[_Defended]:
-    """A target behind each of its defences, none first."""
+    """A target behind each of its defenses, none first."""
     labels = sorted(dict.fromkeys(cell.defense for cell in cells), key=bool)
     found = [
         _strongest(label, [cell for cell in cells if cell.defense == label]) for label in labels
@@ -147,7 +152,7 @@ def _strongest(defense: str, cells: Sequence[BoardCell]) -> _Defended:
 
 
 def _gain(bare: BoardCell | None, cell: BoardCell | None) -> Estimate:
-    """How much more is saved than without a defence, paired by image."""
+    """How much more is saved than without a defense, paired by image."""
     if bare is None or cell is None or not bare.reference or not cell.reference:
         return UNDEFINED
     before, now = bare.table(), cell.table()
@@ -161,7 +166,7 @@ def _gain(bare: BoardCell | None, cell: BoardCell | None) -> Estimate:
 
 
 def _glance(groups: Mapping[str, Sequence[_Defended]]) -> Section:
-    """Defences by targets: what is saved from an attacker who knows, and what that says."""
+    """Defenses by targets: what is saved from an attacker who knows, and what that says."""
     labels = list(dict.fromkeys(one.defense for found in groups.values() for one in found))
     rows: list[list[Entry]] = []
     for label in labels:
@@ -179,8 +184,8 @@ def _glance(groups: Mapping[str, Sequence[_Defended]]) -> Section:
         rows.append(row)
     return Section(
         "At a glance",
-        "Saved from the strongest attack that knows the defence.",
-        (("Defence", False), *((name, True) for name in groups)),
+        "Saved from the strongest attack that knows the defense.",
+        (("Defense", False), *((name, True) for name in groups)),
         rows,
     )
 
@@ -237,7 +242,7 @@ def _points(gain: Estimate) -> Field:
 
 
 def _said(found: Sequence[_Defended]) -> Iterator[str]:
-    """What became of each defence, in one sentence."""
+    """What became of each defense, in one sentence."""
     bare = next((one.knowing for one in found if not one.defense), None)
     for one in found:
         if not one.verdict or bare is None or one.knowing is None:
@@ -248,10 +253,15 @@ def _said(found: Sequence[_Defended]) -> Iterator[str]:
             else ""
         )
         text = (
-            f"{one.defense}: {_WORDS[one.verdict]} ({numbers.percent(one.knowing.surviving_saving.value)} saved from one who knows it"
-            f"{unaware}; {numbers.percent(bare.surviving_saving.value)} without defence)"
+            f"{one.defense}: {_WORDS[one.verdict]} "
+            f"({numbers.percent(one.knowing.surviving_saving.value)} saved from one who "
+            f"knows it{unaware}; {numbers.percent(bare.surviving_saving.value)} without "
+            "defense)"
         )
         before, now = bare.clean_accuracy, one.knowing.clean_accuracy
         if now.high is not None and now.high < (before.value or 0.0):
-            text += f"; clean accuracy falls from {numbers.percent(before.value)} to {numbers.percent(now.value)}"
+            text += (
+                f"; clean accuracy falls from {numbers.percent(before.value)} to "
+                f"{numbers.percent(now.value)}"
+            )
         yield text

@@ -25,16 +25,20 @@ def fronts_page(boards: Sequence[Board]) -> SectionPage | None:
     return SectionPage(
         path="fronts.html",
         title="Fronts: recovery against visibility",
-        lead=f"A point is a cell of any board of this report: its recovery, at the pooled PSNR of its saved images. The area is the "
-        f"mean, from "
-        f"{LOWEST:g} to {HIGHEST:g} dB, of the largest recovery that keeps to that PSNR; a perturbation of more PSNR fits under every "
-        "lower "
-        "floor, and doing nothing recovers 0. Floors that were not run add nothing, so the area "
-        "is a lower bound.",
+        lead=(
+            "A point is a cell of any board of this report: its recovery, at the pooled PSNR of "
+            f"its saved images. The area is the mean, from {LOWEST:g} to {HIGHEST:g} dB, of the "
+            "largest recovery that keeps to that PSNR; a perturbation of more PSNR fits under "
+            "every lower floor, and doing nothing recovers 0. Floors that were not run add "
+            "nothing, so the area is a lower bound."
+        ),
         sections=[
             _section(name, members, place) for place, (name, members) in enumerate(groups.items())
         ],
-        teaser="recovery against PSNR over all boards, the area under each front, PSNR at 50 % and 90 %",
+        teaser=(
+            "recovery against PSNR over all boards, the area under each front, PSNR at 50 % and "
+            "90 %"
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from bench.results.records import Board, BoardCell
 from reports import numbers
 from reports.html.fields import Entry, Field, Link, estimate_field, psnr_field
 from reports.html.links import cell_page
-from reports.html.pictures import normalised_error
+from reports.html.pictures import normalized_error
 from reports.html.sections import Section, SectionPage
 
 
@@ -57,9 +57,11 @@ def paper_page(board: Board) -> SectionPage | None:
     return SectionPage(
         path="paper.html",
         title=table["title"],
-        lead=f"Published in: {source['citation']}. Each published number stands beside the cell of ours that answers its row; they were "
-        f"measured on "
-        "other networks and other images, and share no column.",
+        lead=(
+            f"Published in: {source['citation']}. Each published number stands beside the cell "
+            "of ours that answers its row; they were measured on other networks and other "
+            "images, and share no column."
+        ),
         sections=[
             Section("Published beside measured", _conventions(source), _COLUMNS, rows),
             Section(
@@ -100,11 +102,10 @@ _COLUMNS = (
 
 def _conventions(source: Mapping[str, str]) -> str:
     return (
-        f"Published recovery: {source['recovery']}. Published PSNR: {source['psnr']}. Ours: PSNR of the saved image in pixels; and, for "
-        "comparison, "
-        "in the published convention: peak 255 over the squared error in mean/std-normalised "
-        "space, of the same saved images. "
-        "A dash: not stated in the paper, or not finished here."
+        f"Published recovery: {source['recovery']}. Published PSNR: {source['psnr']}. Ours: "
+        "PSNR of the saved image in pixels; and, for comparison, in the published "
+        "convention: peak 255 over the squared error in mean/std-normalised space, of the "
+        "same saved images. A dash: not stated in the paper, or not finished here."
     )
 
 
@@ -146,7 +147,7 @@ def _ours(
             *(Field(numbers.DASH),) * 6,
             Field(f"{cell.status}: {cell.reason}. {remarks}".strip()),
         ]
-    error = normalised_error([(row.image, row.adversarial) for row in cell.rows()])
+    error = normalized_error([(row.image, row.adversarial) for row in cell.rows()])
     theirs = numbers.DASH if error is None else numbers.decibel(error)
     return [
         link,

@@ -25,9 +25,11 @@ def rounding_page(boards: Sequence[Board]) -> SectionPage | None:
     return SectionPage(
         path="rounding.html",
         title="Rounding inside the loop",
-        lead="The same attack at the same budget, with its iterates rounded to 8 bits inside the loop (and the gradient passed straight "
-        "through), "
-        "and with the image rounded once it was found. Both are scored on the saved image.",
+        lead=(
+            "The same attack at the same budget, with its iterates rounded to 8 bits inside the "
+            "loop (and the gradient passed straight through), and with the image rounded once it "
+            "was found. Both are scored on the saved image."
+        ),
         sections=sections,
         teaser="the same attacks with every iterate rounded, and rounded once at the end",
     )

@@ -30,10 +30,11 @@ def transfer_page(board: Board) -> SectionPage | None:
     return SectionPage(
         path="transfer.html",
         title="Transfer",
-        lead="The saved images that an attack made against the target of a row, evaluated on the target of each column: recovery of "
-        "what that "
-        "target saves on the clean images. Nothing was attacked again; the diagonal is the attack "
-        "on its own target.",
+        lead=(
+            "The saved images that an attack made against the target of a row, evaluated on the "
+            "target of each column: recovery of what that target saves on the clean images. "
+            "Nothing was attacked again; the diagonal is the attack on its own target."
+        ),
         sections=[
             Section(
                 "Made against (row), evaluated on (column)",
