@@ -246,7 +246,8 @@ class StepHalving(StepRule):
     def _shape(self, gradient: Tensor) -> Tensor:
         if self.norm == "linf":
             return gradient.sign()
-        return gradient * (gradient[0].numel() ** 0.5 / norms(gradient).clamp(min=1e-30))
+        length: float = gradient[0].numel() ** 0.5
+        return gradient * (length / norms(gradient).clamp(min=1e-30))
 
     def _stalled(self, rows: Tensor) -> Tensor:
         """(M,) bool: the images whose step is halved now."""

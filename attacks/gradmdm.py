@@ -316,7 +316,7 @@ def unit_rows(gradient: Tensor) -> Tensor:
 
     A row of zeros stays.
     """
-    norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1).view(
+    norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1).view(
         -1, *(1,) * (gradient.ndim - 1)
     )
     return gradient / (norm + 1e-20)

@@ -75,7 +75,8 @@ class Incidents:
 
 def norms(gradient: Tensor) -> Tensor:
     """(M, 1, 1, 1) Euclidean norm of each row."""
-    return torch.linalg.vector_norm(gradient.flatten(1), dim=1)[:, None, None, None]
+    found: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)[:, None, None, None]
+    return found
 
 
 def magnitude(

@@ -91,7 +91,8 @@ class Square(Attack):
 
     def area(self, share: float) -> float:
         """The share of the image that a square covers when `share` of the run is over."""
-        return self.p / 2 ** sum(share >= mark for mark in SHRINKS)
+        halvings: int = 2 ** sum(share >= mark for mark in SHRINKS)
+        return self.p / halvings
 
 
 class Search:
@@ -143,8 +144,9 @@ def edge(delta: Tensor, ball: Threat) -> Tensor:
         return torch.full((len(delta), 1, 1, 1), bound / 255, device=delta.device)
     if ball.norm == "patch":
         return torch.ones((len(delta), 1, 1, 1), device=delta.device)
-    norm = delta.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
-    return bound**0.5 / 255 / norm
+    norm: Tensor = delta.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+    radius: float = bound**0.5 / 255
+    return radius / norm
 
 
 def recolored(delta: Tensor, drawn: Tensor, side: int, ball: Threat) -> Tensor:

@@ -157,7 +157,8 @@ class Universal(GradientAttack):
             delta = delta.clamp(-self.radius, self.radius)
         if ball.norm == "linf":
             return delta.clamp(-bound / 255, bound / 255)
-        return delta * min(1.0, bound**0.5 / 255 / max(float(delta.norm()), 1e-30))
+        radius: float = bound**0.5 / 255
+        return delta * min(1.0, radius / max(float(delta.norm()), 1e-30))
 
 
 def shaped(gradient: Tensor, ball: Threat) -> Tensor:
@@ -166,7 +167,8 @@ def shaped(gradient: Tensor, ball: Threat) -> Tensor:
     """
     if ball.norm == "linf":
         return gradient.sign()
-    return gradient * (gradient.numel() ** 0.5 / gradient.norm().clamp(min=1e-30))
+    scale: Tensor = gradient.numel() ** 0.5 / gradient.norm().clamp(min=1e-30)
+    return gradient * scale
 
 
 def fit_losses(attack: Fitting, view: View) -> Losses:

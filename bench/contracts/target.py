@@ -254,7 +254,7 @@ class Target(nn.Module, ABC):
         """
         if self.evaluation.at_fork is None or not x.requires_grad:
             return x, x
-        main, gate = _Fork.apply(x, self, unit)  # type: ignore[no-untyped-call]
+        main, gate = _Fork.apply(x, self, unit)
         return main, gate
 
 

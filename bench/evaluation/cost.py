@@ -121,7 +121,7 @@ class _Witness(TorchDispatchMode):
     """Sees every aten operator that runs."""
 
     def __init__(self) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.seen: Counter[str] = Counter()
         self.unknown: set[str] = set()
         self.inference = False

@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.contracts.attack import Losses, Units
+from bench.contracts.attack import Losses
 from bench.contracts.target import EvaluationChanges, ForkEdit, Output, Target
+from bench.contracts.units import Units
 from bench.errors import ContractBroken
 from bench.evaluation.draws import affordable_draws
 from bench.evaluation.ledger import Ledger

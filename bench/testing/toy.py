@@ -15,8 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.contracts.attack import Units
 from bench.contracts.target import Output, Target
+from bench.contracts.units import Units
 
 
 class ToyTarget(Target):

@@ -10,9 +10,9 @@ from itertools import groupby
 
 import torch
 
-from bench.contracts.attack import Units
 from bench.contracts.dataset import Dataset
 from bench.contracts.target import Target
+from bench.contracts.units import Units
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class Monitored(Wrapped):
         """The output with the monitor's unit added, and (N,) bool whether everything is run again."""
         pattern = seen.decisions.to(self.weight.dtype)
         if seen.logit_margins.requires_grad and self.evaluation.surrogate:
-            pattern = _Pattern.apply(pattern, seen.logit_margins.to(pattern.dtype))  # type: ignore[no-untyped-call]
+            pattern = _Pattern.apply(pattern, seen.logit_margins.to(pattern.dtype))
         margin = F.linear(pattern, self.weight, self.bias).to(seen.margins.dtype)
         again = margin.detach() > 0 if decisions is None else decisions[:, -1:].to(margin.device)
         margins, logits = (

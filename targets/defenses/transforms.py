@@ -33,9 +33,10 @@ class Coarsened(Wrapped):
     def before(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             value = self.coarse(images)
-        if not images.requires_grad:
-            return value
-        return StraightThrough.apply(value, images) if self.evaluation.surrogate else value  # type: ignore[no-any-return, no-untyped-call]
+        if images.requires_grad and self.evaluation.surrogate:
+            passed: Tensor = StraightThrough.apply(value, images)
+            return passed
+        return value
 
 
 class _Jpeg(Coarsened):
@@ -72,10 +73,11 @@ class JPEG(Defense):
 class _Bits(Coarsened):
     def __init__(self, inner: Target, bits: int) -> None:
         super().__init__(inner)
-        self.steps = 2**bits - 1
+        self.steps: int = 2**bits - 1
 
     def coarse(self, images: Tensor) -> Tensor:
-        return (images * self.steps).round() / self.steps
+        levels: Tensor = (images * self.steps).round()
+        return levels / self.steps
 
 
 class BitDepth(Defense):

@@ -46,7 +46,8 @@ class SaliencyBranch(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(N, C) values before the last ReLU, from (N, C_in)."""
-        return self.fc2(self.fc1(pooled).relu())
+        values: Tensor = self.fc2(self.fc1(pooled).relu())
+        return values
 
     def add(self, saliency: Tensor) -> None:
         """Add the saliencies (N, C) of a step to the sum, whose older terms fade by `FADING`."""
@@ -104,7 +105,7 @@ class ManiDP(ChannelGated):
         self.squeeze = squeeze
         super().__init__(layout, depth, num_classes)
         self.read_thresholds()
-        self.register_load_state_dict_post_hook(_after_loading)
+        nn.Module.register_load_state_dict_post_hook(self, _after_loading)
 
     def branch_for(self, convolution: Convolution) -> SaliencyBranch:
         """The branch; narrow convolutions are squeezed half as much, as in the authors' code."""

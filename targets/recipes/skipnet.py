@@ -271,7 +271,8 @@ class AdversarialStage(BudgetStage):
             far = moved.flatten(1).norm(dim=1).clamp(min=radius)
             moved = moved * (radius / far)[:, None, None, None]
         target.train()
-        return (images + moved).clamp(0, 1).detach()
+        attacked: Tensor = (images + moved).clamp(0, 1).detach()
+        return attacked
 
 
 class SkipNetRecipe:

@@ -116,7 +116,8 @@ class BasicUnit(nn.Module):
             shortcut, ready = F.avg_pool2d(shortcut, 2), F.pad(ready, (0, 1, 0, 1))
         extra = self.conv2.out_channels - shortcut.shape[1]
         shortcut = F.pad(shortcut, (0, 0, 0, 0, extra // 2, extra - extra // 2))
-        return shortcut + self.conv2(F.leaky_relu(self.bn1(self.conv1(ready)), TWICE))
+        residual: Tensor = self.conv2(F.leaky_relu(self.bn1(self.conv1(ready)), TWICE))
+        return shortcut + residual
 
     def at(self, x: Tensor, where: Positions) -> Tensor:
         """(C, P) the residual at some positions of one image; for units that keep the shape."""
@@ -151,9 +152,10 @@ class BottleneckUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C', H', W') from (N, C, H, W)."""
         ready = self.preact(x).relu()
-        shortcut = x if self.shortcut is None else self.shortcut(ready)
+        shortcut: Tensor = x if self.shortcut is None else self.shortcut(ready)
         y = self.bn1(self.conv1(ready)).relu()
-        return shortcut + self.conv3(self.bn2(self.conv2(y)).relu())
+        residual: Tensor = self.conv3(self.bn2(self.conv2(y)).relu())
+        return shortcut + residual
 
     def at(self, x: Tensor, where: Positions) -> Tensor:
         """(C, P) the residual at some positions of one image; for units that keep the shape."""
@@ -185,7 +187,8 @@ class Stem(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features of the first block from images in [0,1], standardised per image (CIFAR) or mapped to [-1, 1] (ImageNet)."""
         if self.family == "cifar":
-            return self.conv(standardise(images))
+            features: Tensor = self.conv(standardise(images))
+            return features
         x = self.conv(2 * images - 1)
         return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=float("-inf")), 3, 2)
 

@@ -53,7 +53,8 @@ class HaltingScore(nn.Module):
         """(N, H, W), or (N, 1, 1), from (N, C, H, W); in float32 or better, autocast or not."""
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                return self(x.float())
+                scores: Tensor = self(x.float())
+                return scores
         logit = self._of_the_whole(x)
         if self.local_conv is not None:
             logit = logit + self.local_conv(self._ready(self.local_bn, x))

@@ -228,7 +228,8 @@ class SACT(Target):
         """The unit's output for one image, computed where it is active."""
         where = Positions.of(active[0].expand(x.shape[2:]))
         if where.everywhere:
-            return unit(x)
+            whole: Tensor = unit(x)
+            return whole
         flat = x[0].flatten(1)
         return flat.index_add(1, where.index, unit.at(x, where)).view_as(x)
 
@@ -239,9 +240,13 @@ class SACT(Target):
 
     def _head(self, x: Tensor) -> Tensor:
         """Logits: the mean before the last normalisation on CIFAR, behind it on ImageNet."""
+        logits: Tensor
         if self.form.family == "imagenet":
-            return self.fc(self.bn(x).relu().mean((2, 3)))
-        return self.fc(self.form.activation(self.bn(x.mean((2, 3), keepdim=True))).flatten(1))
+            logits = self.fc(self.bn(x).relu().mean((2, 3)))
+        else:
+            ready = self.form.activation(self.bn(x.mean((2, 3), keepdim=True)))
+            logits = self.fc(ready.flatten(1))
+        return logits
 
     def _output(self, logits: Tensor, runs: list[HaltingRun]) -> Output:
         sums = [total.flatten(1) for run in runs for total in run.sums]

@@ -33,7 +33,8 @@ class InternalClassifier(nn.Module):
             x = self.alpha * F.max_pool2d(x, self.window) + (1 - self.alpha) * F.avg_pool2d(
                 x, self.window
             )
-        return self.linear(x.flatten(1))
+        logits: Tensor = self.linear(x.flatten(1))
+        return logits
 
 
 def confidence(logits: Tensor) -> Tensor:

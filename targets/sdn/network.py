@@ -84,7 +84,7 @@ class SDN(Target):
         self.register_buffer("_prefix", _prefixes(on_the_way, self.places, heads), persistent=False)
         with torch.device("cpu"):
             self.units = self._table([f"behind {tap.name}" for tap in taps])
-        self.register_load_state_dict_post_hook(_after_loading)
+        nn.Module.register_load_state_dict_post_hook(self, _after_loading)
         self.set_threshold(float(self.threshold) if not self.threshold.is_meta else 0.8)
 
     def set_threshold(self, threshold: float) -> None:

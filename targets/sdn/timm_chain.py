@@ -122,7 +122,7 @@ def _stages(name: str, net: nn.Module) -> tuple[str, ...]:
     Raises:
         PlanError: it has fewer than two, or names modules that it does not have.
     """
-    listed = [info.get("module", "") for info in list(getattr(net, "feature_info", None) or [])]  # type: ignore[arg-type]
+    listed = [info.get("module", "") for info in list(getattr(net, "feature_info", None) or [])]
     modules = dict(net.named_modules())
     missing = [stage for stage in listed if stage not in modules]
     if len(listed) < 2 or missing:

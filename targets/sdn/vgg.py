@@ -69,4 +69,5 @@ class VGG16BN(Chain):
         x = self.fc1(x.flatten(1))
         if visit(len(self.layers), x[:, :, None, None]):
             return None
-        return self.fc2(self.dropout(x))
+        logits: Tensor = self.fc2(self.dropout(x))
+        return logits

@@ -211,7 +211,8 @@ class SkipNet(Backbone):
             if count < len(run):
                 rows = (~run).nonzero().squeeze(1)
                 effect.index_copy_(0, rows, block(x[rows], shortcut[rows]) - shortcut[rows])
-        return _StraightThrough.apply(mixed, effect, value)
+        passed: Tensor = _StraightThrough.apply(mixed, effect, value)
+        return passed
 
     def _gate_macs(self) -> int:
         """MACs of all gates that act."""
