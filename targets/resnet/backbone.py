@@ -84,7 +84,8 @@ class Backbone(Target):
 
     def stem(self, images: Tensor) -> Tensor:
         """Features in front of the first block, from images in [0,1]."""
-        return self.pool(self.bn1(self.conv1((images - self.mean) / self.std)).relu_())
+        features: Tensor = self.pool(self.bn1(self.conv1((images - self.mean) / self.std)).relu_())
+        return features
 
     def shortcut(self, place: Place, x: Tensor) -> Tensor:
         """What passes a block by: x itself, or its projection where the shape changes."""
@@ -92,7 +93,8 @@ class Backbone(Target):
 
     def head(self, x: Tensor) -> Tensor:
         """(N, K) logits from the last features."""
-        return self.fc(x.sum((2, 3)) / (x.shape[2] * x.shape[3]))
+        logits: Tensor = self.fc(x.sum((2, 3)) / (x.shape[2] * x.shape[3]))
+        return logits
 
     def block_macs(self) -> list[int]:
         """MACs of each block, without its projection."""

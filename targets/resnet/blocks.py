@@ -41,7 +41,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
         """(N, C', H', W') from the input x (N, C, H, W) and its shortcut (N, C', H', W')."""
         x = self.bn1(self.conv1(x)).relu_()
-        return self.bn2(self.conv2(x)).add_(shortcut).relu_()
+        y: Tensor = self.bn2(self.conv2(x))
+        return y.add_(shortcut).relu_()
 
 
 class Bottleneck(nn.Module):
@@ -62,7 +63,8 @@ class Bottleneck(nn.Module):
         """(N, C', H', W') from the input x (N, C, H, W) and its shortcut (N, C', H', W')."""
         x = self.bn1(self.conv1(x)).relu_()
         x = self.bn2(self.conv2(x)).relu_()
-        return self.bn3(self.conv3(x)).add_(shortcut).relu_()
+        y: Tensor = self.bn3(self.conv3(x))
+        return y.add_(shortcut).relu_()
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ class ResNet(Backbone):
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
         """One image; everything runs."""
         require_one(image)
-        return self(image)
+        output: Output = self(image)
+        return output
 
     def macs(self, decisions: Tensor) -> Tensor:
         """(N,) int64, the same for every image."""
