@@ -15,17 +15,16 @@ from bench.contracts.dataset import Dataset
 from bench.contracts.target import Target
 from bench.datasets.base import check_classes, padded, subset
 from bench.errors import ContractBroken, PlanError, PluginError
-from bench.evaluation import cost, masking, target_checks
+from bench.evaluation import target_checks
 from bench.evaluation.build import (
     build,
-    build_bare,
     build_defended,
     copy_target,
     opened_dataset,
-    trained_on,
 )
+from bench.evaluation.describe import describe
 from bench.image import to_float
-from bench.store.target import DatasetWords, FloatNoise, TargetDescription, UnitColumns
+from bench.store.target import DatasetWords, FloatNoise, TargetDescription
 
 
 @dataclass(frozen=True)
@@ -145,40 +144,10 @@ def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
     state = target_checks.freeze(target)
     images = to_float(padded_batch(dataset, indices, 0, protocol.batch)[0]).to(device)
     probed = copy_target(target)
-    noise = target_checks.probe(probed, images)
-    target_checks.obeyed(probed, images[:1])
-    floor, ceiling = cost.audit_extremes(probed, images[:1])
-    target_checks.priced(probed, torch.cat(probed.extremes()).to(device))
+    words = DatasetWords(str(dataset), dataset.note, tuple(dataset.credits))
+    description = describe(probed, cell, words, tuple(dataset.classes), images)
     target_checks.unchanged(probed, state, "evaluating the target")
-    bare = build_bare(cell, probed, device)
-    description = TargetDescription(
-        floor=floor,
-        ceiling=ceiling,
-        reference=bare.ceiling if bare is not None else ceiling,
-        bound=probed.bound,
-        draws=probed.draws,
-        noise=noise,
-        classes=tuple(dataset.classes),
-        dataset=DatasetWords(str(dataset), dataset.note, tuple(dataset.credits)),
-        control=not bool(probed.units.cost.numel()) or floor == ceiling,
-        units=_unit_columns(probed),
-        gradients=masking.gradients(probed, images[:16], bare),
-        trained_on=trained_on(cell.target.weights),
-    )
-    return _Ready(target, state, noise, dataset, indices, description)
-
-
-def _unit_columns(target: Target) -> UnitColumns:
-    units = target.units
-    return UnitColumns(
-        name=tuple(units.name),
-        kind=tuple(units.kind),
-        owner=tuple(units.owner),
-        shape=tuple(tuple(shape) for shape in units.shape),
-        cost=tuple(units.cost.tolist()),
-        threshold=tuple(units.threshold.tolist()),
-        alarm=tuple(units.alarm.nonzero().flatten().tolist()),
-    )
+    return _Ready(target, state, description.noise, dataset, indices, description)
 
 
 def padded_batch(

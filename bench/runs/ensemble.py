@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.contracts.cell import Cell
+from bench.errors import GatebenchError
 from bench.evaluation.draws import affordable_draws
+from bench.plugins import registry
 from bench.results import flags
 from bench.results.ensemble import Row, member_keys, strongest
 from bench.runs.seal import environment_of, seal
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.provenance import sources
-from bench.store.sealed import Combination, LeftOut, MemberWins, Sealed
+from bench.store.sealed import Combination, Environment, LeftOut, MemberWins, Sealed
 from bench.store.target import TARGET, TargetDescription
 
 
@@ -34,11 +36,29 @@ class Member:
     sealed: Sealed
 
 
+@dataclass(frozen=True)
+class Combined:
+    """What an ensemble's cell comes to by its members.
+
+    Attributes:
+        rows: one an image, each that of the strongest member.
+        target: what the members say of their target.
+        environment: that the first member was made in.
+        combination: which member won where.
+        flags: that the members give it.
+    """
+
+    rows: tuple[Row, ...]
+    target: TargetDescription
+    environment: Environment
+    combination: Combination
+    flags: tuple[str, ...]
+
+
 def combine(
     run: RunFolder,
     key: str,
     cells: Mapping[str, Cell],
-    black_boxes: Collection[str],
     ids: Sequence[str] | None = None,
 ) -> Sealed:
     """Compute and seal an ensemble's cell.
@@ -47,7 +67,6 @@ def combine(
         run: the run's folder.
         key: of the ensemble's cell.
         cells: all cells of the run, by key.
-        black_boxes: names of the attacks that see executed MACs alone.
         ids: of the images of the run, in order, where they are known.
 
     Returns:
@@ -62,15 +81,32 @@ def combine(
     if not members:
         reason = "none of its members supports this target under this threat"
         return seal(folder, cell, "skipped", reason)
+    found = _combined(cell, members, left_out)
+    write_json(folder.path / TARGET, found.target.document())
+    record: Environment = {**found.environment, "sources": sources(cell)}
+    record.pop("reads", None)
+    folder.write_shard(0, len(found.rows) - 1, found.rows, record)
+    return seal(folder, cell, "ok", ids=ids, combination=found.combination, flags=found.flags)
+
+
+def combined(run: RunFolder, key: str, cells: Mapping[str, Cell]) -> Combined | None:
+    """What an ensemble's cell comes to, without writing anything; None where a member is missing.
+
+    Args:
+        run: the run's folder.
+        key: of the ensemble's cell.
+        cells: all cells of the run, by key.
+    """
+    members, left_out, missing = _members(run, cells[key], cells)
+    return None if missing or not members else _combined(cells[key], members, left_out)
+
+
+def _combined(cell: Cell, members: Sequence[Member], left_out: Sequence[LeftOut]) -> Combined:
     tables = [member.folder.table().to_pylist() for member in members]
     rows, winners = zip(
         *(strongest(candidates) for candidates in zip(*tables, strict=True)), strict=True
     )
     target = members[0].folder.target()
-    write_json(folder.path / TARGET, target.document())
-    record = environment_of(members[0].folder.shards()[0])
-    record.pop("reads", None)
-    folder.write_shard(0, len(rows) - 1, rows, {**record, "sources": sources(cell)})
     found = Combination(
         budget=len(members) * cell.protocol.budget,
         members=tuple(
@@ -87,8 +123,9 @@ def combine(
         winner=tuple(winners),
     )
     doubts = {"not-converged"} & {flag for member in members for flag in member.sealed.flags}
-    doubts |= _leads(members, tables, target.reference, black_boxes)
-    return seal(folder, cell, "ok", ids=ids, combination=found, flags=sorted(doubts))
+    doubts |= _leads(members, tables, target.reference)
+    environment = environment_of(members[0].folder.shards()[0])
+    return Combined(rows, target, environment, found, tuple(sorted(doubts)))
 
 
 def _members(
@@ -121,7 +158,6 @@ def _leads(
     members: Sequence[Member],
     tables: Sequence[Sequence[Row]],
     reference: int,
-    black_boxes: Collection[str],
 ) -> set[str]:
     """Flags of members that lead though they know less than the others."""
     reserve = reference - _mean(tables[0], "clean_macs")
@@ -129,12 +165,20 @@ def _leads(
         flags.Seen(
             macs=_mean(table, "adversarial_macs"),
             reserve=reserve,
-            blind=member.cell.attack.name in black_boxes,
+            blind=_sees_macs_alone(member.cell.attack.name),
             past=member.cell.attack.params.get("knows") == "network",
         )
         for member, table in zip(members, tables, strict=True)
     ]
     return {flag for group in flags.of_group(seen) for flag in group}
+
+
+def _sees_macs_alone(attack: str) -> bool:
+    """Whether an attack is a black box; one that is not installed here is none."""
+    try:
+        return registry.find("attack", attack).facts().constants.get("access") == "macs"
+    except GatebenchError:
+        return False
 
 
 def _adaptive(cell: Cell, target: TargetDescription) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from bench import __version__
 from bench.contracts.cell import Cell
 from bench.contracts.executor import Event, Executor, MakeExecutor, Task, Tell
-from bench.errors import GatebenchError, RunFolderError
+from bench.errors import RunFolderError
 from bench.executors.reads import Reads
 from bench.plans.estimates import remember
 from bench.plugins import registry
@@ -191,14 +191,9 @@ class Run:
 
     def _combine(self) -> None:
         """Make the cells that are made of other cells; cheap, so always again."""
-        named = sorted({cell.attack.name for cell in self._cells.values()})
-        black_boxes = [name for name in named if _access(name) == "macs"]
         for key, cell in self._cells.items():
             if cell.is_combined and not cell.excluded:
-                self._close(
-                    key,
-                    combine(self.laid.folder, key, self._cells, black_boxes, self.laid.ids),
-                )
+                self._close(key, combine(self.laid.folder, key, self._cells, self.laid.ids))
 
     def _compute(self, tasks: Sequence[Task], listen: Tell) -> None:
         with self._executor() as executor:
@@ -327,11 +322,3 @@ def _told(name: str, then: Any, now: Any) -> str:
         part = next(key for key in sorted(set(then) | set(now)) if then.get(key) != now.get(key))
         return _told(f"{name}.{part}", then.get(part), now.get(part))
     return f"{name} was {then!r}, is {now!r}"
-
-
-def _access(attack: str) -> str:
-    """What an attack sees, without importing it; "" where that cannot be told."""
-    try:
-        return str(registry.find("attack", attack).facts().constants.get("access", "gates"))
-    except GatebenchError:
-        return ""

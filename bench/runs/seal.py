@@ -69,7 +69,7 @@ def seal(
             raise ValueError("its rows are about other images than its protocol")
         found = replace(
             found,
-            flags=(*_flags(folder, table, combined=combination is not None), *flags, *mixed),
+            flags=(*flags_of(folder, table, combined=combination is not None), *flags, *mixed),
             aggregates=aggregates(table),
             shards={
                 shard.path.name: hashlib.sha256(shard.path.read_bytes()).hexdigest()
@@ -95,8 +95,14 @@ def aggregates(table: pa.Table) -> dict[str, int]:
     return {"images": table.num_rows, **sums}
 
 
-def _flags(folder: CellFolder, table: pa.Table, *, combined: bool) -> list[str]:
-    """What to know before believing the numbers; `bench.results.flags` says what they mean."""
+def flags_of(folder: CellFolder, table: pa.Table, *, combined: bool) -> list[str]:
+    """What to know before believing the numbers; `bench.results.flags` says what they mean.
+
+    Args:
+        folder: of the cell.
+        table: its rows, with their traces.
+        combined: whether it is an ensemble's cell.
+    """
     found = []
     if pc.any(table["overshoot"]).as_py():
         found.append("left-threat")

@@ -12,20 +12,37 @@ from bench.errors import GatebenchError
 from bench.store.folder import CellFolder
 from bench.store.target import TargetDescription
 
+UNCHECKED = (
+    "how attacks found their images: evaluations, passes, held, flipped and traces are only "
+    "compared with each other",
+    "float_macs and overshoot: the float images are not stored; float_macs is only compared with "
+    "floor and bound",
+    "what attacks learned on the images of the fit (fit.json)",
+    "the environment that shards state: it is only the same in all files of a cell",
+    "the command in plan.json, log.txt, board files, pages, latency and transfer tables",
+)
+"""What no verification can make again from a run's folder, in words."""
+
 
 @dataclass
 class Findings:
     """What a verification looked at, and what does not hold.
 
     Attributes:
-        problems: sentences that name cell, image, column and both values. remarks: what could not be checked, or differs for a reason.
-        cells, images, executed, counted: how many cells and rows were looked at, and images executed and counted anew.
         seed: which images were executed.
+        problems: sentences that name cell, image, column and both values.
+        remarks: what could not be checked, or differs for a reason.
+        unchecked: what was not made again, in words.
+        cells: how many cells were looked at.
+        images: how many rows were looked at.
+        executed: images executed again.
+        counted: images whose execution was counted again.
     """
 
     seed: int
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=lambda: list(UNCHECKED))
     cells: int = 0
     images: int = 0
     executed: int = 0
@@ -50,12 +67,14 @@ class Examined:
         folder: where it lies.
         rows: one an image.
         target: what its target says of itself.
+        elsewhere: whether it was made with other code, versions or on another device than here.
     """
 
     cell: Cell
     folder: CellFolder
     rows: Sequence[Mapping[str, Any]]
     target: TargetDescription
+    elsewhere: bool = False
 
     @property
     def label(self) -> str:

@@ -1,8 +1,7 @@
-"""Stored images executed anew: what a run says of its targets and images, held against the targets themselves."""
+"""Stored images executed again, and compared with what a run says of them."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,17 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.codec import decoded
+from bench.codec import decoded, through_jpeg
 from bench.contracts.cell import Who
 from bench.contracts.target import Output, Target
 from bench.datasets.base import padded
 from bench.evaluation import cost, target_checks
-from bench.evaluation.build import build_defended, build_target
+from bench.evaluation.build import build_defended
 from bench.evaluation.score import SCORING, score
 from bench.evaluation.seeds import seeded, seeds_of
 from bench.image import to_float
 from bench.store.schema import pack, unpack
-from bench.store.target import FloatNoise
+from bench.store.target import DatasetWords, FloatNoise
+from bench.verify.descriptions import check_descriptions
 from bench.verify.findings import Examined, Findings, examined, short
 
 COUNTED = 2
@@ -35,6 +35,7 @@ def execute_anew(
     device: str,
     found: Findings,
     tell: Callable[[str], None],
+    words: tuple[DatasetWords, tuple[str, ...]] | None = None,
 ) -> None:
     """Evaluate a random part of each cell again, in the batch places that the run put its images in; targets are built once.
 
@@ -50,7 +51,7 @@ def execute_anew(
             target = build_defended(members[0].cell, data_root)
             target.to(torch.device(device))
             target_checks.freeze(target)
-            noise = _described(target, members, device, found)
+            noise = check_descriptions(target, members, words, device, found)
             for cell in members:
                 tell(f"{cell.label}: executing")
                 with examined(cell.label, found):
@@ -74,39 +75,6 @@ def _drawn(
         if images is not None and images < len(places):
             places = sorted(int(i) for i in generator.choice(places, size=images, replace=False))
         yield start, places
-
-
-def _described(
-    target: Target, cells: Sequence[Examined], device: str, found: Findings
-) -> FloatNoise:
-    """Hold what the cells say of their target against the target, and measure its float noise here."""
-    first = cells[0]
-    reference = build_target(first.cell.target).ceiling if first.cell.defense else target.ceiling
-    own = {
-        "floor": target.floor,
-        "ceiling": target.ceiling,
-        "reference": reference,
-        "bound": target.bound,
-        "draws": target.draws,
-    }
-    for cell in cells:
-        for name, value in own.items():
-            said = getattr(cell.target, name)
-            if said != value:
-                found.problems.append(
-                    f"{cell.label}: target.json says {name} = {said}, the target has {value}"
-                )
-        units = cell.target.units
-        if units.name != tuple(target.units.name) or units.cost != tuple(
-            target.units.cost.tolist()
-        ):
-            found.problems.append(
-                f"{cell.label}: target.json names other units than the target has"
-            )
-    rows = first.rows[: first.cell.protocol.batch]
-    return target_checks.probe(
-        copy.deepcopy(target), to_float(decoded([row["image"]["bytes"] for row in rows])).to(device)
-    )
 
 
 def _prices(target: Target, cell: Examined, found: Findings) -> None:
@@ -139,9 +107,11 @@ def _again(
     protocol = cell.cell.protocol
     full = padded(part, protocol.batch)
     ids = [row["id"] for row in full]
+    margins: list[Tensor] = []
     for which, picture in (("clean", "image"), ("adversarial", "adversarial")):
         images = to_float(decoded([row[picture]["bytes"] for row in full])).to(device)
         seen = score(target, images, ids, protocol.seed)
+        margins.append(seen.output.margins)
         for place in places:
             row, output = part[place], seen.output.rows(torch.tensor([place], device=device))
             now = {
@@ -152,13 +122,46 @@ def _again(
             found.executed += 1
             name = next((name for name, value in now.items() if row[name] != value), None)
             if name is not None:
-                text = f"{cell.label}: image {row['id']}: {name} is {short(row[name])}, executed anew {short(now[name])}"
+                text = f"{cell.label}: image {row['id']}: {name} is {short(row[name])}, executed again {short(now[name])}"
                 excused = _by_noise(target, output, row, which, noise)
                 (found.remarks if excused else found.problems).append(
                     text + (" (within float noise)" if excused else "")
                 )
         for place in list(places)[:COUNTED]:
             _counted(target, cell, part[place], which, images[place : place + 1], noise, found)
+    _check_near(target, cell, part, places, torch.cat(margins, 1), found)
+    reloaded = through_jpeg(decoded([row["adversarial"]["bytes"] for row in full]))
+    seen = score(target, to_float(reloaded).to(device), ids, protocol.seed)
+    for place in places:
+        said, again = part[place]["jpeg_macs"], int(seen.macs[place])
+        if said is not None and said != again:
+            close = target_checks.near(target, seen.output.margins[place], noise).any()
+            (found.remarks if bool(close) else found.problems).append(
+                f"{cell.label}: image {part[place]['id']}: jpeg_macs is {said}, executed again {again}"
+            )
+
+
+def _check_near(
+    target: Target,
+    cell: Examined,
+    part: Sequence[Mapping[str, Any]],
+    places: Sequence[int],
+    margins: Tensor,
+    found: Findings,
+) -> None:
+    """The number of margins within float noise, give or take those within a factor of two of it."""
+    said = cell.target.noise
+    least, most = (
+        target_checks.near(target, margins, FloatNoise(said.logits, said.margins * factor)).sum(1)
+        for factor in (0.5, 2.0)
+    )
+    for place in places:
+        row = part[place]
+        if not int(least[place]) <= row["near_threshold"] <= int(most[place]):
+            found.problems.append(
+                f"{cell.label}: image {row['id']}: near_threshold is {row['near_threshold']}, "
+                f"counted again {int(least[place])} to {int(most[place])}"
+            )
 
 
 def _by_noise(

@@ -21,8 +21,8 @@ from bench.codec import decoded
 from bench.contracts.attack import Attack, Skip
 from bench.contracts.cell import Cell
 from bench.contracts.dataset import Dataset
-from bench.datasets.base import subset, subset_digest
-from bench.errors import GatebenchError
+from bench.datasets.base import check_disjoint, subset, subset_digest
+from bench.errors import GatebenchError, PlanError
 from bench.evaluation.build import build, build_defended, opened_dataset
 from bench.files.canonical import canonical
 from bench.image import difference, inside, psnr, squared_sum, ssim
@@ -31,10 +31,12 @@ from bench.results.ensemble import Row, member_keys, strongest, trace_in_turn
 from bench.results.traces import is_thinned
 from bench.runs.seal import aggregates
 from bench.store.folder import RunFolder
-from bench.store.provenance import sources, versions
+from bench.store.provenance import environment, sources, versions
 from bench.store.schema import check_table
 from bench.store.sealed import Sealed
+from bench.store.target import DatasetWords
 from bench.verify.findings import Examined, Findings, examined, short
+from bench.verify.records import record_problems, row_problems
 from bench.verify.replay import execute_anew
 from bench.weights.manifest import find
 
@@ -70,7 +72,7 @@ def verify(
         for key, cell in board.cells.items():
             tell(cell.label)
             with examined(cell.label, found):
-                one = _read(run, board, key, cell, pinned, found)
+                one = _read(run, board, key, cell, pinned, device, found)
                 if one is not None:
                     cells[key] = one
         for one in cells.values():
@@ -81,7 +83,8 @@ def verify(
         chosen = [
             one for one in cells.values() if not only or any(part in one.label for part in only)
         ]
-        execute_anew(chosen, images, generator, data_root, device, found, tell)
+        words = pinned.words if pinned is not None else None
+        execute_anew(chosen, images, generator, data_root, device, found, tell, words)
     if not found.images:
         found.problems.append("there are no rows to verify")
     elif only and not found.executed:
@@ -101,6 +104,17 @@ class _Pinned:
     ids: tuple[str, ...]
     places: Mapping[str, int]
 
+    @property
+    def words(self) -> tuple[DatasetWords, tuple[str, ...]]:
+        """What the data set says of itself, and its classes."""
+        data = self.dataset
+        return DatasetWords(str(data), data.note, tuple(data.credits)), tuple(data.classes)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of its images."""
+        return self.dataset.image_shape[2], self.dataset.image_shape[1]
+
     @classmethod
     def of(cls, board: StoredBoard, data_root: str | None, found: Findings) -> _Pinned | None:
         """From the data set; None where it cannot be opened here, which is said."""
@@ -108,10 +122,14 @@ class _Pinned:
         try:
             dataset = opened_dataset(protocol.dataset, data_root)
             chosen = subset(dataset, protocol.images)
-            made = {"subset": subset_digest(dataset, chosen)}
-            if board.fit_subset:
+            made = {"dataset": str(dataset), "subset": subset_digest(dataset, chosen)}
+            fits = any(cell.fits for cell in board.cells.values())
+            made["fit_subset"] = ""
+            if fits:
                 fit = opened_dataset(protocol.fit_dataset, data_root)
-                made["fit_subset"] = subset_digest(fit, subset(fit, protocol.fit.images))
+                fitted = subset(fit, protocol.fit.images)
+                made["fit_subset"] = subset_digest(fit, fitted)
+                _check_fit(fit, fitted, dataset, chosen, found)
         except GatebenchError as error:
             found.remarks.append(
                 f"images and labels were not held against the data set: {error.message}"
@@ -127,12 +145,27 @@ class _Pinned:
         )
 
 
+def _check_fit(
+    fit: Dataset,
+    fitted: Sequence[int],
+    scored: Dataset,
+    chosen: Sequence[int],
+    found: Findings,
+) -> None:
+    """Images of the fit must not be scored."""
+    try:
+        check_disjoint(fit, fitted, scored, chosen, f"the fit on {fit}")
+    except PlanError as error:
+        found.problems.append(error.message)
+
+
 def _read(
     run: RunFolder,
     board: StoredBoard,
     key: str,
     cell: Cell,
     pinned: _Pinned | None,
+    device: str,
     found: Findings,
 ) -> Examined | None:
     """What can be said of a cell without executing anything; None where there are no rows."""
@@ -163,9 +196,8 @@ def _read(
     found.cells += 1
     table = folder.table()
     found.images += table.num_rows
-    found.remarks += [
-        remark for remark in _made_elsewhere(cell, sealed) if remark not in found.remarks
-    ]
+    elsewhere = list(_made_elsewhere(cell, sealed, device))
+    found.remarks += [remark for remark in elsewhere if remark not in found.remarks]
     try:
         check_table(table, cell.protocol.images)
     except ValueError as error:
@@ -179,10 +211,15 @@ def _read(
         wrong(f"cell.json says {differ[0]} = {said}, the rows add up to {added}")
     for problem in _pictures(rows, cell, pinned):
         wrong(problem)
-    return Examined(cell, folder, rows, folder.target())
+    target = folder.target()
+    for problem in row_problems(rows, target):
+        wrong(problem)
+    for problem in record_problems(run, folder, board.cells, sealed, table):
+        wrong(problem)
+    return Examined(cell, folder, rows, target, bool(elsewhere))
 
 
-def _made_elsewhere(cell: Cell, sealed: Sealed) -> Iterator[str]:
+def _made_elsewhere(cell: Cell, sealed: Sealed, device: str) -> Iterator[str]:
     """Where a difference in what is executed again may come from."""
     made = sealed.environment
     parts = {"target": cell.target, "defense": cell.defense, "attack": cell.attack}
@@ -193,6 +230,9 @@ def _made_elsewhere(cell: Cell, sealed: Sealed) -> Iterator[str]:
     for name, now in versions().items():
         if (then := made.get("versions", {}).get(name)) != now:
             yield f"made with {name} {then}, here is {now}"
+    here = environment(torch.device(device))["device"]
+    if made.get("device") != here:
+        yield f"made on {made.get('device')}, here is {here}"
 
 
 def _pictures(rows: Sequence[Row], cell: Cell, pinned: _Pinned | None) -> Iterator[str]:
@@ -200,11 +240,11 @@ def _pictures(rows: Sequence[Row], cell: Cell, pinned: _Pinned | None) -> Iterat
     threat = cell.protocol.threat
     budget = cell.protocol.budget * max(len(cell.attack.members), 1)
     read: list[Tensor] = []
+    size = pinned.size if pinned is not None else None
     for row in rows:
         try:
-            read.append(
-                torch.cat([decoded([row[name]["bytes"]]) for name in ("image", "adversarial")])
-            )
+            read.append(decoded([row[name]["bytes"] for name in ("image", "adversarial")], size))
+            size = size or (read[0].shape[-1], read[0].shape[-2])
         except Exception as error:
             yield f"image {row['id']}: its pictures cannot be read: {error}"
             return

@@ -173,6 +173,143 @@ def test_a_forgery_with_mended_digests_is_found(run, forgery, said, defense):
     assert any(said in problem for problem in found.problems), found.problems
 
 
+READ_ALONE = ["no cell is called so"]
+"""Cells to execute where reading has to be enough."""
+
+
+def other_jpeg(row):
+    row["jpeg_macs"] = (
+        row["clean_macs"] - 1 if row["jpeg_macs"] == row["clean_macs"] else row["clean_macs"]
+    )
+
+
+def other_float(row):
+    row["float_macs"] = 10**9
+
+
+def fewer_evaluations(row):
+    row["evaluations"] -= 1
+
+
+def more_flips(row):
+    row["flipped"] = row["held"] + 1
+
+
+def sure_gates(row):
+    row["near_threshold"] += 3
+
+
+def falling_trace(row):
+    row["trace"] = [dict(point, macs=100 - i) for i, point in enumerate(2 * row["trace"])]
+
+
+def late_trace(row):
+    row["trace"] = [dict(point, evaluations=10**6) for point in row["trace"]]
+
+
+@pytest.mark.parametrize(
+    ("forgery", "said"),
+    [
+        pytest.param(other_jpeg, "jpeg_macs is", id="jpeg"),
+        pytest.param(other_float, "float_macs lies outside floor and bound", id="float"),
+        pytest.param(fewer_evaluations, "evaluations are not its passes", id="evaluations"),
+        pytest.param(more_flips, "flipped is more than held", id="flipped"),
+        pytest.param(sure_gates, "near_threshold is", id="near-threshold"),
+        pytest.param(falling_trace, "its trace does not hang together", id="falling-trace"),
+        pytest.param(late_trace, "its trace does not hang together", id="late-trace"),
+    ],
+)
+def test_columns_that_no_ranking_reads_are_checked_too(run, forgery, said):
+    rewritten(cell(run), forgery)
+    executed = (
+        ["random:0 / wander"] if said in ("jpeg_macs is", "near_threshold is") else READ_ALONE
+    )
+    found = verify(run, images=None, seed=1, only=executed)
+    assert any(said in problem for problem in found.problems), found.problems
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(
+            lambda found: found.update(flags=[]), "has the flags none, made again", id="flags-gone"
+        ),
+        pytest.param(
+            lambda found: found["flags"].append("zero-gradient"), "has the flags", id="flag-added"
+        ),
+        pytest.param(
+            lambda found: found["environment"].update(threads=99),
+            "another environment than its shards",
+            id="environment",
+        ),
+        pytest.param(
+            lambda found: found.update(fit={"images": 1, "evaluations": 1, "sha256": "0" * 64}),
+            "different things of the fit",
+            id="fit",
+        ),
+    ],
+)
+def test_what_cell_json_says_is_made_again(run, change, said):
+    rewritten_json(cell(run, defense="smoothing").path / "cell.json", change)
+    found = verify(run, images=1, seed=1, only=READ_ALONE)
+    assert any(said in problem for problem in found.problems), found.problems
+
+
+def test_the_winners_of_an_ensemble_are_made_again(run):
+    rewritten_json(
+        cell(run, "autoenergy").path / "cell.json",
+        lambda found: found["combination"]["members"][0].update(wins=10**6),
+    )
+    found = verify(run, images=1, seed=1, only=READ_ALONE)
+    assert any("another combination than its members make" in text for text in found.problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(
+            lambda found: found["gradients"].update(zero=3, images=9),
+            "says gradients",
+            id="gradients",
+        ),
+        pytest.param(lambda found: found["noise"].update(margins=10.0), "says noise", id="noise"),
+        pytest.param(
+            lambda found: found["dataset"].update(note="true pictures"), "says dataset", id="note"
+        ),
+        pytest.param(lambda found: found.update(classes=["x"]), "says classes", id="classes"),
+        pytest.param(
+            lambda found: found.update(trained_on="imagenet"), "says trained_on", id="trained-on"
+        ),
+        pytest.param(
+            lambda found: found["units"].update(alarm=[0]), "names other units", id="alarm"
+        ),
+    ],
+)
+def test_all_of_a_description_is_made_again(run, change, said):
+    rewritten_json(cell(run).path / "target.json", change)
+    found = verify(run, images=1, seed=1, only=["random:0 / wander"])
+    assert any(said in problem for problem in found.problems), found.problems
+
+
+def test_the_name_of_the_data_set_is_made_again(run):
+    rewritten_json(
+        run.path / "plan.json", lambda plan: plan["boards"][0].update(dataset="imagenet:val")
+    )
+    found = verify(run, images=1, seed=1, only=READ_ALONE)
+    assert any("its dataset is not that of the data set" in text for text in found.problems)
+
+
+def test_pictures_of_another_size_are_refused_before_they_are_decoded(run):
+    def huge(row):
+        out = io.BytesIO()
+        Image.new("RGB", (4000, 4000)).save(out, format="PNG")
+        row["adversarial"] = {**row["adversarial"], "bytes": out.getvalue()}
+
+    rewritten(cell(run), huge)
+    found = verify(run, images=1, seed=1, only=READ_ALONE)
+    assert any("4000x4000 pixels, expected" in text for text in found.problems), found.problems
+
+
 def test_an_ensemble_that_is_none_of_its_members_is_found(run):
     rewritten(cell(run, "autoenergy", "bit-depth"), dearer)
     found = verify(run, images=1, seed=1, only=["nothing"])
@@ -255,7 +392,7 @@ def test_noise_is_measured_anew_and_excuses_no_forgery(run):
         lambda found: found.update(noise={"logits": 1e9, "margins": 1e9}),
     )
     rewritten(folder, lambda row: row.update(adversarial_macs=7203, adversarial_decisions=b"\0"))
-    assert any("executed anew" in problem for problem in verify(run, images=None, seed=1).problems)
+    assert any("executed again" in problem for problem in verify(run, images=None, seed=1).problems)
 
 
 def test_a_price_that_its_decisions_do_not_have_is_found_in_every_row(run):
@@ -336,7 +473,8 @@ def test_the_command_ends_with_ten_where_something_does_not_hold(gatebench, hone
     shutil.copytree(honest, tmp_path / "runs/r")
     code, out, _ = gatebench("verify", "r", "--images", "2")
     assert code == 0
-    assert "everything holds" in out
+    assert "everything that was checked holds" in out
+    assert "not checked: what attacks learned on the images of the fit" in out
     rewritten(cell(RunFolder(tmp_path / "runs/r")), nearer)
     code, out, _ = gatebench("verify", "r", "--images", "2", "--json", "found.json")
     assert code == 10

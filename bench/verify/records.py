@@ -1,0 +1,119 @@
+"""What cell.json and the columns of a cell say that follows from other things in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from bench.contracts.cell import Cell
+from bench.evaluation.ledger import BACKWARD, FORWARD
+from bench.runs.ensemble import combined
+from bench.runs.seal import environment_of, flags_of
+from bench.store.folder import CellFolder, RunFolder
+from bench.store.schema import TRACE_POINTS
+from bench.store.sealed import Sealed
+from bench.store.target import TargetDescription
+from bench.verify.findings import short
+
+Row = Mapping[str, Any]
+
+
+def record_problems(
+    run: RunFolder,
+    folder: CellFolder,
+    cells: Mapping[str, Cell],
+    sealed: Sealed,
+    table: pa.Table,
+) -> Iterator[str]:
+    """What cell.json says otherwise than shards, target.json, fit.json and members do, in words.
+
+    Args:
+        run: the run's folder.
+        folder: of the cell.
+        cells: all cells of the board, by key.
+        sealed: its cell.json.
+        table: its rows.
+    """
+    shards = folder.shards()
+    made = environment_of(shards[0])
+    if sealed.environment != made:
+        name = _first_difference(sealed.environment, made)
+        yield f"cell.json says another environment than its shards do ({name})"
+    mixed = (
+        () if all(shard.record == shards[0].record for shard in shards) else ("mixed-environment",)
+    )
+    flags = flags_of(folder, table, combined=cells[folder.key].is_combined)
+    if cells[folder.key].is_combined:
+        ensemble = combined(run, folder.key, cells)
+        if ensemble is None:
+            yield "its members are not there"
+            return
+        flags += ensemble.flags
+        if sealed.combination != ensemble.combination:
+            yield "cell.json says another combination than its members make"
+    elif sealed.combination is not None:
+        yield "cell.json says that it is combined of others, the plan does not"
+    if sealed.flags != (*flags, *mixed):
+        yield f"cell.json has the flags {_listed(sealed.flags)}, made again {_listed((*flags, *mixed))}"
+    if sealed.fit != folder.fit():
+        yield "cell.json and fit.json say different things of the fit"
+
+
+def row_problems(rows: Sequence[Row], target: TargetDescription) -> Iterator[str]:
+    """Columns of a row that contradict each other or the target; the first image of each kind.
+
+    Args:
+        rows: of a cell.
+        target: as target.json describes it.
+    """
+    most = max(target.bound, target.reference)
+    checks: dict[str, Callable[[Row], bool]] = {
+        "evaluations are not its passes": lambda row: (
+            row["evaluations"] == FORWARD * row["forwards"] + BACKWARD * row["backwards"]
+        ),
+        "flipped is more than held": lambda row: 0 <= (row["flipped"] or 0) <= (row["held"] or 0),
+        "near_threshold is no number of units": lambda row: (
+            0 <= row["near_threshold"] <= 2 * len(target.units)
+        ),
+        "float_macs lies outside floor and bound": lambda row: _is_price(row["float_macs"], target),
+        "jpeg_macs lies outside floor and bound": lambda row: _is_price(row["jpeg_macs"], target),
+        "its trace does not hang together": lambda row: _is_trace(
+            row["trace"], row["evaluations"], most
+        ),
+    }
+    for text, holds in checks.items():
+        wrong = next((row for row in rows if not holds(row)), None)
+        if wrong is not None:
+            yield f"image {wrong['id']}: {text}"
+
+
+def _is_price(macs: int | None, target: TargetDescription) -> bool:
+    return macs is None or target.floor <= macs <= target.bound
+
+
+def _is_trace(points: Sequence[Mapping[str, Any]], evaluations: int, most: int) -> bool:
+    """Whether evaluations grow within what was used, and each point is better than the one before."""
+    if len(points) > TRACE_POINTS:
+        return False
+    for before, point in zip([None, *points], points, strict=False):
+        if not (0 <= point["evaluations"] <= evaluations and 0 <= point["macs"] <= most):
+            return False
+        if not point["squared"] >= 0:
+            return False
+        if before is not None and (
+            point["evaluations"] < before["evaluations"]
+            or (point["macs"], -point["squared"]) <= (before["macs"], -before["squared"])
+        ):
+            return False
+    return True
+
+
+def _first_difference(said: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    names = [name for name in sorted({*said, *made}) if said.get(name) != made.get(name)]
+    return f"{names[0]}: {short(said.get(names[0]))}, {short(made.get(names[0]))}"
+
+
+def _listed(flags: Sequence[str]) -> str:
+    return ", ".join(flags) or "none"
