@@ -260,7 +260,7 @@ def _cell(document: Mapping[str, Any], board: Mapping[str, Any]) -> MeasuredCell
     columns = {**document, **board["clean"][name]}
     if any(len(columns[column]) != len(board["ids"]) for column in _MACS + _BITS):
         raise ValueError(f"{label} has not one entry for each image")
-    values = {key: columns[key] for key in _PLAIN}
+    values = {key: columns[key] for key in _PLAIN if key in columns}
     values |= {column: np.array(columns[column], dtype=np.int64) for column in _MACS}
     values |= {column: _bits(columns[column]) for column in _BITS}
     return MeasuredCell(**values)

@@ -49,10 +49,10 @@ class _Cell(_Strict):
     target: str
     defense: str
     attack: str
-    key: str
+    key: str = ""
     control: bool
     reference: Annotated[int, Field(gt=0, lt=2**53)]
-    floor: Count
+    floor: Count = 0
     ceiling: Count
     inputs: _Inputs
     adversarial_macs: list[Count]

@@ -15,17 +15,20 @@ from measured import baseline, cell, with_cells
 from bench.errors import NotComparable
 from bench.pytest_plugin import Result, assert_no_regression, assert_saving_survives
 from bench.regression.baseline import Baseline
+from bench.results.records import BoardCell
 from bench.results.stats import Estimate
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "regression-test"
 
 
 def result(saving, *, accuracy=0.9, folder=Path("r")):
-    attacked = SimpleNamespace(
-        status="ok",
+    attacked = BoardCell(
+        key="a" * 64,
         target="net",
         defense="cap",
         attack="gradauto",
+        inputs={},
+        status="ok",
         n=64,
         control=False,
         psnr=101.0,
@@ -35,10 +38,8 @@ def result(saving, *, accuracy=0.9, folder=Path("r")):
         clean_accuracy=Estimate(accuracy),
         recovery=Estimate(0.25),
     )
-    milder = SimpleNamespace(
-        **{**vars(attacked), "attack": "noise", "surviving_saving": Estimate(0.39, 0.38, 0.4)}
-    )
-    board = SimpleNamespace(cells=(milder, attacked, SimpleNamespace(status="skipped")))
+    milder = replace(attacked, attack="noise", surviving_saving=Estimate(0.39, 0.38, 0.4))
+    board = SimpleNamespace(cells=(milder, attacked, replace(attacked, status="skipped")))
     return Result(folder, (board,))
 
 
@@ -63,13 +64,8 @@ def test_a_saving_that_survives_is_judged_under_the_strongest_attack():
 
 def test_a_control_is_no_attack_and_nothing_passes_by_being_no_number():
     found = result(Estimate(0.30, 0.27, 0.33))
-    control = SimpleNamespace(
-        **{
-            **vars(found.strongest),
-            "attack": "identity",
-            "control": True,
-            "surviving_saving": Estimate(0.1),
-        }
+    control = replace(
+        found.strongest, attack="identity", control=True, surviving_saving=Estimate(0.1)
     )
     board = SimpleNamespace(cells=(*found.boards[0].cells, control))
     assert replace(found, boards=(board,)).strongest.attack == "gradauto"

@@ -249,8 +249,8 @@ def test_a_byte_order_mark_is_no_mistake(gatebench, tmp_path):
 
 def test_many_components_are_compared_in_one_pass(tmp_path, monkeypatch):
     """Ten thousand attacks: not fifty million comparisons."""
+    from bench.contracts.cell import Component
     from bench.plans import components, problems
-    from bench.plans.plan import Component
     from bench.plans.toml import Lines
 
     asked = [0]
