@@ -16,6 +16,7 @@ from bench.terminal import outlets, page, say
 
 COMMANDS = {
     "run": "Run a plan: attack, judge, count, rank, render.",
+    "merge": "Unite runs: shares of one plan, or other targets and attacks.",
     "plan": "Show what a plan would run, without running it.",
     "list": "List targets, attacks, data sets and so on; explain one.",
     "show": "Print the table of a run.",

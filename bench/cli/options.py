@@ -114,9 +114,11 @@ def run_request(
     fresh: bool,
     keep: bool,
     in_process: bool,
+    share: str | None = None,
 ) -> RunRequest:
     """What the arguments of `run_options` ask for."""
     from bench.runs.execute import RunRequest
+    from bench.runs.share import parse_share
 
     words = [command_line(plan_source, images, overrides), *(f"--only {part!r}" for part in only)]
     return RunRequest(
@@ -128,6 +130,7 @@ def run_request(
         fresh=fresh,
         keep=keep,
         in_process=in_process,
+        share=None if share is None else parse_share(share),
     )
 
 

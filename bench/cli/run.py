@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @run_options
+@click.option(
+    "--share",
+    metavar="I/N",
+    help="Compute only part I of N, in a folder of its own; 'gatebench merge' unites the parts.",
+)
 @click.option("--no-report", is_flag=True, help="Leave out the HTML pages.")
 def run(no_report: bool, **options: Any) -> int:
     """Run PLAN (a suite's name or a TOML file; default ./bench.toml).
@@ -29,7 +34,11 @@ def run(no_report: bool, **options: Any) -> int:
     outcome = execute_with_progress(run_request(**options))
     if outcome is None:
         return 130
-    _finish(outcome, pages=not no_report)
+    if options["share"] is not None:
+        report_problems(outcome)
+        say(f"share {options['share']}: {outcome.computed} images computed in {outcome.folder}")
+        return 0 if outcome.is_clean else 4
+    finish(outcome, pages=not no_report)
     return 0 if outcome.is_clean else 4
 
 
@@ -62,7 +71,7 @@ def execute_with_progress(request: RunRequest, *, aside: bool = False) -> Outcom
         return None
 
 
-def _finish(outcome: Outcome, *, pages: bool) -> None:
+def finish(outcome: Outcome, *, pages: bool) -> None:
     """The board's files, the table, what went wrong, and where the page is."""
     from bench.plugins import registry
     from bench.results.board import load_boards

@@ -14,6 +14,7 @@ from bench.plans.plan import Plan
 from bench.plans.stored import StoredPlan
 from bench.runs.layout import Laid, lay_out
 from bench.runs.run import Outcome, Run
+from bench.runs.share import Share
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class RunRequest:
         keep: go on although shards were made in another environment.
         renew: compute again what other code or another plan made under this name.
         in_process: no workers, for debuggers and tests.
+        share: compute only this share of it, in a folder of its own.
         accept: hears of the resolved plan before anything is computed, and may refuse it.
     """
 
@@ -42,6 +44,7 @@ class RunRequest:
     keep: bool = False
     renew: bool = False
     in_process: bool = False
+    share: Share | None = None
     accept: Callable[[StoredPlan], None] = lambda plan: None
 
 
@@ -102,6 +105,7 @@ def execute(
         fresh=request.fresh,
         renew=request.renew,
         accept=request.accept,
+        suffix=request.share.suffix if request.share else "",
     )
     run = Run(
         laid,
@@ -110,6 +114,7 @@ def execute(
         keep=request.keep,
         renew=request.renew,
         in_process=request.in_process,
+        share=request.share,
     )
     with display(laid) as shown:
         return laid, run(shown.prepared, shown.listen)

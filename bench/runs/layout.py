@@ -77,6 +77,7 @@ def lay_out(
     fresh: bool = False,
     renew: bool = False,
     accept: Callable[[StoredPlan], None] = lambda plan: None,
+    suffix: str = "",
 ) -> Laid:
     """Check that all that the plan names is there, give every cell its key, look at its folder.
 
@@ -92,6 +93,7 @@ def lay_out(
         fresh: see `Laid.check_folder`.
         renew: see `Laid.check_folder`.
         accept: hears of the resolved plan, and may refuse it.
+        suffix: what the name ends with, whether given or not.
 
     Raises:
         DataError: the data set is missing or damaged.
@@ -104,7 +106,7 @@ def lay_out(
         weights.read_bytes(weights.find(weights_name))
     dataset = _opened(plan, data_root)
     chosen = subset(dataset, plan.cells[0].protocol.images)
-    run = RunFolder(out / (name or plan.default_name(str(dataset))))
+    run = RunFolder(out / f"{name or plan.default_name(str(dataset))}{suffix}")
     stored = StoredPlan.of(
         plan,
         name=run.name,

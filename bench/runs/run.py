@@ -20,6 +20,7 @@ from bench.plugins import registry
 from bench.runs.ensemble import combine
 from bench.runs.layout import Laid
 from bench.runs.seal import seal
+from bench.runs.share import Division, Share
 from bench.store.folder import CellFolder, same_record
 from bench.store.provenance import source_digest, sources, versions
 from bench.store.sealed import Sealed, Status
@@ -79,6 +80,7 @@ class Run:
         renew: throw away the cells whose shards were made by other code, libraries or threads, and
             compute those again.
         in_process: no workers, for debuggers.
+        share: compute only this share; None for everything.
     """
 
     def __init__(
@@ -90,12 +92,15 @@ class Run:
         keep: bool = False,
         renew: bool = False,
         in_process: bool = False,
+        share: Share | None = None,
     ) -> None:
         self.laid, self.data_root, self.in_process = laid, data_root, in_process
         self.fresh, self.keep, self.renew = fresh, keep, renew
+        self.share = share
         self.outcome = Outcome(laid.folder.path)
         self._cells = laid.cells
         self._left: dict[str, set[Span]] = {}
+        self._division = None if share is None else self._divided(share)
         self._speeds: dict[str, list[tuple[float, int]]] = defaultdict(list)
 
     def __call__(self, prepared: Prepared, listen: Tell) -> Outcome:
@@ -120,12 +125,26 @@ class Run:
                     self._folder(key).clear()
             self._check_sources()
             tasks = self._tasks()
-            images = sum(cell.protocol.images for _, cell in self._live())
-            prepared(tasks, images - sum(task.images for task in tasks))
+            prepared(tasks, self._images() - sum(task.images for task in tasks))
             self._finish(tasks, listen)
             self._combine()
             remember(self._speeds)
         return self.outcome
+
+    def _divided(self, share: Share) -> Division:
+        return Division(dict(self._live()), self.laid.options.shard, share)
+
+    def _images(self) -> int:
+        """Images of all cells together, as far as they belong to the share."""
+        return sum(
+            min(first + step, cell.protocol.images) - first
+            for key, cell in self._live()
+            for step in [
+                max(self.laid.options.shard // cell.protocol.batch, 1) * cell.protocol.batch
+            ]
+            for first in range(0, cell.protocol.images, step)
+            if self._division is None or self._division.has(key, first)
+        )
 
     def _folder(self, key: str) -> CellFolder:
         return self.laid.folder.cell(key)
@@ -162,7 +181,13 @@ class Run:
         """The tasks that a cell still needs."""
         cell, folder = self._cells[key], self._folder(key)
         protocol = cell.protocol
-        spans = folder.missing(protocol.images, self.laid.options.shard, protocol.batch)
+        missing = folder.missing(protocol.images, self.laid.options.shard, protocol.batch)
+        spans = [
+            span for span in missing if self._division is None or self._division.has(key, span[0])
+        ]
+        if missing and not spans:  # the rest of the cell belongs to other shares
+            self._left.pop(key, None)
+            return []
         self._left[key] = set(spans)
         place = folder.path.absolute()  # a plugin may change the folder that its process works in
         root = self.data_root and os.path.abspath(self.data_root)
@@ -191,6 +216,8 @@ class Run:
 
     def _combine(self) -> None:
         """Make the cells that are made of other cells; cheap, so always again."""
+        if self.share is not None:
+            return  # their members lie elsewhere; `merge` combines them
         for key, cell in self._cells.items():
             if cell.is_combined and not cell.excluded:
                 self._close(key, combine(self.laid.folder, key, self._cells, self.laid.ids))
@@ -279,7 +306,7 @@ class Run:
             self.outcome.computed += task.images
             work = task.images * task.cell.protocol.budget
             self._speeds[task.cell.target.label].append((event.seconds, work))
-            if not left and not self._missing(task.key):
+            if not left and not self._missing(task.key) and task.key in self._left:
                 self._seal_whole(task.key)
         elif event.what == "problem":
             _write_line(f"{head} {event.status} {event.reason}\n{event.detail}", log)

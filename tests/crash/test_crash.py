@@ -74,7 +74,10 @@ class Forks:
         )
 
     def __call__(self, folder, *extra, kill=None):
-        command = {"args": [*ARGS, "--in-process", *extra], "cwd": str(folder), "kill": kill}
+        return self.command(folder, *ARGS, "--in-process", *extra, kill=kill)
+
+    def command(self, folder, *args, kill=None):
+        command = {"args": args, "cwd": str(folder), "kill": kill}
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
@@ -236,6 +239,34 @@ def test_a_run_that_is_finished_computes_nothing(reference, forks, tmp_path):
     assert {
         path: path.stat().st_mtime_ns for path in (tmp_path / "runs/r/cells").rglob("*")
     } == stamps
+
+
+# ---------------------------------------------------------------- in shares
+
+
+@pytest.mark.parametrize("shares", [1, 2, 5])
+def test_shares_in_any_order_with_kills_are_the_bytes_of_one_run(
+    reference, forks, tmp_path, shares
+):
+    plan(tmp_path)
+    draw = random.Random(shares)
+    order = list(range(1, shares + 1))
+    draw.shuffle(order)
+    for number in order:
+        share = ("--share", f"{number}/{shares}")
+        point = draw.choice(["before shard", "mid-write", "after rename"])
+        nth = draw.randrange(3)
+        assert forks(tmp_path, *share, kill={"point": point, "nth": nth}) == -signal.SIGKILL
+        assert forks(tmp_path, *share) == 0, (tmp_path / "output.txt").read_text()
+    names = [f"r-{number}of{shares}" for number in order]
+    merge = ("merge", *names, "--out", "runs/r", "--no-report")
+    killed = forks.command(tmp_path, *merge, kill={"point": "before rename", "nth": 7})
+    assert killed == -signal.SIGKILL
+    assert forks.command(tmp_path, *merge) == 0, (tmp_path / "output.txt").read_text()
+    assert files(tmp_path) == reference[0]
+    for name in ("plan.json", "board.parquet", "board.csv"):
+        mine, other = (folder / "runs" / "r" / name for folder in (tmp_path, reference[1]))
+        assert mine.read_bytes() == other.read_bytes(), name
 
 
 # ---------------------------------------------------------------- with real workers
