@@ -82,8 +82,8 @@ class ClassFacts:
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring."""
-        return self.doc.split("\n", 1)[0].strip()
+        """The first paragraph of the docstring, in one line."""
+        return " ".join(self.doc.split("\n\n", 1)[0].split())
 
     @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:

@@ -1,1 +1,2 @@
-"""Defences: what is put around a dynamic network so that an attacker wins less of its computation back."""
+"""Defenses: what is put around a dynamic network so that an attacker wins less of its computation
+back."""

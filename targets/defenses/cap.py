@@ -1,11 +1,13 @@
 """A budget cap: units are switched on by margin until the cap, and not one MAC beyond it.
 
-The network still runs once, from front to back. Each group of units (a block, the channels of a convolution, the positions of a layer,
-the stage behind an exit) asks to run when its gates are read. The governor grants it as long as what was granted so far, with
-everything behind it closed, stays within the cap; where only a part of a group fits, those with the largest margins get it. So the
-cap holds for every image and every attack, as an integer: a deterministic certificate.
+The network still runs once, from front to back. Each group of units (a block, the channels of a
+convolution, the positions of a layer, the stage behind an exit) asks to run when its gates are
+read. The governor grants it as long as what was granted so far, with everything behind it closed,
+stays within the cap; where only a part of a group fits, those with the largest margins get it. So
+the cap holds for every image and every attack, as an integer: a deterministic certificate.
 
-After the token caps of DeSparsify (NeurIPS 2024), which drop the least confident tokens beyond the mean count of a hold-out set.
+After the token caps of DeSparsify (NeurIPS 2024), which drop the least confident tokens beyond the
+mean count of a hold-out set.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class CapGovernor:
     """Grants units while they fit under the cap; one for each evaluation.
 
     Args:
-        target: whose cost counts. limit: MACs. count: images evaluated together; each has its own account.
+        target: whose cost counts.
+        limit: MACs. count: images evaluated together; each has its own account.
     """
 
     def __init__(self, target: Target, limit: int, count: int, device: torch.device) -> None:
@@ -54,7 +57,8 @@ class CapGovernor:
         return allowed
 
     def _fitting(self, group: slice, margins: Tensor, wanted: Tensor, rows: Tensor) -> Tensor:
-        """(R, k) bool: as many of the wanted units as fit, largest margins first; found by bisection, since cost only grows."""
+        """(R, k) bool: as many of the wanted units as fit, largest margins first; found by
+        bisection, since cost only grows."""
         order = margins.masked_fill(~wanted, -torch.inf).argsort(
             dim=1, descending=True, stable=True
         )
@@ -78,21 +82,25 @@ class Capped(Wrapped):
     """A target whose executed MACs never exceed a limit.
 
     Args:
-        inner: passes its decisions through `Target.admit`. limit: MACs, at least the inner floor.
+        inner: passes its decisions through `Target.admit`.
+        limit: MACs, at least the inner floor.
 
-    The margin of a unit that was held back is its distance below the last one of its group that was granted, without a gradient: pushing
-    it further opens nothing. Those of the granted ones are measured from the same place.
+    The margin of a unit that was held back is its distance below the last one of its group that was
+    granted, without a gradient: pushing it further opens nothing. Those of the granted ones are
+    measured from the same place.
     """
 
     def __init__(self, inner: Target, limit: int) -> None:
         if not inner.admits:
             name = type(inner.undefended).__name__
             raise PlanError(
-                f"{name} does not pass its decisions through Target.admit, so no cap can hold it back"
+                f"{name} does not pass its decisions through Target.admit, so no cap can hold it "
+                "back"
             )
         if limit < inner.floor:
             raise PlanError(
-                f"a cap of {limit} MACs: the network spends {inner.floor} even with everything closed"
+                f"a cap of {limit} MACs: the network spends {inner.floor} even with everything "
+                "closed"
             )
         super().__init__(inner)
         self.limit = min(limit, inner.bound)
@@ -188,14 +196,16 @@ def groups(units: Units) -> Iterator[slice]:
 
 
 class Cap(Defense):
-    """A budget cap: units run by margin until the cap, and executed MACs never exceed it, whatever the image.
+    """A budget cap: units run by margin until the cap, and executed MACs never exceed it, whatever
+    the image.
 
     Args:
-        limit: share of the undefended ceiling, or "held-out": the `quantile` of executed MACs on clean images of the fit split.
+        limit: share of the undefended ceiling, or "held-out": the `quantile` of executed MACs on
+            clean images of the fit split.
         quantile: 0.5 caps every second clean image a little, 1 the dearest of them not at all.
 
-    Multiplies nothing. Under the cap an attacker can still make every image cost the cap, and can still attack accuracy: see
-    the attack `accuracy`.
+    Multiplies nothing. Under the cap an attacker can still make every image cost the cap, and can
+    still attack accuracy: see the attack `accuracy`.
     """
 
     fits: ClassVar[bool] = True
@@ -226,6 +236,7 @@ class Cap(Defense):
     def wrap(self, target: Target, learnt: Mapping[str, Tensor] = {}) -> Target:
         if "limit" not in learnt:
             raise PlanError(
-                'cap: "held-out" needs clean images to choose the limit on; give a share of the ceiling, or use it in a plan'
+                'cap: "held-out" needs clean images to choose the limit on; give a share of the '
+                "ceiling, or use it in a plan"
             )
         return Capped(target, int(learnt["limit"]))

@@ -1,16 +1,19 @@
-"""A monitor: where the pattern of gates looks unlikely on clean images, the network is run again with everything on.
+"""A monitor: where the pattern of gates looks unlikely on clean images, the network is run again
+with everything on.
 
-The score of an image is the negative log-likelihood of its decisions under independent units that run as often as they did on
-held-out clean images,
+The score of an image is the negative log-likelihood of its decisions under independent units that
+run as often as they did on held-out clean images,
 
     score = - sum_j [ d_j log p_j + (1 - d_j) log(1 - p_j) ],
 
-one multiplication a unit. Above a threshold (a quantile of the held-out scores) the dynamic result is thrown away and everything is
-executed, so that an attacker cannot spoil the answer by the choice of units. What the first pass and the monitor cost is counted too.
+one multiplication a unit. Above a threshold (a quantile of the held-out scores) the dynamic result
+is thrown away and everything is executed, so that an attacker cannot spoil the answer by the choice
+of units. What the first pass and the monitor cost is counted too.
 
-The pattern is hard, so its surrogate gradient is that of the logit margins, of those units alone that have not yet decided the way
-the loss wants them to. Running everything is work that can be left out,
-so it is a unit like any other, with a margin of score less threshold: an attack on margins attacks the monitor with the gates.
+The pattern is hard, so its surrogate gradient is that of the logit margins, of those units alone
+that have not yet decided the way the loss wants them to. Running everything is work that can be
+left out, so it is a unit like any other, with a margin of score less threshold: an attack on
+margins attacks the monitor with the gates.
 """
 
 from __future__ import annotations
@@ -36,10 +39,11 @@ class Monitored(Wrapped):
     """A target that is executed as a whole where its gates look unlikely.
 
     Args:
-        inner: with at least one unit. weight: (U,) and bias: () so that score = weight . decisions + bias. limit: () of the score.
+        inner: with at least one unit.
+        weight: (U,) and bias: () so that score = weight . decisions + bias. limit: () of the score.
 
-    The last unit is running everything; its margin is (score - limit) / sum |weight|, so that a loss on margins sees the monitor and all
-    gates together at one scale.
+    The last unit is running everything; its margin is (score - limit) / sum |weight|, so that a
+    loss on margins sees the monitor and all gates together at one scale.
     """
 
     weight: Tensor
@@ -58,7 +62,8 @@ class Monitored(Wrapped):
         self.units = _with_fallback(inner.units, int(inner.macs(self.whole)))
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
-        """Evaluate N images (N, C, H, W); those whose gates look unlikely a second time, with everything on."""
+        """Evaluate N images (N, C, H, W); those whose gates look unlikely a second time, with
+        everything on."""
         seen: Output = self.inner(images, None if decisions is None else decisions[:, :-1])
         output, again = self._judged(seen, decisions)
         if not bool(again.any()):
@@ -68,7 +73,7 @@ class Monitored(Wrapped):
         whole = self._whole(images[rows], rows)
 
         def mixed(first: Tensor, second: Tensor) -> Tensor:
-            """Of each image, what counts: the first pass, or the second where the alarm went off."""
+            """Of each image the pass that counts: the second where the alarm went off."""
             second = first.index_copy(0, rows, second.to(first))
             return torch.where(again.view(-1, *[1] * (first.ndim - 1)), second, first)
 
@@ -114,7 +119,7 @@ class Monitored(Wrapped):
         return whole
 
     def _judged(self, seen: Output, decisions: Tensor | None) -> tuple[Output, Tensor]:
-        """The output with the monitor's unit added, and (N,) bool whether everything is run again."""
+        """The output with the monitor's unit, and (N,) bool whether everything is run again."""
         pattern = seen.decisions.to(self.weight.dtype)
         if seen.logit_margins.requires_grad and self.evaluation.surrogate:
             pattern = _Pattern.apply(pattern, seen.logit_margins.to(pattern.dtype))
@@ -130,7 +135,8 @@ class Monitored(Wrapped):
 
 
 class _Pattern(torch.autograd.Function):
-    """Decisions, with the gradient of the logit margins where a decision is not yet what the loss would have it be."""
+    """Decisions, with the gradient of the logit margins where a decision is not yet what the loss
+    would have it be."""
 
     @staticmethod
     def forward(ctx: Any, pattern: Tensor, logit_margins: Tensor) -> Tensor:
@@ -169,8 +175,9 @@ class Monitor(Defense):
     Args:
         false_alarms: share of held-out clean images that may set it off.
 
-    Costs one MAC a unit and one more for the image; an alarm costs a second, full execution. An attacker who wants work done
-    has two ways: open gates unseen (`alarm = "avoid"`), or set off the alarm, which is the default of every gradient attack here.
+    Costs one MAC a unit and one more for the image; an alarm costs a second, full execution. An
+    attacker who wants work done has two ways: open gates unseen (`alarm = "avoid"`), or set off the
+    alarm, which is the default of every gradient attack here.
     """
 
     fits: ClassVar[bool] = True
@@ -194,6 +201,7 @@ class Monitor(Defense):
     def wrap(self, target: Target, learnt: Mapping[str, Tensor] = {}) -> Target:
         if not learnt:
             raise PlanError(
-                "monitor: needs clean images to learn what is likely; use it in a plan, or call fit first"
+                "monitor: needs clean images to learn what is likely; use it in a plan, or call "
+                "fit first"
             )
         return Monitored(target, learnt["weight"], float(learnt["bias"]), float(learnt["limit"]))

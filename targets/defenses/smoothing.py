@@ -32,16 +32,20 @@ class _Smoothed(Wrapped):
 
 
 class RandomisedSmoothing(Defense):
-    """Gaussian noise is added to the image in every evaluation, and the network runs once on the noisy image.
+    """Gaussian noise is added to the image in every evaluation, and the network runs once on the
+    noisy image.
 
     Args:
-        sigma: of the noise, images in [0,1]; 0.12, 0.25 and 0.5 are the literature's, a PSNR of 18.4, 12.0 and 6.0 dB. Networks that were
-            not trained on noise stand less; 0.03 is 30 dB.
-        draws: over how many fresh draws cost is averaged when it is scored; what an attack averages over is its own choice.
+        sigma: of the noise, images in [0,1]; 0.12, 0.25 and 0.5 are the literature's, a PSNR of
+            18.4, 12.0 and 6.0 dB. Networks that were not trained on noise stand less; 0.03 is 30
+            dB.
+        draws: over how many fresh draws cost is averaged when it is scored; what an attack averages
+            over is its own choice.
 
-    Cohen et al. vote over many noisy copies, each of which would have to be executed; what is deployed here runs one, so its
-    expected cost is what counts, as in a certificate of the smoothed cost (E[cost] at distance eps is at most
-    Phi(Phi^-1(E[cost]) + eps / sigma) for costs scaled to [0,1]). Noise multiplies nothing.
+    Cohen et al. vote over many noisy copies, each of which would have to be executed; what is
+    deployed here runs one, so its expected cost is what counts, as in a certificate of the smoothed
+    cost (E[cost] at distance eps is at most Phi(Phi^-1(E[cost]) + eps / sigma) for costs scaled to
+    [0,1]). Noise multiplies nothing.
     """
 
     follows: ClassVar[str] = (

@@ -1,9 +1,10 @@
 """Input transforms: the image is coded again, coarsened or smoothed before the network sees it.
 
-A perturbation finer than the transform does not survive it, unless it was made through it. JPEG and rounding have no useful gradient;
-what they pass on instead is that of the identity (BPDA: Athalye et al., Obfuscated Gradients Give a False Sense of Security, ICML
-2018), and nothing at all where an attack switches surrogates off. Median and blur are differentiated as they are. The set follows
-what ART offers and QuantAttack (WACV 2025) tries against energy attacks.
+A perturbation finer than the transform does not survive it, unless it was made through it. JPEG and
+rounding have no useful gradient; what they pass on instead is that of the identity (BPDA: Athalye
+et al., Obfuscated Gradients Give a False Sense of Security, ICML 2018), and nothing at all where an
+attack switches surrogates off. Median and blur are differentiated as they are. The set follows what
+ART offers and QuantAttack (WACV 2025) tries against energy attacks.
 """
 
 from __future__ import annotations
@@ -53,9 +54,11 @@ class JPEG(Defense):
     """The image goes through JPEG before the network sees it.
 
     Args:
-        quality: 1 to 100. On photographs of 224 pixels 90 / 75 / 50 leave a PSNR of 35.5 / 32.6 / 30.7 dB.
+        quality: 1 to 100. On photographs of 224 pixels 90 / 75 / 50 leave a PSNR of 35.5 / 32.6 /
+            30.7 dB.
 
-    Multiplies nothing that counts as MACs; what it takes is seen in the measured latency. Surrogate: the identity.
+    Multiplies nothing that counts as MACs; what it takes is seen in the measured latency.
+    Surrogate: the identity.
     """
 
     follows: ClassVar[str] = (
@@ -81,7 +84,8 @@ class _Bits(Coarsened):
 
 
 class BitDepth(Defense):
-    """Pixels are rounded to 2^bits levels before the network sees them (feature squeezing; DefQ does it at the sensor).
+    """Pixels are rounded to 2^bits levels before the network sees them (feature squeezing; DefQ
+    does it at the sensor).
 
     Args:
         bits: 1 to 8. On photographs 6 / 5 / 4 / 3 leave a PSNR of 46.8 / 40.7 / 34.4 / 27.8 dB.
@@ -146,10 +150,12 @@ class _Blur(Wrapped):
 
 
 class GaussianBlur(Defense):
-    """The image is smoothed by a Gaussian before the network sees it, edges mirrored; its MACs are counted.
+    """The image is smoothed by a Gaussian before the network sees it, edges mirrored; its MACs are
+    counted.
 
     Args:
-        sigma: in pixels; the kernel is 2 round(3 sigma) + 1 wide. On pictures of 32 pixels 0.5 / 1 leave a PSNR of 33.9 / 25.1 dB.
+        sigma: in pixels; the kernel is 2 round(3 sigma) + 1 wide. On pictures of 32 pixels 0.5 / 1
+            leave a PSNR of 33.9 / 25.1 dB.
     """
 
     ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"sigma": (0.1, 5)}

@@ -1,4 +1,5 @@
-"""What all defences share: a target around another one, which hands everything on that it does not change."""
+"""What all defenses share: a target around another one, which hands everything on that it does not
+change."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ class Wrapped(Target):
         return self.inner.execute(self.before(image), decisions)
 
     def macs(self, decisions: Tensor) -> Tensor:
-        """(N,) int64: of the network inside, and what the defence itself multiplies."""
+        """(N,) int64: of the network inside, and what the defense itself multiplies."""
         return self.inner.macs(decisions) + self.overhead
 
     def extremes(self) -> tuple[Tensor, Tensor]:
@@ -61,17 +62,18 @@ class Wrapped(Target):
 
     @property
     def bound(self) -> int:
-        """That of the network inside, and what the defence itself multiplies."""
+        """That of the network inside, and what the defense itself multiplies."""
         return self.inner.bound + self.overhead
 
     @property
     def undefended(self) -> Target:
-        """The network without any defence."""
+        """The network without any defense."""
         return self.inner.undefended
 
 
 class StraightThrough(torch.autograd.Function):
-    """`value` in the forward pass; in the backward pass the gradient of `like`, or none (BPDA, Athalye et al., ICML 2018)."""
+    """`value` in the forward pass; in the backward pass the gradient of `like`, or none (BPDA,
+    Athalye et al., ICML 2018)."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, like: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from targets.pieces.channels import ChannelGated, Convolution, Gated
 
 
 class FBS(ChannelGated):
-    """A ResNet that keeps the k most salient channels of each convolution: a fixed budget, the control that attacks cannot move.
+    """A ResNet that keeps the k most salient channels of each convolution: a fixed budget, the
+    control that attacks cannot move.
 
     Args:
         depth: 6n+2 in the cifar layout; 18 or 34 in the imagenet layout.
@@ -22,18 +23,23 @@ class FBS(ChannelGated):
         density: d in (0, 1], the share of channels kept; k = ceil(d C).
         num_classes: "auto" is 10 for cifar and 1000 for imagenet.
 
-    A channel's saliency is s = relu(fc(mean x)), and kept channels are multiplied by it (boosting). Which channels win
-    depends on the image, how many does not: floor, clean cost and ceiling are the same number. The original keeps at most
-    k, fewer where fewer saliencies are positive; here always k are kept and computed, ranked by the value before the
-    ReLU, the first of equals. Unit: an output channel of a convolution inside a block; its margin is its value's distance
-    from the middle between the k-th and the (k+1)-th largest.
+    A channel's saliency is s = relu(fc(mean x)), and kept channels are multiplied by it (boosting).
+    Which channels win depends on the image, how many does not: floor, clean cost and ceiling are
+    the same number. The original keeps at most k, fewer where fewer saliencies are positive; here
+    always k are kept and computed, ranked by the value before the ReLU, the first of equals. Unit:
+    an output channel of a convolution inside a block; its margin is its value's distance from the
+    middle between the k-th and the (k+1)-th largest.
 
-    Source: Gao et al., Dynamic Channel Pruning: Feature Boosting and Suppression, ICLR 2019, k-winners-take-all.
+    Source: Gao et al., Dynamic Channel Pruning: Feature Boosting and Suppression, ICLR 2019,
+    k-winners-take-all.
     """
 
     follows = "Gao et al., Dynamic Channel Pruning: Feature Boosting and Suppression, ICLR 2019"
     unit = "an output channel of a 3x3 convolution inside a block; as many run for every image"
-    skipped = "the channels that do not win, as outputs of each convolution and as inputs of the second one of a block"
+    skipped = (
+        "the channels that do not win, as outputs of each convolution and as inputs of the second "
+        "one of a block"
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "imagenet-18": {"depth": 18, "layout": "imagenet"}
     }
@@ -68,7 +74,8 @@ class FBS(ChannelGated):
         return nn.Linear(convolution.inputs, convolution.outputs)
 
     def start_branch(self, branch: nn.Module) -> None:
-        """Biases of 1 beside small weights, so that every channel starts near saliency 1 and their product stays finite."""
+        """Biases of 1 beside small weights, so that every channel starts near saliency 1 and their
+        product stays finite."""
         assert isinstance(branch, nn.Linear)
         nn.init.ones_(branch.bias)
 
@@ -83,7 +90,8 @@ class FBS(ChannelGated):
         return kept.scatter(1, order[:, : self.winners(value.shape[1])], True)
 
     def margins(self, seen: Sequence[Gated]) -> tuple[Tensor, Tensor]:
-        """The distance of each value from the middle between the last winner and the first loser, twice."""
+        """The distance of each value from the middle between the last winner and the first loser,
+        twice."""
         found = torch.cat([one.value - self._middle(one.value) for one in seen], 1)
         return found, found
 

@@ -1,4 +1,5 @@
-"""ManiDP: a residual network that leaves out the channels whose saliency for this image lies under a learned threshold."""
+"""ManiDP: a residual network that leaves out the channels whose saliency for this image lies under
+a learned threshold."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ EVERYTHING = -1e4
 
 
 class SaliencyBranch(nn.Module):
-    """Two linear layers that rate the channels of a convolution from the pooled features in front of it.
+    """Two linear layers that rate the channels of a convolution from the pooled features in front
+    of it.
 
     Args:
         inputs, outputs: C_in and C of the convolution.
@@ -28,7 +30,8 @@ class SaliencyBranch(nn.Module):
 
     Attributes:
         thre: () float, the saliency from which on a channel is kept.
-        mask_sum: (C,) float, the sum of saliencies over recent training images, older ones counting less.
+        mask_sum: (C,) float, the sum of saliencies over recent training images, older ones counting
+            less.
         mask_count: () float, the sum of the weights with which they count.
     """
 
@@ -61,31 +64,41 @@ class SaliencyBranch(nn.Module):
 
 
 class ManiDP(ChannelGated):
-    """A ResNet that leaves out channels: those whose saliency for this image is under their layer's threshold.
+    """A ResNet that leaves out channels: those whose saliency for this image is under their layer's
+    threshold.
 
     Args:
-        depth: 6n+2 in the cifar layout (20, 32 and 56 in the paper); 18 or 34 in the imagenet layout.
+        depth: 6n+2 in the cifar layout (20, 32 and 56 in the paper); 18 or 34 in the imagenet
+            layout.
         layout: "cifar" takes 32x32 images, "imagenet" 224x224.
-        squeeze: how much narrower the inner layer of a branch is; halved for convolutions of fewer than 80 channels.
+        squeeze: how much narrower the inner layer of a branch is; halved for convolutions of fewer
+            than 80 channels.
         num_classes: "auto" is 10 for cifar and 1000 for imagenet.
 
-    A channel's saliency is s = min(relu(fc2(relu(fc1(mean x)))), 1000); it is kept when s >= thre and then multiplied by s.
-    Unit: an output channel of a convolution inside a block; gate value s, threshold thre, one for each convolution, found by
-    the recipe and stored with the weights (fresh networks keep everything). The margins of channels at saliency 0 have no
-    gradient; the logit margins take the value before the last ReLU and have one. Where thre <= 0 nothing is ever closed
-    and both margins are the same. Straight-through masks let closed channels pass the gradient of their saliency.
+    A channel's saliency is s = min(relu(fc2(relu(fc1(mean x)))), 1000); it is kept when s >= thre
+    and then multiplied by s.
+    Unit: an output channel of a convolution inside a block; gate value s, threshold thre, one for
+        each convolution, found by
+    the recipe and stored with the weights (fresh networks keep everything). The margins of channels
+    at saliency 0 have no gradient; the logit margins take the value before the last ReLU and have
+    one. Where thre <= 0 nothing is ever closed and both margins are the same. Straight-through
+    masks let closed channels pass the gradient of their saliency.
 
-    It stands on the same ResNet as the other families here, so that one static twin serves all. The authors' CIFAR
-    network differs in a projection without batch normalisation and in the mean and deviation of its inputs; there are
-    no official weights that this could keep from loading.
+    It stands on the same ResNet as the other families here, so that one static twin serves all. The
+    authors' CIFAR network differs in a projection without batch normalization and in the mean and
+    deviation of its inputs; there are no official weights that this could keep from loading.
 
-    Source: Tang et al., Manifold Regularized Dynamic Network Pruning, CVPR 2021; where the paper leaves the branch open,
+    Source: Tang et al., Manifold Regularized Dynamic Network Pruning, CVPR 2021; where the paper
+    leaves the branch open,
     the authors' code.
     """
 
     follows = "Tang et al., Manifold Regularized Dynamic Network Pruning, CVPR 2021"
     unit = "an output channel of a 3x3 convolution inside a block"
-    skipped = "closed output channels of each convolution, and in the second one of a block also the inputs that the first left out"
+    skipped = (
+        "closed output channels of each convolution, and in the second one of a block also the "
+        "inputs that the first left out"
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "20": {"depth": 20},
         "32": {"depth": 32},

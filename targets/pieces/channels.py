@@ -1,13 +1,15 @@
-"""What networks with channel gates share: residual blocks whose convolutions run for some of their output channels only.
+"""What networks with channel gates share: residual blocks whose convolutions run for some of their
+output channels only.
 
-Every convolution inside a block is gated. A branch reads the globally averaged input of the convolution and gives each of
-its output channels a saliency; the subclass's rule keeps some channels, and a kept channel is multiplied by its saliency
-after batch normalisation (and, for the first convolution, after the ReLU), a closed one is zero:
+Every convolution inside a block is gated. A branch reads the globally averaged input of the
+convolution and gives each of its output channels a saliency; the subclass's rule keeps some
+channels, and a kept channel is multiplied by its saliency after batch normalization (and, for the
+first convolution, after the ReLU), a closed one is zero:
 
     y = s1 [k1] relu(bn1(conv1(x)));    x' = relu(shortcut(x) + s2 [k2] bn2(conv2(y))).
 
-So the first convolution costs its kept outputs times all inputs, the second its kept outputs times the kept outputs of
-the first; stem, projections, head and the branches themselves always run.
+So the first convolution costs its kept outputs times all inputs, the second its kept outputs times
+the kept outputs of the first; stem, projections, head and the branches themselves always run.
 """
 
 from __future__ import annotations
@@ -36,8 +38,10 @@ class Gated:
     """What the branch of one convolution saw and said about N images.
 
     Attributes:
-        pooled: (N, C_in), what it read. value: (N, C), before any squashing.
-        saliency: (N, C), what kept channels are multiplied by. kept: (N, C) bool.
+        pooled: (N, C_in), what it read.
+        value: (N, C), before any squashing.
+        saliency: (N, C), what kept channels are multiplied by.
+        kept: (N, C) bool.
     """
 
     pooled: Tensor
@@ -48,7 +52,8 @@ class Gated:
 
 @dataclass(frozen=True)
 class Convolution:
-    """One gated convolution: its name, the names of its modules, its size, and its place in the unit table."""
+    """One gated convolution: its name, the names of its modules, its size, and its place in the
+    unit table."""
 
     name: str
     layer: str
@@ -66,7 +71,8 @@ class Convolution:
 
 
 class ChannelGated(Backbone):
-    """A residual network of basic blocks whose convolutions leave out channels; what is kept is up to the subclass."""
+    """A residual network of basic blocks whose convolutions leave out channels; what is kept is up
+    to the subclass."""
 
     forks = True
     admits = True
@@ -77,12 +83,13 @@ class ChannelGated(Backbone):
         super().__init__(layout, depth, num_classes)
         if not isinstance(self.get_submodule(self.places[0].layer), BasicBlock):
             raise PlanError(
-                f"depth = {depth}: channel gates stand on basic blocks, depths 18 and 34 of imagenet; did you mean 34?"
+                f"depth = {depth}: channel gates stand on basic blocks, depths 18 and 34 of "
+                "imagenet; did you mean 34?"
             )
         self.convolutions = self._list_convolutions()
         for convolution in self.convolutions:
             self.add_module(convolution.branch, self.branch_for(convolution))
-        self.initialise()
+        self.initialize()
         for convolution in self.convolutions:
             self.start_branch(self.get_submodule(convolution.branch))
         self._always = self.outer_macs() + sum(
@@ -110,7 +117,8 @@ class ChannelGated(Backbone):
         """(N, U) margins and logit margins."""
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
-        """Evaluate N images (N, 3, H, W) in [0,1]; closed channels are computed and multiplied by zero."""
+        """Evaluate N images (N, 3, H, W) in [0,1]; closed channels are computed and multiplied by
+        zero."""
         logits, seen = self.walk(images, self._rule(decisions))
         return self._output(logits, seen)
 
@@ -131,7 +139,7 @@ class ChannelGated(Backbone):
         return self._output(self.head(x), seen)
 
     def macs(self, decisions: Tensor) -> Tensor:
-        """(N,) int64: what always runs, and each convolution's kept inputs times its kept outputs."""
+        """(N,) int64: what always runs, and kept inputs times kept outputs of each convolution."""
         total = torch.full(
             (len(decisions),), self._always, dtype=torch.int64, device=decisions.device
         )
@@ -145,7 +153,8 @@ class ChannelGated(Backbone):
         return total
 
     def walk(self, images: Tensor, keep: Keep) -> tuple[Tensor, list[Gated]]:
-        """((N, K) logits, what each branch said), asking `keep` at every convolution; the recipes train here."""
+        """((N, K) logits, what each branch said), asking `keep` at every convolution; the recipes
+        train here."""
         x, seen = self.stem(images), []
         for index, place in enumerate(self.places):
             block = self.get_submodule(place.layer)
@@ -164,7 +173,8 @@ class ChannelGated(Backbone):
         """The units: one row a channel of a gated convolution, wanted at a margin of 0 or more.
 
         Args:
-            threshold: of each convolution. low, high: bounds of the gate value.
+            threshold: of each convolution.
+            low, high: bounds of the gate value.
         """
         with torch.device("cpu"):
             counts = torch.tensor([one.outputs for one in self.convolutions])
@@ -229,7 +239,8 @@ class ChannelGated(Backbone):
         return Gated(pooled, value, self.saliency(value), keep(index, value.detach()))
 
     def _scale(self, seen: Gated) -> Tensor:
-        """(N, C, 1, 1): the saliency of kept channels and 0; straight-through, closed channels pass the saliency's gradient on."""
+        """(N, C, 1, 1): the saliency of kept channels and 0; straight-through, closed channels pass
+        the saliency's gradient on."""
         closed = (
             seen.saliency - seen.saliency.detach()
             if self.evaluation.mask_grad == "ste"
@@ -246,7 +257,7 @@ class ChannelGated(Backbone):
         inputs: Gated | None,
         keep: Keep,
     ) -> tuple[Tensor, Gated]:
-        """((1, kept, H', W') normalised outputs of the kept channels, what the branch said)."""
+        """((1, kept, H', W') normalized outputs of the kept channels, what the branch said)."""
         seen = self._look(index, x.mean((2, 3)), keep)
         kept = seen.kept[0].nonzero().squeeze(1)
         if not len(kept):
@@ -285,6 +296,6 @@ def _spread(y: Tensor, seen: Gated, like: Tensor) -> Tensor:
 
 
 def _sizes(place: Place, which: int) -> tuple[int, int, int]:
-    """(input channels, output channels, output positions) of a block's first or second convolution."""
+    """(input channels, output channels, output positions) of a convolution of a block."""
     outputs, height, width = place.outputs
     return (place.inputs[0] if which == 1 else outputs), outputs, height * width

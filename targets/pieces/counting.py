@@ -11,8 +11,8 @@ from bench.errors import ContractBroken
 def macs_of(module: nn.Module, *shapes: tuple[int, ...]) -> int:
     """MACs that `module` really executes for one image, counted by ptflops, biases included.
 
-    The module runs once, in eval mode, where its weights are: on the meta device torch would import its compiler for
-    batch normalization.
+    The module runs once, in eval mode, where its weights are: on the meta device torch would import
+    its compiler for batch normalization.
 
     Args:
         module: any piece of a network.

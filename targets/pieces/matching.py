@@ -1,4 +1,5 @@
-"""Whether translated weights are those of a network: the last step of every import of official checkpoints."""
+"""Whether translated weights are those of a network: the last step of every import of official
+checkpoints."""
 
 from __future__ import annotations
 
@@ -18,15 +19,19 @@ def matching_state(
     network: str,
     problems: list[str],
 ) -> dict[str, Tensor]:
-    """The state of `build(**parameters)`, complete and of its types; counters that old frameworks did not save are 0.
+    """The state of `build(**parameters)`, complete and of its types; counters that old frameworks
+    did not save are 0.
 
     Args:
-        ours: name of ours -> tensor. build: only ever built on the meta device.
-        parameters: what the weights resemble most. network: its name, for messages.
+        ours: name of ours -> tensor.
+        build: only ever built on the meta device.
+        parameters: what the weights resemble most.
+        network: its name, for messages.
         problems: what was wrong already.
 
     Raises:
-        WeightsError: there is no such network, or listing every missing, unexpected or misshapen entry.
+        WeightsError: there is no such network, or listing every missing, unexpected or misshapen
+            entry.
     """
     try:
         with torch.device("meta"):
@@ -65,7 +70,8 @@ def matching_state(
     if problems:
         shown = ", ".join(f"{key} = {value}" for key, value in parameters.items())
         raise WeightsError(
-            f"these weights do not fit {network} ({shown}), which they resemble most\n{listing(problems)}"
+            f"these weights do not fit {network} ({shown}), which they resemble "
+            f"most\n{listing(problems)}"
         )
     return {
         name: found[name].detach().to("cpu", like.dtype).clone() for name, like in expected.items()

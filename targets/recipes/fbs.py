@@ -1,4 +1,5 @@
-"""How our FBS control is trained: from the static network, as many channels on every image from the first step on."""
+"""How our FBS control is trained: from the static network, as many channels on every image from the
+first step on."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from targets.recipes.static import StaticStage, family_name
 
 @dataclass(frozen=True, kw_only=True)
 class WinnersStage(TrainingStage):
-    """fbs: k winners take all in every convolution, cross-entropy only, starting from the static network.
+    """fbs: k winners take all in every convolution, cross-entropy only, starting from the static
+    network.
 
     Attributes:
         depth, layout, density: as in `FBS`.
@@ -48,7 +50,7 @@ class WinnersStage(TrainingStage):
     def loss(
         self, target: Target, images: Tensor, labels: Tensor, moment: Moment
     ) -> tuple[Tensor, Metrics]:
-        """Cross-entropy; closed channels pass no gradient, winners pass it through their saliency."""
+        """Cross-entropy; winners pass a gradient through their saliency, closed channels none."""
         assert isinstance(target, FBS)
         logits, seen = target.walk(images, target.keep)
         kept = torch.cat([one.kept for one in seen], 1).float().mean()

@@ -1,4 +1,5 @@
-"""How our ManiDPs are trained: from the static network, with thresholds that follow the running mean of the saliencies."""
+"""How our ManiDPs are trained: from the static network, with thresholds that follow the running
+mean of the saliencies."""
 
 from __future__ import annotations
 
@@ -21,18 +22,22 @@ from targets.recipes.static import StaticStage, family_name
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicStage(TrainingStage):
-    """dynamic: saliencies pushed down on easy images and made as alike as the features are, thresholds rising with them.
+    """dynamic: saliencies pushed down on easy images and made as alike as the features are,
+    thresholds rising with them.
 
-    loss = CE + lasso sum_l mean_i w_i mean_c s_lic + graph sum_l mean_ij (cos(s_li, s_lj) - cos(f_li, f_lj))^2,
+    loss = CE + lasso sum_l mean_i w_i mean_c s_lic + graph sum_l mean_ij (cos(s_li, s_lj) -
+    cos(f_li, f_lj))^2,
 
-    s the saliencies of layer l, f the pooled features that its branch reads, and
-    w_i = max(0, 1 - CE_i / (easy L)), L the mean cross-entropy of the epoch before (0 in the first epoch): only images
-    that are classified easily are pushed (Tang et al., CVPR 2021, equations 4 to 9). The threshold of a layer is the
-    ceil(r C)-th largest mean saliency of its channels, r falling on a cosine from 1 to `remain`.
+    s the saliencies of layer l, f the pooled features that its branch reads, and w_i = max(0, 1 -
+    CE_i / (easy L)), L the mean cross-entropy of the epoch before (0 in the first epoch): only
+    images that are classified easily are pushed (Tang et al., CVPR 2021, equations 4 to 9). The
+    threshold of a layer is the ceil(r C)-th largest mean saliency of its channels, r falling on a
+    cosine from 1 to `remain`.
 
-    The authors train 400 epochs by SGD and set thresholds between epochs, from the mean over an epoch. This is a short
-    warm-started schedule in which saliencies drift much faster, so thresholds follow after every step, from a mean over
-    the last steps; r reaches `remain` after the share `ramp` of the training, and weights and thresholds then settle together.
+    The authors train 400 epochs by SGD and set thresholds between epochs, from the mean over an
+    epoch. This is a short warm-started schedule in which saliencies drift much faster, so
+    thresholds follow after every step, from a mean over the last steps; r reaches `remain` after
+    the share `ramp` of the training, and weights and thresholds then settle together.
 
     Attributes:
         depth, layout, squeeze: as in `ManiDP`.
@@ -124,7 +129,8 @@ class DynamicStage(TrainingStage):
 
 
 def similarity_gap(seen: Gated) -> Tensor:
-    """() the mean over pairs of images of (cos(s_i, s_j) - cos(f_i, f_j))^2; no gradient reaches the features."""
+    """() the mean over pairs of images of (cos(s_i, s_j) - cos(f_i, f_j))^2; no gradient reaches
+    the features."""
     saliencies = F.normalize(seen.saliency, dim=1)
     features = F.normalize(seen.pooled.detach(), dim=1)
     return (saliencies @ saliencies.T - features @ features.T).square().mean()

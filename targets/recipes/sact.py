@@ -1,4 +1,5 @@
-"""How our SACT and ACT networks are trained: the plain pre-activation network first, then halting under a ponder cost."""
+"""How our SACT and ACT networks are trained: the plain pre-activation network first, then halting
+under a ponder cost."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class _Stage(TrainingStage):
 
 @dataclass(frozen=True, kw_only=True)
 class PlainNetworkStage(_Stage):
-    """static: the pre-activation network that never halts; what the others start from and are held against."""
+    """static: the pre-activation network that never halts; what the others start from and are held
+    against."""
 
     optimiser: Literal["adamw", "sgd"] = "sgd"
     lr: float = 0.1
@@ -64,17 +66,19 @@ class PlainNetworkStage(_Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialStage(_Stage):
-    """sact: halting scores for each position, under a ponder cost, starting from the static network.
+    """sact: halting scores for each position, under a ponder cost, starting from the static
+    network.
 
-    loss = CE + ponder sum_blocks mean_positions (N + R), equation 6 of Figurnov et al., CVPR 2017, with N units run and
-    remainder R. The authors train 100,000 steps of SGD with ponder 0.01; this is a short warm-started schedule, in which
-    the weight of the ponder cost rises from 0 over the first quarter. Short blocks cannot halt from scores that begin at
-    sigmoid(-3), so the bias is a setting.
+    loss = CE + ponder sum_blocks mean_positions (N + R), equation 6 of Figurnov et al., CVPR 2017,
+    with N units run and remainder R. The authors train 100,000 steps of SGD with ponder 0.01; this
+    is a short warm-started schedule, in which the weight of the ponder cost rises from 0 over the
+    first quarter. Short blocks cannot halt from scores that begin at sigmoid(-3), so the bias is a
+    setting.
 
     Attributes:
         ponder: weight of the ponder cost.
-        halting_bias: of the scores' logits at the start, whose weights begin near 0; "keep" leaves the scores as they are in
-            the weights that it starts from, to go on with `--from`.
+        halting_bias: of the scores' logits at the start, whose weights begin near 0; "keep" leaves
+            the scores as they are in the weights that it starts from, to go on with `--from`.
     """
 
     epochs: int = 10
@@ -123,7 +127,8 @@ class ImageStage(SpatialStage):
 
 
 class SACTRecipe:
-    """SACT in stages: static (never halts), sact (halts by position), act (halts by image), both starting from static."""
+    """SACT in stages: static (never halts), sact (halts by position), act (halts by image), both
+    starting from static."""
 
     stages: ClassVar[Mapping[str, type[TrainingStage]]] = {
         "static": PlainNetworkStage,

@@ -1,4 +1,5 @@
-"""How our multi-exit networks are trained: exits on a frozen backbone, or all together; then how sure an exit has to be."""
+"""How our multi-exit networks are trained: exits on a frozen backbone, or all together; then how
+sure an exit has to be."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ GRID = (*(step / 100 for step in range(20, 100)), 0.995, 0.999)
 
 @dataclass(frozen=True, kw_only=True)
 class PlainBackboneStage(TrainingStage):
-    """static: the backbone without exits, cross-entropy only; what the others' accuracy is measured against.
+    """static: the backbone without exits, cross-entropy only; what the others' accuracy is measured
+    against.
 
     For our own residual networks this is the plain ResNet that all families share.
 
@@ -77,8 +79,9 @@ class PlainBackboneStage(TrainingStage):
 class _ExitStage(TrainingStage):
     """What the stages with exits share.
 
-    The last step is not a training step: T becomes the smallest threshold at which the accuracy on the held-out images is
-    at most `drop` under that of the last output, relative to it (DeepSloth's relative accuracy drop).
+    The last step is not a training step: T becomes the smallest threshold at which the accuracy on
+    the held-out images is at most `drop` under that of the last output, relative to it (DeepSloth's
+    relative accuracy drop).
 
     Attributes:
         backbone, exits, otherwise: as in `SDN`.
@@ -97,7 +100,8 @@ class _ExitStage(TrainingStage):
         super().__post_init__()
         if not self.held_out:
             raise PlanError(
-                "held_out = 0: the threshold is chosen on held-out images; 0.05 keeps every twentieth"
+                "held_out = 0: the threshold is chosen on held-out images; 0.05 keeps every "
+                "twentieth"
             )
         if not 0 <= self.drop < 1:
             raise PlanError(f"drop = {self.drop}: a share of the accuracy, from 0 to below 1")
@@ -119,7 +123,8 @@ class _ExitStage(TrainingStage):
         )
 
     def adopt(self, start: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The plain ResNet's tensors belong into the backbone; those of a network with exits are where they belong."""
+        """The plain ResNet's tensors belong into the backbone; those of a network with exits are
+        where they belong."""
         if any(name.startswith("backbone.") for name in start):
             return start
         return {f"backbone.net.{name}": value for name, value in start.items()}
@@ -141,11 +146,13 @@ class _ExitStage(TrainingStage):
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenStage(_ExitStage):
-    """ic-only: internal classifiers on the frozen static network, Adam-like steps on their cross-entropies.
+    """ic-only: internal classifiers on the frozen static network, Adam-like steps on their
+    cross-entropies.
 
-    The original leaves the backbone's batch normalisation in training mode, so that its statistics drift; here they are
-    frozen too. The images held out for the threshold must be new to the backbone as well: train its static stage with
-    `--set held_out=0.05`, which holds out the same ones.
+    The original leaves the backbone's batch normalization in training mode, so that its statistics
+    drift; here they are frozen too. The images held out for the threshold must be new to the
+    backbone as well: train its static stage with `--set held_out=0.05`, which holds out the same
+    ones.
     """
 
     epochs: int = 6
@@ -177,11 +184,12 @@ class FrozenStage(_ExitStage):
 class JointStage(_ExitStage):
     """joint: SDN-training, all exits together from random weights.
 
-    loss = CE_last + sum_k w_k CE_k, where w_k rises linearly from 0.01 to exit k's share of the network's cost: the
-    published weights 0.15, 0.3 … 0.9 for exits at 15, 30 … 90 % (Kaya et al., ICML 2019, section 4.2).
+    loss = CE_last + sum_k w_k CE_k, where w_k rises linearly from 0.01 to exit k's share of the
+    network's cost: the published weights 0.15, 0.3 … 0.9 for exits at 15, 30 … 90 % (Kaya et al.,
+    ICML 2019, section 4.2).
 
-    With `--from` it starts from a static network instead: faster to a good accuracy, but what is held out for the
-    threshold is new only if that network had it held out as well.
+    With `--from` it starts from a static network instead: faster to a good accuracy, but what is
+    held out for the threshold is new only if that network had it held out as well.
     """
 
     epochs: int = 12
@@ -204,10 +212,13 @@ class JointStage(_ExitStage):
 
 
 def choose_threshold(target: SDN, held: Part, drop: float) -> float:
-    """The smallest of `GRID` at which early exits cost at most `drop` of the last output's accuracy; the largest if none is.
+    """The smallest of `GRID` at which early exits cost at most `drop` of the last output's
+    accuracy; the largest if none is.
 
     Args:
-        target: in evaluation mode. held: images that no training step saw. drop: relative.
+        target: in evaluation mode.
+        held: images that no training step saw.
+        drop: relative.
     """
     exits = []
     with torch.no_grad():
@@ -238,7 +249,8 @@ def _depth(backbone: str) -> int:
 
 
 class SDNRecipe:
-    """Multi-exit networks in stages: static (no exits), ic-only (exits on it, frozen), joint (all exits from scratch)."""
+    """Multi-exit networks in stages: static (no exits), ic-only (exits on it, frozen), joint (all
+    exits from scratch)."""
 
     stages: ClassVar[Mapping[str, type[TrainingStage]]] = {
         "static": PlainBackboneStage,

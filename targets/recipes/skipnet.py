@@ -1,4 +1,5 @@
-"""How our SkipNets are trained: a static network, gates by supervision, under a budget, by policy gradient, against attacks."""
+"""How our SkipNets are trained: a static network, gates by supervision, under a budget, by policy
+gradient, against attacks."""
 
 from __future__ import annotations
 
@@ -48,12 +49,14 @@ class _Stage(TrainingStage):
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedStage(_Stage):
-    """sp: gates learn by straight-through masks from cross-entropy alone, as in the paper; skipping is a by-product."""
+    """sp: gates learn by straight-through masks from cross-entropy alone, as in the paper; skipping
+    is a by-product."""
 
     def loss(
         self, target: Target, images: Tensor, labels: Tensor, moment: Moment
     ) -> tuple[Tensor, Metrics]:
-        """Cross-entropy through straight-through masks; there is no sparsity term, which is why little is saved."""
+        """Cross-entropy through straight-through masks; there is no sparsity term, which is why
+        little is saved."""
         output = target(images)
         opened = output.decisions.float().mean()
         return F.cross_entropy(output.logits.float(), labels), {
@@ -64,12 +67,13 @@ class SupervisedStage(_Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetStage(_Stage):
-    """budget: SP+budget, the supervised stage with a penalty that brings the share of open gates to a target.
+    """budget: SP+budget, the supervised stage with a penalty that brings the share of open gates to
+    a target.
 
-    loss = cross-entropy + w(t) (mean open - target_open)^2, where "mean open" is over the gates and images of the batch,
-    with straight-through gradients, and w rises linearly to `penalty` over the first half of the training. The mean is
-    the batch's, so an image may take more than its share where another takes less. Not in the paper: our own short
-    way to a network that saves.
+    loss = cross-entropy + w(t) (mean open - target_open)^2, where "mean open" is over the gates and
+    images of the batch, with straight-through gradients, and w rises linearly to `penalty` over the
+    first half of the training. The mean is the batch's, so an image may take more than its share
+    where another takes less. Not in the paper: our own short way to a network that saves.
 
     Attributes:
         target_open: the share of gates to keep open.
@@ -96,26 +100,30 @@ class BudgetStage(_Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class HybridStage(_Stage):
-    """hrl: hybrid reinforcement learning, gates sampled and rewarded for skipping, on top of a supervised stage.
+    """hrl: hybrid reinforcement learning, gates sampled and rewarded for skipping, on top of a
+    supervised stage.
 
-    Action a_i is drawn with probability G_i. Each gate earns r_i = (1 - a_i) alpha / U, the end earns -CE, the return of
-    gate i is R_i = sum_{j >= i} r_j - CE (discount 1), and
+    Action a_i is drawn with probability G_i. Each gate earns r_i = (1 - a_i) alpha / U, the end
+    earns -CE, the return of gate i is R_i = sum_{j >= i} r_j - CE (discount 1), and
 
         loss = CE - rl_weight mean_images sum_i (R_i - b_i) log pi(a_i),
 
-    with R detached throughout: cross-entropy reaches the weights by its own term only (Wang et al., ECCV 2018).
+    with R detached throughout: cross-entropy reaches the weights by its own term only (Wang et al.,
+    ECCV 2018).
 
-    It differs from the released code in six ways. Batch-normalisation statistics are frozen, since sampled gates
-    disturb them. The policy term is a mean over images, not a sum (the code's 0.01 at batch 128 is 1.28 here). Each image
-    is run `draws` times and the mean return of its other runs is the baseline b_i (of the whole batch if `draws` is 1),
-    where the code has none: the same gradient in expectation, with less noise. The class prediction is no sampled
-    action. The optimiser is AdamW for some 300 steps instead of SGD for 10,000. And it starts from the
-    budget stage, where the paper starts from `sp` (that is --from skipnet-20-sp@digits-m): a gate that is
-    sure of itself is hardly ever sampled the other way, and in a trial 96 % of the gates stood open halfway through `sp`. For
-    the same reason the gates' logits can be divided by a `temperature` before the first step, the released code's `hotter`.
+    It differs from the released code in six ways. Batch-normalization statistics are frozen, since
+    sampled gates disturb them. The policy term is a mean over images, not a sum (the code's 0.01 at
+    batch 128 is 1.28 here). Each image is run `draws` times and the mean return of its other runs
+    is the baseline b_i (of the whole batch if `draws` is 1), where the code has none: the same
+    gradient in expectation, with less noise. The class prediction is no sampled action. The
+    optimiser is AdamW for some 300 steps instead of SGD for 10,000. And it starts from the budget
+    stage, where the paper starts from `sp` (that is --from skipnet-20-sp@digits-m): a gate that is
+    sure of itself is hardly ever sampled the other way, and in a trial 96 % of the gates stood open
+    halfway through `sp`. For the same reason the gates' logits can be divided by a `temperature`
+    before the first step, the released code's `hotter`.
 
-    The training is short on purpose: in trials of four to eight epochs all but one or two gates settled on the same
-    decision for all images.
+    The training is short on purpose: in trials of four to eight epochs all but one or two gates
+    settled on the same decision for all images.
 
     Attributes:
         alpha: what skipping all blocks earns, in nats of cross-entropy.
@@ -143,14 +151,16 @@ class HybridStage(_Stage):
             raise PlanError(f"temperature = {self.temperature}: must be above 0")
 
     def begin(self, target: Target) -> None:
-        """Divide the gates' logits by the temperature: no decision changes, but sampling tries both sides."""
+        """Divide the gates' logits by the temperature: no decision changes, but sampling tries both
+        sides."""
         with torch.no_grad():
             for name, parameter in target.named_parameters():
                 if name.startswith("control.proj.") or ".linear_layer." in name:
                     parameter.div_(self.temperature)
 
     def begin_epoch(self, target: Target, history: Sequence[Mapping[str, float]]) -> None:
-        """Evaluation mode throughout: frozen statistics, and blocks run only for the images that drew them."""
+        """Evaluation mode throughout: frozen statistics, and blocks run only for the images that
+        drew them."""
         target.eval()
 
     def loss(
@@ -198,21 +208,24 @@ class HybridStage(_Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialStage(BudgetStage):
-    """adversarial: energy-adversarial training, a defence; the network learns on images that were made to open its gates.
+    """adversarial: energy-adversarial training, a defense; the network learns on images that were
+    made to open its gates.
 
-    Every image is attacked first, `steps` normalised gradient steps on the hinge of closed gates inside a PSNR ball (the
-    inner problem of adversarial training, with the energy loss for classification's). Then, on both halves,
+    Every image is attacked first, `steps` normalized gradient steps on the hinge of closed gates
+    inside a PSNR ball (the inner problem of adversarial training, with the energy loss for
+    classification's). Then, on both halves,
 
         loss = CE(clean) + CE(attacked) + w(t) (mean open(clean) - target_open)^2
                + hold mean_images relu(open(attacked) - open(clean)),
 
-    where open is a share of gates with straight-through gradients and the last term holds nothing against an attack
-    that closes gates. After the adversarial training of DeepSloth (Hong et al., ICLR 2021, section 5), which mixes the attack's
-    loss into PGD training for multi-exit networks; that paper found it to help a little. Attacked images are made in
-    evaluation mode.
+    where open is a share of gates with straight-through gradients and the last term holds nothing
+    against an attack that closes gates. After the adversarial training of DeepSloth (Hong et al.,
+    ICLR 2021, section 5), which mixes the attack's loss into PGD training for multi-exit networks;
+    that paper found it to help a little. Attacked images are made in evaluation mode.
 
     Attributes:
-        psnr: dB, the floor of the training ball. steps: of the inner attack, each twice the radius divided by steps.
+        psnr: dB, the floor of the training ball.
+        steps: of the inner attack, each twice the radius divided by steps.
         hold: weight of the gates that an attack opens.
     """
 
@@ -232,7 +245,8 @@ class AdversarialStage(BudgetStage):
     def loss(
         self, target: Target, images: Tensor, labels: Tensor, moment: Moment
     ) -> tuple[Tensor, Metrics]:
-        """Cross-entropy on both halves, the ramped penalty on the clean one, and what the attack opened."""
+        """Cross-entropy on both halves, the ramped penalty on the clean one, and what the attack
+        opened."""
         attacked = self.attack(target, images, moment)
         count = len(images)
         output = target(torch.cat([images, attacked]))
@@ -250,7 +264,8 @@ class AdversarialStage(BudgetStage):
         return 2 * error + ramp * self.penalty * kept + self.hold * lost, shown
 
     def attack(self, target: Target, images: Tensor, moment: Moment) -> Tensor:
-        """(N, C, H, W) the images after the inner attack; the target is left in training mode, its weights untouched."""
+        """(N, C, H, W) the images after the inner attack; the target is left in training mode, its
+        weights untouched."""
         radius = (images[0].numel() * 10 ** (-self.psnr / 10)) ** 0.5
         noise = torch.randn(images.shape, generator=moment.generator).to(images)
         moved = (
@@ -276,10 +291,12 @@ class AdversarialStage(BudgetStage):
 
 
 class SkipNetRecipe:
-    """SkipNet in stages: static (plain ResNet), sp (supervised), budget (SP with a penalty), hrl (policy gradient).
+    """SkipNet in stages: static (plain ResNet), sp (supervised), budget (SP with a penalty), hrl
+    (policy gradient).
 
-    `sp` and `budget` start from random weights; `hrl` and `adversarial` start from `budget`, or from the weights named by --from.
-    Each stage takes five to ten minutes on a core for digits-m at depth 20, `adversarial` (energy-adversarial training) three times that.
+    `sp` and `budget` start from random weights; `hrl` and `adversarial` start from `budget`, or
+    from the weights named by --from. Each stage takes five to ten minutes on a core for digits-m at
+    depth 20, `adversarial` (energy-adversarial training) three times that.
     """
 
     stages: ClassVar[Mapping[str, type[TrainingStage]]] = {

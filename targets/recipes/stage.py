@@ -1,4 +1,5 @@
-"""What the stages of all recipes share: the settings of the optimiser, and what a stage does unless it says otherwise."""
+"""What the stages of all recipes share: the settings of the optimiser, and what a stage does unless
+it says otherwise."""
 
 from __future__ import annotations
 
@@ -18,14 +19,15 @@ Metrics = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStage(ABC):
-    """One link of a recipe's chain: settings, a network and a loss; the loop, the data and the checkpoints are the driver's.
+    """One link of a recipe's chain: settings, a network and a loss; the loop, the data and the
+    checkpoints are the driver's.
 
     Attributes:
         epochs: passes over the training images.
         batch: images a step.
         lr: the highest learning rate.
-        schedule: "one-cycle" rises for 30 % of the steps from lr/25 and falls to lr/250000 on cosines; "step" divides
-            by 10 at one half and three quarters; "constant" does neither.
+        schedule: "one-cycle" rises for 30 % of the steps from lr/25 and falls to lr/250000 on
+            cosines; "step" divides by 10 at one half and three quarters; "constant" does neither.
         optimiser: "adamw", or "sgd" with Nesterov momentum 0.9.
         weight_decay: of the optimiser.
         held_out: the share of the training images that no step sees.
@@ -40,7 +42,8 @@ class TrainingStage(ABC):
     held_out: float = 0.0
 
     start: ClassVar[str] = ""
-    """The stage whose weights this one starts from unless told otherwise; "" starts from random weights."""
+    """The stage whose weights this one starts from unless told otherwise; "" starts from random
+    weights."""
     target_name: ClassVar[str]
     """The name under which the trained network is found in a plan."""
 
@@ -69,7 +72,8 @@ class TrainingStage(ABC):
 
     @abstractmethod
     def weights_name(self, stage: str) -> str:
-        """The name of the weights, without the data set; for stage "static" that of the static twin."""
+        """The name of the weights, without the data set; for stage "static" that of the static
+        twin."""
 
     def twin_name(self) -> str:
         """The name of the static twin's weights, without the data set."""

@@ -1,4 +1,5 @@
-"""How the plain residual networks are trained: the static twins that dynamic networks are held against and start from."""
+"""How the plain residual networks are trained: the static twins that dynamic networks are held
+against and start from."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from targets.resnet import ResNet
 
 @dataclass(frozen=True, kw_only=True)
 class StaticStage(TrainingStage):
-    """static: the plain ResNet of the same depth, cross-entropy only; what the others' accuracy is measured against.
+    """static: the plain ResNet of the same depth, cross-entropy only; what the others' accuracy is
+    measured against.
 
     Attributes:
         depth, layout: as in `ResNet`.
@@ -49,12 +51,14 @@ class StaticStage(TrainingStage):
 
 
 def static_name(depth: int, layout: str) -> str:
-    """The name of a plain ResNet's weights, without the data set: "resnet-20-static", "resnet-18-imagenet-static"."""
+    """The name of a plain ResNet's weights, without the data set: "resnet-20-static",
+    "resnet-18-imagenet-static"."""
     return f"resnet-{depth}{_suffix(layout)}-static"
 
 
 def family_name(family: str, depth: int, layout: str, stage: str) -> str:
-    """The name of a dynamic ResNet's weights, or that of its static twin: "skipnet-20-budget", "manidp-18-imagenet-dynamic"."""
+    """The name of a dynamic ResNet's weights, or that of its static twin: "skipnet-20-budget",
+    "manidp-18-imagenet-dynamic"."""
     return (
         static_name(depth, layout)
         if stage == "static"

@@ -74,8 +74,9 @@ class Backbone(Target):
                 channels, size = wide, size // stride
         return tuple(places)
 
-    def initialise(self) -> None:
-        """The original's initialisation: convolutions N(0, sqrt(2 / (k k C_out))), linear layers N(0, sqrt(2 / (C_in C_out)))."""
+    def initialize(self) -> None:
+        """The original's initialization: convolutions N(0, sqrt(2 / (k k C_out))), linear layers
+        N(0, sqrt(2 / (C_in C_out)))."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

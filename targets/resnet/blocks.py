@@ -1,8 +1,10 @@
-"""Residual networks block by block, as SkipNet's authors wired them, and what each of their pieces costs.
+"""Residual networks block by block, as SkipNet's authors wired them, and what each of their pieces
+costs.
 
-The CIFAR family has depths 6n+2 (three groups of n basic blocks, 16/32/64 channels at 32/16/8 pixels); the ImageNet
-family is torchvision's (stride on the 3x3 of a bottleneck). Unlike torchvision's, a block here does not own its
-projection: `shortcut` runs it once, also when the block itself is left out.
+The CIFAR family has depths 6n+2 (three groups of n basic blocks, 16/32/64 channels at 32/16/8
+pixels); the ImageNet family is torchvision's (stride on the 3x3 of a bottleneck). Unlike
+torchvision's, a block here does not own its projection: `shortcut` runs it once, also when the
+block itself is left out.
 """
 
 from __future__ import annotations
@@ -82,7 +84,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a block stands: its name, the names of its modules, and the shapes that pass through it."""
+    """Where a block stands: its name, the names of its modules, and the shapes that pass through
+    it."""
 
     name: str
     layer: str
@@ -103,7 +106,8 @@ def layout_for(family: Family, depth: int) -> Layout:
         if rest or n < 1:
             below = max(8, 6 * n + 2)
             raise PlanError(
-                f"depth = {depth}: the cifar layout has depths 6n+2 (20, 38, 74, 110, 152 …); did you mean {below} or {below + 6}?"
+                f"depth = {depth}: the cifar layout has depths 6n+2 (20, 38, 74, 110, 152 …); did "
+                f"you mean {below} or {below + 6}?"
             )
         return Layout(
             BasicBlock,

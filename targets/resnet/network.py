@@ -13,10 +13,12 @@ from targets.resnet.backbone import Backbone
 
 
 class ResNet(Backbone):
-    """A plain residual network: the static twin that spends the same MACs on every image, so that no attack can gain any.
+    """A plain residual network: the static twin that spends the same MACs on every image, so that
+    no attack can gain any.
 
     Args:
-        depth: 6n+2 in the cifar layout (20, 38, 74, 110, 152 …); 18, 34, 50, 101 or 152 in the imagenet layout.
+        depth: 6n+2 in the cifar layout (20, 38, 74, 110, 152 …); 18, 34, 50, 101 or 152 in the
+            imagenet layout.
         layout: "cifar" takes 32x32 images, "imagenet" 224x224.
         num_classes: "auto" is 10 for cifar and 1000 for imagenet.
 
@@ -36,7 +38,7 @@ class ResNet(Backbone):
         num_classes: int | Literal["auto"] = "auto",
     ) -> None:
         super().__init__(layout, depth, num_classes)
-        self.initialise()
+        self.initialize()
         with torch.device("cpu"):
             self.units = Units.gated([], [], [])
         self._total = self.outer_macs() + sum(self.block_macs())

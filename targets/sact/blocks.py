@@ -1,9 +1,10 @@
-"""Pre-activation residual networks as SACT's authors wired them in TensorFlow: the pieces, and what each of them costs.
+"""Pre-activation residual networks as SACT's authors wired them in TensorFlow: the pieces, and what
+each of them costs.
 
-The CIFAR family has depths 6n+2 (three blocks of n units, 16/32/64 channels at 32/16/8 pixels), leaky ReLUs and shortcuts
-without parameters; the ImageNet family is the bottleneck ResNet v2 with the stride on the first unit of a block. Padding
-is TensorFlow's: "SAME" pads an even map at stride 2 by nothing in front and one behind, where PyTorch's padding=1 would
-shift all features.
+The CIFAR family has depths 6n+2 (three blocks of n units, 16/32/64 channels at 32/16/8 pixels),
+leaky ReLUs and shortcuts without parameters; the ImageNet family is the bottleneck ResNet v2 with
+the stride on the first unit of a block. Padding is TensorFlow's: "SAME" pads an even map at stride
+2 by nothing in front and one behind, where PyTorch's padding=1 would shift all features.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import PlanError
-from targets.sact.positions import Positions, multiply, normalise
+from targets.sact.positions import Positions, multiply, normalize
 
 Family = Literal["cifar", "imagenet"]
 
 SLOPE = 0.1
 """Of the leaky ReLU of the CIFAR family below zero."""
 TWICE = SLOPE * SLOPE
-"""The slope behind a unit's first convolution: the authors' nested scopes put the activation into batch normalisation and
-again behind it. Read from the scopes, not run; it is a choice to follow them."""
+"""The slope behind a unit's first convolution: the authors' nested scopes put the activation into
+batch normalization and again behind it. Read from the scopes, not run; it is a choice to follow
+them."""
 
 IMAGENET_UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Units in each block of the ImageNet family."""
@@ -36,8 +38,12 @@ class Form:
     """What distinguishes one family and depth from another.
 
     Attributes:
-        units: in each block. widths: channels of each block's output. sizes: of each block's map.
-        size: of the image. classes: by default. eps, momentum: of batch normalisation, as PyTorch counts them.
+        units: in each block.
+        widths: channels of each block's output.
+        sizes: of each block's map.
+        size: of the image.
+        classes: by default.
+        eps, momentum: of batch normalization, as PyTorch counts them.
     """
 
     family: Family
@@ -55,7 +61,7 @@ class Form:
         return _leaky if self.family == "cifar" else torch.relu
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
-        """Batch normalisation of this family."""
+        """Batch normalization of this family."""
         return nn.BatchNorm2d(channels, eps=self.eps, momentum=self.momentum)
 
 
@@ -70,7 +76,8 @@ def form_for(family: Family, depth: int) -> Form:
         if rest or n < 1:
             below = max(8, 6 * n + 2)
             raise PlanError(
-                f"depth = {depth}: the cifar layout has depths 6n+2 (20, 32, 56, 110 …); did you mean {below} or {below + 6}?"
+                f"depth = {depth}: the cifar layout has depths 6n+2 (20, 32, 56, 110 …); did you "
+                f"mean {below} or {below + 6}?"
             )
         return Form(family, (n,) * 3, (16, 32, 64), (32, 16, 8), 32, 10, 1e-3, 0.1)
     if depth not in IMAGENET_UNITS:
@@ -94,7 +101,8 @@ class BasicUnit(nn.Module):
     """bn, act, conv 3x3, bn, act, conv 3x3 with bias, beside a shortcut without parameters (CIFAR).
 
     Args:
-        form: of the network. inputs, outputs: channels. stride: 1 or 2.
+        form: of the network. inputs, outputs: channels.
+        stride: 1 or 2.
         first: the network's very first unit activates before the shortcut branches off.
     """
 
@@ -123,7 +131,7 @@ class BasicUnit(nn.Module):
         """(C, P) the residual at some positions of one image; for units that keep the shape."""
         around = where.dilated()
         inner = multiply(self.conv1, around.windows(_leaky(self.preact(x))))
-        inner = F.leaky_relu(normalise(self.bn1, inner), TWICE)
+        inner = F.leaky_relu(normalize(self.bn1, inner), TWICE)
         return multiply(self.conv2, where.windows(around.put(inner)))
 
     def macs(self, active: Tensor, around: Tensor) -> Tensor:
@@ -136,7 +144,8 @@ class BottleneckUnit(nn.Module):
     """bn, relu, conv 1x1, bn, relu, conv 3x3, bn, relu, conv 1x1 with bias (ImageNet, ResNet v2).
 
     Args:
-        form: of the network. inputs, outputs: channels; the inner width is outputs / 4. stride: of the 3x3.
+        form: of the network. inputs, outputs: channels; the inner width is outputs / 4. stride: of
+            the 3x3.
         first: makes no difference here.
     """
 
@@ -160,10 +169,10 @@ class BottleneckUnit(nn.Module):
     def at(self, x: Tensor, where: Positions) -> Tensor:
         """(C, P) the residual at some positions of one image; for units that keep the shape."""
         around = where.dilated()
-        ready = normalise(self.preact, around.values(x)).relu()
-        inner = normalise(self.bn1, multiply(self.conv1, ready)).relu()
+        ready = normalize(self.preact, around.values(x)).relu()
+        inner = normalize(self.bn1, multiply(self.conv1, ready)).relu()
         inner = multiply(self.conv2, where.windows(around.put(inner)))
-        return multiply(self.conv3, normalise(self.bn2, inner).relu())
+        return multiply(self.conv3, normalize(self.bn2, inner).relu())
 
     def macs(self, active: Tensor, around: Tensor) -> Tensor:
         """MACs at `active` positions with `around` of them dilated."""
@@ -175,7 +184,8 @@ Unit = BasicUnit | BottleneckUnit
 
 
 class Stem(nn.Module):
-    """The first convolution, with a bias and without normalisation; on ImageNet 7x7 at stride 2, then 3x3 pooling."""
+    """The first convolution, with a bias and without normalization; on ImageNet 7x7 at stride 2,
+    then 3x3 pooling."""
 
     def __init__(self, form: Form) -> None:
         super().__init__()
@@ -185,16 +195,18 @@ class Stem(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of the first block from images in [0,1], standardised per image (CIFAR) or mapped to [-1, 1] (ImageNet)."""
+        """Features of the first block from images in [0,1], standardized per image (CIFAR) or
+        mapped to [-1, 1] (ImageNet)."""
         if self.family == "cifar":
-            features: Tensor = self.conv(standardise(images))
+            features: Tensor = self.conv(standardize(images))
             return features
         x = self.conv(2 * images - 1)
         return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=float("-inf")), 3, 2)
 
 
-def standardise(images: Tensor) -> Tensor:
-    """Each image less its mean over its deviation, which is at least 1/sqrt(number of values); an attack's gradient passes."""
+def standardize(images: Tensor) -> Tensor:
+    """Each image less its mean over its deviation, which is at least 1/sqrt(number of values); an
+    attack's gradient passes."""
     count = images[0].numel()
     centred = images - images.mean((1, 2, 3), keepdim=True)
     variance = centred.square().mean((1, 2, 3), keepdim=True)

@@ -1,4 +1,5 @@
-"""Adaptive computation time inside one block: scores, their sums, and the weighted mean of the states."""
+"""Adaptive computation time inside one block: scores, their sums, and the weighted mean of the
+states."""
 
 from __future__ import annotations
 
@@ -17,10 +18,12 @@ START = -3.0
 
 
 class HaltingScore(nn.Module):
-    """h in (0,1) of a unit's output: sigmoid(conv3x3(bn(x)) + conv1x1(bn(mean x))), or the second term alone.
+    """h in (0,1) of a unit's output: sigmoid(conv3x3(bn(x)) + conv1x1(bn(mean x))), or the second
+    term alone.
 
     Args:
-        form: of the network. channels: C. spatial: a score for each position (SACT), or one for the image (ACT).
+        form: of the network. channels: C.
+        spatial: a score for each position (SACT), or one for the image (ACT).
     """
 
     def __init__(self, form: Form, channels: int, *, spatial: bool) -> None:
@@ -107,7 +110,8 @@ class HaltingRun:
     remainder: Tensor
 
     def ponder(self) -> Tensor:
-        """(N,) the mean over positions of N + R, units run plus remainder: what training makes small."""
+        """(N,) the mean over positions of N + R, units run plus remainder: what training makes
+        small."""
         ran = torch.stack([active.to(self.remainder.dtype) for active in self.active]).sum(0) + 1
         return (ran + self.remainder).flatten(1).mean(1)
 
@@ -115,9 +119,11 @@ class HaltingRun:
 Residual = Callable[[Unit, Tensor, Tensor], Tensor]
 """(unit, state, (N, h, w) where it is active) -> the new state, unchanged elsewhere."""
 Score = Callable[[HaltingScore, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(score, state, (N, h, w) where it is wanted) -> (the state, (N, h, w) scores; anything elsewhere)."""
+"""(score, state, (N, h, w) where it is wanted) -> (the state, (N, h, w) scores; anything
+elsewhere)."""
 Admit = Callable[[int, Tensor, Tensor], Tensor]
-"""(gated unit, (N, h, w) margins, (N, h, w) bool where it is wanted) -> (N, h, w) bool where it runs."""
+"""(gated unit, (N, h, w) margins, (N, h, w) bool where it is wanted) -> (N, h, w) bool where it
+runs."""
 
 
 def halt(
@@ -133,7 +139,8 @@ def halt(
     """HaltingRun one block.
 
     Args:
-        units, scores: of the block; a score for each unit but the last, or none where nothing halts.
+        units, scores: of the block; a score for each unit but the last, or none where nothing
+            halts.
         x: (N, C, H, W) features in front of it.
         forced: of each gated unit, (N, h, w) bool, instead of the rule.
         limit: a position stops when its scores add up to this.

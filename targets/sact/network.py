@@ -1,4 +1,5 @@
-"""SACT and ACT: residual networks that stop, position by position or image by image, inside each block."""
+"""SACT and ACT: residual networks that stop, position by position or image by image, inside each
+block."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ class Gate:
     """One residual unit behind the first of its block, as rows of the unit table.
 
     Attributes:
-        block, unit: numbers from 0. size: of its map; 0 when the whole image decides. first: its first row.
+        block, unit: numbers from 0.
+        size: of its map; 0 when the whole image decides.
+        first: its first row.
     """
 
     block: int
@@ -42,34 +45,47 @@ class Gate:
 
 
 class SACT(Target):
-    """A pre-activation ResNet in which each position halts once its scores add up to one (adaptive computation time).
+    """A pre-activation ResNet in which each position halts once its scores add up to one (adaptive
+    computation time).
 
     Args:
-        depth: 6n+2 in the cifar layout (20, 32, 56, 110 for n = 3, 5, 9, 18 units a block); 50, 101 or 152 in imagenet.
-        halting: "sact" halts position by position, "act" image by image, "none" never: the plain network.
+        depth: 6n+2 in the cifar layout (20, 32, 56, 110 for n = 3, 5, 9, 18 units a block); 50, 101
+            or 152 in imagenet.
+        halting: "sact" halts position by position, "act" image by image, "none" never: the plain
+            network.
         layout: "cifar" takes 32x32 images, "imagenet" 224x224.
         num_classes: "auto" is 10 for cifar and 1000 for imagenet.
 
-    In each block unit n emits a score h_n in (0,1), the last one 1. A position runs unit n+1 iff h_1 + … + h_n < 1 - 0.01;
-    if N is the last unit it runs, the block's output there is sum_{n<N} h_n x_n + (1 - sum_{n<N} h_n) x_N. Halted
-    positions keep their state. SACT's score is sigmoid(conv3x3(bn(x)) + conv1x1(bn(mean x))), ACT's sigmoid(conv1x1(bn(mean x))).
+    In each block unit n emits a score h_n in (0,1), the last one 1. A position runs unit n+1 iff
+    h_1 + … + h_n < 1 - 0.01; if N is the last unit it runs, the block's output there is sum_{n<N}
+    h_n x_n + (1 - sum_{n<N} h_n) x_N. Halted positions keep their state. SACT's score is
+    sigmoid(conv3x3(bn(x)) + conv1x1(bn(mean x))), ACT's sigmoid(conv1x1(bn(mean x))).
 
-    Unit: a residual unit behind the first of its block at one position (or, for ACT, for the image); its margin is
-    0.99 less the sum so far, which stands still once the position has halted. Forced decisions set N, the formula stays,
-    so forcing everything is the network that never halts early. Halting has no mask with a gradient of its own;
-    `mask_grad` makes no difference.
+    Unit: a residual unit behind the first of its block at one position (or, for ACT, for the
+        image); its margin is
+    0.99 less the sum so far, which stands still once the position has halted. Forced decisions set
+    N, the formula stays, so forcing everything is the network that never halts early. Halting has
+    no mask with a gradient of its own; `mask_grad` makes no difference.
 
-    TensorFlow's padding, shortcuts and mean-before-normalisation are kept, so the authors' variables load. On CIFAR
-    the batch normalisation of the halting scores carries the leaky ReLU of the authors' scope (read there, not run).
+    TensorFlow's padding, shortcuts and mean-before-normalization are kept, so the authors'
+    variables load. On CIFAR the batch normalization of the halting scores carries the leaky ReLU of
+    the authors' scope (read there, not run).
 
-    Source: Figurnov et al., Spatially Adaptive Computation Time for Residual Networks, CVPR 2017, sections 2 and 3.
+    Source: Figurnov et al., Spatially Adaptive Computation Time for Residual Networks, CVPR 2017,
+    sections 2 and 3.
     """
 
     follows = (
         "Figurnov et al., Spatially Adaptive Computation Time for Residual Networks, CVPR 2017"
     )
-    unit = "a residual unit behind the first of its block at one position of the map (for ACT: for the whole image)"
-    skipped = "halted positions: the last convolutions at them, the first one where no position in reach is active, whole units where none is"
+    unit = (
+        "a residual unit behind the first of its block at one position of the map (for ACT: for "
+        "the whole image)"
+    )
+    skipped = (
+        "halted positions: the last convolutions at them, the first one where no position in reach "
+        "is active, whole units where none is"
+    )
     forks = True
     admits = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -115,7 +131,8 @@ class SACT(Target):
 
     @classmethod
     def from_official(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This class's state from the authors' variables by name (exported as .npz), CIFAR or ImageNet, with or without SACT.
+        """This class's state from the authors' variables by name (exported as .npz), CIFAR or
+        ImageNet, with or without SACT.
 
         Raises:
             WeightsError: listing every missing, unexpected or misshapen entry.
@@ -123,7 +140,8 @@ class SACT(Target):
         return translate(state, cls)
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
-        """Evaluate N images (N, 3, H, W) in [0,1]; maps are computed whole, halted positions keep their state."""
+        """Evaluate N images (N, 3, H, W) in [0,1]; maps are computed whole, halted positions keep
+        their state."""
         logits, runs = self.walk(images, decisions)
         return self._output(logits, runs)
 
@@ -141,7 +159,8 @@ class SACT(Target):
         return self._output(self._head(x), runs)
 
     def macs(self, decisions: Tensor) -> Tensor:
-        """(N,) int64: what always runs, and of each unit its first convolution at dilated and the others at active positions."""
+        """(N,) int64: what always runs, and of each unit its first convolution at dilated and the
+        others at active positions."""
         total = torch.full(
             (len(decisions),), self._always, dtype=torch.int64, device=decisions.device
         )
@@ -184,14 +203,15 @@ class SACT(Target):
         return list(self.blocks[number]), list(self.scores[number])  # type: ignore[call-overload]
 
     def _build_scores(self, channels: int, count: int) -> nn.ModuleList:
-        """The halting scores of a block: none behind its last unit, and none where nothing halts."""
+        """The halting scores of a block: none behind its last unit, or where nothing halts."""
         count = 0 if self.halting == "none" else count - 1
         return nn.ModuleList(
             HaltingScore(self.form, channels, spatial=self.halting == "sact") for _ in range(count)
         )
 
     def _forced(self, decisions: Tensor | None, number: int) -> list[Tensor] | None:
-        """(N, h, w) bool of each gated unit of a block; where nothing halts, everything is forced on."""
+        """(N, h, w) bool of each gated unit of a block; where nothing halts, everything is forced
+        on."""
         if self.halting == "none":
             return []
         if decisions is None:
@@ -239,7 +259,7 @@ class SACT(Target):
         return x, module(x) if where.everywhere or not module.spatial else module.at(x, where)
 
     def _head(self, x: Tensor) -> Tensor:
-        """Logits: the mean before the last normalisation on CIFAR, behind it on ImageNet."""
+        """Logits: the mean before the last normalization on CIFAR, behind it on ImageNet."""
         logits: Tensor
         if self.form.family == "imagenet":
             logits = self.fc(self.bn(x).relu().mean((2, 3)))
@@ -311,7 +331,7 @@ class SACT(Target):
         return own + (scores[gate.unit].own_macs(int(count)) if gate.unit < len(scores) else 0)
 
     def _always_macs(self) -> int:
-        """Stem, head, each block's first unit and first score; and all units where nothing halts."""
+        """Stem, head, first unit and first score of each block; all units where nothing halts."""
         total = macs_of(self.stem, self.image_shape) + macs_of(self.fc, (self.fc.in_features,))
         channels, size = (
             self.stem.conv.out_channels,

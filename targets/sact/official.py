@@ -1,8 +1,10 @@
-"""The variables of the authors' TensorFlow code, exported by name, translated into the names used here.
+"""The variables of the authors' TensorFlow code, exported by name, translated into the names used
+here.
 
-A scope of our own stands in front of every ImageNet name (`resnet_v2_101/…`, or whatever a script called it); CIFAR has
-`resnet_residual` in front of stem and blocks and nothing in front of the last normalisation and the logits. Kernels are
-height x width x in x out. What training alone needs (momenta, moving averages of variables, the step) is left out.
+A scope of our own stands in front of every ImageNet name (`resnet_v2_101/…`, or whatever a script
+called it); CIFAR has `resnet_residual` in front of stem and blocks and nothing in front of the last
+normalization and the logits. Kernels are height x width x in x out. What training alone needs
+(momenta, moving averages of variables, the step) is left out.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ _LEAVES = {
 _CIFAR_UNIT = re.compile(r"(?:.*/)?block_(\d+)/unit_(\d+)/(.+)")
 _IMAGENET_UNIT = re.compile(r"(?:.*/)?block(\d+)/unit_(\d+)/(?:bottleneck_v2/)?(.+)")
 _PIECES = {
-    "residual/preact": "preact", "residual/conv1": "conv1", "residual/conv1/BatchNorm": "bn1", "residual/conv2": "conv2",
+    "residual/preact": "preact", "residual/conv1": "conv1", "residual/conv1/BatchNorm": "bn1",
+    "residual/conv2": "conv2",
     "preact": "preact", "shortcut": "shortcut", "conv1": "conv1", "conv1/BatchNorm": "bn1",
     "conv2": "conv2", "conv2/BatchNorm": "bn2", "conv3": "conv3",
 }  # fmt: skip
@@ -42,10 +45,12 @@ _OUTER = {
 
 
 def translate(state: Mapping[str, Tensor], build: Callable[..., nn.Module]) -> dict[str, Tensor]:
-    """The state of `build(depth=…, halting=…, layout=…, num_classes=…)` from the authors' variables.
+    """The state of `build(depth=…, halting=…, layout=…, num_classes=…)` from the authors'
+    variables.
 
     Args:
-        state: variable name -> tensor, as `read_checkpoint` brings it from an .npz; a trailing ":0" is tolerated.
+        state: variable name -> tensor, as `read_checkpoint` brings it from an .npz; a trailing ":0"
+            is tolerated.
         build: the class whose names and shapes are to be met; only ever built on the meta device.
 
     Raises:
@@ -77,7 +82,8 @@ def recognise(variables: Mapping[str, Tensor]) -> dict[str, Any]:
     logits = [value for name, value in variables.items() if name.endswith("logits/biases")]
     if not units or not logits:
         raise WeightsError(
-            "no variables of SACT: names such as resnet_residual/block_1/unit_1/residual/conv1/weights and logits/biases are expected",
+            "no variables of SACT: names such as "
+            "resnet_residual/block_1/unit_1/residual/conv1/weights and logits/biases are expected",
             hint=f"the file begins with {', '.join(sorted(variables)[:3]) or 'nothing'}",
         )
     counts: dict[int, int] = {}
@@ -126,7 +132,7 @@ def _name(name: str, layout: str) -> str | None:
 
 
 def _turned(name: str, value: Tensor) -> Tensor:
-    """Kernels from height, width, in, out to out, in, height, width; that of the logits to out, in."""
+    """Kernels (height, width, in, out) as (out, in, height, width); the logits' as (out, in)."""
     if value.ndim != 4:
         return value
     kernel = value.permute(3, 2, 0, 1).contiguous()

@@ -1,4 +1,5 @@
-"""Convolutions at some positions of one image's map: gather the windows, multiply, put the results in their places."""
+"""Convolutions at some positions of one image's map: gather the windows, multiply, put the results
+in their places."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ class Positions:
     """Some positions of an H x W map.
 
     Attributes:
-        mask: (H, W) bool. index: (P,) int64 of the positions in the flattened map.
+        mask: (H, W) bool.
+        index: (P,) int64 of the positions in the flattened map.
     """
 
     mask: Tensor
@@ -72,8 +74,8 @@ def multiply(conv: nn.Conv2d, columns: Tensor) -> Tensor:
     )
 
 
-def normalise(norm: nn.BatchNorm2d, columns: Tensor) -> Tensor:
-    """(C, P) batch-normalised with the running statistics."""
+def normalize(norm: nn.BatchNorm2d, columns: Tensor) -> Tensor:
+    """(C, P) batch-normalized with the running statistics."""
     return F.batch_norm(
         columns.T, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
     ).T

@@ -1,4 +1,5 @@
-"""Backbones that can be left on the way: a plain network that shows its features at some places and goes on, or not."""
+"""Backbones that can be left on the way: a plain network that shows its features at some places and
+goes on, or not."""
 
 from __future__ import annotations
 
@@ -18,19 +19,22 @@ Visit = Callable[[int, Tensor], bool]
 
 @dataclass(frozen=True)
 class Tap:
-    """A place at which a backbone can be left: a name for people, and the shape (C, H, W) of its features."""
+    """A place at which a backbone can be left: a name for people, and the shape (C, H, W) of its
+    features."""
 
     name: str
     shape: tuple[int, int, int]
 
 
 class Chain(nn.Module, ABC):
-    """A plain network with taps; it normalises images in [0,1] itself.
+    """A plain network with taps; it normalizes images in [0,1] itself.
 
     Attributes:
-        image_shape: (C, H, W). classes: K.
+        image_shape: (C, H, W).
+        classes: K.
         taps: all places at which it can be left, in order.
-        flags: which taps the six internal classifiers of SDN sit at, where the paper says so; None elsewhere.
+        flags: which taps the six internal classifiers of SDN sit at, where the paper says so; None
+            elsewhere.
     """
 
     image_shape: tuple[int, int, int]
@@ -40,14 +44,14 @@ class Chain(nn.Module, ABC):
 
     @abstractmethod
     def run(self, images: Tensor, visit: Visit) -> Tensor | None:
-        """(N, K) logits, or None as soon as `visit`, called at every tap in order, says to leave."""
+        """(N, K) logits, or None as soon as `visit`, called at every tap, says to leave."""
 
     def forward(self, images: Tensor, visit: Visit) -> Tensor | None:
         """The same as `run`."""
         return self.run(images, visit)
 
     def macs_on_the_way(self) -> list[int]:
-        """MACs for one image up to each tap, and to the end: counted by ptflops on one empty image."""
+        """MACs of one image up to each tap and to the end, counted by ptflops on an empty image."""
         from ptflops.aten_engine import FlopCounterMode
 
         counter, found = FlopCounterMode(), list[int]()

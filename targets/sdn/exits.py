@@ -1,4 +1,5 @@
-"""Exits: internal classifiers on feature maps, and the rule that leaves at the first one that is sure enough."""
+"""Exits: internal classifiers on feature maps, and the rule that leaves at the first one that is
+sure enough."""
 
 from __future__ import annotations
 
@@ -8,13 +9,15 @@ from torch import Tensor, nn
 
 
 class InternalClassifier(nn.Module):
-    """The classifier of an exit: pooled to 4x4 by a learned mix of maximum and mean, then one linear layer.
+    """The classifier of an exit: pooled to 4x4 by a learned mix of maximum and mean, then one
+    linear layer.
 
     Args:
         shape: (C, H, W) of the features. classes: K.
 
-    Maps smaller than 4x4 are taken as they are. Pooling windows are H // 4 wide, so sizes that 4 does not divide leave a
-    little more than 4x4. Source: Kaya et al., Shallow-Deep Networks, ICML 2019, section 4.
+    Maps smaller than 4x4 are taken as they are. Pooling windows are H // 4 wide, so sizes that 4
+    does not divide leave a little more than 4x4. Source: Kaya et al., Shallow-Deep Networks, ICML
+    2019, section 4.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
@@ -43,7 +46,8 @@ def confidence(logits: Tensor) -> Tensor:
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """(...) log(p / (1 - p)) of the largest softmax p of (..., K) logits: its logit less the log-sum of the others'."""
+    """(...) log(p / (1 - p)) of the largest softmax p of (..., K) logits: its logit less the
+    log-sum of the others'."""
     best = logits.argmax(-1, keepdim=True)
     others = torch.where(torch.zeros_like(logits).scatter(-1, best, 1.0) > 0, float("-inf"), logits)
     return logits.gather(-1, best).squeeze(-1) - others.logsumexp(-1)

@@ -21,30 +21,38 @@ SHARES = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 
 
 class SDN(Target):
-    """A multi-exit network that stops at the first exit that is sure enough (Shallow-Deep Network; DeepSloth's victim).
+    """A multi-exit network that stops at the first exit that is sure enough (Shallow-Deep Network;
+    DeepSloth's victim).
 
     Args:
-        backbone: "resnet-20" and other cifar depths, "vgg-16-bn", or any timm model with feature stages ("resnet18").
-        exits: "six" at 15 to 90 % of the cost, where SDN's code puts them for vgg-16-bn and resnet-56; "all" behind every
-            layer, as DeepSloth has them; "none" is the plain backbone. On timm models both are one behind each
-            feature stage but the last.
-        otherwise: what an image gets that no exit takes: "final" is the last output (DeepSloth), "confident" the
-            most confident of all (SDN's code). The cost is the same.
-        threshold: T in (0, 1), the confidence from which on an exit is taken; "weights" is what the recipe chose.
+        backbone: "resnet-20" and other cifar depths, "vgg-16-bn", or any timm model with feature
+            stages ("resnet18").
+        exits: "six" at 15 to 90 % of the cost, where SDN's code puts them for vgg-16-bn and
+            resnet-56; "all" behind every layer, as DeepSloth has them; "none" is the plain
+            backbone. On timm models both are one behind each feature stage but the last.
+        otherwise: what an image gets that no exit takes: "final" is the last output (DeepSloth),
+            "confident" the most confident of all (SDN's code). The cost is the same.
+        threshold: T in (0, 1), the confidence from which on an exit is taken; "weights" is what the
+            recipe chose.
         num_classes: "auto" is 10, and 1000 for timm models.
 
-    Unit k is what lies behind exit k: it runs when max softmax of exit k < T (and all exits before it went on). Gate value
-    G = 1 - max softmax, threshold 1 - T, strict. The logit margin is log(T / (1 - T)) less the log-odds of the
-    most likely class: the same zero set, and a gradient where softmax has none left.
+    Unit k is what lies behind exit k: it runs when max softmax of exit k < T (and all exits before
+    it went on). Gate value G = 1 - max softmax, threshold 1 - T, strict. The logit margin is log(T
+    / (1 - T)) less the log-odds of the most likely class: the same zero set, and a gradient where
+    softmax has none left.
 
-    `forward` computes all exits. `execute` stops; the margins of exits it did not reach are T - 1 (as if those exits were
-    sure), and `exits` repeats the logits of the one it took.
+    `forward` computes all exits. `execute` stops; the margins of exits it did not reach are T - 1
+    (as if those exits were sure), and `exits` repeats the logits of the one it took.
 
-    Source: Kaya et al., Shallow-Deep Networks: Understanding and Mitigating Network Overthinking, ICML 2019; Hong et al.,
+    Source: Kaya et al., Shallow-Deep Networks: Understanding and Mitigating Network Overthinking,
+    ICML 2019; Hong et al.,
     DeepSloth, ICLR 2021.
     """
 
-    follows = "Kaya et al., Shallow-Deep Networks, ICML 2019, and Hong et al., A Panda? No, It's a Sloth (DeepSloth), ICLR 2021"
+    follows = (
+        "Kaya et al., Shallow-Deep Networks, ICML 2019, and Hong et al., A Panda? No, It's a Sloth "
+        "(DeepSloth), ICLR 2021"
+    )
     unit = "what lies behind an exit, up to and with the next one"
     skipped = "everything behind the exit that is taken, later exits included"
     admits = True
@@ -155,7 +163,8 @@ class SDN(Target):
         )
 
     def _runs(self, margins: Tensor) -> Tensor:
-        """(N, U) bool, what runs by the network's own rule: each stage if the one before it ran and its exit was not sure."""
+        """(N, U) bool, what runs by the network's own rule: each stage if the one before it ran and
+        its exit was not sure."""
         runs, before = [], torch.ones(len(margins), 1, dtype=torch.bool, device=margins.device)
         for at, margin in enumerate(margins.detach().split(1, 1)):
             before = self.admit(at, margin, before & (margin > 0))
@@ -163,7 +172,7 @@ class SDN(Target):
         return torch.cat(runs, 1) if runs else before[:, :0]
 
     def _left(self, found: list[Tensor], last: Tensor | None) -> Output:
-        """The output of one image, from the exits it reached and the last logits if it got there."""
+        """The output of one image, from the exits and perhaps the last logits that it reached."""
         passed = len(found) if last is not None else len(found) - 1
         reached = torch.stack([*found, *([] if last is None else [last])], 1)
         logits = reached[:, -1]
@@ -231,7 +240,8 @@ def chain_for(backbone: str, num_classes: int | Literal["auto"]) -> Chain:
 
 
 def places_of(chain: Chain, exits: str, on_the_way: list[int]) -> tuple[int, ...]:
-    """The taps that get an exit: SDN's own where its code says so, else those nearest to its shares of the cost."""
+    """The taps that get an exit: SDN's own where its code says so, else those nearest to its shares
+    of the cost."""
     every = tuple(range(len(chain.taps)))
     if exits == "none":
         return ()

@@ -20,14 +20,16 @@ class _Left(Exception):
 
 
 class TimmChain(Chain):
-    """A timm network as it is, with taps behind its feature stages but the last, whose head is the network's own.
+    """A timm network as it is, with taps behind its feature stages but the last, whose head is the
+    network's own.
 
     Args:
         name: of the model, as in `timm.list_models()`; weights are never downloaded.
         num_classes: "auto" is 1000.
 
-    Image size, mean and deviation are those of timm's data configuration for the model. Stages are the modules that the
-    model lists as its features; a forward hook on each shows them, and an exception of our own leaves the network there.
+    Image size, mean and deviation are those of timm's data configuration for the model. Stages are
+    the modules that the model lists as its features; a forward hook on each shows them, and an
+    exception of our own leaves the network there.
     """
 
     mean: Tensor
@@ -41,7 +43,8 @@ class TimmChain(Chain):
             )
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise PlanError(
-                f'backbone = "{name}": neither resnet-DEPTH, nor vgg-16-bn, nor a model that timm knows{hint}'
+                f'backbone = "{name}": neither resnet-DEPTH, nor vgg-16-bn, nor a model that timm '
+                f"knows{hint}"
             )
         self.classes = 1000 if num_classes == "auto" else num_classes
         if self.classes < 2:
@@ -89,8 +92,10 @@ class TimmChain(Chain):
                     else type(features).__name__
                 )
                 raise PlanError(
-                    f'backbone = "{name}": its feature {self.stages[place]} is {shown}, no map of (N, {self.widths[place]}, H, W); '
-                    "convolutional networks such as resnet18, regnetx_002 or mobilenetv2_100 have those"
+                    f'backbone = "{name}": its feature {self.stages[place]} is {shown}, no map of '
+                    f"(N, {self.widths[place]}, H, W); "
+                    "convolutional networks such as resnet18, regnetx_002 or mobilenetv2_100 have "
+                    "those"
                 )
             shapes.append((features.shape[1], features.shape[2], features.shape[3]))
             return False
@@ -111,7 +116,8 @@ class TimmChain(Chain):
         self.train()
         if len(shapes) != len(self.stages):
             raise PlanError(
-                f'backbone = "{name}": it lists {len(self.stages) + 1} features, but {len(shapes)} of their modules run'
+                f'backbone = "{name}": it lists {len(self.stages) + 1} features, but {len(shapes)} '
+                "of their modules run"
             )
         return tuple(Tap(stage, shape) for stage, shape in zip(self.stages, shapes, strict=True))
 
@@ -132,7 +138,8 @@ def _stages(name: str, net: nn.Module) -> tuple[str, ...]:
             else f"lists {len(listed)} feature stages"
         )
         raise PlanError(
-            f'backbone = "{name}": it {why}; exits need at least two, as resnet18 or mobilenetv2_100 have them'
+            f'backbone = "{name}": it {why}; exits need at least two, as resnet18 or '
+            "mobilenetv2_100 have them"
         )
     return tuple(listed[:-1])
 

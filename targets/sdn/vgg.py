@@ -1,4 +1,4 @@
-"""VGG-16 with batch normalisation for 32x32 images, as the backbone of multi-exit networks."""
+"""VGG-16 with batch normalization for 32x32 images, as the backbone of multi-exit networks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ POOLED = (1, 3, 6, 9, 12)
 
 
 class VGG16BN(Chain):
-    """Thirteen 3x3 convolutions with biases, batch normalisation and ReLU, two linear layers without an activation between them.
+    """Thirteen 3x3 convolutions with biases, batch normalization and ReLU, two linear layers
+    without an activation between them.
 
-    Taps lie behind every convolution (and its pooling, where there is one) and behind the first linear layer: the
-    fourteen layers of DeepSloth. The six of SDN are those flagged in its code.
+    Taps lie behind every convolution (and its pooling, where there is one) and behind the first
+    linear layer: the fourteen layers of DeepSloth. The six of SDN are those flagged in its code.
 
-    Source: Simonyan and Zisserman, ICLR 2015; the form for CIFAR is that of Kaya et al., Shallow-Deep Networks, ICML 2019.
+    Source: Simonyan and Zisserman, ICLR 2015; the form for CIFAR is that of Kaya et al.,
+    Shallow-Deep Networks, ICML 2019.
     """
 
     mean: Tensor

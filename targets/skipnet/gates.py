@@ -1,7 +1,8 @@
 """SkipNet's gates: a recurrent one shared by all blocks, and two feed-forward ones of a block each.
 
-Every gate ends in a logit; the gate value is G = sigmoid(logit) and the block runs when G > 0.5. The feed-forward gates
-end in two logits whose softmax's second entry is G, which is the sigmoid of their difference.
+Every gate ends in a logit; the gate value is G = sigmoid(logit) and the block runs when G > 0.5.
+The feed-forward gates end in two logits whose softmax's second entry is G, which is the sigmoid of
+their difference.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ State = tuple[Tensor, Tensor]
 
 
 class LSTMCell(nn.Module):
-    """One step of a single-layer LSTM, under `nn.LSTM`'s parameter names (gates in the order i, f, g, o).
+    """One step of a single-layer LSTM, under `nn.LSTM`'s parameter names (gates in the order i, f,
+    g, o).
 
-    Spelled out in matrix products because ptflops counts nothing inside `nn.LSTM`, and because the fused CUDA cell would
-    hide its biases.
+    Spelled out in matrix products because ptflops counts nothing inside `nn.LSTM`, and because the
+    fused CUDA cell would hide its biases.
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:
@@ -62,7 +64,8 @@ class RecurrentControl(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A block's half of the recurrent gate: average over the whole map, then a 1x1 convolution with bias, held as module "1"."""
+    """A block's half of the recurrent gate: average over the whole map, then a 1x1 convolution with
+    bias, held as module "1"."""
 
     def __init__(self, channels: int, embed_dim: int = 10) -> None:
         super().__init__()
@@ -75,12 +78,14 @@ class Embedding(nn.Module):
 
 
 def average(x: Tensor) -> Tensor:
-    """(N, C), the average of each channel of (N, C, H, W); divided after the sum, so that its gradient need not be written out."""
+    """(N, C), the average of each channel of (N, C, H, W); divided after the sum, so that its
+    gradient need not be written out."""
     return x.sum((2, 3)) / (x.shape[2] * x.shape[3])
 
 
 class FeedForwardGate(nn.Module):
-    """A small convolutional network on the block's features that ends in two logits; what the two designs share."""
+    """A small convolutional network on the block's features that ends in two logits; what the two
+    designs share."""
 
     strides: tuple[int, ...]
 
@@ -100,7 +105,10 @@ class FeedForwardGate(nn.Module):
 
 
 class FeedForwardGateI(FeedForwardGate):
-    """FFGate-I: 2x2 max pooling, a 3x3 and a strided 3x3 convolution (about 15 % of a SkipNet-38)."""
+    """FFGate-I: 2x2 max pooling, a 3x3 and a strided 3x3 convolution.
+
+    Together they are about 15 % of a SkipNet-38.
+    """
 
     strides = (1, 2)
 

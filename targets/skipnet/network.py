@@ -1,4 +1,5 @@
-"""SkipNet: a residual network in which a gate behind every block decides whether the next block runs."""
+"""SkipNet: a residual network in which a gate behind every block decides whether the next block
+runs."""
 
 from __future__ import annotations
 
@@ -29,25 +30,30 @@ Choose = Callable[[int, Tensor], Tensor]
 
 
 class SkipNet(Backbone):
-    """A ResNet that skips whole blocks: a gate behind each block decides, image by image, whether the next one runs.
+    """A ResNet that skips whole blocks: a gate behind each block decides, image by image, whether
+    the next one runs.
 
     Args:
-        depth: 6n+2 in the cifar layout (20, 38, 74, 110, 152 …); 18, 34, 50, 101 or 152 in the imagenet layout.
-        gate: "rnn" is one LSTM shared by all blocks (0.02 % of the network); "ff1" and "ff2" are small convolutional
-            networks of each block's own (12 to 15 %), in the cifar layout only.
-        form: how it was trained: "sp" (supervised; straight-through masks) or "hrl" (policy gradient; masks without a
-            gradient). The forward values are the same for the same weights; only the default of `mask_grad` differs.
+        depth: 6n+2 in the cifar layout (20, 38, 74, 110, 152 …); 18, 34, 50, 101 or 152 in the
+            imagenet layout.
+        gate: "rnn" is one LSTM shared by all blocks (0.02 % of the network); "ff1" and "ff2" are
+            small convolutional networks of each block's own (12 to 15 %), in the cifar layout only.
+        form: how it was trained: "sp" (supervised; straight-through masks) or "hrl" (policy
+            gradient; masks without a gradient). The forward values are the same for the same
+            weights; only the default of `mask_grad` differs.
         layout: "cifar" takes 32x32 images, "imagenet" 224x224.
         num_classes: "auto" is 10 for cifar and 1000 for imagenet.
 
-    Unit u guards block u+1, counted over all groups; the first block always runs, and so do the projections of
-    the shortcuts: x' = m block(x) + (1 - m) shortcut(x), where m = [G > 0.5] and G = sigmoid(logit). The gate
-    behind the last block decides nothing: its weights are kept so that official checkpoints load, but it never runs.
+    Unit u guards block u+1, counted over all groups; the first block always runs, and so do the
+    projections of the shortcuts: x' = m block(x) + (1 - m) shortcut(x), where m = [G > 0.5] and G =
+    sigmoid(logit). The gate behind the last block decides nothing: its weights are kept so that
+    official checkpoints load, but it never runs.
 
-    Each projection runs once; the released code runs it twice where the block runs. The recurrent gate's
-    state lives in the call, not in the module.
+    Each projection runs once; the released code runs it twice where the block runs. The recurrent
+    gate's state lives in the call, not in the module.
 
-    Source: Wang et al., SkipNet: Learning Dynamic Routing in Convolutional Networks, ECCV 2018, equation 1.
+    Source: Wang et al., SkipNet: Learning Dynamic Routing in Convolutional Networks, ECCV 2018,
+    equation 1.
     """
 
     follows = "Wang et al., SkipNet: Learning Dynamic Routing in Convolutional Networks, ECCV 2018"
@@ -80,7 +86,8 @@ class SkipNet(Backbone):
         super().__init__(layout, depth, num_classes)
         if layout == "imagenet" and gate != "rnn":
             raise PlanError(
-                f'gate = "{gate}": the imagenet layout has the recurrent gate only; did you mean gate = "rnn"?'
+                f'gate = "{gate}": the imagenet layout has the recurrent gate only; did you mean '
+                'gate = "rnn"?'
             )
         self.evaluation = Evaluation(mask_grad="ste" if form == "sp" else "none")
         self.control = RecurrentControl() if gate == "rnn" else None
@@ -91,7 +98,7 @@ class SkipNet(Backbone):
         }
         for place in self.places:
             self.add_module(place.gate, kinds[gate](place.outputs[0]))
-        self.initialise()
+        self.initialize()
         first, *rest = self.block_macs()
         with torch.device("cpu"):
             names = [place.name for place in self.places[1:]]
@@ -100,7 +107,8 @@ class SkipNet(Backbone):
 
     @classmethod
     def from_official(cls, state: Mapping[str, Any]) -> dict[str, Tensor]:
-        """This class's state from a checkpoint of the authors' code (any gate, form, depth and data set).
+        """This class's state from a checkpoint of the authors' code (any gate, form, depth and data
+        set).
 
         Raises:
             WeightsError: listing every missing, unexpected or misshapen entry.
@@ -110,8 +118,8 @@ class SkipNet(Backbone):
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
         """Evaluate N images (N, 3, H, W) in [0,1]; blocks run only for the images that want them.
 
-        With straight-through masks that need a gradient, closed blocks are evaluated too (without a graph of their
-        own), because d m / d G multiplies block(x) - shortcut(x).
+        With straight-through masks that need a gradient, closed blocks are evaluated too (without a
+        graph of their own), because d m / d G multiplies block(x) - shortcut(x).
         """
         return self.walk(
             images,
@@ -130,7 +138,8 @@ class SkipNet(Backbone):
         return self._always + (decisions.to(torch.int64) * cost).sum(1)
 
     def walk(self, images: Tensor, choose: Choose, *, straight_through: bool) -> Output:
-        """Evaluate N images block by block, asking `choose` at every gate; the HRL recipe samples its actions here.
+        """Evaluate N images block by block, asking `choose` at every gate; the HRL recipe samples
+        its actions here.
 
         Args:
             images: (N, 3, H, W) in [0,1].
@@ -170,7 +179,8 @@ class SkipNet(Backbone):
     def _read_gate(
         self, place: Place, x: Tensor, state: State | None
     ) -> tuple[Tensor, State | None]:
-        """((N,) logit, next state) of the gate behind `place`; always in float32 or better, autocast or not."""
+        """((N,) logit, next state) of the gate behind `place`; always in float32 or better,
+        autocast or not."""
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self._read_gate(place, x.float(), state)
@@ -225,9 +235,11 @@ class SkipNet(Backbone):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """The mixed features unchanged, with the gradient that a soft mask of the same value would give the gate.
+    """The mixed features unchanged, with the gradient that a soft mask of the same value would give
+    the gate.
 
-    x' = m block(x) + (1 - m) shortcut(x), so d x' / d m = effect = block(x) - shortcut(x), and d m / d G is taken as 1.
+    x' = m block(x) + (1 - m) shortcut(x), so d x' / d m = effect = block(x) - shortcut(x), and d m
+    / d G is taken as 1.
     """
 
     @staticmethod

@@ -1,7 +1,8 @@
 """Checkpoints of the authors' SkipNet code, translated into the names used here.
 
-Four things differ: a `module.` prefix; projections stored twice (`groupG_ds0` and `groupG_layer0.downsample`), one and
-the same module; no `num_batches_tracked` (PyTorch 0.2 had none); and an ImageNet gate projection of shape [1,10,1,1].
+Four things differ: a `module.` prefix; projections stored twice (`groupG_ds0` and
+`groupG_layer0.downsample`), one and the same module; no `num_batches_tracked` (PyTorch 0.2 had
+none); and an ImageNet gate projection of shape [1,10,1,1].
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def translate(state: Mapping[str, Any], build: Callable[..., nn.Module]) -> dict
     """The state of `build(depth=…, gate=…, layout=…, num_classes=…)` from an official one.
 
     Args:
-        state: name -> tensor, or the wrapper dictionary with `state_dict` that the authors' code saves.
+        state: name -> tensor, or the wrapper dictionary with `state_dict` that the authors' code
+            saves.
         build: the class whose names and shapes are to be met; only ever built on the meta device.
 
     Raises:
@@ -55,7 +57,8 @@ def translate(state: Mapping[str, Any], build: Callable[..., nn.Module]) -> dict
 
 
 def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The parameters (depth, gate, layout, num_classes) of the SkipNet that these names and shapes resemble most.
+    """The parameters (depth, gate, layout, num_classes) of the SkipNet that these names and shapes
+    resemble most.
 
     Raises:
         WeightsError: when this is not SkipNet's layout at all.
@@ -68,7 +71,8 @@ def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
     if not counts or head is None or head.ndim != 2:
         some = ", ".join(list(state)[:4]) or "nothing"
         raise WeightsError(
-            f"this is no SkipNet checkpoint: it has no groupG_layerI and fc.weight entries, but {some} …"
+            "this is no SkipNet checkpoint: it has no groupG_layerI and fc.weight entries, but "
+            f"{some} …"
         )
     if any(name.startswith("control.") for name in state):
         gate = "rnn"
@@ -89,7 +93,7 @@ def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _merge_copies(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Each projection once, as `groupG_ds0`; and a problem for each pair of copies that disagree."""
+    """Each projection once, as `groupG_ds0`; a problem for each pair of copies that disagree."""
     merged = {name: value for name, value in state.items() if not _COPY.fullmatch(name)}
     problems = []
     for name, value in state.items():

@@ -1,1 +1,2 @@
-"""The weights that come along: safetensors files and the manifest that vouches for them; all trained with `gatebench train`."""
+"""The weights that come along: safetensors files and the manifest that vouches for them; all
+trained with `gatebench train`."""

@@ -16,7 +16,7 @@ from bench.testing import check_target, finite_difference, problems, random_deci
 from bench.weights.checkpoint import read_checkpoint
 from targets.recipes.sact import SACTRecipe
 from targets.sact import SACT
-from targets.sact.blocks import standardise
+from targets.sact.blocks import standardize
 from targets.sact.halting import HaltingRun, HaltingScore, halt
 from targets.sact.positions import Positions, dilate, multiply
 
@@ -378,10 +378,10 @@ def test_macs_of_one_active_position_by_hand():
 def test_standardisation_ignores_brightness_and_contrast():
     images = pictures(2)
     torch.testing.assert_close(
-        standardise(0.5 * images + 0.2), standardise(images), rtol=1e-6, atol=1e-6
+        standardize(0.5 * images + 0.2), standardize(images), rtol=1e-6, atol=1e-6
     )
     flat = torch.full((1, 3, 32, 32), 0.3)
-    assert float(standardise(flat).abs().max()) < 1e-3
+    assert float(standardize(flat).abs().max()) < 1e-3
 
 
 @pytest.mark.parametrize(
