@@ -214,7 +214,7 @@ def unpack(packed: Sequence[bytes], units: int) -> npt.NDArray[np.bool_]:
         ValueError: a string has not the length of `units` decisions.
     """
     size = -(-units // 8)
-    if any(len(row) != size for row in packed):
+    if set(map(len, packed)) - {size}:
         raise ValueError(f"decisions of {units} units are {size} bytes long")
     bits = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), size)
     return np.unpackbits(bits, axis=1, count=units).astype(np.bool_)

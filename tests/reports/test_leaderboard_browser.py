@@ -111,6 +111,32 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(pages: Path, dark: bool) ->
         assert phone.complaints == []
 
 
+def test_gates_are_drawn_from_their_bits(desktop: Browser, pages: Path) -> None:
+    board = full_board(n=5)
+    page = pages / "cells" / f"{board.cells[0].key[:12]}.html"
+    desktop.complaints.clear()
+    desktop.open(page, settle=0.2)
+    desktop.wait_for("!!document.querySelector('.exhibit svg.gates')")
+    rows = {row.id: row for row in board.cells[0].rows()}
+    name = desktop.ask("document.querySelector('.exhibit h3 .quiet-text').textContent")
+    drawn = "document.querySelector('.exhibit svg.gates path.state-{}')"
+    squares = "((p) => p ? p.getAttribute('d').split('z').length - 1 : 0)"
+    row = rows[name]
+    opened = sum(
+        after and not before
+        for before, after in zip(row.clean_decisions, row.adversarial_decisions, strict=True)
+    )
+    assert desktop.ask(f"{squares}({drawn.format('opened')})") == opened
+    kept = sum(row.clean_decisions) + sum(
+        before and after
+        for before, after in zip(row.clean_decisions, row.adversarial_decisions, strict=True)
+    )
+    assert desktop.ask(f"{squares}({drawn.format('on')})") == kept
+    desktop.ask("document.querySelector('[data-all-gates]').open = true")
+    desktop.wait_for("!!document.querySelector('[data-all-gates] svg.gates')")
+    assert desktop.complaints == []
+
+
 def test_without_scripts_tables_and_still_pictures_stand(pages: Path) -> None:
     with Browser(scripts=False) as still:
         still.open(pages / "index.html")

@@ -72,8 +72,10 @@
     }
   };
 
-  // An image is drawn when it comes near the screen; all of them before they are printed.
-  const waiting = new Set(document.querySelectorAll("[data-gates]"));
+  // The first images are drawn at once, others when they come near the screen or are printed.
+  const places = [...document.querySelectorAll("[data-gates]")];
+  places.slice(0, 6).forEach(fill);
+  const waiting = new Set(places.slice(6));
   const once = (place) => { if (waiting.delete(place)) fill(place); };
   const watch = new IntersectionObserver((seen) => {
     for (const { target, isIntersecting } of seen) {
