@@ -25,8 +25,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", help="a run's folder, or its name under ./runs; with its report")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--height", type=int, default=900)
+    parser.add_argument("--width", type=int, default=1300)
+    parser.add_argument("--height", type=int, default=1500)
     chosen = parser.parse_args()
     browser = next((path for name in NAMES if (path := shutil.which(name))), None)
     if browser is None:
