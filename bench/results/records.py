@@ -171,8 +171,11 @@ class TargetStanding:
             unranked.
         strongest: label of the strongest attack, None where no attack ran.
         surviving_saving: 1 - adversarial / reference under that attack.
-        clean_saving, clean_accuracy, adversarial_accuracy, recovery, psnr: as in the strongest
-        attack's cell.
+        clean_saving: of the strongest attack's cell, as all that follow.
+        clean_accuracy: of that cell.
+        adversarial_accuracy: of that cell.
+        recovery: of that cell.
+        psnr: of that cell, in dB.
     """
 
     target: str
