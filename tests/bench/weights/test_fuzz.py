@@ -84,7 +84,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz") / "net.pth"
 
 
-@fuzz.fuzzed(150)
+@fuzz.fuzzed(100)
 @given(data=fuzz.mutated(FILES))
 def test_edited_files(path, data):
     path.write_bytes(data)
@@ -123,7 +123,7 @@ def in_zip(pickled, **others):
     return buffer.getvalue()
 
 
-@fuzz.fuzzed(150)
+@fuzz.fuzzed(100)
 @given(pieces=st.lists(ARGUMENTS, max_size=24), zipped=st.booleans())
 def test_pickles_of_any_opcodes(path, pieces, zipped):
     pickled = b"\x80\x02" + b"".join(pieces) + b"."
@@ -208,7 +208,7 @@ def test_checkpoints_of_any_shape(path, content, new):
     holds_or_is_refused(path)
 
 
-@fuzz.fuzzed(15)
+@fuzz.fuzzed(6)
 @given(data=fuzz.mutated(FILES))
 def test_the_command_ends_with_a_documented_exit_code(path, tmp_path_factory, data):
     path.write_bytes(data)
