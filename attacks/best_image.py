@@ -123,7 +123,8 @@ class BestImage:
     def _check(self, rows: Tensor, images: Tensor, macs: Tensor, due: Tensor) -> None:
         """Settle and evaluate the candidates that are `due`, (M,) bool.
 
-        Those that are on the grid already need no second evaluation. The host asks the device once which are which.
+        Those that are on the grid already need no second evaluation. The host asks the device once
+        which are which.
         """
         chosen, moved = torch.stack([due, due & ~self._settled(rows, images)]).cpu()
         if not bool(chosen.any()):
@@ -172,7 +173,7 @@ class BestImage:
         distance: Tensor,
         chosen: Tensor | None = None,
     ) -> None:
-        """Keep these images (M, C, H, W) of `rows`, or those of them that are `chosen`, (M,) bool."""
+        """Keep these images (M, C, H, W) of `rows`, or those that are `chosen`, (M,) bool."""
         if chosen is not None:
             images = torch.where(chosen[:, None, None, None], images, self.image[rows])
             macs = torch.where(chosen, macs, self.macs[rows])

@@ -160,7 +160,8 @@ class Tanh(Box):
         self.starts_clean = arctanh
 
     def _constants(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(low, high, mean, std) in the type and on the device of an image, where they are copied to once."""
+        """(low, high, mean, std) in the type and on the device of an image, where they are copied
+        to once."""
         if self.low.device != like.device or self.low.dtype != like.dtype:
             self.low, self.high = self.low.to(like), self.high.to(like)
             self.mean, self.std = self.mean.to(like), self.std.to(like)

@@ -109,7 +109,8 @@ class Descent:
         rows: Tensor | None,
         left: list[tuple[Tensor, Tensor]],
     ) -> Tensor:
-        """The steps of `run`; the iterates of rows that left and can pay for one more look go to `left`."""
+        """The steps of `run`; the iterates of rows that left and can pay for one more look go to
+        `left`."""
         end = self.box.start(self.clean).clone() if start is None else start.clone()
         rows = torch.arange(len(self.clean), device=self.clean.device) if rows is None else rows
         clean = self.clean[rows]
@@ -160,10 +161,12 @@ class Descent:
             point = self.box.place(point.free - step, clean, self.job.threat)
 
     def _fetch(self, rows: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the host has to know of each row: the one time in a step that the loop waits for a device.
+        """What the host has to know of each row: the one time in a step that the loop waits for a
+        device.
 
         Returns:
-            (M,) bool whether it goes on, (M,) bool whether it could pay for a last look, (M,) its share; on the host.
+            (M,) bool whether it goes on, (M,) bool whether it could pay for a last look, (M,) its
+            share; on the host.
         """
         could = (self.view.left[rows] >= 1 + self.best.reserve) & ~self.best.is_at_ceiling(rows)
         staying = self._may_go_on(rows)

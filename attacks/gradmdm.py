@@ -3,8 +3,9 @@ each gate reads its features.
 
 With gate values G in [0,1], threshold 1/2, and p-norms over the gates of an image,
 
-    L_neg = - || min(G, 1/2) ||_p-     opens closed gates, the nearest to the threshold first (p- = 3.5)
-    L_pos =   || 1 - max(G, 1/2) ||_p+ keeps open ones open, the nearest (p+ = 50) or surest (p+ = 0.35).
+    L_neg = - || min(G, 1/2) ||_p-     opens closed gates, the nearest to the threshold first (p- =
+    3.5) L_pos =   || 1 - max(G, 1/2) ||_p+ keeps open ones open, the nearest (p+ = 50) or surest
+    (p+ = 0.35).
 
 At every gate the gradient coming down the main path and the one coming from the gate meet. Each is
 scaled to norm 1 and the main path is multiplied by the number of gates from there to the end that
@@ -76,8 +77,8 @@ class GradMDM(GradientAttack):
         knows: see `attacks.gradient_attack.GradientAttack`.
         surrogate: see `attacks.gradient_attack.GradientAttack`.
         draws: see `attacks.gradient_attack.GradientAttack`.
-        loss: "powers" the losses above; or a penalty of `attacks.penalties` on missing units, and of
-            what is past the threshold on finished ones, in logits.
+        loss: "powers" the losses above; or a penalty of `attacks.penalties` on missing units, and
+            of what is past the threshold on finished ones, in logits.
         box: as in GradAuto.
         bounds: as in GradAuto.
         statistics: as in GradAuto.

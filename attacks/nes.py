@@ -6,9 +6,9 @@ antithetic pairs (Wierstra et al., Natural evolution strategies, 2014; Salimans 
     grad E[C(x + sigma u)]  ~  1 / (2 n sigma) sum_i (C(x + sigma u_i) - C(x - sigma u_i)) u_i
 
 u is coarse noise: one number a square of pixels, since the estimate's error grows with the number
-of values that are drawn (Ilyas et al., Prior convictions, ICLR 2019, tile in the same way). Steps have one
-length, with momentum, and are projected onto the ball. Every query is a saved image inside the ball
-and a candidate.
+of values that are drawn (Ilyas et al., Prior convictions, ICLR 2019, tile in the same way). Steps
+have one length, with momentum, and are projected onto the ball. Every query is a saved image inside
+the ball and a candidate.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class NES(Attack):
     randomised: ClassVar[bool] = True
     version: ClassVar[int] = 1
     follows: ClassVar[str] = (
-        "Ilyas et al., Black-box adversarial attacks with limited queries and information, ICML 2018"
+        "Ilyas et al., Black-box adversarial attacks with limited queries and information, ICML "
+        "2018"
     )
     step_cost: ClassVar[str] = "2 a pair (forwards)"
     needs: ClassVar[str] = "executed MACs"

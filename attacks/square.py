@@ -113,7 +113,8 @@ class Search:
         self.best = BestSaved(clean)
 
     def going(self, rows: Tensor) -> Tensor:
-        """Those of `rows` that do not execute everything yet; all on a random target, where nobody knows."""
+        """Those of `rows` that do not execute everything yet; all on a random target, where nobody
+        knows."""
         if self.view.draws > 1:
             return rows
         on = (self.macs[rows] < self.view.ceiling).cpu()

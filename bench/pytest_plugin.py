@@ -382,7 +382,8 @@ def assert_saving_survives(result: Result, at_least: float, *, confidently: bool
             else "the surviving saving"
         )
         pytest.fail(
-            f"{what} of {cell.defended} is {_percent(reached)}, below the {_percent(at_least)} asked for\n"
+            f"{what} of {cell.defended} is {_percent(reached)}, below the {_percent(at_least)} "
+            "asked for\n"
             f"  under {cell.attack}: {_percent(saving.value)} [{_percent(saving.low)}, "
             f"{_percent(saving.high)}] of {cell.n} images' MACs\n"
             f"  on clean images: saving {_percent(cell.clean_saving.value)}, accuracy "

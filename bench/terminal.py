@@ -58,7 +58,7 @@ def message(text: object) -> str:
 
 
 def one_line(text: object, longest: int = LONGEST_CELL) -> str:
-    """`text` on one line: `printable`, with line feeds written out, at most `longest` characters."""
+    """`text` on one line: `printable`, line feeds written out, at most `longest` characters."""
     return _shortened(printable(text).replace("\n", "\\n"), longest)
 
 

@@ -1,11 +1,13 @@
-"""What an attack step costs beside the bare network: forward plus as many input gradients, in one process, interleaved.
+"""What an attack step costs beside the bare network: forward plus as many input gradients, in one
+process, interleaved.
 
     python benchmarks/attack_step.py [--depth 20] [--batch 32] [--repeats 30] [--threads 1]
 
-The bare network is the plain residual network of the same depth and weights, no gate, no mask, no harness. A step is what
-GradAuto really does: the counted view, both losses, the rectifications, the optimizer, the projection. Printed are
-medians of times and of the ratio of neighbours; a ratio is at most 1.10 with all gates open and hard masks, 1.40 with
-straight-through masks, and below 1 where blocks are skipped under hard masks. Ends with 1 where a bound does not hold.
+The bare network is the plain residual network of the same depth and weights, no gate, no mask, no
+harness. A step is what GradAuto really does: the counted view, both losses, the rectifications, the
+optimizer, the projection. Printed are medians of times and of the ratio of neighbours; a ratio is
+at most 1.10 with all gates open and hard masks, 1.40 with straight-through masks, and below 1 where
+blocks are skipped under hard masks. Ends with 1 where a bound does not hold.
 """
 
 from __future__ import annotations
@@ -40,13 +42,15 @@ SKIPPED = ("half of the blocks skipped, hard masks", 0.5, "none", 1.00)
 
 
 class Forced(SkipNet):
-    """A SkipNet whose decisions are given, so that a measurement knows what ran; its gates still have gradients."""
+    """A SkipNet whose decisions are given, so that a measurement knows what ran; its gates still
+    have gradients."""
 
     wish: Tensor
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
         seen = super().forward(images, self.wish[: len(images)])
-        # every image has one gate to open and one to keep, so that both losses ask for a backward pass
+        # every image has one gate to open and one to keep, so that both losses ask for a backward
+        # pass
         shift = torch.zeros_like(seen.margins)
         shift[:, 0], shift[:, 1] = -2, 2
         return replace(seen, margins=seen.margins + shift, logit_margins=seen.logit_margins + shift)
@@ -126,7 +130,8 @@ def main() -> int:
     net = Forced(depth=options.depth).eval().requires_grad_(False).to(device)
     images = torch.rand(options.batch, *net.image_shape, device=device)
     print(
-        f"SkipNet-{options.depth}, {options.batch} images, {options.threads} thread(s), {device}, medians of {options.repeats}"
+        f"SkipNet-{options.depth}, {options.batch} images, {options.threads} thread(s), {device}, "
+        f"medians of {options.repeats}"
     )
     print(f"{'case':42s} {'gradients':>9s} {'step':>9s} {'bare':>9s} {'ratio':>6s} {'bound':>6s}")
     held = True
@@ -137,7 +142,8 @@ def main() -> int:
             step, bare, ratio = compare(net, images, attack, options.repeats)
             held &= ratio <= bound
             print(
-                f"{name:42s} {1 + rd:9d} {1e3 * step:7.1f}ms {1e3 * bare:7.1f}ms {ratio:6.2f} {bound:6.2f}"
+                f"{name:42s} {1 + rd:9d} {1e3 * step:7.1f}ms {1e3 * bare:7.1f}ms {ratio:6.2f} "
+                f"{bound:6.2f}"
             )
     return 0 if held else 1
 

@@ -1,13 +1,16 @@
-"""Whether executing less takes less time: wall time of `execute` against executed MACs, image by image.
+"""Whether executing less takes less time: wall time of `execute` against executed MACs, image by
+image.
 
-    python benchmarks/execute.py [WEIGHTS ...] [--images 60] [--repeats 7] [--threads 1] [--data-root FOLDER]
+    python benchmarks/execute.py [WEIGHTS ...] [--images 60] [--repeats 7] [--threads 1]
+    [--data-root FOLDER]
 
-Without names, all shipped weights of dynamic networks on digits-m. Each image is executed `repeats` times, in an order
-that goes through all images before it comes back to the first, so that a slow moment of the machine meets all of them;
-its time is the median. Two extremes are timed in the same way: nothing that can be left out runs, and all of it runs.
-Printed per network: the times and MACs of the extremes, and of the line time = a + b MACs through the images its slope b
-(ns per 1000 MACs), its fit (R squared, the share of the variance between images that the line explains), and the time
-that the average image saves against all units on.
+Without names, all shipped weights of dynamic networks on digits-m. Each image is executed `repeats`
+times, in an order that goes through all images before it comes back to the first, so that a slow
+moment of the machine meets all of them; its time is the median. Two extremes are timed in the same
+way: nothing that can be left out runs, and all of it runs. Printed per network: the times and MACs
+of the extremes, and of the line time = a + b MACs through the images its slope b (ns per 1000
+MACs), its fit (R squared, the share of the variance between images that the line explains), and the
+time that the average image saves against all units on.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ def seconds(target: Target, image: Tensor, decisions: Tensor | None) -> float:
 
 
 def medians(target: Target, runs: list[tuple[Tensor, Tensor | None]], repeats: int) -> list[float]:
-    """The median time of each (image, decisions), interleaved; one round beforehand is not counted."""
+    """The median time of each (image, decisions), interleaved; a first round is not counted."""
     times: list[list[float]] = [[] for _ in runs]
     for turn in range(repeats + 1):
         for place, (image, decisions) in enumerate(runs):
@@ -65,8 +68,14 @@ def measure(name: str, images: int, repeats: int, data_root: Path | None) -> str
     runs: list[tuple[Tensor, Tensor | None]] = [(image, None) for image in singles]
     found = medians(target, [*runs, (singles[0], off), (singles[0], on)], repeats)
     *own, least, most = found
-    numbers = f"{name:<40} off {least * 1e3:6.2f} ms {target.floor / 1e6:7.2f} M   on {most * 1e3:6.2f} ms {target.ceiling / 1e6:7.2f} M"
-    saved = f"   mean image {statistics.mean(own) / most:5.2f} of the time, {statistics.mean(macs) / target.ceiling:5.2f} of the MACs"
+    numbers = (
+        f"{name:<40} off {least * 1e3:6.2f} ms {target.floor / 1e6:7.2f} M   "
+        f"on {most * 1e3:6.2f} ms {target.ceiling / 1e6:7.2f} M"
+    )
+    saved = (
+        f"   mean image {statistics.mean(own) / most:5.2f} of the time, "
+        f"{statistics.mean(macs) / target.ceiling:5.2f} of the MACs"
+    )
     if len(set(macs)) < 2:
         return f"{numbers}{saved}   the same MACs for every image"
     slope, _ = statistics.linear_regression(macs, own)

@@ -2,10 +2,10 @@
 
     python benchmarks/report.py --cells 1000 --images 1000
 
-The run is written as `gatebench run` would have left it: a plan, sealed cells, shards with pictures.
-Numbers are drawn at random; pictures are a few small ones again and again. Every step runs in a
-process of its own; printed are seconds of the wall clock and of the processor, and the largest
-memory that the process held.
+The run is written as `gatebench run` would have left it: a plan, sealed cells, shards with
+pictures. Numbers are drawn at random; pictures are a few small ones again and again. Every step
+runs in a process of its own; printed are seconds of the wall clock and of the processor, and the
+largest memory that the process held.
 """
 
 from __future__ import annotations

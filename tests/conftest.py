@@ -1,4 +1,5 @@
-"""What all tests share: a home of their own, one thread, and the plugins of `tests/contract/site` where a test asks for them."""
+"""What all tests share: a home of their own, one thread, and the plugins of `tests/contract/site`
+where a test asks for them."""
 
 import os
 import signal
@@ -10,7 +11,8 @@ from hypothesis import HealthCheck, settings
 from mischief_site import SITE
 
 if threading.current_thread() is threading.main_thread():
-    # A shell that starts the tests in the background has them ignore SIGINT, and children inherit that: Ctrl-C could not be tested.
+    # A shell that starts the tests in the background has them ignore SIGINT, and children inherit
+    # that: Ctrl-C could not be tested.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -91,7 +93,8 @@ use = "wander"
 
 @pytest.fixture
 def gatebench(tmp_path, monkeypatch, capfd, plugins):
-    """Run a command in this process, in a folder with a small plan of toys, plan.toml: (exit code, stdout, stderr)."""
+    """Run a command in this process, in a folder with a small plan of toys, plan.toml: (exit code,
+    stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")

@@ -1,4 +1,5 @@
-"""The built documentation opens from disk without a network, fits a phone, follows the dark, and can be searched.
+"""The built documentation opens from disk without a network, fits a phone, follows the dark, and
+can be searched.
 
 Runs where GATEBENCH_SITE names a site that `make docs` has built, and Chromium is there.
 """

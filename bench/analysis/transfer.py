@@ -1,7 +1,9 @@
-"""Transfer: the saved images of one target, scored on all others of the same board, from sealed cells.
+"""Transfer: the saved images of one target, scored on all others of the same board, from sealed
+cells.
 
-Nothing is attacked again: pictures are read from the source's shards, and every other target of the board says what it would execute
-on them. transfer.parquet in the run's folder holds one row an image and pair.
+Nothing is attacked again: pictures are read from the source's shards, and every other target of the
+board says what it would execute on them. transfer.parquet in the run's folder holds one row an
+image and pair.
 """
 
 from __future__ import annotations
@@ -60,8 +62,11 @@ def transfer(
     """Score every source's pictures on every target of its board.
 
     Args:
-        attack: label of the attack whose pictures are taken; by default, on each source, the one that made it dearest.
-        device: where to evaluate. data_root: of the data set, for defences that learn. tell: hears of each pair.
+        attack: label of the attack whose pictures are taken; by default, on each source, the one
+            that made it dearest.
+        device: where to evaluate.
+        data_root: of the data set, for defences that learn.
+        tell: hears of each pair.
 
     Returns:
         The file written.

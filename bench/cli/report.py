@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 @click.option(
     "--full",
     is_flag=True,
-    help="Leaderboard: images to browse on every cell's page, and pages for all cells of a large board.",
+    help="Leaderboard: images to browse on every cell's page, and pages for all cells of a large "
+    "board.",
 )
 @click.option(
     "--no-members",

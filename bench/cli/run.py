@@ -100,6 +100,7 @@ def report_problems(outcome: Outcome) -> None:
         say(line, err=True)
     if outcome.problems:
         say(
-            f"details are in {outcome.folder / 'log.txt'}; the same command tries these cells again",
+            f"details are in {outcome.folder / 'log.txt'}; the same command tries these cells "
+            "again",
             err=True,
         )

@@ -32,8 +32,8 @@ def list_weights() -> None:
     """Show all weights with what is known of them.
 
     Accuracy and saving are on clean test images; spread is the standard deviation of the executed
-    MACs between images, as a share of the ceiling. A dash is something that was not measured. Nothing is
-    read but the manifests.
+    MACs between images, as a share of the ceiling. A dash is something that was not measured.
+    Nothing is read but the manifests.
     """
     from rich.table import Table
 

@@ -1,7 +1,7 @@
 """Keeping freed memory in the process.
 
-glibc hands large blocks back to the system when they are freed, and the next forward pass faults them in again, page by
-page: about a tenth of an attack step on a small network.
+glibc hands large blocks back to the system when they are freed, and the next forward pass faults
+them in again, page by page: about a tenth of an attack step on a small network.
 """
 
 from __future__ import annotations

@@ -180,7 +180,10 @@ def _out_of_memory(error: BaseException) -> bool:
 def _memory_advice(task: Task) -> str:
     batch = task.cell.protocol.batch
     smaller = max(batch // 2, 1)
-    return f"out of memory at batch {batch}; set protocol.batch = {smaller} (rows of another batch size are another board)"
+    return (
+        f"out of memory at batch {batch}; set protocol.batch = {smaller} "
+        "(rows of another batch size are another board)"
+    )
 
 
 def _culprit(error: BaseException, task: Task) -> str:

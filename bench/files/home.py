@@ -9,9 +9,9 @@ from pathlib import Path
 def home() -> Path:
     """The folder of a user's data and weights; it need not exist yet.
 
-    `GATEBENCH_HOME` if set, else `gatebench` under `XDG_DATA_HOME` (which counts only if absolute, as its standard
-    says), else `~/.local/share/gatebench`; for a user without a home folder, `.gatebench` in the
-    working folder.
+    `GATEBENCH_HOME` if set, else `gatebench` under `XDG_DATA_HOME` (which counts only if absolute,
+    as its standard says), else `~/.local/share/gatebench`; for a user without a home folder,
+    `.gatebench` in the working folder.
     """
     chosen = os.environ.get("GATEBENCH_HOME")
     if chosen:

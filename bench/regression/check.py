@@ -1,21 +1,27 @@
 """Did anything get worse? A run held against a baseline, paired image by image.
 
-Something fails when it got worse by more than a stated effect **and** a paired one-sided randomisation test says that this is no accident,
-corrected (Holm) over everything that is compared: at most `alpha` of the checks of an unchanged project raise a false alarm. Compared are
+Something fails when it got worse by more than a stated effect **and** a paired one-sided
+randomisation test says that this is no accident, corrected (Holm) over everything that is compared:
+at most `alpha` of the checks of an unchanged project raise a false alarm. Compared are
 
-- clean saving and clean accuracy, once for each (target, defence), whatever the number of attacks and boards;
-- surviving saving, 1 - adversarial MACs / undefended ceiling, and adversarial accuracy, for each attack on it;
-- attack strength, where the target itself is unchanged: MACs that an attack used to win and no longer does.
+- clean saving and clean accuracy, once for each (target, defence), whatever the number of attacks
+  and boards;
+- surviving saving, 1 - adversarial MACs / undefended ceiling, and adversarial accuracy, for each
+  attack on it;
+- attack strength, where the target itself is unchanged: MACs that an attack used to win and no
+  longer does.
 
-A target is unchanged where its clean results are, to the last integer; and where its weights and parameters are, and only a stray clean
-result moved, as float noise on another machine may do. Where it did change, a higher surviving saving is an improvement and says nothing
-about the attack; that strength is not compared there is said. MACs are integers that any machine counts alike; time is only ever remarked
-upon.
+A target is unchanged where its clean results are, to the last integer; and where its weights and
+parameters are, and only a stray clean result moved, as float noise on another machine may do. Where
+it did change, a higher surviving saving is an improvement and says nothing about the attack; that
+strength is not compared there is said. MACs are integers that any machine counts alike; time is
+only ever remarked upon.
 
-How fine the test is: the exact test on k images that differ reaches 2^-k, so a comparison in which few images differ, or in which they
-differ by too little for its effect, can never fail; it is left out of the correction (Tarone, Biometrics 1990), which costs nothing, since
-the test takes the sizes of the differences as given. With m comparisons left the smallest p must reach alpha / m, and the simulated test
-reaches a twentieth of that; so what limits a check is the number of its images.
+How fine the test is: the exact test on k images that differ reaches 2^-k, so a comparison in which
+few images differ, or in which they differ by too little for its effect, can never fail; it is left
+out of the correction (Tarone, Biometrics 1990), which costs nothing, since the test takes the sizes
+of the differences as given. With m comparisons left the smallest p must reach alpha / m, and the
+simulated test reaches a twentieth of that; so what limits a check is the number of its images.
 """
 
 from __future__ import annotations
@@ -41,7 +47,8 @@ EFFECTS: Mapping[str, float] = {
     "adversarial-accuracy": 0.02,
     "attack-strength": 0.01,
 }
-"""How much worse each measure may get, as a share, before it counts; `--effect NAME=SHARE` chooses otherwise."""
+"""How much worse each measure may get, as a share, before it counts; `--effect NAME=SHARE` chooses
+otherwise."""
 ALPHA = 0.05
 LEAST_ALPHA = 1e-4
 """Below, the permutations that could show it take minutes."""
@@ -57,9 +64,14 @@ class CheckedMeasure:
 
     Attributes:
         target, defense, attack: labels; attack is "" for what an attack does not change.
-        measure: a key of `EFFECTS`. before, now: means, as shares. effect: how much worse it may get.
-        worse: by how much the mean got worse (negative: better). low, high: its interval, paired bootstrap.
-        p: one-sided, Holm-adjusted; 1 where it got worse by no more than its effect, which is not tested. failed: both conditions
+        measure: a key of `EFFECTS`.
+        before, now: means, as shares.
+        effect: how much worse it may get.
+        worse: by how much the mean got worse (negative: better).
+        low, high: its interval, paired bootstrap.
+        p: one-sided, Holm-adjusted; 1 where it got worse by no more than its effect, which is not
+            tested.
+        failed: both conditions
         hold. images: n. board: terms of its board, "" where there is only one.
     """
 
@@ -98,8 +110,10 @@ class CheckedMeasure:
         low, high = (f"{0 - 100 * end:+.1f}" for end in (self.high, self.low))
         tested = f", p = {self.p:.2g}" if self.worse > self.effect else ""
         return (
-            f"{self.label}: {name} {100 * self.before:.1f} % -> {100 * self.now:.1f} % ({0 - 100 * self.worse:+.1f} points, "
-            f"{100 * stats.LEVEL:g} % interval {low} to {high}{tested}; may lose {100 * self.effect:g})"
+            f"{self.label}: {name} {100 * self.before:.1f} % -> {100 * self.now:.1f} % "
+            f"({0 - 100 * self.worse:+.1f} points, "
+            f"{100 * stats.LEVEL:g} % interval {low} to {high}{tested}; may lose "
+            f"{100 * self.effect:g})"
         )
 
 
@@ -108,7 +122,9 @@ class CheckResult:
     """What a check found.
 
     Attributes:
-        comparisons: all of them, in the order of the plan. notes: what changed beside the numbers. alpha: false alarms allowed.
+        comparisons: all of them, in the order of the plan.
+        notes: what changed beside the numbers.
+        alpha: false alarms allowed.
     """
 
     comparisons: tuple[CheckedMeasure, ...]
@@ -134,9 +150,13 @@ class CheckResult:
             if not chance:
                 return f"check: {head}, none worse than allowed: pass"
             worst = max(chance, key=lambda one: one.worse - one.effect)
-            return f"check: {head}, {len(chance)} worse than allowed but not beyond chance (first {worst.words}): pass"
+            return (
+                f"check: {head}, {len(chance)} worse than allowed but not beyond chance "
+                f"(first {worst.words}): pass"
+            )
         first, *more = sorted(self.failures, key=lambda one: one.effect - one.worse)
-        return f"check: REGRESSION in {len(self.failures)} of {head}: {first.words}{f'; and {len(more)} more' if more else ''}"
+        others = f"; and {len(more)} more" if more else ""
+        return f"check: REGRESSION in {len(self.failures)} of {head}: {first.words}{others}"
 
 
 def check(
@@ -167,16 +187,19 @@ def check(
     for before, after in matched:
         if extra := [cell.label for cell in unmatched(before, after)]:
             notes.append(
-                f"NOT IN THE BASELINE, held against nothing: {', '.join(extra[:5])}{', …' if len(extra) > 5 else ''}"
+                "NOT IN THE BASELINE, held against nothing: "
+                f"{', '.join(extra[:5])}{', …' if len(extra) > 5 else ''}"
             )
         for old, new in pairs(before, after):
             notes += [note for note in changed_inputs(old, new) if note not in notes]
             if not old.control and not _same_target(old, new):
                 notes.append(
-                    f"{old.label}: its target changed, so the strength of the attack is not compared"
+                    f"{old.label}: its target changed, so the strength of the attack is not "
+                    "compared"
                 )
             for comparison, values in _comparisons(old, new, allowed):
-                # the clean numbers of a target are the same in all its cells, and often on all boards: they are compared once
+                # the clean numbers of a target are the same in all its cells, and often on all
+                # boards: they are compared once
                 once = (comparison, *(column.tobytes() for column in values))
                 found.setdefault(
                     once,
@@ -214,7 +237,8 @@ def checked_terms(given: Mapping[str, float], alpha: float) -> dict[str, float]:
 def _comparisons(
     old: MeasuredCell, new: MeasuredCell, effects: Mapping[str, float]
 ) -> Iterator[tuple[CheckedMeasure, tuple[Array, Array]]]:
-    """What is compared of a cell, not tested yet, each with what every image had before and has now: (n,) float64, more is better."""
+    """What is compared of a cell, not tested yet, each with what every image had before and has
+    now: (n,) float64, more is better."""
 
     def one(
         attack: str, measure: str, before: Array, now: Array
@@ -265,7 +289,8 @@ def _untouched(cell: MeasuredCell) -> bool:
 
 
 def _same_target(old: MeasuredCell, new: MeasuredCell) -> bool:
-    """Whether the target and its defence are what they were: all clean results are, or nearly all of one that is made of the same."""
+    """Whether the target and its defence are what they were: all clean results are, or nearly all
+    of one that is made of the same."""
     sizes = (old.floor, old.ceiling, old.reference) == (new.floor, new.ceiling, new.reference)
     same = all(old.inputs[kind] == new.inputs[kind] for kind in ("target", "defense"))
     moved = int(
@@ -277,8 +302,8 @@ def _same_target(old: MeasuredCell, new: MeasuredCell) -> bool:
 def _tested(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> Iterator[CheckedMeasure]:
     """The comparisons with p and interval.
 
-    Only what got worse by more than its effect can fail, so only that is tested, with enough permutations for Holm's smallest
-    step; the correction counts everything that could have failed.
+    Only what got worse by more than its effect can fail, so only that is tested, with enough
+    permutations for Holm's smallest step; the correction counts everything that could have failed.
     """
     able = _able_to_fail(found, alpha)
     permutations = max(stats.PERMUTATIONS, ceil(20 * max(len(able), 1) / alpha))
@@ -298,7 +323,8 @@ def _tested(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> Iterator
 
 
 def _able_to_fail(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> list[int]:
-    """The comparisons that some signs of their differences would make fail; that depends on the sizes of the differences alone."""
+    """The comparisons that some signs of their differences would make fail; that depends on the
+    sizes of the differences alone."""
     finest = {
         i: 0.5 ** np.count_nonzero(worse)
         for i, (one, worse) in enumerate(found)
@@ -312,7 +338,8 @@ def _able_to_fail(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> li
 
 
 def _intervals(columns: list[Array]) -> list[tuple[float, float]]:
-    """The interval of each mean, all of one length resampled together; (0, 0) where every image is as it was."""
+    """The interval of each mean, all of one length resampled together; (0, 0) where every image is
+    as it was."""
     found = [(0.0, 0.0)] * len(columns)
     for n in {len(column) for column in columns}:
         places = [i for i, column in enumerate(columns) if len(column) == n and column.any()]
@@ -331,7 +358,10 @@ def _strength_notes(tested: tuple[CheckedMeasure, ...]) -> Iterator[str]:
     unchanged = {(one.label, one.board) for one in tested if one.measure == "attack-strength"}
     for one in tested:
         if one.failed and one.measure == "surviving-saving" and (one.label, one.board) in unchanged:
-            yield f"{one.label}: the target itself is unchanged, so it is the attack that became stronger"
+            yield (
+                f"{one.label}: the target itself is unchanged, so it is the attack that became "
+                "stronger"
+            )
 
 
 def _resolution_notes(tested: tuple[CheckedMeasure, ...], alpha: float) -> Iterator[str]:
@@ -343,18 +373,23 @@ def _resolution_notes(tested: tuple[CheckedMeasure, ...], alpha: float) -> Itera
     )
     if images < least:
         raise NotComparable(
-            f"{images} images: a test at alpha = {alpha} needs at least {least} that differ, so this check could never fail",
+            f"{images} images: a test at alpha = {alpha} needs at least {least} that differ, so "
+            "this check could never fail",
             hint="raise protocol.images, and write a new baseline",
         )
     if images < needed:
-        yield f"FEW IMAGES: {images}; what makes all of {len(tested)} comparisons differ is only found from {needed} on"
+        yield (
+            f"FEW IMAGES: {images}; what makes all of {len(tested)} comparisons differ is only "
+            f"found from {needed} on"
+        )
 
 
 def _environment_notes(baseline: Baseline, now: Baseline) -> Iterator[str]:
     for name in ("device", "threads", "gatebench", "versions"):
         then, new = baseline.environment.get(name), now.environment.get(name)
         if then != new and then is not None:
-            yield f"made otherwise than the baseline: {name}{which(then, new) or f' was {then}, is {new}'}"
+            change = which(then, new) or f" was {then}, is {new}"
+            yield f"made otherwise than the baseline: {name}{change}"
     if baseline.plan != now.plan:
         yield "the plan is not the one that the baseline was made with"
 

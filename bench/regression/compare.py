@@ -1,7 +1,7 @@
 """Two runs side by side, image by image: which images got dearer or cheaper, and by how much.
 
-Where `bench.regression.check` passes judgement, this shows. Cells are matched by their labels inside the boards whose terms differ least; what
-has no counterpart is named, with the reason.
+Where `bench.regression.check` passes judgement, this shows. Cells are matched by their labels
+inside the boards whose terms differ least; what has no counterpart is named, with the reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from bench.store.folder import RunFolder
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """A mean change over images, with a paired bootstrap interval; p: two-sided, paired, Holm over all cells."""
+    """A mean change over images, with a paired bootstrap interval; p: two-sided, paired, Holm over
+    all cells."""
 
     p: float = 1.0
 
@@ -39,11 +40,17 @@ class Change:
     """One cell in both runs, all images of both.
 
     Attributes:
-        target, defense, attack: labels. boards: number of its board in either run. terms: of that board, "" where there is only one.
+        target, defense, attack: labels.
+        boards: number of its board in either run.
+        terms: of that board, "" where there is only one.
         ids: images that both have.
-        before, now: (n,) int64 adversarial MACs; clean_before, clean_now: clean MACs. reference: undefended ceiling of the second run.
-        cost: change of adversarial MACs as a share of each run's reference, which is the surviving saving that is lost.
-        clean_cost: the same of clean MACs. accuracy, clean_accuracy: change of the share of right answers.
+        before, now: (n,) int64 adversarial MACs;
+        clean_before, clean_now: clean MACs.
+        reference: undefended ceiling of the second run.
+        cost: change of adversarial MACs as a share of each run's reference, which is the surviving
+            saving that is lost.
+        clean_cost: the same of clean MACs.
+        accuracy, clean_accuracy: change of the share of right answers.
     """
 
     target: str
@@ -90,7 +97,8 @@ class Change:
         return [int(i) for i in order[:count] if size[i] > 0]
 
     def document(self) -> dict[str, Any]:
-        """As JSON; of `changed` every image whose adversarial MACs are others, largest change first."""
+        """As JSON; of `changed` every image whose adversarial MACs are others, largest change
+        first."""
         return {
             "target": self.target,
             "defense": self.defense,
@@ -162,7 +170,8 @@ def compare(before: Baseline, now: Baseline) -> Comparison:
 def _twins(
     before: Sequence[MeasuredBoard], now: Sequence[MeasuredBoard]
 ) -> list[MeasuredBoard | None]:
-    """The board of the second run that each of the first is held against: one of the same terms, else the nearest that is left."""
+    """The board of the second run that each of the first is held against: one of the same terms,
+    else the nearest that is left."""
     left = list(now)
     found: list[MeasuredBoard | None] = [None] * len(before)
     for alike in (True, False):

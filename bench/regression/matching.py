@@ -1,6 +1,7 @@
 """Which parts of two measurements belong together, and what keeps them apart.
 
-Boards belong together where they were measured under the same terms, cells where target, defence and attack have the same labels.
+Boards belong together where they were measured under the same terms, cells where target, defence
+and attack have the same labels.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _TERMS = ("dataset", "images", "threat", "budget", "batch", "seed", "fit", "fit_
 def differing(before: MeasuredBoard, after: MeasuredBoard) -> list[tuple[str, str, str]]:
     """(name, then, now) of the terms in which two boards differ, as shown.
 
-    Terms of the fit count where both have cells that learn something. Another subset is told where nothing else explains it.
+    Terms of the fit count where both have cells that learn something. Another subset is told where
+    nothing else explains it.
     """
     found: list[tuple[str, str, str]] = []
     for name in _TERMS:
@@ -161,11 +163,15 @@ def changed_inputs(old: MeasuredCell, new: MeasuredCell) -> Iterator[str]:
             if then and now and then.get(part) != now.get(part):
                 yield f"{name}: {part} changed{which(then.get(part), now.get(part))}"
     if (old.ceiling, old.reference) != (new.ceiling, new.reference):
-        yield f"{old.defended}: its ceiling was {old.ceiling:,} MACs, is {new.ceiling:,}; savings are compared as shares"
+        yield (
+            f"{old.defended}: its ceiling was {old.ceiling:,} MACs, is {new.ceiling:,}; "
+            "savings are compared as shares"
+        )
 
 
 def which(then: Any, now: Any) -> str:
-    """ " (was A, is B)", of the first entry that differs in tables; "" for what says nothing to people, such as digests."""
+    """ " (was A, is B)", of the first entry that differs in tables; "" for what says nothing to
+    people, such as digests."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         name = first_change(then, now) or ""
         return f" ({name} was {then.get(name)!r}, is {now.get(name)!r})"

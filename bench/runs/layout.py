@@ -1,4 +1,4 @@
-"""Laying a plan out: its data, its weights, its cells with their keys, and the folder they go to."""
+"""Laying a plan out: its data, weights, cells with their keys, and the folder they go to."""
 
 from __future__ import annotations
 

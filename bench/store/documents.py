@@ -1,4 +1,5 @@
-"""Documents of a run folder: JSON with a schema number, read into the frozen class that says what they hold.
+"""Documents of a run folder: JSON with a schema number, read into the frozen class that says what
+they hold.
 
 Whatever lies there, a reader gets that class with every field of its type, or one sentence that
 names the file and the place in it.

@@ -1,10 +1,10 @@
 """The run folder: atomic shards, scan, lock.
 
-    runs/NAME/plan.json  log.txt  lock
-    runs/NAME/cells/KEY/target.json                     what the target says of itself (`bench.store.target`)
-    runs/NAME/cells/KEY/shard-00000-00063.parquet       one row an image (`bench.store.schema`)
-    runs/NAME/cells/KEY/fit.json, fit.safetensors       what an attack learned first
-    runs/NAME/cells/KEY/cell.json                       how the cell ended (`bench.store.sealed`)
+    runs/NAME/plan.json  log.txt  lock runs/NAME/cells/KEY/target.json                     what the
+    target says of itself (`bench.store.target`) runs/NAME/cells/KEY/shard-00000-00063.parquet
+    one row an image (`bench.store.schema`) runs/NAME/cells/KEY/fit.json, fit.safetensors       what
+    an attack learned first runs/NAME/cells/KEY/cell.json                       how the cell ended
+    (`bench.store.sealed`)
 
 A shard is named by the places of its first and its last image. Every write is whole or not there.
 Shards hold no time, host or path, so the same work gives the same bytes.
@@ -42,7 +42,8 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard: the places of its first and last image in the cell, its file, and what made it."""
+    """A finished shard: the places of its first and last image in the cell, its file, and what made
+    it."""
 
     first: int
     last: int
@@ -411,7 +412,8 @@ class RunFolder:
 
 
 def same_record(shards: Sequence[Shard], record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Where existing shards were made otherwise than `record` says, as far as it says: name -> (then, now)."""
+    """Where existing shards were made otherwise than `record` says, as far as it says: name ->
+    (then, now)."""
     differences = {}
     for shard in shards:
         for name in sorted(record):

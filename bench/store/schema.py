@@ -1,7 +1,8 @@
 """The columns of a row: one table, from which shards, sums, boards, ensembles and baselines derive.
 
-A row is what one image of one cell came to. Whoever adds a column adds a line here, a field to `bench.results.rows.ImageRow`
-and the value in `bench.evaluation.record`; a test holds the three together.
+A row is what one image of one cell came to. Whoever adds a column adds a line here, a field to
+`bench.results.rows.ImageRow` and the value in `bench.evaluation.record`; a test holds the three
+together.
 """
 
 from __future__ import annotations

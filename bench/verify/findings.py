@@ -1,4 +1,5 @@
-"""What a verification of somebody's run comes to: what was looked at, what does not hold, and the cell under examination."""
+"""What a verification of somebody's run comes to: what was looked at, what does not hold, and the
+cell under examination."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ class Examined:
 
 @contextlib.contextmanager
 def examined(label: str, found: Findings) -> Iterator[None]:
-    """What breaks while a cell is looked at is that cell's problem, and the others are looked at all the same."""
+    """What breaks while a cell is looked at is that cell's problem, and the others are looked at
+    all the same."""
     try:
         yield
     except GatebenchError as error:

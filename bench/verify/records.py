@@ -1,4 +1,4 @@
-"""What cell.json and the columns of a cell say that follows from other things in the run's folder."""
+"""What cell.json and a cell's columns say that follows from other things in the folder."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def record_problems(
     elif sealed.combination is not None:
         yield "cell.json says that it is combined of others, the plan does not"
     if sealed.flags != (*flags, *mixed):
-        yield f"cell.json has the flags {_listed(sealed.flags)}, made again {_listed((*flags, *mixed))}"
+        again = _listed((*flags, *mixed))
+        yield f"cell.json has the flags {_listed(sealed.flags)}, made again {again}"
     if sealed.fit != folder.fit():
         yield "cell.json and fit.json say different things of the fit"
 
@@ -94,7 +95,7 @@ def _is_price(macs: int | None, target: TargetDescription) -> bool:
 
 
 def _is_trace(points: Sequence[Mapping[str, Any]], evaluations: int, most: int) -> bool:
-    """Whether evaluations grow within what was used, and each point is better than the one before."""
+    """Whether evaluations grow within what was used, and each point beats the one before."""
     if len(points) > TRACE_POINTS:
         return False
     for before, point in zip([None, *points], points, strict=False):

@@ -37,10 +37,14 @@ def execute_anew(
     tell: Callable[[str], None],
     words: tuple[DatasetWords, tuple[str, ...]] | None = None,
 ) -> None:
-    """Evaluate a random part of each cell again, in the batch places that the run put its images in; targets are built once.
+    """Evaluate a random part of each cell again, in the batch places that the run put its images
+    in; targets are built once.
 
     Args:
-        cells: to execute. images: of each; None is all. generator: which. found: hears what does not hold.
+        cells: to execute.
+        images: of each; None is all.
+        generator: which.
+        found: hears what does not hold.
         data_root, device, tell: as in `bench.verify.verify.verify`.
     """
     groups: dict[Who, list[Examined]] = {}
@@ -64,7 +68,8 @@ def execute_anew(
 def _drawn(
     cell: Examined, images: int | None, generator: np.random.Generator
 ) -> Iterator[tuple[int, list[int]]]:
-    """(first image of a batch, places in it) of a random part of a cell's rows; of all where `images` is None."""
+    """(first image of a batch, places in it) of a random part of a cell's rows; of all where
+    `images` is None."""
     batch = cell.cell.protocol.batch
     starts = list(range(0, len(cell.rows), batch))
     if images is not None:
@@ -78,7 +83,8 @@ def _drawn(
 
 
 def _prices(target: Target, cell: Examined, found: Findings) -> None:
-    """The MACs of every row are the price of its decisions; of a random target they are a mean over draws."""
+    """The MACs of every row are the price of its decisions; of a random target they are a mean over
+    draws."""
     if target.draws > 1:
         return
     for which in ("clean", "adversarial"):
@@ -89,7 +95,8 @@ def _prices(target: Target, cell: Examined, found: Findings) -> None:
             if row[f"{which}_macs"] != price:
                 said = row[f"{which}_macs"]
                 found.problems.append(
-                    f"{cell.label}: image {row['id']}: {which}_macs is {said}, its decisions cost {price}"
+                    f"{cell.label}: image {row['id']}: {which}_macs is {said}, its decisions cost "
+                    f"{price}"
                 )
                 break
 
@@ -122,7 +129,10 @@ def _again(
             found.executed += 1
             name = next((name for name, value in now.items() if row[name] != value), None)
             if name is not None:
-                text = f"{cell.label}: image {row['id']}: {name} is {short(row[name])}, executed again {short(now[name])}"
+                text = (
+                    f"{cell.label}: image {row['id']}: {name} is {short(row[name])}, "
+                    f"executed again {short(now[name])}"
+                )
                 excused = _by_noise(target, output, row, which, noise)
                 (found.remarks if excused else found.problems).append(
                     text + (" (within float noise)" if excused else "")
@@ -137,7 +147,8 @@ def _again(
         if said is not None and said != again:
             close = target_checks.near(target, seen.output.margins[place], noise).any()
             (found.remarks if bool(close) else found.problems).append(
-                f"{cell.label}: image {part[place]['id']}: jpeg_macs is {said}, executed again {again}"
+                f"{cell.label}: image {part[place]['id']}: jpeg_macs is {said}, executed again "
+                f"{again}"
             )
 
 
@@ -167,7 +178,8 @@ def _check_near(
 def _by_noise(
     target: Target, output: Output, row: Mapping[str, Any], which: str, noise: FloatNoise
 ) -> bool:
-    """Whether float noise explains a difference: a gate at its threshold, or, with the same gates, a tie of two classes."""
+    """Whether float noise explains a difference: a gate at its threshold, or, with the same gates,
+    a tie of two classes."""
     (bits,) = unpack([row[f"{which}_decisions"]], len(target.units))
     stored = torch.from_numpy(bits).to(output.decisions.device)
     if not torch.equal(stored, output.decisions[0]):
@@ -195,7 +207,10 @@ def _counted(
     with seeded(target, seeds_of([row["id"]], cell.cell.protocol.seed, SCORING)):
         counted = cost.audit(target, image)
     if target.draws == 1 and counted.macs != row[f"{which}_macs"]:
-        text = f"{cell.label}: image {row['id']}: {which}_macs is {row[f'{which}_macs']}, ptflops counts {counted.macs}"
+        text = (
+            f"{cell.label}: image {row['id']}: {which}_macs is {row[f'{which}_macs']}, "
+            f"ptflops counts {counted.macs}"
+        )
         (
             found.remarks
             if _by_noise(target, counted.output, row, which, noise)

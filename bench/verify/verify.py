@@ -1,10 +1,13 @@
-"""Can a run folder be believed? What was sealed is held against itself, and a random part of it is executed again.
+"""Can a run folder be believed? What was sealed is held against itself, and a random part of it is
+executed again.
 
-Somebody hands in a folder with images and rows. Whoever looks needs to trust nobody for this: the plan's digest and keys are made anew,
-images and labels are those of the data set, distances come from the pictures, sums and digests from the shards, costs from the decisions
-and from the target, which is built again; and of every cell some images, that nobody could foresee, are evaluated again, in the batch
-places that the run put them in, and must give the same predictions, decisions and MACs, as integers. What an attack did to find its images
-is not repeated: an image counts for what it makes the target execute.
+Somebody hands in a folder with images and rows. Whoever looks needs to trust nobody for this: the
+plan's digest and keys are made anew, images and labels are those of the data set, distances come
+from the pictures, sums and digests from the shards, costs from the decisions and from the target,
+which is built again; and of every cell some images, that nobody could foresee, are evaluated again,
+in the batch places that the run put them in, and must give the same predictions, decisions and
+MACs, as integers. What an attack did to find its images is not repeated: an image counts for what
+it makes the target execute.
 """
 
 from __future__ import annotations
@@ -57,7 +60,9 @@ def verify(
         images: executed anew in each cell, clean and adversarial; None is all of them.
         seed: which ones; whoever made the run must not know it.
         only: parts of the labels of the cells to execute; the rest is read all the same.
-        data_root: where the data set lies. device: where to execute. tell: hears of each cell.
+        data_root: where the data set lies.
+        device: where to execute.
+        tell: hears of each cell.
     """
     plan = read_plan(run)
     found = Findings(seed)
@@ -97,7 +102,9 @@ class _Pinned:
     """The images that a board must be about.
 
     Attributes:
-        dataset: of the board. ids: of its images, in order. places: id -> place in the data set.
+        dataset: of the board.
+        ids: of its images, in order.
+        places: id -> place in the data set.
     """
 
     dataset: Dataset
@@ -236,7 +243,8 @@ def _made_elsewhere(cell: Cell, sealed: Sealed, device: str) -> Iterator[str]:
 
 
 def _pictures(rows: Sequence[Row], cell: Cell, pinned: _Pinned | None) -> Iterator[str]:
-    """What the pictures say against the rows, the threat and the data set; the first image of each kind."""
+    """What the pictures say against the rows, the threat and the data set; the first image of each
+    kind."""
     threat = cell.protocol.threat
     budget = cell.protocol.budget * max(len(cell.attack.members), 1)
     read: list[Tensor] = []

@@ -183,7 +183,8 @@ def test_the_bound_itself_is_inside_and_one_level_more_is_not(threat, d):
 
 
 def test_stepping_back_moves_what_rounding_pushed_outwards_most():
-    """D = (1.6, 1.4, 2.0) rounds to (2, 1, 2): sum 9 over a bound of 7 after (2, 1, 2) -> (1, 1, 2) = 6."""
+    """D = (1.6, 1.4, 2.0) rounds to (2, 1, 2): sum 9 over a bound of 7 after (2, 1, 2) -> (1, 1, 2)
+    = 6."""
     clean = torch.full((1, 3, 1, 1), 100, dtype=torch.uint8)
     wanted = torch.tensor([1.6, 1.4, 2.0], dtype=torch.float64).reshape(1, 3, 1, 1)
     total = float(wanted.square().sum())

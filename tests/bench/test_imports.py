@@ -13,10 +13,12 @@ HOME = Path(bench.__file__).resolve().parent.parent
 PACKAGES = ("bench", "attacks", "targets", "reports")
 
 ORDER = (
-    "errors terminal codec < files plugins contracts < api image datasets weights store < plans training "
-    "< evaluation results < testing executors regression analysis < runs < verify pytest_plugin < cli"
+    "errors terminal codec < files plugins contracts < api image datasets weights store "
+    "< plans training < evaluation results < testing executors regression analysis < runs "
+    "< verify pytest_plugin < cli"
 )
-"""A room of bench may import from itself, from its own step and from those before it; `docs/architecture.md` says why."""
+"""A room of bench may import from itself, from its own step and from those before it;
+`docs/architecture.md` says why."""
 
 STEPS = {room: step for step, rooms in enumerate(ORDER.split(" < ")) for room in rooms.split()}
 STEPS |= {"": 0, "suites": 0, "__main__": max(STEPS.values())}
@@ -32,7 +34,8 @@ def module_of(path):
 
 
 def imports(path):
-    """(line, module) of every import in a file, those inside functions included; names are resolved to modules where they are some."""
+    """(line, module) of every import in a file, those inside functions included; names are resolved
+    to modules where they are some."""
     found = []
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):

@@ -142,7 +142,8 @@ def test_the_original_defence_passes_and_a_weakened_one_fails_with_numbers(proje
 
 @pytest.mark.slow
 def test_workers_of_xdist_share_one_run(tmp_path):
-    """Two workers ask for the same run at the same time; one computes, the other waits and finds it done."""
+    """Two workers ask for the same run at the same time; one computes, the other waits and finds it
+    done."""
     (tmp_path / "test_two.py").write_text(
         "import pytest\n"
         "from bench.pytest_plugin import assert_saving_survives\n"

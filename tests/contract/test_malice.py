@@ -1,4 +1,5 @@
-"""Real runs with spawned workers, full of attacks and targets that break their contracts: each costs its own cell and nothing else."""
+"""Real runs with spawned workers, full of attacks and targets that break their contracts: each
+costs its own cell and nothing else."""
 
 import json
 import subprocess
@@ -227,7 +228,8 @@ def test_an_attack_that_leaves_the_ball_is_pulled_back_and_flagged(malice):
 
 @pytest.mark.slow
 def test_cells_do_not_reach_into_each_other(malice):
-    """`global-state` ran in the same workers as what came after it, and `labels` wrote into what it was handed."""
+    """`global-state` ran in the same workers as what came after it, and `labels` wrote into what it
+    was handed."""
     _, cells, _ = malice
     assert (
         cells["labels"]["aggregates"]["adversarial_macs"]

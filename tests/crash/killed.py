@@ -1,7 +1,9 @@
-"""A child of the crash tests: imports everything once, then forks a run for every command it reads and kills it where told.
+"""A child of the crash tests: imports everything once, then forks a run for every command it reads
+and kills it where told.
 
-Each line on stdin is a JSON object: {"args": [...], "cwd": folder, "kill": null | {"point": name, "nth": n} | {"after": seconds}}.
-Each answer is a line with the exit code (negative: the signal). Forking saves importing torch for each of many dozen runs.
+Each line on stdin is a JSON object: {"args": [...], "cwd": folder, "kill": null | {"point": name,
+"nth": n} | {"after": seconds}}. Each answer is a line with the exit code (negative: the signal).
+Forking saves importing torch for each of many dozen runs.
 """
 
 import importlib

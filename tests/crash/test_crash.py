@@ -147,7 +147,8 @@ def test_killed_between_shards(reference, forks, tmp_path, point, nth):
 
 
 def test_killed_at_many_random_instants(reference, forks, tmp_path):
-    """Runs are killed and started again until they end; a run that ends is compared, and the next one starts from nothing."""
+    """Runs are killed and started again until they end; a run that ends is compared, and the next
+    one starts from nothing."""
     draw, killed, ended, longest = random.Random(1), 0, 0, 0.3
     while killed < 12 or ended < 1:
         folder = tmp_path / str(ended)
@@ -320,7 +321,8 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks a
 def test_real_workers_killed_with_their_parent_and_started_again(
     reference, tmp_path, child_environment
 ):
-    """Whatever the number of workers, kills included: the files of the undisturbed run. And no worker survives its parent."""
+    """Whatever the number of workers, kills included: the files of the undisturbed run. And no
+    worker survives its parent."""
     plan(tmp_path, workers=2)
     for instant in ("images]", "to do"):
         process = start(tmp_path, child_environment)

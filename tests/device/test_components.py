@@ -1,4 +1,5 @@
-"""Every target, attack and defense on a simulated accelerator: the same results, and few waits whatever the batch."""
+"""Every target, attack and defense on a simulated accelerator: the same results, and few waits
+whatever the batch."""
 
 import copy
 from fractions import Fraction

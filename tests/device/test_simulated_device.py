@@ -1,4 +1,5 @@
-"""The simulated accelerator itself: it computes what the CPU computes, refuses mixed devices and sees every wait."""
+"""The simulated accelerator itself: it computes what the CPU computes, refuses mixed devices and
+sees every wait."""
 
 import pytest
 import torch

@@ -1,6 +1,7 @@
 """What fuzzers share: how long they run, mutations of bytes, and a watch over what gets executed.
 
-GATEBENCH_FUZZ=N makes every fuzzer look at N inputs, drawn at random; without it they look at a few, always the same.
+GATEBENCH_FUZZ=N makes every fuzzer look at N inputs, drawn at random; without it they look at a
+few, always the same.
 """
 
 import contextlib

@@ -48,7 +48,8 @@ def cell(
     clean=None,
     **params,
 ):
-    """Realistic rows: ten blocks of a tenth of the ceiling, clean images run about six, the attack opens about two more."""
+    """Realistic rows: ten blocks of a tenth of the ceiling, clean images run about six, the attack
+    opens about two more."""
     if clean is None:
         clean = generator.binomial(10, 0.6, size=n), generator.random(n) < 0.95
     blocks, right = clean
@@ -103,10 +104,12 @@ def with_cells(found, change):
 
 
 def redrawn(found, generator, share=0.3):
-    """The same project with other luck: of some attacked images the attack opened one block more or less.
+    """The same project with other luck: of some attacked images the attack opened one block more or
+    less.
 
-    An unchanged project is two of these, never a base and one of these: what stands at the ceiling can only go down, so a re-draw
-    is a little weaker than what it was drawn from, and that is a difference which a test has every right to find.
+    An unchanged project is two of these, never a base and one of these: what stands at the ceiling
+    can only go down, so a re-draw is a little weaker than what it was drawn from, and that is a
+    difference which a test has every right to find.
     """
 
     def change(one):

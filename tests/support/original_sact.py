@@ -1,6 +1,8 @@
-"""The authors' SACT network written again, in plain functions over their own variable names: the oracle of the import.
+"""The authors' SACT network written again, in plain functions over their own variable names: the
+oracle of the import.
 
-Dense maps, one image at a time where that is simpler, TensorFlow's padding from its definition, float64. CIFAR only.
+Dense maps, one image at a time where that is simpler, TensorFlow's padding from its definition,
+float64. CIFAR only.
 """
 
 import math
@@ -10,7 +12,8 @@ import torch.nn.functional as F
 
 
 def variables(units, halting=True, seed=0, scale=1.0):
-    """Synthetic variables in the layout of the released CIFAR checkpoints: name -> float64 tensor, kernels HWIO."""
+    """Synthetic variables in the layout of the released CIFAR checkpoints: name -> float64 tensor,
+    kernels HWIO."""
     generator = torch.Generator().manual_seed(seed)
     made = {}
 
@@ -54,7 +57,8 @@ def variables(units, halting=True, seed=0, scale=1.0):
 
 
 def same(x, kernel, stride, bias=None):
-    """A convolution with padding "SAME": ceil(size / stride) outputs, the smaller half of the padding in front."""
+    """A convolution with padding "SAME": ceil(size / stride) outputs, the smaller half of the
+    padding in front."""
     size = kernel.shape[0]
     pads = []
     for extent in (x.shape[3], x.shape[2]):
@@ -64,7 +68,8 @@ def same(x, kernel, stride, bias=None):
 
 
 class OriginalSACT:
-    """Forward pass of the original; `never` switches halting off by letting every position run to the last unit."""
+    """Forward pass of the original; `never` switches halting off by letting every position run to
+    the last unit."""
 
     def __init__(self, made, never=False):
         self.made, self.never = made, never

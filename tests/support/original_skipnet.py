@@ -1,7 +1,8 @@
-"""SkipNet as its authors' description and checkpoints have it, written plainly and on its own: the oracle for targets.skipnet.
+"""SkipNet as its authors' description and checkpoints have it, written plainly and on its own: the
+oracle for targets.skipnet.
 
-Every block and every gate is evaluated for every image and multiplied by its mask, projections run twice, the LSTM is
-torch's, pooling has a fixed size, and inputs arrive normalised.
+Every block and every gate is evaluated for every image and multiplied by its mask, projections run
+twice, the LSTM is torch's, pooling has a fixed size, and inputs arrive normalised.
 """
 
 import torch
@@ -77,7 +78,8 @@ class Control(nn.Module):
 
 
 class Original(nn.Module):
-    """(logits, G (N, U+1 or U), masks (N, U)) of normalised images; `form` says how masks pass gradients."""
+    """(logits, G (N, U+1 or U), masks (N, U)) of normalised images; `form` says how masks pass
+    gradients."""
 
     def __init__(self, family, counts, gate, form, deep=False, classes=None):
         super().__init__()
@@ -144,7 +146,8 @@ class Original(nn.Module):
 
 
 def randomise(net, seed=0):
-    """Weights and statistics that are nobody's default, so that every one of them matters; gates open about half the time."""
+    """Weights and statistics that are nobody's default, so that every one of them matters; gates
+    open about half the time."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in net.modules():
@@ -176,7 +179,8 @@ def randomise(net, seed=0):
 
 
 def checkpoint(net):
-    """What the authors' code saves: a wrapper, `module.` in front, no num_batches_tracked (their torch had none)."""
+    """What the authors' code saves: a wrapper, `module.` in front, no num_batches_tracked (their
+    torch had none)."""
     state = {
         f"module.{name}": value
         for name, value in net.state_dict().items()

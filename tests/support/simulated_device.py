@@ -1,11 +1,14 @@
-"""A simulated accelerator: tensors that say they live on `cuda:N`, computed on the CPU, with every synchronization counted.
+"""A simulated accelerator: tensors that say they live on `cuda:N`, computed on the CPU, with every
+synchronization counted.
 
-Real accelerators run asynchronously: the host queues work and goes on. Reading a value back (`item`, `bool`, `tolist`,
-`nonzero`, indexing by a mask, a copy to the host) makes it wait. `accelerator()` installs a dispatch mode under which
-`tensor.to("cuda:0")` gives a wrapper; the mode unwraps, computes on the CPU, wraps again, refuses operators whose
-tensors lie on different devices, and notes each wait under the line of the project that caused it.
+Real accelerators run asynchronously: the host queues work and goes on. Reading a value back
+(`item`, `bool`, `tolist`, `nonzero`, indexing by a mask, a copy to the host) makes it wait.
+`accelerator()` installs a dispatch mode under which `tensor.to("cuda:0")` gives a wrapper; the mode
+unwraps, computes on the CPU, wraps again, refuses operators whose tensors lie on different devices,
+and notes each wait under the line of the project that caused it.
 
-What it cannot show: the speed of a device, and numbers that differ because a device has other kernels.
+What it cannot show: the speed of a device, and numbers that differ because a device has other
+kernels.
 """
 
 from __future__ import annotations
@@ -155,7 +158,8 @@ class Accelerator(TorchDispatchMode):
         return self._wrapped(func, args, kwargs, result, target)
 
     def _asked(self, kwargs: dict[str, Any], held: bool) -> torch.device | None:
-        """The simulated device that a call names; the wrapper's own `meta` stands for the device used last."""
+        """The simulated device that a call names; the wrapper's own `meta` stands for the device
+        used last."""
         device = kwargs.get("device")
         if device is None:
             return None
@@ -173,7 +177,8 @@ class Accelerator(TorchDispatchMode):
         """The one device of all tensors of a call.
 
         Raises:
-            MixedDevices: there are several. Numbers without dimensions may come from the host, indices too (a copy).
+            MixedDevices: there are several. Numbers without dimensions may come from the host,
+                indices too (a copy).
         """
         if packet in (aten.copy_, aten._to_copy, aten.equal) and found:
             return found[0].where

@@ -1,4 +1,5 @@
-"""ManiDP and FBS: published costs, thresholds, channels that are off, a budget that nothing moves, and the contract."""
+"""ManiDP and FBS: published costs, thresholds, channels that are off, a budget that nothing moves,
+and the contract."""
 
 import copy
 import math

@@ -291,7 +291,8 @@ ATTACKERS = (
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [name for name in FAMILIES if not name.startswith("fbs")])
 def test_no_attack_exceeds_the_cap(family):
-    """Under a ball that hides nothing, forward and execute alike, and exactly as many MACs as ptflops counts."""
+    """Under a ball that hides nothing, forward and execute alike, and exactly as many MACs as
+    ptflops counts."""
     inner = network(family)
     images = pictures("test", 4)
     limit = int(Cap().fit(inner, pictures("train", 48))["limit"])

@@ -1,4 +1,5 @@
-"""Gates: the LSTM cell is torch's LSTM, the feed-forward gates are softmax gates, and their cost is what it should be."""
+"""Gates: the LSTM cell is torch's LSTM, the feed-forward gates are softmax gates, and their cost is
+what it should be."""
 
 import pytest
 import torch
@@ -47,7 +48,8 @@ def test_the_value_is_the_softmaxs(kind):
 
 
 def test_macs_by_hand():
-    # FFGate-I on 16 channels at 32 pixels: 16x16 after pooling, 8x8 after the stride; two logits with bias
+    # FFGate-I on 16 channels at 32 pixels: 16x16 after pooling, 8x8 after the stride; two logits
+    # with bias
     assert (
         macs_of(FeedForwardGateI(16), (16, 32, 32)) == 16 * 16 * 9 * (16 * 16 + 8 * 8) + 2 * 16 + 2
     )

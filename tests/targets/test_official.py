@@ -1,4 +1,5 @@
-"""Checkpoints in the authors' layout give the same network here: logits, gate values, decisions and gradients."""
+"""Checkpoints in the authors' layout give the same network here: logits, gate values, decisions and
+gradients."""
 
 import pytest
 import torch

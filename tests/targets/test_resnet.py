@@ -1,4 +1,5 @@
-"""The static networks: published MACs, torchvision's logits, and the refusal of depths that do not exist."""
+"""The static networks: published MACs, torchvision's logits, and the refusal of depths that do not
+exist."""
 
 import pytest
 import torch

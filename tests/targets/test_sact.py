@@ -1,4 +1,5 @@
-"""SACT and ACT: published costs, the authors' network as an oracle, halting by hand, and the contract."""
+"""SACT and ACT: published costs, the authors' network as an oracle, halting by hand, and the
+contract."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""SDN: where exits sit and what they cost, when they are taken, backbones that have none, thresholds, and the contract."""
+"""SDN: where exits sit and what they cost, when they are taken, backbones that have none,
+thresholds, and the contract."""
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ from targets.sdn.exits import InternalClassifier, confidence, first_sure, log_od
 
 
 def mixed(seed=0, **params):
-    """A network with fresh weights whose images leave at several exits: about half of them at the first."""
+    """A network with fresh weights whose images leave at several exits: about half of them at the
+    first."""
     torch.manual_seed(seed)
     target = SDN(**params).eval()
     images = natural(8, target.image_shape[1])
@@ -328,7 +330,11 @@ def test_a_frozen_backbone_stays_as_it_is():
 
 
 def test_the_threshold_is_the_smallest_that_costs_little():
-    """Two exits; four images. The first exit is 0.55 sure and wrong on image 0, 0.65 and 0.75 and 0.85 sure and right on others."""
+    """Two exits; four images.
+
+    The first exit is 0.55 sure and wrong on image 0, 0.65 and 0.75 and 0.85 sure and right on
+    others.
+    """
 
     class Whole:
         labels = torch.zeros(4, dtype=torch.int64)

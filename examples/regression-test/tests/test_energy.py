@@ -1,4 +1,5 @@
-"""A defended network under attack: fails when less than a third of its computation stays saved, or when anything gets worse."""
+"""A defended network under attack: fails when less than a third of its computation stays saved, or
+when anything gets worse."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""The gate as a command: pass, regression, refusal and error, each with its exit code and its files."""
+"""The gate as a command: pass, regression, refusal and error, each with its exit code and its
+files."""
 
 import json
 import xml.etree.ElementTree as ET

@@ -1,4 +1,5 @@
-"""The command line: one clear message and the documented exit code for everything that can go wrong."""
+"""The command line: one clear message and the documented exit code for everything that can go
+wrong."""
 
 import os
 import re

@@ -1,4 +1,5 @@
-"""Random and damaged plans and baselines: one message and a documented exit code, whatever is in them.
+"""Random and damaged plans and baselines: one message and a documented exit code, whatever is in
+them.
 
 `GATEBENCH_FUZZ=5000` makes that many of each, with new ones each time; by default a few, the same.
 """

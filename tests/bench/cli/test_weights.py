@@ -34,7 +34,8 @@ def network():
 
 @pytest.fixture
 def official(tmp_path, network):
-    """A checkpoint as the authors' code saved it: prefixed, projections twice, no counters, wrapped, old format."""
+    """A checkpoint as the authors' code saved it: prefixed, projections twice, no counters,
+    wrapped, old format."""
     state = {}
     for key, value in network.state_dict().items():
         if not key.endswith("num_batches_tracked"):

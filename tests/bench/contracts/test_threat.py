@@ -52,7 +52,8 @@ def test_linf_and_l2_bounds_are_the_largest_integers_that_fit(eps, values):
 
 @given(st.integers(1, 200), st.integers(1, 10**6))
 def test_psnr_bound_against_exact_integer_roots(floor, values):
-    """b is the largest integer with b <= n 255^2 10^(-f/10), that is b^10 10^f <= (n 255^2)^10, in whole numbers."""
+    """b is the largest integer with b <= n 255^2 10^(-f/10), that is b^10 10^f <= (n 255^2)^10, in
+    whole numbers."""
     bound, whole = Threat("psnr", Fraction(floor)).bound(values), (values * 255**2) ** 10
     assert bound**10 * 10**floor <= whole < (bound + 1) ** 10 * 10**floor
 

@@ -181,7 +181,8 @@ def test_operators_that_nobody_counts_are_named(run, operator):
 
 
 def test_inference_mode_hides_nothing(target, image):
-    """Under inference mode ptflops counts nothing; what ran there is named, even where a price of nothing is declared."""
+    """Under inference mode ptflops counts nothing; what ran there is named, even where a price of
+    nothing is declared."""
 
     class Hidden(ToyTarget):
         def execute(self, image, decisions=None):

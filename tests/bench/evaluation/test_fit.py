@@ -1,4 +1,5 @@
-"""What an attack learns once a cell: once, on its own budget, held to its contract, and read back whole."""
+"""What an attack learns once a cell: once, on its own budget, held to its contract, and read back
+whole."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction

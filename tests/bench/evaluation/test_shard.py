@@ -150,7 +150,8 @@ def test_audited_rows_are_counted(opened, monkeypatch):
 
 
 def test_a_lie_that_shows_on_adversarial_images_only_is_found(opened, monkeypatch):
-    """Honest while it is opened, honest about every clean image, and found out where an attack leads it."""
+    """Honest while it is opened, honest about every clean image, and found out where an attack
+    leads it."""
     still = opened("still", audit=6)
     cell = opened(threat='"none"', params="params = { step = 0.3, start = 0.3 }", audit=6)
     honest, rows = type(cell.target).macs, batches(cell, 0, 4)

@@ -189,7 +189,8 @@ def test_mask_gradients_are_chosen_for_one_use_and_put_back(target, images):
 
 
 def split_gradients(target, images, loss):
-    """The gradient through the main paths alone and through the gates alone, by hand: detach one side of every fork."""
+    """The gradient through the main paths alone and through the gates alone, by hand: detach one
+    side of every fork."""
     found = []
     for keep in ("main", "gate"):
         plain = target.fork

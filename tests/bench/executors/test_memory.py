@@ -22,7 +22,8 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_large_blocks_are_reused_without_page_faults():
-    """64 blocks of 2 MiB, held together and freed together as a graph is, are 32,768 pages of 4 KiB if faulted in anew."""
+    """64 blocks of 2 MiB, held together and freed together as a graph is, are 32,768 pages of 4 KiB
+    if faulted in anew."""
     kept, faults = subprocess.run(
         [sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True
     ).stdout.split()

@@ -576,7 +576,8 @@ def test_any_text_is_a_plan_or_a_plan_error(tmp_path_factory, text):
 
 
 def test_every_declared_parameter_read_from_source_is_what_python_sees():
-    """Parameters are read with ast so that plans need not import torch; they must be what the class really takes."""
+    """Parameters are read with ast so that plans need not import torch; they must be what the class
+    really takes."""
     from bench.plugins.declarations import _inspect, read_class
 
     seen = 0

@@ -1,4 +1,5 @@
-"""Parameters, presets and docstrings read from source, and from the class where the source does not tell."""
+"""Parameters, presets and docstrings read from source, and from the class where the source does not
+tell."""
 
 import sys
 import typing

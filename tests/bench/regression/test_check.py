@@ -27,9 +27,11 @@ def test_nothing_changed_passes_and_says_the_same_twice():
 
 @pytest.mark.slow
 def test_false_alarms_stay_under_alpha():
-    """1000 pairs of draws of one project, three targets under three attacks. Allowed: 5 %, and three standard errors of such a count.
+    """1000 pairs of draws of one project, three targets under three attacks. Allowed: 5 %, and
+    three standard errors of such a count.
 
-    Whatever is an alarm with its effect is one without, so the test alone must keep its promise; with effects there are no more.
+    Whatever is an alarm with its effect is one without, so the test alone must keep its promise;
+    with effects there are no more.
     """
     project, generator = board(rng(1)), rng(2)
     alone = with_effect = 0
@@ -43,7 +45,8 @@ def test_false_alarms_stay_under_alpha():
 
 @pytest.mark.slow
 def test_the_test_is_not_idle():
-    """Where one thing is compared and its effect is nothing, the test fires about as often as it says."""
+    """Where one thing is compared and its effect is nothing, the test fires about as often as it
+    says."""
     clean = rng(3).binomial(10, 0.6, size=256), np.ones(256, dtype=bool)
     project, generator = baseline([cell(rng(3), clean=clean)]), rng(4)
     alarms = 0
@@ -60,7 +63,8 @@ def test_the_test_is_not_idle():
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.2])
 def test_two_points_on_256_images_are_found(share):
-    """A fifth of the images run one more tenth under attack, beside the noise of two draws: at least 95 of 100 are found."""
+    """A fifth of the images run one more tenth under attack, beside the noise of two draws: at
+    least 95 of 100 are found."""
     project = board(rng(4))
     found = 0
     for seed in range(100):

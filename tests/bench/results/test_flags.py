@@ -50,7 +50,10 @@ def trace(*points):
 
 
 def test_still_rising_by_hand():
-    """Reserve 100 each, budget 100. Image 1 gains 3 of its 10 after evaluation 50, image 2 nothing."""
+    """Reserve 100 each, budget 100.
+
+    Image 1 gains 3 of its 10 after evaluation 50, image 2 nothing.
+    """
     first, second = trace((10, 507), (80, 510)), trace((10, 505))
     assert flags.still_rising([first, second], [500, 500], [100, 100], 600), (
         "3 of 200 is 1.5 points"
@@ -65,6 +68,7 @@ def test_still_rising_by_hand():
 
 
 def test_half_of_what_was_spent_counts_and_who_arrived_needs_no_more():
-    """Eight steps that stop at a quarter of the budget are as little converged as any; at the ceiling nothing is left to win."""
+    """Eight steps that stop at a quarter of the budget are as little converged as any; at the
+    ceiling nothing is left to win."""
     assert flags.still_rising([trace((5, 510), (20, 540))], [500], [30], 600)
     assert not flags.still_rising([trace((5, 510), (20, 600))], [500], [30], 600)

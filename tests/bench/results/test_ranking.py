@@ -1,4 +1,5 @@
-"""Ranks over a whole board: shared where nothing is clear, told apart where it is, however many rows there are."""
+"""Ranks over a whole board: shared where nothing is clear, told apart where it is, however many
+rows there are."""
 
 import numpy as np
 

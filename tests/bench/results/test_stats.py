@@ -13,7 +13,8 @@ from bench.results import stats
 
 
 def test_bootstrap_of_a_mean_against_its_closed_form():
-    """Percentile bootstrap of a mean: asymptotically mean ± z s / sqrt(n), with s the plug-in deviation."""
+    """Percentile bootstrap of a mean: asymptotically mean ± z s / sqrt(n), with s the plug-in
+    deviation."""
     values = np.random.default_rng(1).normal(3, 2, 400)
     found = stats.mean_estimate(values, stats.resamples(400))
     half = NormalDist().inv_cdf(0.975) * values.std() / math.sqrt(400)
@@ -23,7 +24,8 @@ def test_bootstrap_of_a_mean_against_its_closed_form():
 
 
 def test_bootstrap_of_two_images_by_enumeration():
-    """Two images give 0, 1/2, 1 with chances 1/4, 1/2, 1/4: every central 95 % interval is the whole range."""
+    """Two images give 0, 1/2, 1 with chances 1/4, 1/2, 1/4: every central 95 % interval is the
+    whole range."""
     weights = stats.resamples(2)
     assert set(map(tuple, weights.tolist())) == {(0, 2), (1, 1), (2, 0)}
     assert (weights.sum(1) == 2).all()
@@ -138,7 +140,8 @@ def test_holm_is_monotone_and_does_not_mind_the_order(p, random):
 
 
 def test_equal_rows_are_told_apart_no_more_often_than_the_level_allows():
-    """Under the null hypothesis 5 % of paired tests, and at most 5 % of Holm families, may raise a false alarm."""
+    """Under the null hypothesis 5 % of paired tests, and at most 5 % of Holm families, may raise a
+    false alarm."""
     generator = np.random.default_rng(5)
     alarms = families = 0
     trials = 400

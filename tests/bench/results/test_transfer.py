@@ -1,4 +1,5 @@
-"""Transfer on a real small run: the diagonal is what the cells sealed, the rest what the other targets really execute."""
+"""Transfer on a real small run: the diagonal is what the cells sealed, the rest what the other
+targets really execute."""
 
 import pyarrow.parquet as pq
 import pytest

@@ -1,4 +1,5 @@
-"""The contract tests that plugin authors get find every kind of broken promise, and nothing in what is sound."""
+"""The contract tests that plugin authors get find every kind of broken promise, and nothing in what
+is sound."""
 
 import pytest
 import torch
@@ -200,7 +201,8 @@ def test_gamblers_and_burglars_are_found():
 
 
 def test_a_check_leaves_no_damage_to_the_next():
-    """An attack that changes the weights under one threat is not blamed again for what the check itself put right."""
+    """An attack that changes the weights under one threat is not blamed again for what the check
+    itself put right."""
     from mischief.attacks import Mischief
     from mischief.world import Still
 

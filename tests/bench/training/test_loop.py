@@ -1,4 +1,5 @@
-"""The training loop: crops, schedules, checkpoints that go on bit for bit, and the numbers in the manifest."""
+"""The training loop: crops, schedules, checkpoints that go on bit for bit, and the numbers in the
+manifest."""
 
 import os
 import shutil

@@ -1,4 +1,5 @@
-"""A run held against itself: honest ones hold, and every forgery is found, also one that mended its digests."""
+"""A run held against itself: honest ones hold, and every forgery is found, also one that mended its
+digests."""
 
 import hashlib
 import io

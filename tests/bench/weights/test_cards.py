@@ -1,4 +1,5 @@
-"""Model cards: everything from the manifest and the record, nothing that Markdown would run, and no stale page in docs/cards."""
+"""Model cards: everything from the manifest and the record, nothing that Markdown would run, and no
+stale page in docs/cards."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -70,7 +70,8 @@ def test_adding_again_replaces_and_keeps_the_others(home):
 
 
 def test_two_writers_lose_nothing(home):
-    """The lock is held on a file handle of each writer's own, so threads stand in for processes here."""
+    """The lock is held on a file handle of each writer's own, so threads stand in for processes
+    here."""
     names = [f"net{i}" for i in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: weights.add_entry(home, name, STATE, {"target": "t"}), names))

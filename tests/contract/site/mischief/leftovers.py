@@ -1,4 +1,5 @@
-"""Attacks that leave something behind in their process, and one that draws from every global stream."""
+"""Attacks that leave something behind in their process, and one that draws from every global
+stream."""
 
 import builtins
 import gc

@@ -42,10 +42,12 @@ class Still(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class Wander(Attack):
-    """Random starts from each image's own generator, then signed steps up the margins; stops when the budget is spent.
+    """Random starts from each image's own generator, then signed steps up the margins; stops when
+    the budget is spent.
 
     Attributes:
-        step: in [0,1] pixel units. start: width of the random start.
+        step: in [0,1] pixel units.
+        start: width of the random start.
     """
 
     randomised: ClassVar[bool] = True
