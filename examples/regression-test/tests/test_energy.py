@@ -1,5 +1,4 @@
-"""A defended network under attack: fails when less than a third of its computation stays saved, or
-when anything gets worse."""
+"""A defended network under attack: fails when it saves less than a third, or gets worse."""
 
 import os
 from pathlib import Path

@@ -10,8 +10,7 @@ from bench.image import project
 
 @dataclass(frozen=True, kw_only=True)
 class MarginSign(Attack):
-    """Signed gradient steps that push the margins of missing units up, inside the threat (PGD on
-    gates)."""
+    """Signed gradient steps on the margins of missing units, inside the threat (PGD on gates)."""
 
     step: float = 0.01
 
