@@ -48,6 +48,11 @@ FLAGS = {
         "The second half of what was spent still won a point of recovery or more: with twice the "
         "steps the number would be higher."
     ),
+    ("stuck"): (
+        "On the first images a short attack of the harness's own (25 steps on a concave loss) "
+        "executes at least two points more than this attack does with a larger budget: the number "
+        "is about the attack, not about the target."
+    ),
     ("black-box-leads"): (
         "The random search, which sees executed MACs alone, won more than every attack that sees "
         "gradients: a sign that gradients mislead here."

@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "Render the pages of one or more runs.",
     "publish": "Write the boards of several runs as a static site for any host.",
     "transfer": "Score the images of each target on all others.",
+    "headroom": "Measure what ten times the budget would add.",
     "compare": "Compare two runs image by image.",
     "baseline": "Write what a run measured as a baseline to commit.",
     "check": "Run a plan and compare it with a baseline; fails when something got worse.",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bench.contracts.cell import Cell
 from bench.contracts.target import Target
-from bench.evaluation import cost, masking, target_checks
+from bench.evaluation import cost, masking, target_checks, yardstick
 from bench.evaluation.build import build_bare, trained_on
 from bench.store.target import DatasetWords, TargetDescription, UnitColumns
 
@@ -52,6 +52,7 @@ def describe(
         units=unit_columns(target),
         gradients=masking.gradients(target, images[:GRADIENTS], bare),
         trained_on=trained_on(cell.target.weights),
+        yardstick=yardstick.measure(target, images[: yardstick.IMAGES], cell.protocol.threat),
     )
 
 

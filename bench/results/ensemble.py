@@ -54,6 +54,25 @@ def strongest(candidates: Sequence[Row]) -> tuple[dict[str, Any], int]:
     return row, best
 
 
+def contributions(tables: Sequence[Sequence[Row]], reserve: float) -> list[float]:
+    """Recovery that the ensemble loses without each of its members, as a share; 0 for a lone one.
+
+    Args:
+        tables: of each member, its rows, one an image.
+        reserve: mean over images of the ceiling less clean MACs.
+    """
+    macs = [[int(row["adversarial_macs"]) for row in table] for table in tables]
+    if reserve <= 0 or len(macs) < 2:
+        return [0.0] * len(macs)
+    found = []
+    for member, own in enumerate(macs):
+        others = [column for place, column in enumerate(macs) if place != member]
+        rivals = [max(column[image] for column in others) for image in range(len(own))]
+        lost = sum(max(0, one - rival) for one, rival in zip(own, rivals, strict=True))
+        found.append(lost / len(own) / reserve)
+    return found
+
+
 def trace_in_turn(candidates: Sequence[Row]) -> list[tuple[int, int, float]]:
     """The trace of the best so far when the members run one after the other, all of its points."""
     points: list[tuple[int, int, float]] = []

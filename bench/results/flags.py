@@ -7,18 +7,21 @@ two forward passes differ is not flagged but invalid (`bench.evaluation.target_c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.contracts.threat import parse_threat
 from bench.results.records import Board, BoardCell
-from bench.store.target import GradientCounts, TargetDescription
+from bench.store.target import GradientCounts, TargetDescription, Yardstick
 
 RISING_BY = 0.01
 """Recovery that the second half of the budget may still add before an attack counts as not
 converged: one point.
 """
+STUCK_BY = 0.02
+"""Recovery by which the yardstick has to lead an attack for it to count as stuck: two points."""
 AHEAD_BY = 0.002
 """Recovery by which a black box may lead the white boxes."""
 
@@ -121,6 +124,39 @@ def still_rising(
             )
             late += max(points[-1]["macs"] - max(half, start), 0)
     return late / reserve >= RISING_BY
+
+
+def is_stuck(
+    macs: Sequence[int],
+    clean: Sequence[int],
+    yardstick: Yardstick,
+    ceiling: int,
+    budget: int,
+) -> bool:
+    """Whether a short attack on a concave loss executes clearly more on a board's first images.
+
+    Clearly: by two points of recovery, and by twice the standard error of the paired difference.
+    An attack that was given less than the yardstick costs is not judged.
+
+    Args:
+        macs: adversarial MACs of the attack, an image each, in the board's order.
+        clean: clean MACs of the same images.
+        yardstick: what `bench.evaluation.yardstick.measure` returned.
+        ceiling: MACs of everything.
+        budget: of the attack, forward-equivalents an image.
+    """
+    best = yardstick.macs
+    count = min(len(macs), len(best))
+    if count < 2 or budget < yardstick.cost:
+        return False
+    reserve: float = sum(ceiling - start for start in clean[:count]) / count
+    if reserve <= 0:
+        return False
+    leads = [one - other for one, other in zip(best[:count], macs[:count], strict=True)]
+    mean: float = sum(leads) / count
+    variance = sum((lead - mean) ** 2 for lead in leads) / (count - 1)
+    error = math.sqrt(variance / count)
+    return mean / reserve >= STUCK_BY and mean >= 2 * error
 
 
 def doubted(cells: Sequence[BoardCell]) -> list[BoardCell]:

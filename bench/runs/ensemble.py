@@ -10,7 +10,7 @@ from bench.errors import GatebenchError
 from bench.evaluation.draws import affordable_draws
 from bench.plugins import registry
 from bench.results import flags
-from bench.results.ensemble import Row, member_keys, strongest
+from bench.results.ensemble import Row, contributions, member_keys, strongest
 from bench.runs.seal import environment_of, seal
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder, RunFolder
@@ -107,6 +107,7 @@ def _combined(cell: Cell, members: Sequence[Member], left_out: Sequence[LeftOut]
         *(strongest(candidates) for candidates in zip(*tables, strict=True)), strict=True
     )
     target = members[0].folder.target()
+    adds = contributions(tables, target.reference - _mean(tables[0], "clean_macs"))
     found = Combination(
         budget=len(members) * cell.protocol.budget,
         members=tuple(
@@ -115,6 +116,7 @@ def _combined(cell: Cell, members: Sequence[Member], left_out: Sequence[LeftOut]
                 member.cell.attack.label,
                 winners.count(place),
                 sum(row["evaluations"] for row in table),
+                adds[place],
             )
             for place, (member, table) in enumerate(zip(members, tables, strict=True))
         ),

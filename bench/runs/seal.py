@@ -69,7 +69,7 @@ def seal(
             raise ValueError("its rows are about other images than its protocol")
         found = replace(
             found,
-            flags=(*flags_of(folder, table, combined=combination is not None), *flags, *mixed),
+            flags=(*flags_of(folder, cell, table), *flags, *mixed),
             aggregates=aggregates(table),
             shards={
                 shard.path.name: hashlib.sha256(shard.path.read_bytes()).hexdigest()
@@ -95,13 +95,13 @@ def aggregates(table: pa.Table) -> dict[str, int]:
     return {"images": table.num_rows, **sums}
 
 
-def flags_of(folder: CellFolder, table: pa.Table, *, combined: bool) -> list[str]:
+def flags_of(folder: CellFolder, cell: Cell, table: pa.Table) -> list[str]:
     """What to know before believing the numbers; `bench.results.flags` says what they mean.
 
     Args:
         folder: of the cell.
+        cell: the resolved cell.
         table: its rows, with their traces.
-        combined: whether it is an ensemble's cell.
     """
     found = []
     if pc.any(table["overshoot"]).as_py():
@@ -112,10 +112,15 @@ def flags_of(folder: CellFolder, table: pa.Table, *, combined: bool) -> list[str
         return found
     target = folder.target()
     found += reliability.of_target(target)
-    if not combined and pc.any(pc.greater(table["backwards"], 0)).as_py():
-        traces, clean, spent = (
-            table[name].to_pylist() for name in ("trace", "clean_macs", "evaluations")
+    if not cell.is_combined and pc.any(pc.greater(table["backwards"], 0)).as_py():
+        traces, clean, spent, macs = (
+            table[name].to_pylist()
+            for name in ("trace", "clean_macs", "evaluations", "adversarial_macs")
         )
         if reliability.still_rising(traces, clean, spent, target.reference):
             found.append("not-converged")
+        attack, budget = cell.attack, cell.protocol.budget
+        aware = not attack.control and attack.params.get("knows") != "network"
+        if aware and reliability.is_stuck(macs, clean, target.yardstick, target.reference, budget):
+            found.append("stuck")
     return found

@@ -57,12 +57,21 @@ class FitNote:
 
 @dataclass(frozen=True)
 class MemberWins:
-    """A member of an ensemble: its cell, on how many images it won, and what it used in all."""
+    """A member of an ensemble.
+
+    Attributes:
+        key: of its cell.
+        label: of its attack.
+        wins: on how many images it won.
+        evaluations: what it used in all.
+        adds: recovery that the ensemble loses without it, as a share.
+    """
 
     key: str
     label: str
     wins: int
     evaluations: int
+    adds: float = 0.0
 
 
 @dataclass(frozen=True)

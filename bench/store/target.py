@@ -83,6 +83,21 @@ class GradientCounts:
 
 
 @dataclass(frozen=True)
+class Yardstick:
+    """What a short attack of the harness's own reached (`bench.evaluation.yardstick`).
+
+    Attributes:
+        steps: how many it took; 0 where there was none.
+        cost: forward-equivalents an image that it used.
+        macs: most MACs that it reached, on each of the board's first images.
+    """
+
+    steps: int = 0
+    cost: int = 0
+    macs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class TargetDescription:
     """A target with its defense, as the cells on it describe it.
 
@@ -98,6 +113,7 @@ class TargetDescription:
         control: whether nothing of it can be won back.
         units: its units.
         gradients: what its gradients look like.
+        yardstick: what a short attack reached on the first images.
         trained_on: data set that its weights were trained on, "" where nobody said.
     """
 
@@ -113,6 +129,7 @@ class TargetDescription:
     units: UnitColumns
     gradients: GradientCounts
     trained_on: str = ""
+    yardstick: Yardstick = Yardstick()
 
     def document(self) -> dict[str, Any]:
         """As written to target.json."""

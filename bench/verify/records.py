@@ -44,7 +44,7 @@ def record_problems(
     mixed = (
         () if all(shard.record == shards[0].record for shard in shards) else ("mixed-environment",)
     )
-    flags = flags_of(folder, table, combined=cells[folder.key].is_combined)
+    flags = flags_of(folder, cells[folder.key], table)
     if cells[folder.key].is_combined:
         ensemble = combined(run, folder.key, cells)
         if ensemble is None:

@@ -11,19 +11,24 @@ from attacks.apgd import APGDMargin
 from attacks.autoenergy import AutoEnergySplit
 from attacks.controls import Contrast, Identity, Noise, Photometric
 from attacks.deepsloth import DeepSloth
+from attacks.genetic import Genetic
 from attacks.gradauto import GradAuto
 from attacks.gradmdm import GradMDM
 from attacks.ilfo import ILFO
+from attacks.nes import NES
 from attacks.patch import Patch
+from attacks.pry import Pry
 from attacks.square import Square
 from attacks.universal import Universal
 from bench.results import stats
 from bench.testing import ToyTarget, check_attack, problems
 
-PUSHING = [GradAuto, ILFO, GradMDM, DeepSloth, APGDMargin]
+PUSHING = [GradAuto, ILFO, GradMDM, DeepSloth, APGDMargin, Pry]
 SHIPPED = [
     *PUSHING,
     Square,
+    Genetic,
+    NES,
     Universal,
     Patch,
     AutoEnergySplit,

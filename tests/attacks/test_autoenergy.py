@@ -1,9 +1,8 @@
 import pytest
 import torch
-from gated_toys import LINF8, PSNR35, ConvGates, Exits, Halting, begin, frozen, pictures
+from gated_toys import LINF8, PSNR35, ConvGates, begin, frozen, pictures
 
-from attacks.autoenergy import AutoEnergy, AutoEnergySplit, ensemble
-from attacks.ilfo import ILFO
+from attacks.autoenergy import AutoEnergy, AutoEnergyQuick, AutoEnergySplit, ensemble
 from bench.errors import PlanError
 from bench.image import difference, inside, to_grid
 from bench.plugins import registry
@@ -11,7 +10,6 @@ from bench.plugins.parameters import resolve_params
 
 
 def test_members_are_attacks_of_the_registry_with_parameters_that_exist():
-    assert len(AutoEnergy.members) == 8
     for use, params in AutoEnergy.members:
         name, _, preset = use.partition(":")
         facts = registry.find("attack", name).facts()
@@ -24,15 +22,22 @@ def test_members_are_attacks_of_the_registry_with_parameters_that_exist():
         )
 
 
-def test_the_ponder_loss_takes_part_only_where_something_halts():
-    kinds = {}
-    for victim, shape in ((ConvGates, (3, 16, 16)), (Halting, (1, 4, 4)), (Exits, (3, 16, 16))):
-        view, _ = begin(frozen(victim()), pictures(1, shape), 10)
-        kinds[victim] = [type(member) for member in ensemble(view)]
-    assert ILFO in kinds[Halting]
-    assert ILFO not in kinds[ConvGates]
-    assert ILFO not in kinds[Exits]
-    assert len(kinds[ConvGates]) == 6
+def test_five_white_boxes_and_one_black_box_at_most():
+    blind = [use for use, _ in AutoEnergy.members if _class(use).access == "macs"]
+    assert len(blind) == 1
+    assert len(AutoEnergy.members) - len(blind) <= 5
+    assert AutoEnergyQuick.members == AutoEnergy.members[:2]
+
+
+def test_members_of_the_split_leave_out_the_one_that_ignores_a_defense():
+    view, _ = begin(frozen(ConvGates()), pictures(1), 10)
+    found = ensemble(view)
+    assert len(found) == len(AutoEnergy.members) - 1
+    assert all(getattr(member, "knows", "defense") == "defense" for member in found)
+
+
+def _class(use):
+    return registry.find("attack", use.partition(":")[0]).load()
 
 
 @pytest.mark.parametrize("threat", [PSNR35, LINF8])

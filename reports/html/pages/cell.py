@@ -229,6 +229,7 @@ def ensemble_view(cell: BoardCell) -> dict[str, Any] | None:
                 "label": member["label"],
                 "page": page_of(str(member["key"])),
                 "wins": f"{member['wins']} of {cell.n}",
+                "adds": f"{100 * member.get('adds', 0.0):.2f}",
                 "spent": numbers.plain(member["evaluations"] / max(cell.n, 1)),
             }
             for member in found["members"]

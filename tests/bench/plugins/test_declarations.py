@@ -192,7 +192,7 @@ def test_names_that_import_each_other_in_a_circle_are_not_followed_for_ever(face
 
 def test_attributes_come_from_the_contract_whatever_they_are_called():
     facts = read_class("attacks.autoenergy", "AutoEnergy", never)
-    assert facts.constants["members"][0] == ("apgd-margin:sign", {})
+    assert facts.constants["members"][0] == ("pry", {})
     assert facts.constants["control"] is False
     assert facts.constants["access"] == "gates"
 

@@ -1,9 +1,10 @@
+import pytest
 import torch
 from torch import nn
 
 from bench.evaluation.masking import gradients
 from bench.results import flags
-from bench.store.target import GradientCounts
+from bench.store.target import GradientCounts, Yardstick
 from bench.testing import ToyTarget, sample_images
 
 
@@ -72,3 +73,26 @@ def test_half_of_what_was_spent_counts_and_who_arrived_needs_no_more():
     ceiling nothing is left to win."""
     assert flags.still_rising([trace((5, 510), (20, 540))], [500], [30], 600)
     assert not flags.still_rising([trace((5, 510), (20, 600))], [500], [30], 600)
+
+
+YARDSTICK = Yardstick(25, 75, (90, 80, 70, 90))
+
+
+@pytest.mark.parametrize(
+    ("macs", "budget", "stuck"),
+    [
+        pytest.param([50, 50, 40, 50], 150, True, id="behind"),
+        pytest.param([90, 80, 70, 90], 150, False, id="level"),
+        pytest.param([95, 90, 80, 95], 150, False, id="ahead"),
+        pytest.param([50, 50, 40, 50], 74, False, id="given-less"),
+        pytest.param([89, 79, 69, 89], 150, False, id="under-two-points"),
+        pytest.param([50, 90, 80, 98], 150, False, id="one-image-alone"),
+    ],
+)
+def test_an_attack_behind_the_yardstick_is_stuck(macs, budget, stuck):
+    assert flags.is_stuck(macs, [20, 20, 20, 20], YARDSTICK, 120, budget) is stuck
+
+
+def test_without_a_yardstick_nothing_is_stuck():
+    assert not flags.is_stuck([50, 50], [20, 20], Yardstick(), 120, 150)
+    assert not flags.is_stuck([50, 50], [120, 120], YARDSTICK, 120, 150)

@@ -1,9 +1,11 @@
 """AutoEnergy from sealed cells: a real small run, and the rule by hand."""
 
+import json
 import shutil
 
 import pytest
 
+from attacks.autoenergy import AutoEnergy
 from bench.plans.resolve import load_plan
 from bench.results.board import load_boards
 from bench.results.ensemble import member_keys, strongest, trace_in_turn
@@ -32,7 +34,7 @@ weights = "fbs-20-fbs@digits-m"
 [[attack]]
 use = "autoenergy"
 [[attack]]
-use = "gradauto"
+use = "pry"
 label = "mine"
 params = { mask_grad = "ste" }
 [[attack]]
@@ -59,6 +61,10 @@ def finished(tmp_path_factory):
     return folder, laid
 
 
+def sealed_ceiling(laid, key):
+    return json.loads((laid.folder.cell(key).path / "target.json").read_text())["ceiling"]
+
+
 def cell_of(laid, target, attack):
     return next(
         (key, cell)
@@ -71,28 +77,12 @@ def test_members_become_cells_and_what_the_plan_has_is_not_run_twice(finished):
     _, laid = finished
     labels = [cell.attack.label for cell in laid.cells.values() if cell.target.name == "skipnet"]
     assert labels.count("mine") == 1
-    assert "gradauto mask_grad=ste" not in labels
-    expected = {
-        "apgd-margin:sign",
-        "apgd-margin:l2",
-        "gradauto mask_grad=none",
-        "deepsloth",
-        "ilfo:ponder",
-        "square",
-        "autoenergy",
-    }
-    assert expected <= set(labels)
+    assert "pry mask_grad=ste" not in labels
+    assert {"pry", "deepsloth", "square", "autoenergy"} <= set(labels)
     _, cell = cell_of(laid, "skipnet-20-budget", "autoenergy")
     members = [laid.cells[key].attack.label for key in member_keys(cell, laid.cells)]
-    assert members == [
-        "apgd-margin:sign",
-        "apgd-margin:l2",
-        "mine",
-        "gradauto mask_grad=none",
-        "deepsloth",
-        "ilfo:ponder",
-        "square",
-    ]
+    power = f"pry loss={AutoEnergy.members[2][1]['loss']}"
+    assert members == ["pry", "mine", power, "deepsloth", "square"]
 
 
 def test_as_strong_as_thestrongest_member_image_by_image(finished):
@@ -103,7 +93,7 @@ def test_as_strong_as_thestrongest_member_image_by_image(finished):
     parts = [
         laid.folder.cell(member.key).table().to_pylist() for member in sealed.combination.members
     ]
-    assert len(parts) == 6
+    assert len(parts) == 5
     for i, row in enumerate(whole):
         candidates = [part[i] for part in parts]
         best = max(
@@ -120,10 +110,16 @@ def test_as_strong_as_thestrongest_member_image_by_image(finished):
             point["macs"] for candidate in candidates for point in candidate["trace"]
         )
     assert sum(member.wins for member in sealed.combination.members) == 5
-    assert sealed.combination.budget == 6 * 20
-    (left_out,) = sealed.combination.left_out
-    assert left_out.label == "ilfo:ponder"
-    assert "halting" in left_out.reason
+    reserve = sum(sealed_ceiling(laid, key) - row["clean_macs"] for row in whole)
+    for place, member in enumerate(sealed.combination.members):
+        without = [
+            max(part[i]["adversarial_macs"] for j, part in enumerate(parts) if j != place)
+            for i in range(5)
+        ]
+        lost = sum(row["adversarial_macs"] - macs for row, macs in zip(whole, without, strict=True))
+        assert member.adds == pytest.approx(lost / reserve)
+    assert sealed.combination.budget == 5 * 20
+    assert sealed.combination.left_out == ()
 
 
 def test_on_the_board_it_has_no_rank_but_sets_the_standing(finished):
@@ -133,7 +129,7 @@ def test_on_the_board_it_has_no_rank_but_sets_the_standing(finished):
     whole = cells["skipnet-20-budget", "autoenergy"]
     assert whole.attack_rank is None
     assert cells["skipnet-20-budget", "mine"].attack_rank is not None
-    assert whole.combination["budget"] == 120
+    assert whole.combination["budget"] == 100
     assert whole.recovery.value >= max(
         cell.recovery.value or 0
         for (target, _), cell in cells.items()

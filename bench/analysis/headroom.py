@@ -1,0 +1,146 @@
+"""Headroom: how much a reference run at a multiple of the budget adds to a run's strongest numbers.
+
+For every defended target of a board, the attack that executes most is run again on the first
+images of the board with a multiple of the budget. What it adds, image by image, to the strongest
+saved image that any cell of the board has is the headroom: recovery that the board's budget left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from bench.contracts.cell import Cell, Who
+from bench.errors import RunFolderError
+from bench.evaluation.prepare import open_cell
+from bench.evaluation.shard import run_batch
+from bench.plans.stored import StoredBoard, read_plan
+from bench.results.headroom import FILE, Headroom, HeadroomEntry, gain
+from bench.results.transfer import sealed_digest
+from bench.store.documents import write_json
+from bench.store.folder import CellFolder, RunFolder
+
+TIMES = 10
+"""The reference run's budget in those of the board."""
+IMAGES = 16
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """A finished cell: its key, what it is, where it lies, and what it executes in all."""
+
+    key: str
+    cell: Cell
+    folder: CellFolder
+    macs: int
+
+
+def measure(
+    run: RunFolder,
+    *,
+    images: int = IMAGES,
+    times: int = TIMES,
+    device: str = "cpu",
+    data_root: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Headroom:
+    """Run the references and write headroom.json into the run's folder.
+
+    Args:
+        run: its folder.
+        images: how many of each board's first images.
+        times: the reference's budget, in the board's.
+        device: where to evaluate.
+        data_root: of the data set.
+        tell: hears of each reference run.
+
+    Returns:
+        What was written.
+
+    Raises:
+        RunFolderError: no attack of the run is finished.
+    """
+    entries: list[HeadroomEntry] = []
+    for number, board in enumerate(read_plan(run).boards):
+        for group in _groups(run, board):
+            strongest = max(filter(_is_repeatable, group), key=lambda one: one.macs)
+            tell(strongest.cell.label)
+            entries.append(
+                _entry(number, strongest, group, images, times, torch.device(device), data_root)
+            )
+    if not entries:
+        raise RunFolderError(
+            f"{run.path} has no finished attack to run again", hint="'gatebench run' fills it"
+        )
+    found = Headroom(tuple(entries))
+    write_json(run.path / FILE, found.document())
+    return found
+
+
+def _groups(run: RunFolder, board: StoredBoard) -> Iterator[list[_Finished]]:
+    """The finished attacks on each defended target, where one of them can be run again."""
+    groups: dict[Who, list[_Finished]] = {}
+    for key, cell in board.cells.items():
+        folder = run.cell(key)
+        sealed = folder.sealed()
+        if cell.attack.control or sealed is None or sealed.status != "ok":
+            continue
+        if not folder.altered(sealed.shards):
+            macs = sealed.aggregates["adversarial_macs"]
+            groups.setdefault(cell.who, []).append(_Finished(key, cell, folder, macs))
+    for found in groups.values():
+        if any(map(_is_repeatable, found)):
+            yield found
+
+
+def _is_repeatable(finished: _Finished) -> bool:
+    """Whether more budget for each image is more search: neither combined nor fitted."""
+    return not finished.cell.attack.members and not finished.cell.attack.fits
+
+
+def _entry(
+    board: int,
+    strongest: _Finished,
+    group: Sequence[_Finished],
+    images: int,
+    times: int,
+    device: torch.device,
+    root: str | None,
+) -> HeadroomEntry:
+    """The reference run of one defended target, held against its cells."""
+    protocol = strongest.cell.protocol
+    count, budget = min(images, protocol.images), times * protocol.budget
+    terms = replace(protocol, budget=budget, batch=min(count, protocol.batch))
+    opened = open_cell(replace(strongest.cell, protocol=terms), device, root)
+    rows: list[Any] = []
+    while len(rows) < count:
+        rows += run_batch(opened, len(rows), lambda share: None)
+    rows = rows[:count]
+    kept: dict[str, int] = {}
+    for finished in group:
+        for row in finished.folder.table(["id", "adversarial_macs"]).to_pylist():
+            kept[row["id"]] = max(kept.get(row["id"], -1), int(row["adversarial_macs"]))
+    best = [kept[row["id"]] for row in rows]
+    clean = [int(row["clean_macs"]) for row in rows]
+    reference = strongest.folder.target().reference
+    added = gain(best, [int(row["adversarial_macs"]) for row in rows], clean, reference)
+    reserve = sum(reference - start for start in clean)
+    won = sum(most - start for most, start in zip(best, clean, strict=True))
+    target, defense = strongest.cell.who
+    return HeadroomEntry(
+        board=board,
+        target=target,
+        defense=defense,
+        attack=strongest.cell.attack.label,
+        images=count,
+        times=times,
+        budget=budget,
+        recovery=won / reserve if reserve else None,
+        gain=added.value,
+        low=added.low,
+        high=added.high,
+        sources={finished.key: sealed_digest(finished.folder) for finished in group},
+    )

@@ -1,0 +1,104 @@
+"""What `gatebench headroom` wrote: how far a run's strongest numbers are from converged.
+
+headroom.json in the run's folder holds, for each board and defended target, a reference run at a
+multiple of the budget on some of the board's images. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.results.stats import Estimate, ratio_estimate, resamples
+from bench.results.transfer import sealed_digest
+from bench.store.documents import SCHEMA, read_document
+from bench.store.folder import RunFolder
+
+FILE = "headroom.json"
+
+
+@dataclass(frozen=True)
+class HeadroomEntry:
+    """The reference run on one defended target of a board.
+
+    Attributes:
+        board: number of the board in the plan.
+        target: label.
+        defense: label, "" for none.
+        attack: label of the attack that was run again.
+        images: of the board's first ones, how many.
+        times: the reference's budget, in the board's.
+        budget: the reference's, forward-equivalents an image.
+        recovery: of the board's strongest image each, a share; None where undefined.
+        gain: recovery that the reference adds to it, a share; None where undefined.
+        low: end of its 95 % interval.
+        high: other end.
+        sources: key -> digest of the cells it was held against.
+    """
+
+    board: int
+    target: str
+    defense: str
+    attack: str
+    images: int
+    times: int
+    budget: int
+    recovery: float | None
+    gain: float | None
+    low: float | None
+    high: float | None
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """All that `gatebench headroom` found in a run.
+
+    Attributes:
+        entries: one for each board and defended target.
+    """
+
+    entries: tuple[HeadroomEntry, ...]
+
+    def document(self) -> dict[str, Any]:
+        """As written to headroom.json."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def gain(kept: Sequence[int], found: Sequence[int], clean: Sequence[int], ceiling: int) -> Estimate:
+    """Recovery that a reference run adds to the strongest image that a board has, as a share.
+
+    Args:
+        kept: most MACs that any attack of the board reached, an image each.
+        found: MACs that the reference run reached on the same images.
+        clean: clean MACs of the same images.
+        ceiling: MACs of everything.
+    """
+    above = np.maximum(np.asarray(found, np.float64) - np.asarray(kept, np.float64), 0)
+    below = ceiling - np.asarray(clean, np.float64)
+    return ratio_estimate(above, below, resamples(len(above)))
+
+
+def read_headroom(folder: RunFolder, number: int) -> list[HeadroomEntry]:
+    """The entries of a board; those whose cells were computed again since are left out.
+
+    Args:
+        folder: of the run.
+        number: of the board in its plan.
+
+    Raises:
+        RunFolderError: headroom.json is damaged.
+    """
+    path = folder.path / FILE
+    if not path.is_file():
+        return []
+    found = read_document(path, Headroom, called="headroom of a run")
+    return [
+        entry
+        for entry in found.entries
+        if entry.board == number
+        and all(sealed_digest(folder.cell(key)) == digest for key, digest in entry.sources.items())
+    ]
