@@ -149,7 +149,7 @@ def test_examples_are_quoted_word_for_word_and_keep_their_contract(name, as_modu
 
 
 def test_the_defense_in_the_documents_is_one():
-    from bench.evaluation import target_checks
+    from bench.evaluation.outputs import freeze
     from bench.testing import ToyTarget, check_target, problems, sample_images
 
     (code,) = blocks(read("defenses.md"), "python")
@@ -157,7 +157,7 @@ def test_the_defense_in_the_documents_is_one():
     exec(code, space)  # as a reader would type it
     toy = ToyTarget()
     target = space["Dim"](factor=0.5).wrap(toy)
-    target_checks.freeze(target)
+    freeze(target)
     assert not problems(check_target(target))
     with torch.no_grad():
         assert torch.equal(

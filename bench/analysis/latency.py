@@ -22,8 +22,8 @@ from bench.codec import decoded
 from bench.contracts.cell import Cell, Who, defended_name
 from bench.contracts.target import Target
 from bench.errors import RunFolderError
-from bench.evaluation import target_checks
 from bench.evaluation.build import build_defended
+from bench.evaluation.outputs import freeze
 from bench.image import to_float
 from bench.plans.stored import read_plan
 from bench.store.documents import write_json
@@ -70,7 +70,7 @@ def measure(
         tell(f"making {defended_name(*who)}")
         target = build_defended(cells[0][1], data_root)
         target.to(torch.device(device))
-        target_checks.freeze(target)
+        freeze(target)
         clean8, attacked8 = ([image[None].to(device) for image in part] for part in pictures)
         found[who] = target, clean8, attacked8
     if not found:

@@ -23,8 +23,8 @@ from bench.contracts.cell import Cell, Protocol, Who
 from bench.contracts.target import Target
 from bench.datasets.base import padded
 from bench.errors import PlanError, RunFolderError, did_you_mean
-from bench.evaluation import target_checks
 from bench.evaluation.build import build_defended
+from bench.evaluation.outputs import freeze
 from bench.evaluation.score import score
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical
@@ -84,7 +84,7 @@ def transfer(
         for name, victim in victims.items():
             target = build_defended(victim, data_root)
             target.to(torch.device(device))
-            target_checks.freeze(target)
+            freeze(target)
             for source in sources:
                 tell(f"{source.cell.label} on {name}")
                 table = source.folder.table(["id", "adversarial"]).to_pylist()

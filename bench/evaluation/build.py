@@ -1,8 +1,7 @@
-"""One shard of one cell: clean pass, attack, judge, audit, record."""
+"""The objects of a resolved cell: targets with their weights, defenses, attacks, data sets."""
 
 from __future__ import annotations
 
-import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from bench.contracts.defense import Defense
 from bench.contracts.target import Target
 from bench.datasets.base import open_dataset, subset
 from bench.errors import ContractBroken, GatebenchError, PluginError
-from bench.evaluation import target_checks
+from bench.evaluation.outputs import check_unchanged, freeze
 from bench.image import to_float
 from bench.plugins import registry
 
@@ -83,9 +82,9 @@ def build_defended(cell: Cell, root: str | None) -> Target:
     else:
         dataset = opened_dataset(cell.protocol.fit_dataset, root)
         images = to_float(dataset.images(subset(dataset, cell.protocol.fit.images)))
-        state = target_checks.freeze(target)
+        state = freeze(target)
         learnt = defense.fit(target, images)
-        target_checks.unchanged(target, state, f"the fit of {name}")
+        check_unchanged(target, state, f"the fit of {name}")
         wrapped = defense.wrap(target, learnt)
     if not isinstance(wrapped, Target):
         raise PluginError(
@@ -109,19 +108,10 @@ def build_bare(cell: Cell, target: Target, device: torch.device) -> Target | Non
     if cell.defense is None:
         return None
     bare = build_target(cell.target).to(device)
-    target_checks.freeze(bare)
+    freeze(bare)
     if target.undefended.ceiling != bare.ceiling:
         label, said = cell.defense.label, target.undefended.ceiling
         raise ContractBroken(
             f"{label}: `undefended` has a ceiling of {said} MACs, the network that it defends one of {bare.ceiling}"
         )
     return bare
-
-
-def copy_target(target: Target) -> Target:
-    try:
-        return copy.deepcopy(target)
-    except Exception as error:
-        raise ContractBroken(
-            f"the target cannot be copied, so that attacks and judge would share one: {type(error).__name__}: {error}"
-        ) from error

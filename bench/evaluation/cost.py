@@ -1,102 +1,38 @@
-"""What really ran: ptflops counts `execute`, and the declared cost is held against it.
+"""What really ran: ptflops counts `execute`, and the declared cost is compared with it.
 
-The counter is ptflops' aten engine, a dispatch mode around one `execute` of one real image: it sees the shapes that were
-multiplied, so a skipped block costs nothing and a sliced convolution its slice. Every aten operator must be counted,
-hooked or free; any other is reported by name. torch's own counter runs in the same pass as a second opinion (it leaves
-biases out, so it may never be above).
+The counter is ptflops' aten engine, a dispatch mode around one `execute` of one real image: it sees
+the shapes that were multiplied, so a skipped block costs nothing and a sliced convolution its
+slice. Every aten operator must be counted, hooked or free; any other is reported by name. torch's
+own counter runs in the same pass as a second opinion (it leaves biases out, so it may never be
+above).
+
+What cannot be counted is refused where it can be seen (`bench.evaluation.witness`): sums of
+broadcast products, results that do not come from the operators seen, weights that no operator read
+and that change the result. What can not be seen: a sum written out as many additions, products
+computed by logarithms, results kept for images that a target has met in other processes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.contracts.target import Output, Target
 from bench.errors import ContractBroken
-from bench.evaluation.counters import ATEN_OPS_MAPPING, PtflopsMode, TorchMode, call_directly
+from bench.evaluation.counters import PtflopsMode, TorchMode
+from bench.evaluation.operators import HOOKS
+from bench.evaluation.outputs import check_output
+from bench.evaluation.seeds import seeded
+from bench.evaluation.witness import Witness
 
-aten = torch.ops.aten
-
-
-def _matrix_vector(inputs: Any, outputs: Any) -> int:
-    return int(inputs[0].numel())
-
-
-def _added_matrix_vector(inputs: Any, outputs: Any) -> int:
-    return int(inputs[1].numel() + outputs[0].numel())
-
-
-def _dot(inputs: Any, outputs: Any) -> int:
-    return int(inputs[0].numel())
-
-
-def _batched(inputs: Any) -> int:
-    return int(inputs[1].numel() * inputs[2].shape[-1])
-
-
-def _baddbmm(inputs: Any, outputs: Any) -> int:
-    return _batched(inputs) + int(outputs[0].numel())
-
-
-def _attention(inputs: Any, outputs: Any) -> int:
-    query, key, value = inputs[:3]
-    scores = query.numel() // query.shape[-1] * key.shape[-2]
-    return int(scores * (query.shape[-1] + value.shape[-1]))
-
-
-def _hooks() -> dict[Any, Any]:
-    """Counts for the multiplying operators that ptflops leaves out."""
-    attention = [
-        name
-        for name in dir(aten)
-        if name.startswith("_scaled_dot_product") and "backward" not in name
-    ]
-    table = {
-        aten.mv: _matrix_vector,
-        aten.addmv: _added_matrix_vector,
-        aten.dot: _dot,
-        aten.vdot: _dot,
-        aten.baddbmm: _baddbmm,
-        aten.addbmm: _baddbmm,
-    }
-    return table | {getattr(aten, name): _attention for name in attention}
-
-
-HOOKS = _hooks()
-
-FREE = frozenset(
-    """
-    _adaptive_avg_pool2d _batch_norm_no_update _fused_dropout _local_scalar_dense _log_softmax _native_batch_norm_legit_no_training
-    _softmax _thnn_fused_lstm_cell _thnn_fused_gru_cell _to_copy _unsafe_view _weight_norm_interface adaptive_max_pool2d alias amax amin any
-    all arange argmax argmin argsort as_strided avg_pool2d bernoulli bincount broadcast_tensors bucketize cat chunk clone constant_pad_nd
-    contiguous copy count_nonzero cummax cumprod cumsum cudnn_batch_norm detach diagonal embedding empty empty_like empty_strided equal
-    expand eye fill flatten flip full full_like gather im2col index index_add index_copy index_fill index_put index_select is_nonzero
-    is_same_size item lift lift_fresh linalg_norm linalg_vector_norm linspace logsumexp masked_fill masked_scatter masked_select max
-    max_pool2d_with_indices mean median min miopen_batch_norm multinomial native_batch_norm native_dropout native_group_norm
-    native_layer_norm new_empty new_empty_strided new_full new_ones new_zeros nonzero norm one_hot ones ones_like permute pixel_shuffle
-    pixel_unshuffle prod rand rand_like randn randn_like reflection_pad2d repeat replication_pad2d reshape resize roll rot90 scalar_tensor
-    scatter scatter_add searchsorted select select_scatter set slice slice_scatter sort split split_with_sizes squeeze stack std std_mean
-    sum sym_numel sym_size sym_stride t tile to topk transpose tril triu unbind unfold unique unsqueeze upsample_bicubic2d
-    upsample_bilinear2d
-    upsample_nearest2d var var_mean view view_as zero zeros zeros_like
-    _fused_rms_norm _native_batch_norm_legit _prelu_kernel _safe_softmax avg_pool1d avg_pool3d channel_shuffle col2im exponential glu
-    grid_sampler_2d hardswish isin kthvalue log_sigmoid_forward max_pool3d_with_indices narrow native_channel_shuffle normal random
-    rrelu_with_noise split_copy squeeze_copy unsafe_chunk unsafe_split unsafe_split_with_sizes uniform upsample_linear1d
-    upsample_nearest1d view_copy floor_divide
-    """.split()
-)
-"""Operators that multiply nothing worth counting: views, indexing, reductions, normalisation, pooling, creation."""
-
-_FREE_TAGS = [
-    tag for tag in (torch.Tag.pointwise, getattr(torch.Tag, "reduction", None)) if tag is not None
-]
+COUNTED = "convolutions, linear layers, mm, bmm, scaled_dot_product_attention, RNN, GRU and LSTM"
+"""What is counted, for messages."""
 
 
 @dataclass(frozen=True)
@@ -104,47 +40,22 @@ class Count:
     """One counted execution.
 
     Attributes:
-        macs: of ptflops. second: MACs by torch's own counter, biases left out.
+        macs: of ptflops.
+        second: MACs by torch's own counter, biases left out.
         operators: how often each aten operator was seen.
-        unknown: operators that are neither counted, hooked nor free.
-        output: what `execute` returned.
+        unknown: operators that are neither counted nor free.
+        read: names of the parameters and buffers that some operator read.
+        traced: whether the logits were computed from the image by operators that were seen.
+        output: what `execute` returned, in plain tensors.
     """
 
     macs: int
     second: int
     operators: dict[str, int]
     unknown: tuple[str, ...]
+    read: frozenset[str]
+    traced: bool
     output: Output
-
-
-class _Witness(TorchDispatchMode):
-    """Sees every aten operator that runs."""
-
-    def __init__(self) -> None:
-        TorchDispatchMode.__init__(self)
-        self.seen: Counter[str] = Counter()
-        self.unknown: set[str] = set()
-        self.inference = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        packet = func._overloadpacket
-        name = packet.__name__
-        self.seen[name] += 1
-        self.inference |= torch.is_inference_mode_enabled()
-        if not _accounted(func, packet, name):
-            self.unknown.add(str(packet))
-        return func(*args, **(kwargs or {}))
-
-
-call_directly(_Witness)
-
-
-def _accounted(func: Any, packet: Any, name: str) -> bool:
-    if packet in ATEN_OPS_MAPPING or packet in HOOKS:
-        return True
-    if func.namespace not in ("aten", "prim", "prims"):
-        return False
-    return name in FREE or name.rstrip("_") in FREE or any(tag in func.tags for tag in _FREE_TAGS)
 
 
 def count(target: Target, image: Tensor, decisions: Tensor | None = None) -> Count:
@@ -156,64 +67,176 @@ def count(target: Target, image: Tensor, decisions: Tensor | None = None) -> Cou
         decisions: (1, U) bool to force, or None for the target's own.
 
     Raises:
-        ContractBroken: an operator is neither counted nor free, or torch's counter saw more than ptflops'.
+        ContractBroken: an operator is neither counted nor free, a sum of products is not counted,
+            or torch's counter saw more than ptflops'.
     """
-    witness = _Witness()
+    handed = image.clone()
+    witness = Witness(handed, target.state_dict(keep_vars=True))
     ptflops = PtflopsMode(
         output_params=defaultdict(dict, print_params={"file": io.StringIO()}), custom_hooks=HOOKS
     )
     second = TorchMode(display=False)
-    with torch.no_grad(), contextlib.ExitStack() as stack:
+    with torch.no_grad(), _slow_attention(), contextlib.ExitStack() as stack:
         for mode in (second, ptflops, witness):
             stack.enter_context(mode)
-        output = target.execute(image, decisions)
-    if witness.inference:
-        raise ContractBroken(
-            "execute runs under torch.inference_mode, where ptflops sees nothing",
-            hint="use torch.no_grad instead",
-        )
+        returned = target.execute(handed, decisions)
+    _check_seen(witness)
+    output = check_output(returned, target, 1)
     result = Count(
         int(ptflops.complexity or 0),
         second.get_total_flops() // 2,
         dict(witness.seen),
         tuple(sorted(witness.unknown)),
+        frozenset(witness.read),
+        witness.is_from_image(output.logits),
         output,
     )
-    if result.unknown:
-        raise ContractBroken(
-            f"execute uses {', '.join(result.unknown)}, which ptflops does not count and which is not known to be free",
-            hint="use operators that are counted (convolutions, mm, addmm, bmm, LSTM cells …)",
-        )
     if result.second > result.macs:
         raise ContractBroken(
-            f"torch's own counter sees {result.second} MACs where ptflops sees {result.macs}"
+            f"torch's own counter sees {result.second} MACs where ptflops sees {result.macs}",
+            hint=f"use operators that are counted ({COUNTED})",
         )
     return result
 
 
+@contextlib.contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Attention and transformer layers operator by operator, as they are counted."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _check_seen(witness: Witness) -> None:
+    """Whether everything that ran was counted or is free."""
+    if witness.inference:
+        raise ContractBroken(
+            "execute runs under torch.inference_mode, where ptflops sees nothing",
+            hint="use torch.no_grad instead",
+        )
+    if witness.unknown:
+        raise ContractBroken(
+            f"execute uses {', '.join(sorted(witness.unknown))}, which ptflops does not count and "
+            "which is not known to be free",
+            hint=f"use operators that are counted ({COUNTED})",
+        )
+    if witness.summed:
+        raise ContractBroken(
+            f"execute adds up a product of broadcast operands ({witness.summed}), a matrix "
+            "product or convolution that no counter sees",
+            hint="write it as a convolution, a linear layer, matmul or einsum",
+        )
+
+
 def audit_extremes(target: Target, image: Tensor) -> tuple[int, int]:
-    """Execute the cheapest and the dearest admissible decisions; their counts must be `floor` and `ceiling`, as integers.
+    """Execute the cheapest and the dearest admissible decisions and count them.
+
+    Args:
+        target: in eval mode.
+        image: (1, C, H, W) in [0,1].
 
     Returns:
         (floor, ceiling), as counted.
 
     Raises:
-        ContractBroken: a declared bound is not what was counted.
+        ContractBroken: a declared bound is not what was counted, or a weight changes the result
+            though no operator read it.
     """
     counted = []
     for name, decisions in zip(("floor", "ceiling"), target.extremes(), strict=True):
-        seen = audit(target, image, decisions.to(image.device)).macs
+        found = audit(target, image, decisions.to(image.device))
         declared = getattr(target, name)
-        if declared != seen:
+        if declared != found.macs:
             raise ContractBroken(
-                f"the {name} is declared as {declared} MACs, but ptflops counts {seen} when it is executed"
+                f"the {name} is declared as {declared} MACs, but ptflops counts {found.macs} when "
+                "it is executed",
+                hint="override extremes where not all units off and on are admissible",
             )
-        counted.append(seen)
+        counted.append(found.macs)
+    _check_weights_seen(target, image, decisions.to(image.device), found)
     return counted[0], counted[1]
 
 
+def _check_weights_seen(target: Target, image: Tensor, decisions: Tensor, found: Count) -> None:
+    """Whether weights that no operator read leave the result as it is.
+
+    Raises:
+        ContractBroken: they change it, so the work is done where the counters do not look.
+    """
+    state = target.state_dict()
+    unread = {
+        name: value
+        for name, value in state.items()
+        if name not in found.read and value.is_floating_point() and value.numel()
+    }
+    if not unread:
+        return
+    kept = {name: value.clone() for name, value in unread.items()}
+    with torch.no_grad():
+        for value in unread.values():
+            value.mul_(1.5).add_(0.125)
+        try:
+            other = check_output(target.execute(image.clone(), decisions), target, 1)
+        finally:
+            for name, value in unread.items():
+                value.copy_(kept[name])
+    if not _is_same(other, found.output):
+        raise ContractBroken(
+            f"the result depends on weights that no counted operator read ({next(iter(unread))})",
+            hint="do all work in torch operators of the thread that calls execute",
+        )
+
+
+def check_first_execution(target: Target, image: Tensor, again: Count | None = None) -> Count:
+    """Whether `execute` answers for an image alike before and after `forward` has seen it.
+
+    Args:
+        target: in eval mode.
+        image: (1, C, H, W) in [0,1].
+        again: what the first call returned, for the second call.
+
+    Returns:
+        The counted execution.
+
+    Raises:
+        ContractBroken: the two differ; or the logits depend on the image in a way that the counters
+            do not see.
+    """
+    with seeded(target, torch.zeros(1, dtype=torch.int64)):
+        found = audit(target, image)
+        if again is not None and not _is_same(found.output, again.output):
+            raise ContractBroken(
+                "execute answers otherwise once forward has seen the image",
+                hint="keep nothing between two calls of forward or execute",
+            )
+        if not found.traced:
+            other = check_output(target.execute(1 - image), target, 1)
+            if not torch.equal(other.logits, found.output.logits):
+                raise ContractBroken(
+                    "the logits of execute depend on the image, but not by operators that the "
+                    "counters see",
+                    hint="do all work in torch operators of the thread that calls execute; NumPy, "
+                    "other threads and compiled code are not counted",
+                )
+    return found
+
+
+def _is_same(first: Output, second: Output) -> bool:
+    return torch.equal(first.logits, second.logits) and torch.equal(
+        first.decisions, second.decisions
+    )
+
+
 def audit(target: Target, image: Tensor, decisions: Tensor | None = None) -> Count:
-    """Count one execution and hold `macs(decisions)` against it, as integers.
+    """Count one execution; `macs(decisions)` has to equal it, as integers.
+
+    Args:
+        target: in eval mode.
+        image: (1, C, H, W) in [0,1].
+        decisions: (1, U) bool to force, or None for the target's own.
 
     Raises:
         ContractBroken: `macs` differs from the count, or forced decisions were not followed.
@@ -225,6 +248,9 @@ def audit(target: Target, image: Tensor, decisions: Tensor | None = None) -> Cou
     declared = int(target.macs(taken)[0])
     if declared != result.macs:
         raise ContractBroken(
-            f"macs(decisions) says {declared}, but ptflops counts {result.macs} when the image is executed"
+            f"macs(decisions) says {declared}, but ptflops counts {result.macs} when the image is "
+            "executed",
+            hint="declare what execute multiplies in this thread, biases included; leave out in "
+            "execute what is not declared",
         )
     return result

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from bench.contracts.cell import Cell
 from bench.contracts.target import Target
-from bench.evaluation import cost, masking, target_checks, yardstick
+from bench.evaluation import masking, yardstick
 from bench.evaluation.build import build_bare, trained_on
+from bench.evaluation.target_checks import examine
 from bench.store.target import DatasetWords, TargetDescription, UnitColumns
 
 GRADIENTS = 16
@@ -34,10 +34,8 @@ def describe(
     Raises:
         ContractBroken: it does what its contract forbids.
     """
-    noise = target_checks.probe(target, images)
-    target_checks.obeyed(target, images[:1])
-    floor, ceiling = cost.audit_extremes(target, images[:1])
-    target_checks.priced(target, torch.cat(target.extremes()).to(images.device))
+    made = examine(target, images)
+    floor, ceiling = made.floor, made.ceiling
     bare = build_bare(cell, target, images.device)
     return TargetDescription(
         floor=floor,
@@ -45,7 +43,7 @@ def describe(
         reference=bare.ceiling if bare is not None else ceiling,
         bound=target.bound,
         draws=target.draws,
-        noise=noise,
+        noise=made.noise,
         classes=classes,
         dataset=dataset,
         control=not bool(target.units.cost.numel()) or floor == ceiling,

@@ -17,7 +17,11 @@ from bench.contracts.target import Target
 from bench.contracts.threat import Threat
 from bench.datasets.base import subset
 from bench.errors import BudgetSpent, ContractBroken, RunFolderError
-from bench.evaluation import target_checks
+from bench.evaluation.ledger import check_paid
+from bench.evaluation.meter import ForwardMeter
+from bench.evaluation.outputs import check_output
+from bench.evaluation.plain import plain_copy
+from bench.evaluation.sealed_view import SealedView
 from bench.evaluation.view import TargetView
 from bench.files.atomic import write_atomic
 from bench.image import to_float
@@ -26,9 +30,10 @@ from bench.store.folder import CellFolder
 from bench.store.sealed import FIT, FitNote
 
 
-def fitted(
+def fit_attack(
     attack: Attack,
     target: Target,
+    meter: ForwardMeter,
     dataset: Dataset,
     terms: Fit,
     threat: Threat,
@@ -48,7 +53,9 @@ def fitted(
     path = folder.path / "fit.safetensors"
     with folder.exclusive("fit.lock"):
         if not (path.is_file() and _digest(path.read_bytes()) == _noted(folder)):
-            found, spent = _compute(attack, target, dataset, terms, threat, seed, device, progress)
+            found, spent = _compute(
+                attack, target, meter, dataset, terms, threat, seed, device, progress
+            )
             data = save(found)
             write_atomic(path, data)
             note = FitNote(terms.images, spent, _digest(data))
@@ -72,6 +79,7 @@ def _digest(data: bytes) -> str:
 def _compute(
     attack: Attack,
     target: Target,
+    meter: ForwardMeter,
     dataset: Dataset,
     terms: Fit,
     threat: Threat,
@@ -91,12 +99,14 @@ def _compute(
         progress=progress,
     )
     name = type(attack).__name__
+    met = meter.images
     try:
-        found: Any = attack.fit(view, handed, job)
+        found: Any = attack.fit(SealedView(view), handed, job)
     except BudgetSpent as error:
         raise ContractBroken(
             f"{name}.fit went on when {error.message}; catch BudgetSpent and return what is kept"
         ) from error
+    check_paid(meter.images - met, view.ledger, f"{name}.fit")
     if not torch.equal(handed, images):
         raise ContractBroken(f"{name}.fit edited its images in place")
     if not isinstance(found, dict) or not all(
@@ -105,10 +115,12 @@ def _compute(
         raise ContractBroken(
             f"{name}.fit returned {type(found).__name__}, expected a dict of named tensors"
         )
-    for key, value in found.items():
+    learned = {
+        key: plain_copy(value, f"{key!r} of {name}.fit").cpu().contiguous()
+        for key, value in found.items()
+    }
+    for key, value in learned.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ContractBroken(f"{name}.fit returned NaN or infinity in {key!r}")
-    target_checks.checked(target(images[:1]), target, 1)
-    return {key: value.detach().cpu().contiguous() for key, value in found.items()}, int(
-        view.ledger.used.sum()
-    )
+    check_output(target(images[:1]), target, 1)
+    return learned, int(view.ledger.used.sum())

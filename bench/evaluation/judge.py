@@ -1,63 +1,72 @@
-"""Range, threat, eval mode, determinism, honest outputs: nobody else is trusted on these.
+"""The judge of images: what an attack returned, made into images inside its threat.
 
-What the judge finds wrong with a target or an attack raises `ContractBroken`, and the cell becomes `invalid`; what it can
-put right (an image outside its threat) it puts right and flags.
+What cannot be put right raises `ContractBroken`, and the cell becomes `invalid`; an image outside
+its threat is projected and flagged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench import codec
 from bench.contracts.threat import Threat
 from bench.errors import ContractBroken
+from bench.evaluation.plain import plain_copy
 from bench.image import overshoot, project, settle, to_float
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JudgedImages:
     """What became of a batch of adversarial images.
 
     Attributes:
-        saved: (N, C, H, W) uint8, inside the threat. projected: float, inside the threat, before rounding.
-        overshoot: (N,) bool, the attack left its threat or [0,1] and was pulled back.
+        saved: (N, C, H, W) uint8, inside the threat: the decoded `pictures`.
+        pictures: the PNG bytes of each, as they are stored.
+        projected: (N, C, H, W) float, inside the threat, before rounding.
+        overshoot: (N,) bool, the attack left its threat or [0,1] and was projected.
     """
 
     saved: Tensor
+    pictures: Sequence[bytes]
     projected: Tensor
     overshoot: Tensor
 
 
-def verdict(adversarial: Tensor, clean: Tensor, threat: Threat) -> Verdict:
-    """Project, round and settle what an attack returned.
+def judge_images(adversarial: Any, clean: Tensor, threat: Threat) -> JudgedImages:
+    """Project, round, settle and encode what an attack returned.
 
     Args:
-        adversarial: (N, C, H, W) as the attack returned it.
+        adversarial: what the attack returned, to be (N, C, H, W) float.
         clean: (N, C, H, W) uint8.
+        threat: that the images have to keep to.
 
     Raises:
         ContractBroken: wrong type or shape, or NaN or infinity in it.
     """
-    if not isinstance(adversarial, Tensor) or adversarial.shape != clean.shape:
-        found = (
-            tuple(adversarial.shape)
-            if isinstance(adversarial, Tensor)
-            else type(adversarial).__name__
-        )
+    shape = tuple(clean.shape)
+    hint = "return float images in [0,1] of the shape that was handed over"
+    if not isinstance(adversarial, Tensor):
+        kind = type(adversarial).__name__
+        message = f"the attack returned {kind}, expected images of shape {shape}"
+        raise ContractBroken(message, hint=hint)
+    given = plain_copy(adversarial, "the attack's images")
+    if given.shape != clean.shape:
+        message = f"the attack returned {tuple(given.shape)}, expected images of shape {shape}"
+        raise ContractBroken(message, hint=hint)
+    if not given.is_floating_point():
         raise ContractBroken(
-            f"the attack returned {found}, expected images of shape {tuple(clean.shape)}"
+            f"the attack returned {given.dtype}, expected float images in [0,1]", hint=hint
         )
-    if not adversarial.is_floating_point():
-        raise ContractBroken(
-            f"the attack returned {adversarial.dtype}, expected float images in [0,1]"
-        )
-    if not bool(torch.isfinite(adversarial).all()):
-        raise ContractBroken("the attack returned NaN or infinity")
-    images = adversarial.detach().cpu().to(torch.float32)
+    if not bool(torch.isfinite(given).all()):
+        raise ContractBroken("the attack returned NaN or infinity", hint=hint)
+    images = given.cpu().to(torch.float32)
     start = to_float(clean)
-    outside = overshoot(images, start, threat) | ((images < -1e-6) | (images > 1 + 1e-6)).flatten(
-        1
-    ).any(1)
-    return Verdict(settle(images, clean, threat), project(images, start, threat), outside)
+    beyond = ((images < -1e-6) | (images > 1 + 1e-6)).flatten(1).any(1)
+    outside = overshoot(images, start, threat) | beyond
+    pictures = [codec.png(image) for image in settle(images, clean, threat)]
+    return JudgedImages(codec.decoded(pictures), pictures, project(images, start, threat), outside)

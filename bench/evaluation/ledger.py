@@ -217,6 +217,25 @@ class Ledger:
         return [over.any().to(torch.int64), self.budget - after.max()]
 
 
+def check_paid(evaluated: int, ledger: Ledger, who: str) -> None:
+    """Whether an attack evaluated the target through its view only.
+
+    Args:
+        evaluated: images that the target evaluated while the attack ran.
+        ledger: of the attack.
+        who: the attack, for the message.
+
+    Raises:
+        ContractBroken: the target evaluated more images than were paid for.
+    """
+    paid = int(ledger.forwards.sum())
+    if evaluated > paid:
+        raise ContractBroken(
+            f"{who} evaluated the target on {evaluated - paid} images past its view",
+            hint="evaluate by calling the view, its gradients or its macs",
+        )
+
+
 def _one_each(rows: list[int]) -> list[list[int]]:
     """Places of `rows`, in groups that name no image twice: first mentions, second mentions, and so on."""
     groups: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""One shard of one cell: clean pass, attack, judge, audit, record."""
+"""A cell made ready: target and attack built, examined and copied."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from bench.contracts.dataset import Dataset
 from bench.contracts.target import Target
 from bench.datasets.base import check_classes, padded, subset
 from bench.errors import ContractBroken, PlanError, PluginError
-from bench.evaluation import target_checks
 from bench.evaluation.build import (
     build,
     build_defended,
-    copy_target,
     opened_dataset,
 )
 from bench.evaluation.describe import describe
+from bench.evaluation.meter import ForwardMeter
+from bench.evaluation.outputs import check_unchanged, freeze
+from bench.evaluation.target_checks import copy_target
 from bench.image import to_float
 from bench.store.target import DatasetWords, FloatNoise, TargetDescription
 
@@ -33,14 +34,24 @@ class Opened:
 
     Attributes:
         cell: the resolved cell.
-        target: frozen, on `device`, for scoring alone. attacked: another copy, which the attack sees: what its queries may leave
-            behind in a target changes no score. state: a copy of the weights. noise: float noise.
-        attack: the attack. dataset, indices: the images, in order. root: where the data lies.
+        target: frozen, on `device`, for scoring alone.
+        attacked: another copy, which the attack evaluates: what its queries may leave behind in a
+            target changes no score.
+        meter: counts the images that `attacked` evaluates.
+        state: a copy of the weights.
+        noise: float noise of the target.
+        attack: the attack.
+        dataset: the images.
+        indices: those of the protocol, in order.
+        device: where it is evaluated.
+        description: of the target, as in target.json.
+        root: where data sets lie.
     """
 
     cell: Cell
     target: Target
     attacked: Target
+    meter: ForwardMeter
     state: dict[str, Tensor]
     noise: FloatNoise
     attack: Attack
@@ -67,6 +78,7 @@ def open_cell(cell: Cell, device: torch.device, root: str | None) -> Opened:
     if not isinstance(attack, Attack):
         raise PluginError(f"attack {cell.attack.label!r} is no bench.api.Attack")
     target, attacked = copy_target(ready.target), copy_target(ready.target)
+    meter = ForwardMeter(attacked)
     refusal = attack.supports(attacked, cell.protocol.threat)
     if isinstance(refusal, Skip):
         raise Unsupported(refusal.reason)
@@ -78,6 +90,7 @@ def open_cell(cell: Cell, device: torch.device, root: str | None) -> Opened:
         cell,
         target,
         attacked,
+        meter,
         ready.state,
         ready.noise,
         attack,
@@ -91,7 +104,7 @@ def open_cell(cell: Cell, device: torch.device, root: str | None) -> Opened:
 
 @dataclass(frozen=True)
 class _Ready:
-    """What all attacks on a target share: the target, which nobody but the copying touches, and what was found out about it."""
+    """What all attacks on a target share: the target, never evaluated directly, and what is known of it."""
 
     target: Target
     state: dict[str, Tensor]
@@ -141,12 +154,12 @@ def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
         )
     check_classes(cell.target.label, target.classes, dataset)
     target.to(device)
-    state = target_checks.freeze(target)
+    state = freeze(target)
     images = to_float(padded_batch(dataset, indices, 0, protocol.batch)[0]).to(device)
     probed = copy_target(target)
     words = DatasetWords(str(dataset), dataset.note, tuple(dataset.credits))
     description = describe(probed, cell, words, tuple(dataset.classes), images)
-    target_checks.unchanged(probed, state, "evaluating the target")
+    check_unchanged(probed, state, "evaluating the target")
     return _Ready(target, state, description.noise, dataset, indices, description)
 
 

@@ -1,4 +1,4 @@
-"""One shard of one cell: clean pass, attack, judge, audit, record."""
+"""The rows of a batch: one an image, in the columns of a shard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bench import codec
-from bench.evaluation import judge, target_checks
+from bench.evaluation.judge import JudgedImages
+from bench.evaluation.outputs import near_threshold
 from bench.evaluation.prepare import Opened
 from bench.evaluation.score import Scored
 from bench.evaluation.view import TargetView
@@ -22,7 +23,7 @@ def shard_rows(
     places: Sequence[int],
     ids: Sequence[str],
     clean8: Tensor,
-    ruled: judge.Verdict,
+    ruled: JudgedImages,
     before: Scored,
     unrounded: Scored,
     after: Scored,
@@ -33,7 +34,7 @@ def shard_rows(
     total = squared_sum(d)
     values = d[0].numel()
     looked = torch.cat([before.output.margins, after.output.margins], 1)
-    close = target_checks.near(opened.target, looked, opened.noise).sum(1)
+    close = near_threshold(looked, opened.noise).sum(1)
     labels = opened.dataset.labels
     columns: dict[str, list[Any]] = {
         "id": list(ids),
@@ -60,7 +61,7 @@ def shard_rows(
         "overshoot": ruled.overshoot.tolist(),
         "trace": [_points(view.ledger.trace(i)) for i in range(len(ids))],
         "image": [_picture(image) for image in clean8],
-        "adversarial": [_picture(image) for image in ruled.saved],
+        "adversarial": [{"bytes": data, "path": None} for data in ruled.pictures],
     }
     return [{name: values[i] for name, values in columns.items()} for i in range(len(ids))]
 

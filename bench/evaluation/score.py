@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from bench.contracts.target import Output, Target
-from bench.evaluation import target_checks
-from bench.evaluation.seeds import seeded, seeds_of
+from bench.evaluation.outputs import check_macs
+from bench.evaluation.seeds import seeds_of
+from bench.evaluation.target_checks import evaluate
 
 SCORING = "score"
 """What the judge's seeds are for; attacks draw from others."""
@@ -35,18 +36,20 @@ def score(target: Target, images: Tensor, ids: Sequence[str], seed: int) -> Scor
     """Evaluate images as the judge does.
 
     Args:
-        images: (N, C, H, W) in [0,1]. ids: of the images. seed: of the protocol.
+        target: frozen.
+        images: (N, C, H, W) in [0,1].
+        ids: of the images.
+        seed: of the protocol.
 
-    A random target draws the same for an image before and after an attack: the difference is the attack's, and none of it luck.
+    A random target draws the same for an image before and after an attack (common random numbers).
 
     Raises:
-        ContractBroken: an output is not as promised.
+        ContractBroken: an output is not as promised, or the images were edited in place.
     """
     first, costs = None, []
     for draw in range(target.draws):
-        with torch.no_grad(), seeded(target, seeds_of(ids, seed, SCORING, draw)):
-            output = target_checks.checked(target(images), target, len(images))
-        costs.append(target_checks.priced(target, output.decisions))
+        output = evaluate(target, images, seeds_of(ids, seed, SCORING, draw))
+        costs.append(check_macs(target, output.decisions))
         first = output if draw == 0 else first
     total = torch.stack(costs).sum(0)
     assert first is not None

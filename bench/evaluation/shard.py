@@ -1,8 +1,7 @@
-"""One shard of one cell: clean pass, attack, judge, audit, record."""
+"""One shard of one cell: clean pass, attack, judge, audit."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -13,21 +12,24 @@ from torch import Tensor
 from bench import codec
 from bench.contracts.attack import Job, image_generator
 from bench.errors import BudgetSpent, ContractBroken
-from bench.evaluation import cost, judge, target_checks
+from bench.evaluation.audit import audit_row, audited_places
 from bench.evaluation.build import opened_dataset
-from bench.evaluation.fit import fitted
+from bench.evaluation.fit import fit_attack
+from bench.evaluation.judge import judge_images
+from bench.evaluation.ledger import check_paid
+from bench.evaluation.outputs import check_unchanged
 from bench.evaluation.prepare import Opened, padded_batch
 from bench.evaluation.process_state import ProcessState
 from bench.evaluation.record import shard_rows
 from bench.evaluation.score import SCORING, Scored, score
-from bench.evaluation.seeds import seed_global_streams, seeded, seeds_of
+from bench.evaluation.sealed_view import SealedView
+from bench.evaluation.seeds import seed_global_streams, seeds_of
+from bench.evaluation.target_checks import check_stateless
 from bench.evaluation.view import TargetView
-from bench.files.canonical import canonical
 from bench.image import to_float
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder
 from bench.store.provenance import record
-from bench.store.schema import pack
 from bench.store.target import TARGET
 
 Progress = Callable[[int, int, float], None]
@@ -85,9 +87,10 @@ def _fitted(
         return {}
     protocol = opened.cell.protocol
     dataset = opened_dataset(protocol.fit_dataset, opened.root)
-    found = fitted(
+    found = fit_attack(
         opened.attack,
         opened.attacked,
+        opened.meter,
         dataset,
         protocol.fit,
         protocol.threat,
@@ -96,7 +99,7 @@ def _fitted(
         opened.device,
         progress,
     )
-    target_checks.unchanged(opened.attacked, opened.state, f"the fit of {opened.cell.attack.label}")
+    check_unchanged(opened.attacked, opened.state, f"the fit of {opened.cell.attack.label}")
     return found
 
 
@@ -136,8 +139,9 @@ def run_batch(
     name = opened.cell.attack.label
     seed_global_streams(image_generator(protocol.seed, ids[0]).initial_seed())
     state = ProcessState(torch.get_num_threads())
+    met = opened.meter.images
     try:
-        adversarial = opened.attack.perturb(view, handed, labels.clone(), job)
+        adversarial = opened.attack.perturb(SealedView(view), handed, labels.clone(), job)
     except BudgetSpent as error:
         raise ContractBroken(
             f"{name} went on when {error.message}; catch BudgetSpent and return what is kept"
@@ -146,11 +150,12 @@ def run_batch(
         state.restore()  # what it may have left on, such as autocast, would change its score
     if not torch.equal(handed, clean):
         raise ContractBroken(f"{name} edited the clean images in place")
-    target_checks.unchanged(opened.attacked, opened.state, name)
-    ruled = judge.verdict(adversarial, clean8, threat)
+    check_unchanged(opened.attacked, opened.state, name)
+    check_paid(opened.meter.images - met, view.ledger, name)
+    ruled = judge_images(adversarial, clean8, threat)
     unrounded = scored(ruled.projected)
     after = scored(to_float(ruled.saved))
-    target_checks.forgetful(
+    check_stateless(
         opened.attacked,
         to_float(ruled.saved).to(opened.device),
         after.output,
@@ -159,54 +164,9 @@ def run_batch(
     reloaded = scored(to_float(codec.through_jpeg(ruled.saved)))
     rows = shard_rows(opened, places, ids, clean8, ruled, before, unrounded, after, reloaded, view)
     kept = rows[: len(dict.fromkeys(places))]
-    chosen = audited(opened)
+    chosen = audited_places(opened)
     for i, row in enumerate(kept):
         if places[i] in chosen:
-            _audit(opened, row, "clean", clean8[i : i + 1], before, i)
-            _audit(opened, row, "adversarial", ruled.saved[i : i + 1], after, i)
+            audit_row(opened, row, "clean", clean8[i : i + 1], before, i)
+            audit_row(opened, row, "adversarial", ruled.saved[i : i + 1], after, i)
     return kept
-
-
-def audited(opened: Opened) -> set[int]:
-    """The places whose images are executed and counted: as many as the protocol says, and no target can tell which."""
-    key = canonical(opened.cell.components())
-
-    def lot(place: int) -> bytes:
-        return hashlib.sha256(key + opened.dataset.ids[opened.indices[place]].encode()).digest()
-
-    return set(sorted(range(len(opened.indices)), key=lot)[: opened.cell.protocol.audit])
-
-
-def _audit(
-    opened: Opened, row: dict[str, Any], which: str, image: Tensor, scored: Scored, i: int
-) -> None:
-    """Execute one image, count it, hold it against `forward` and the price it was scored at, and let the row say what was executed.
-
-    Of a random target that is its first draw; its MACs in the row are a mean over draws and stay.
-    """
-    with seeded(opened.target, seeds_of([row["id"]], opened.cell.protocol.seed, SCORING)):
-        result = cost.audit(opened.target, to_float(image).to(opened.device))
-    ran = target_checks.checked(result.output, opened.target, 1)
-    seen = scored.output.rows(torch.tensor([i], device=opened.device))
-    unit = target_checks.disputed(
-        opened.target, ran.decisions[0], seen.decisions[0], seen.margins[0], opened.noise
-    )
-    if unit is not None:
-        where = opened.target.units.name[unit]
-        raise ContractBroken(
-            f"on the {which} image {row['id']} execute decides {where} otherwise than forward does, beyond float noise"
-        )
-    if torch.equal(ran.decisions, seen.decisions):
-        apart = float((ran.logits - seen.logits).abs().max())
-        if apart > target_checks.COMPANY_TOLERANCE * max(1.0, float(seen.logits.abs().max())):
-            raise ContractBroken(
-                f"on the {which} image {row['id']} the logits of execute and forward differ by {apart:.3g}"
-            )
-        if int(scored.first[i]) != result.macs:
-            raise ContractBroken(
-                f"on the {which} image {row['id']} macs(decisions) said {int(scored.first[i])} in its batch, ptflops counts {result.macs}"
-            )
-    if opened.target.draws == 1:
-        row[f"{which}_macs"] = result.macs
-    row[f"{which}_decisions"] = pack(ran.decisions.cpu())[0]
-    row[f"{which}_prediction"] = int(ran.logits.argmax())

@@ -1,304 +1,297 @@
-"""Range, threat, eval mode, determinism, honest outputs: nobody else is trusted on these.
+"""Checks of how a target behaves: deterministic, independent of the batch, stateless, obedient.
 
-What the judge finds wrong with a target or an attack raises `ContractBroken`, and the cell becomes `invalid`; what it can
-put right (an image outside its threat) it puts right and flags.
+A run makes them on real images before the first attack, in `examine`; `gatebench plugin test` makes
+the same ones, in the same order, on a copy made in the same way. What is wrong raises
+`ContractBroken`, and the cell becomes `invalid`.
 """
 
 from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.contracts.target import EvaluationChanges, Output, Target
 from bench.errors import ContractBroken
+from bench.evaluation import cost
+from bench.evaluation.outputs import (
+    check_macs,
+    check_margins,
+    check_output,
+    differing_unit,
+    reached_units,
+)
 from bench.evaluation.seeds import seeded
 from bench.store.target import FloatNoise
 
-COMPANY_TOLERANCE = 1e-3
+BATCH_TOLERANCE = 1e-3
 """How far logits may move with the other images of a batch, relative to their largest magnitude."""
 
-
-def freeze(target: Target) -> dict[str, Tensor]:
-    """Eval mode, no gradient for any weight; returns a copy of the state to compare with later."""
-    target.eval()
-    target.requires_grad_(False)
-    return {name: value.detach().clone() for name, value in target.state_dict().items()}
+ALONE = 4
+"""How many images are also evaluated one by one."""
 
 
-def unchanged(target: Target, state: dict[str, Tensor], who: str) -> None:
-    """Raises `ContractBroken` if `who` switched the target to train mode or altered its weights."""
-    training = [
-        name or "the target itself" for name, module in target.named_modules() if module.training
-    ]
-    if training:
-        raise ContractBroken(f"{who} switched {training[0]} to train mode")
-    now = target.state_dict()
-    gone = [name for name in state if name not in now]
-    other = [
-        name
-        for name, before in state.items()
-        if name in now and (now[name].shape, now[name].dtype) != (before.shape, before.dtype)
-    ]
-    same = [(name, before) for name, before in state.items() if name not in {*gone, *other}]
-    if same:  # asked of the device once for all weights
-        moved = torch.stack([(now[name] != before).any() for name, before in same]).tolist()
-        other += [name for (name, _), is_moved in zip(same, moved, strict=True) if is_moved]
-    if gone or other:
-        raise ContractBroken(f"{who} changed the target's weights: {[*gone, *other][0]}")
+@dataclass(frozen=True)
+class Examined:
+    """What was found out about a target before it is attacked.
+
+    Attributes:
+        noise: its float noise.
+        floor: MACs of the cheapest admissible decisions, counted.
+        ceiling: MACs of the dearest admissible decisions, counted.
+    """
+
+    noise: FloatNoise
+    floor: int
+    ceiling: int
 
 
-def checked(output: Output, target: Target, count: int) -> Output:
-    """The output itself, if its shapes, values and decisions are as promised.
+def copy_target(target: Target) -> Target:
+    """A deep copy.
 
     Raises:
-        ContractBroken: naming what is not.
+        ContractBroken: it cannot be copied.
     """
-    units = len(target.units)
-    expected = {
-        "logits": (count, target.classes),
-        "margins": (count, units),
-        "logit_margins": (count, units),
-        "decisions": (count, units),
-    }
-    for name, shape in expected.items():
-        value = getattr(output, name)
-        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
-            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ContractBroken(f"the target's {name} have shape {found}, expected {shape}")
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ContractBroken(f"the target's {name} are not all finite")
-    if output.decisions.dtype != torch.bool:
+    try:
+        return copy.deepcopy(target)
+    except Exception as error:
         raise ContractBroken(
-            f"the target's decisions are {output.decisions.dtype}, expected torch.bool"
-        )
-    if not torch.equal(target.units.admissible(output.decisions), output.decisions):
-        raise ContractBroken("the target runs a unit without the one that it comes after")
-    return output
+            "the target cannot be copied, so that attacks and judge would share one: "
+            f"{type(error).__name__}: {error}",
+            hint="leave out locks, open files and generators; use torch.nn.utils.parametrizations "
+            "for weight norm",
+        ) from error
 
 
-def priced(target: Target, decisions: Tensor) -> Tensor:
-    """(N,) int64 MACs on the CPU, within [floor, bound].
+def examine(probed: Target, images: Tensor) -> Examined:
+    """Everything that a run checks about a target before the first attack.
+
+    Args:
+        probed: frozen, a copy that was evaluated on nothing yet; no score is taken from it.
+        images: (N, C, H, W) in [0,1], a whole batch of real images.
 
     Raises:
-        ContractBroken: `macs` is of the wrong type or shape, or out of bounds.
+        ContractBroken: the first promise that does not hold.
     """
-    macs = target.macs(decisions)
-    if not isinstance(macs, Tensor):
-        raise ContractBroken(
-            f"macs(decisions) returns {type(macs).__name__}, expected torch.int64 of ({len(decisions)},)"
-        )
-    if macs.dtype != torch.int64 or macs.shape != (len(decisions),):
-        raise ContractBroken(
-            f"macs(decisions) returns {macs.dtype} of shape {tuple(macs.shape)}, expected torch.int64 of ({len(decisions)},)"
-        )
-    if len(macs) and (int(macs.min()) < target.floor or int(macs.max()) > target.bound):
-        least, most = int(macs.min()), int(macs.max())
-        raise ContractBroken(
-            f"macs(decisions) is between {least} and {most}, outside [{target.floor}, {target.bound}]"
-        )
-    return macs.cpu()
+    first = cost.check_first_execution(probed, images[-1:])
+    noise = probe(probed, images)
+    cost.check_first_execution(probed, images[-1:], again=first)
+    check_forced_decisions(probed, images[:1])
+    floor, ceiling = cost.audit_extremes(probed, images[:1])
+    check_macs(probed, torch.cat(probed.extremes()).to(images.device))
+    return Examined(noise, floor, ceiling)
 
 
 def probe(target: Target, images: Tensor) -> FloatNoise:
-    """Hold `forward` on a batch against itself, against `forward` of each image alone, and against `execute`.
+    """Compare `forward` on a batch with itself, with `forward` of single images and with `execute`.
 
     Args:
-        images: (N, C, H, W) in [0,1], real images; at most 4 are looked at one by one.
+        target: frozen.
+        images: (N, C, H, W) in [0,1], real images; at most 4 are evaluated one by one.
 
     Returns:
         The target's float noise: 4 times the largest difference seen, at least 1e-6.
 
     Raises:
-        ContractBroken: two equal calls differ, an image's result depends on its company, or `execute` disagrees.
+        ContractBroken: two equal calls differ, an image's result depends on its batch, `execute`
+            disagrees, or an input is edited in place.
     """
     seeds = torch.arange(len(images))
-    with torch.no_grad(), seeded(target, seeds):
-        batch = checked(target(images), target, len(images))
-        again = target(images)
-    consistent(batch, target)
-    if not torch.equal(batch.logits, again.logits) or not torch.equal(
-        batch.decisions, again.decisions
-    ):
+    batch = evaluate(target, images, seeds)
+    again = evaluate(target, images, seeds)
+    check_margins(batch, target)
+    if not _is_same(batch, again):
         what = "with the same seeds" if target.draws > 1 else "of the same images"
         raise ContractBroken(
             f"two forward passes {what} differ",
             hint="a target is deterministic, or says draws > 1 and draws from its seeds alone",
         )
     singles: list[tuple[int, str, Output]] = []
-    for i in range(min(4, len(images))):
-        with torch.no_grad(), seeded(target, seeds[i : i + 1]):
-            singles.append((i, "alone", checked(target(images[i : i + 1]), target, 1)))
-            singles.append((i, "by execute", checked(target.execute(images[i : i + 1]), target, 1)))
+    for i in range(min(ALONE, len(images))):
+        one, seed = images[i : i + 1], seeds[i : i + 1]
+        singles.append((i, "alone", evaluate(target, one, seed)))
+        singles.append((i, "by execute", evaluate(target, one, seed, executed=True)))
+    noise = _noise_among(target, batch, singles)
+    _check_decisions_alone(target, batch, singles, noise)
+    _check_gradients_change_nothing(target, images, batch, seeds, noise)
+    if target.draws > 1:
+        _check_random(target, images, batch, seeds)
+    return noise
+
+
+def evaluate(target: Target, images: Tensor, seeds: Tensor, *, executed: bool = False) -> Output:
+    """`forward`, or `execute` of one image, without a graph, and checked.
+
+    Args:
+        target: frozen.
+        images: (N, C, H, W) in [0,1].
+        seeds: (N,) int64 for random targets.
+        executed: whether to call `execute`.
+
+    Raises:
+        ContractBroken: the output is not as promised, or the images were edited in place.
+    """
+    handed = images.clone()
+    with torch.no_grad(), seeded(target, seeds):
+        found: Any = target.execute(handed) if executed else target(handed)
+        output = check_output(found, target, len(images)).detach()
+    check_input_kept(handed, images, "execute" if executed else "forward")
+    return output
+
+
+def check_input_kept(handed: Tensor, images: Tensor, who: str) -> None:
+    """Whether the images that a plugin was handed are as they were.
+
+    Raises:
+        ContractBroken: they were edited in place.
+    """
+    if not torch.equal(handed, images):
+        raise ContractBroken(
+            f"{who} edited its images in place", hint="work on a copy: images = images - mean"
+        )
+
+
+def _is_same(first: Output, second: Output) -> bool:
+    return torch.equal(first.logits, second.logits) and torch.equal(
+        first.decisions, second.decisions
+    )
+
+
+def _noise_among(
+    target: Target, batch: Output, singles: list[tuple[int, str, Output]]
+) -> FloatNoise:
+    """The float noise of images evaluated alone, where they decide as in the batch."""
     scale = float(batch.logits.abs().max().clamp(min=1))
     logits = margins = 0.0
     for i, how, single in singles:
+        if not torch.equal(single.decisions[0], batch.decisions[i]):
+            continue
         apart = float((single.logits[0] - batch.logits[i]).abs().max())
-        same = torch.equal(single.decisions[0], batch.decisions[i])
-        known = reached(target, single.decisions)[0]
-        moved = (
-            float(((single.margins[0] - batch.margins[i]).abs() * known).max())
-            if len(target.units)
-            else 0.0
-        )
-        if same and (apart > COMPANY_TOLERANCE * scale or moved > COMPANY_TOLERANCE):
+        moved = 0.0
+        if len(target.units):
+            known = reached_units(target, single.decisions)[0]
+            moved = float(((single.margins[0] - batch.margins[i]).abs() * known).max())
+        if apart > BATCH_TOLERANCE * scale or moved > BATCH_TOLERANCE:
             what = (
                 "execute disagrees with forward"
                 if how == "by execute"
                 else "the result of an image depends on the others in its batch"
             )
             raise ContractBroken(f"{what}: logits differ by {apart:.3g}, margins by {moved:.3g}")
-        if same:
-            logits, margins = max(logits, apart), max(margins, moved)
-    noise = FloatNoise(max(4 * logits, 1e-6), max(4 * margins, 1e-6))
+        logits, margins = max(logits, apart), max(margins, moved)
+    return FloatNoise(max(4 * logits, 1e-6), max(4 * margins, 1e-6))
+
+
+def _check_decisions_alone(
+    target: Target, batch: Output, singles: list[tuple[int, str, Output]], noise: FloatNoise
+) -> None:
+    """Whether images decide alone and by `execute` as in the batch, but for float noise."""
+    differing = {"alone": 0, "by execute": 0}
     for i, how, single in singles:
-        unit = disputed(target, single.decisions[0], batch.decisions[i], batch.margins[i], noise)
+        ours, theirs = single.decisions[0], batch.decisions[i]
+        unit = differing_unit(target, ours, theirs, batch.margins[i], noise)
         if unit is not None:
-            where = target.units.name[unit]
             raise ContractBroken(
-                f"image {i} {how} decides {where} otherwise than in the batch, with a margin beyond float noise"
+                f"image {i} {how} decides {target.units.name[unit]} otherwise than in the batch, "
+                "with a margin beyond float noise"
             )
-    for way in ("alone", "by execute"):
-        differ = [
-            not torch.equal(single.decisions[0], batch.decisions[i])
-            for i, how, single in singles
-            if how == way
-        ]
-        if 2 * sum(differ) > len(differ) > 1:
+        differing[how] += not torch.equal(ours, theirs)
+    count = len(singles) // 2
+    for how, number in differing.items():
+        if 2 * number > count > 1:
             raise ContractBroken(
-                f"{sum(differ)} of {len(differ)} images {way} decide otherwise than in the batch; float noise does not come so often"
+                f"{number} of {count} images {how} decide otherwise than in the batch; expected at "
+                "most half, so this is more than float noise"
             )
-    _unmoved_by_gradients(target, images, batch, seeds, noise)
-    if target.draws > 1:
-        _really_random(target, images, batch, seeds)
-    return noise
 
 
-def forgetful(attacked: Target, images: Tensor, output: Output, seeds: Tensor) -> None:
-    """Hold a target that was attacked against one that was not: a network keeps nothing of what it is asked.
-
-    Args:
-        images: (N, C, H, W) as scored. output: of a fresh copy, on the same images and seeds.
-
-    Raises:
-        ContractBroken: the two say or decide otherwise.
-    """
-    with torch.no_grad(), seeded(attacked, seeds):
-        now = attacked(images)
-    if not torch.equal(now.logits, output.logits) or not torch.equal(
-        now.decisions, output.decisions
-    ):
-        raise ContractBroken(
-            "the target keeps something of what it was asked: after the attack it is another one than before"
-        )
-
-
-def disputed(
-    target: Target, decisions: Tensor, others: Tensor, margins: Tensor, noise: FloatNoise
-) -> int | None:
-    """The unit that two evaluations of one image decide differently, beyond float noise; None where they agree or noise explains it.
-
-    Args:
-        decisions, others, margins: (U,).
-
-    One flipped gate changes what all later ones see, so noise has to explain the first part of the network in which they differ.
-    """
-    differ = decisions != others
-    if not bool(differ.any()):
-        return None
-    first = int(differ.nonzero()[0])
-    here = torch.tensor(
-        [owner == target.units.owner[first] for owner in target.units.owner], device=differ.device
-    )
-    clear = differ & here & ~near(target, margins, noise)
-    return int(clear.nonzero()[0]) if bool(clear.any()) else None
-
-
-def _unmoved_by_gradients(
+def _check_gradients_change_nothing(
     target: Target, images: Tensor, batch: Output, seeds: Tensor, noise: FloatNoise
 ) -> None:
-    """Raises `ContractBroken` where asking for gradients, in whatever way, changes what the target says or runs beyond float noise."""
+    """Whether asking for gradients leaves values and decisions as they are."""
     ways: tuple[EvaluationChanges, ...] = (
         {"mask_grad": "ste", "surrogate": True},
         {"mask_grad": "none", "surrogate": False},
     )
     for way in ways:
         with torch.enable_grad(), target.evaluating(**way), seeded(target, seeds):
-            seen = target(images.detach().clone().requires_grad_()).detach()
+            inputs = images.detach().clone().requires_grad_()
+            seen = check_output(target(inputs), target, len(images)).detach()
         surrogates = "on" if way["surrogate"] else "off"
         how = f"masks {way['mask_grad']}, surrogates {surrogates}"
-        _held_apart(target, seen, batch, noise, how)
+        _check_close(target, seen, batch, noise, how)
 
 
-def _held_apart(target: Target, seen: Output, batch: Output, noise: FloatNoise, how: str) -> None:
-    """Hold what a target says where gradients are asked for against what it says without."""
+def _check_close(target: Target, seen: Output, batch: Output, noise: FloatNoise, how: str) -> None:
+    """Whether an output with gradients is that without, but for float noise."""
     for i in range(len(batch.logits)):
-        if (
-            unit := disputed(target, seen.decisions[i], batch.decisions[i], batch.margins[i], noise)
-        ) is not None:
+        unit = differing_unit(
+            target, seen.decisions[i], batch.decisions[i], batch.margins[i], noise
+        )
+        if unit is not None:
+            name = target.units.name[unit]
             raise ContractBroken(
-                f"where gradients are asked for ({how}) it decides {target.units.name[unit]} otherwise on image {i}"
+                f"where gradients are asked for ({how}) it decides {name} otherwise on image {i}"
             )
     same = (seen.decisions == batch.decisions).all(1)
+    if not bool(same.any()):
+        return
     scale = float(batch.logits.abs().max().clamp(min=1))
-    apart = float((seen.logits - batch.logits)[same].abs().amax()) if bool(same.any()) else 0.0
-    moved = (
-        float((seen.margins - batch.margins)[same].abs().amax())
-        if bool(same.any()) and len(target.units)
-        else 0.0
-    )
-    if apart > COMPANY_TOLERANCE * scale or moved > COMPANY_TOLERANCE:
+    apart = float((seen.logits - batch.logits)[same].abs().amax())
+    moved = float((seen.margins - batch.margins)[same].abs().amax()) if len(target.units) else 0.0
+    if apart > BATCH_TOLERANCE * scale or moved > BATCH_TOLERANCE:
         raise ContractBroken(
-            f"where gradients are asked for ({how}) the target is another one: logits differ by {apart:.3g}, margins by {moved:.3g}"
+            f"where gradients are asked for ({how}) the target is another one: logits differ by "
+            f"{apart:.3g}, margins by {moved:.3g}"
         )
 
 
-def _really_random(target: Target, images: Tensor, batch: Output, seeds: Tensor) -> None:
-    """Raises `ContractBroken` where a target says that it draws, and other seeds change nothing."""
-    with torch.no_grad(), seeded(target, seeds + len(images)):
-        other = target(images)
+def _check_random(target: Target, images: Tensor, batch: Output, seeds: Tensor) -> None:
+    """Whether a target that says that it draws gives something else for other seeds."""
+    other = evaluate(target, images, seeds + len(images))
     if torch.equal(other.logits, batch.logits) and torch.equal(other.margins, batch.margins):
         raise ContractBroken(
-            f"the target says draws = {target.draws}, but other seeds give the same logits and margins"
+            f"the target says draws = {target.draws}, but other seeds give the same logits and "
+            "margins",
+            hint="draw from self.evaluation.seeds, or leave draws at 1",
         )
 
 
-def reached(target: Target, decisions: Tensor) -> Tensor:
-    """(N, U) bool: the units whose own gate was read, because what they come after ran; `execute` need not know other margins."""
-    after = target.units.column("after", decisions.device)
-    return (after < 0) | decisions[:, after.clamp(min=0)]
+def check_stateless(attacked: Target, images: Tensor, output: Output, seeds: Tensor) -> None:
+    """Whether a target answers after an attack as a copy does that was not attacked.
 
-
-def consistent(output: Output, target: Target) -> None:
-    """Hold a target's own decisions against its margins: an attack sees the gates that really decide.
+    Args:
+        attacked: the copy that the attack evaluated.
+        images: (N, C, H, W) as scored.
+        output: of the other copy, on the same images and seeds.
+        seeds: (N,) int64 for random targets.
 
     Raises:
-        ContractBroken: a unit ran unasked, or was asked for, could run and did not; or the two kinds of margins differ in sign.
+        ContractBroken: logits or decisions differ.
     """
-    allowed = target.units.admissible(target.units.wanted(output.margins))
-    clear = (output.margins.abs() > 1e-6) & (output.logit_margins.abs() > 1e-6)
-    for wrong, what in (
-        (output.decisions & ~allowed, "ran though its margin did not ask for it"),
-        (allowed & ~output.decisions, "did not run though its margin asked for it"),
-        (
-            output.margins.sign() != output.logit_margins.sign(),
-            "has margins and logit_margins of different signs; they share one zero set",
-        ),
-    ):
-        if bool((wrong & clear).any()):
-            raise ContractBroken(
-                f"unit {target.units.name[int((wrong & clear).nonzero()[0][1])]} {what}"
-            )
+    if not _is_same(evaluate(attacked, images, seeds), output):
+        raise ContractBroken(
+            "the target is stateful: its outputs changed after it was queried",
+            hint="keep nothing between two calls of forward or execute",
+        )
 
 
-def obeyed(target: Target, image: Tensor) -> None:
-    """Raises `ContractBroken` unless `forward` runs exactly the units it is told to, at both extremes."""
+def check_forced_decisions(target: Target, image: Tensor) -> None:
+    """Whether `forward` runs exactly the units that it is told to, at both extremes.
+
+    Args:
+        target: frozen.
+        image: (1, C, H, W) in [0,1].
+
+    Raises:
+        ContractBroken: it runs others.
+    """
     with torch.no_grad():
         for decisions in target.extremes():
             forced = decisions.to(image.device)
-            if not torch.equal(checked(target(image, forced), target, 1).decisions, forced):
+            output = check_output(target(image.clone(), forced), target, 1)
+            if not torch.equal(output.decisions, forced):
                 raise ContractBroken("forward was told which units to run and ran others")
-
-
-def near(target: Target, margins: Tensor, noise: FloatNoise) -> Tensor:
-    """Which margins lie within the target's own float noise of their threshold."""
-    return margins.abs() <= noise.margins

@@ -1,4 +1,4 @@
-"""How an attack reaches a target: every use is counted per image, budgeted, and limited to the attack's access."""
+"""How an attack reaches a target: every use is counted per image and limited to its access."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bench.contracts.units import Units
 from bench.errors import ContractBroken
 from bench.evaluation.draws import affordable_draws
 from bench.evaluation.ledger import Ledger
+from bench.evaluation.plain import plain
 from bench.evaluation.seeds import seeded, typical
 
 Knows = Literal["defense", "network"]
@@ -22,15 +23,19 @@ Knows = Literal["defense", "network"]
 
 @dataclass(frozen=True)
 class TargetView:
-    """The concrete `bench.api.View`.
+    """The concrete `bench.api.View`; attacks are handed it as a `SealedView`.
 
     Args:
         whole: the target, defended or not, in eval mode, its weights frozen.
         ledger: of the batch; views made by `using` share it.
         access: "gates" or "macs".
-        mask_grad, knows, surrogate, alarm: see `bench.api.View.using`.
+        mask_grad: see `bench.api.View.using`.
+        knows: see `bench.api.View.using`.
+        surrogate: see `bench.api.View.using`.
+        alarm: see `bench.api.View.using`.
         each: draws of a random target in every evaluation, all paid for.
-        allowed: (N,) how much each image may have used in all, where `within` said less than the budget.
+        allowed: (N,) how much each image may have used in all, where `within` said less than the
+            budget.
     """
 
     whole: Target
@@ -52,7 +57,15 @@ class TargetView:
         access: Literal["gates", "macs"] = "gates",
         seeds: Tensor | None = None,
     ) -> TargetView:
-        """A view for a batch of clean images (N, C, H, W), each with its own budget; `seeds` are for random targets."""
+        """A view for a batch of images.
+
+        Args:
+            target: in eval mode, its weights frozen.
+            clean: (N, C, H, W) in [0,1].
+            budget: forward-equivalents for each image.
+            access: of the attack.
+            seeds: (N,) int64, for random targets.
+        """
         return cls(target, Ledger(clean, budget, seeds), access).using()
 
     @property
@@ -115,10 +128,12 @@ class TargetView:
 
     def __call__(self, images: Tensor, rows: Tensor) -> Output:
         self._need_gates("outputs")
+        images, rows = self._checked_inputs(images, rows)
         with torch.no_grad():
             return self._noted(self._draws(images, rows), images, rows)
 
     def macs(self, images: Tensor, rows: Tensor) -> Tensor:
+        images, rows = self._checked_inputs(images, rows)
         with torch.no_grad():
             draws = self._draws(images, rows)
             self._noted(draws, images, rows)
@@ -126,6 +141,7 @@ class TargetView:
 
     def price(self, decisions: Tensor) -> Tensor:
         self._need_gates("decisions")
+        decisions = plain(decisions, "decisions")
         macs = self._macs(decisions)
         if self.alarm == "raise":
             return macs
@@ -136,7 +152,10 @@ class TargetView:
         self, losses: Losses, images: Tensor, rows: Tensor, at_fork: ForkEdit | None = None
     ) -> tuple[Output, tuple[Tensor, ...]]:
         self._need_gates("gradients")
+        images, rows = self._checked_inputs(images, rows)
         inputs = images.detach().requires_grad_()
+        passes: list[bool] = []
+        inputs.register_hook(lambda grad: passes.append(True))
         changes: EvaluationChanges = {"surrogate": self.surrogate, "at_fork": at_fork}
         if self.mask_grad != "target":
             changes["mask_grad"] = self.mask_grad
@@ -147,11 +166,18 @@ class TargetView:
                 with torch.enable_grad():
                     (output,) = self._draws(inputs, rows, once=True)
                     outputs.append(output.detach())
-                    values = list(losses(output))
+                    values = [plain(loss, "a loss") for loss in losses(output)]
+                early = len(passes)
                 asking, masks, asked = self._asked(values, rows)
                 if len(outputs) == self.each:
                     seen = self._noted(outputs, images, rows)
                 grads = self._backward(values, inputs, asking, masks, asked)
+                if early or len(passes) > len(values):
+                    raise ContractBroken(
+                        "a loss or a fork edit took gradients of its own, which are not paid for",
+                        hint="return the losses; view.gradients takes one gradient of each",
+                    )
+                passes.clear()
                 sums = (
                     grads
                     if not sums
@@ -164,11 +190,12 @@ class TargetView:
     def _asked(
         self, values: list[Tensor], rows: Tensor
     ) -> tuple[list[int], list[Tensor], list[bool | None]]:
-        """Which losses have a gradient, the rows where they are not 0, and whether any row asks and can pay."""
+        """Which losses have a gradient, in which rows, and whether any row asks and can pay."""
         for index, loss in enumerate(values):
             if loss.shape != rows.shape:
                 raise ContractBroken(
-                    f"loss {index} has shape {tuple(loss.shape)}, expected one number a row: {tuple(rows.shape)}"
+                    f"loss {index} has shape {tuple(loss.shape)}, expected one number a row: "
+                    f"{tuple(rows.shape)}"
                 )
         asking = [i for i, loss in enumerate(values) if loss.requires_grad]
         masks = [values[i].detach() != 0 for i in asking]
@@ -203,7 +230,6 @@ class TargetView:
 
     def _draws(self, images: Tensor, rows: Tensor, *, once: bool = False) -> list[Output]:
         """The target's output for each draw; one draw of a target that is not random."""
-        self._check_rows(images, rows)
         found = []
         for _ in range(1 if once else self.each):
             self.ledger.charge(rows, self.allowed)
@@ -221,7 +247,10 @@ class TargetView:
         return seeded(self.target, self.ledger.seeds[rows.cpu()], self.ledger.looks)
 
     def _noted(self, draws: list[Output], images: Tensor, rows: Tensor) -> Output:
-        """What the attack gets to see of these draws, noted in the ledger; a look past the defence says nothing of what it is scored on."""
+        """What the attack sees of these draws, noted in the ledger.
+
+        An evaluation of the network inside says nothing of the defended target and is not traced.
+        """
         seen = (
             draws[0]
             if len(draws) == 1
@@ -232,21 +261,24 @@ class TargetView:
             self.ledger.record(rows, images, self._macs(seen.decisions))
         return seen
 
-    def _check_rows(self, images: Tensor, rows: Tensor) -> None:
-        """Check the form of `rows`: int64, one an image; the ledger checks their range."""
-        if (
-            not isinstance(rows, Tensor)
-            or rows.dtype != torch.int64
-            or rows.shape != (len(images),)
-        ):
-            found = (
-                f"{rows.dtype} {tuple(rows.shape)}"
-                if isinstance(rows, Tensor)
-                else type(rows).__name__
-            )
-            raise ContractBroken(
-                f"rows name the image that each evaluated image belongs to: torch.int64 ({len(images)},), got {found}"
-            )
+    def _checked_inputs(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and rows as plain tensors; the ledger checks the range of the rows.
+
+        Raises:
+            ContractBroken: `rows` is not int64 with one row an image.
+        """
+        images = plain(images, "the images of an evaluation").detach()
+        found = type(rows).__name__
+        if isinstance(rows, Tensor):
+            rows = plain(rows, "rows")
+            if rows.dtype == torch.int64 and rows.shape == (len(images),):
+                return images, rows
+            found = f"{rows.dtype} {tuple(rows.shape)}"
+        raise ContractBroken(
+            "rows name the image that each evaluated image belongs to: "
+            f"torch.int64 ({len(images)},), got {found}",
+            hint="torch.arange(len(images)) where each image is evaluated once",
+        )
 
     def _macs(self, decisions: Tensor) -> Tensor:
         return self.target.macs(decisions).to(decisions.device)

@@ -1,14 +1,20 @@
-"""The contract tests and a toy target, for authors of plugins."""
+"""The contract tests and a toy target, for authors of plugins.
 
-from bench.testing.checks import (
-    Finding,
-    check_attack,
-    check_defense,
-    check_target,
-    finite_difference,
-    problems,
-)
+In a plugin's own test suite:
+
+    from bench.testing import check_target, problems
+
+    def test_contract():
+        assert not problems(check_target(MyTarget()))
+
+`gatebench plugin test MODULE:CLASS` runs the same checks.
+"""
+
+from bench.testing.attack import check_attack
+from bench.testing.defense import check_defense
+from bench.testing.findings import Finding, problems
 from bench.testing.samples import random_decisions, sample_images, sample_threats
+from bench.testing.target import check_target, finite_difference
 from bench.testing.toy import ToyTarget
 
 __all__ = [

@@ -1,14 +1,4 @@
-"""Contract tests for targets, attacks and defences, and a toy target whose MACs are computed by hand; shipped for plugin authors.
-
-In a plugin's own test suite:
-
-    from bench.testing import ToyTarget, check_attack, check_target
-
-    def test_contract():
-        assert not problems(check_target(MyTarget()))
-
-`gatebench plugin test MODULE:CLASS` runs the same checks.
-"""
+"""Images, threats and decisions to test with."""
 
 from __future__ import annotations
 

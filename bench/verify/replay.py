@@ -13,8 +13,9 @@ from bench.codec import decoded, through_jpeg
 from bench.contracts.cell import Who
 from bench.contracts.target import Output, Target
 from bench.datasets.base import padded
-from bench.evaluation import cost, target_checks
+from bench.evaluation import cost
 from bench.evaluation.build import build_defended
+from bench.evaluation.outputs import differing_unit, freeze, near_threshold
 from bench.evaluation.score import SCORING, score
 from bench.evaluation.seeds import seeded, seeds_of
 from bench.image import to_float
@@ -54,7 +55,7 @@ def execute_anew(
         with examined(members[0].label, found):
             target = build_defended(members[0].cell, data_root)
             target.to(torch.device(device))
-            target_checks.freeze(target)
+            freeze(target)
             noise = check_descriptions(target, members, words, device, found)
             for cell in members:
                 tell(f"{cell.label}: executing")
@@ -145,7 +146,7 @@ def _again(
     for place in places:
         said, again = part[place]["jpeg_macs"], int(seen.macs[place])
         if said is not None and said != again:
-            close = target_checks.near(target, seen.output.margins[place], noise).any()
+            close = near_threshold(seen.output.margins[place], noise).any()
             (found.remarks if bool(close) else found.problems).append(
                 f"{cell.label}: image {part[place]['id']}: jpeg_macs is {said}, executed again "
                 f"{again}"
@@ -163,7 +164,7 @@ def _check_near(
     """The number of margins within float noise, give or take those within a factor of two of it."""
     said = cell.target.noise
     least, most = (
-        target_checks.near(target, margins, FloatNoise(said.logits, said.margins * factor)).sum(1)
+        near_threshold(margins, FloatNoise(said.logits, said.margins * factor)).sum(1)
         for factor in (0.5, 2.0)
     )
     for place in places:
@@ -183,10 +184,7 @@ def _by_noise(
     (bits,) = unpack([row[f"{which}_decisions"]], len(target.units))
     stored = torch.from_numpy(bits).to(output.decisions.device)
     if not torch.equal(stored, output.decisions[0]):
-        return (
-            target_checks.disputed(target, output.decisions[0], stored, output.margins[0], noise)
-            is None
-        )
+        return differing_unit(target, output.decisions[0], stored, output.margins[0], noise) is None
     first, second = output.logits[0].topk(2).values.tolist()
     return (
         bool(row[f"{which}_prediction"] != int(output.logits.argmax()))

@@ -19,8 +19,8 @@ from attacks.objective import MarginLoss
 from attacks.patch import Patch
 from attacks.universal import Universal
 from bench.api import Defense, Job, Output, Skip, Threat
-from bench.evaluation import target_checks
 from bench.evaluation.masking import gradients
+from bench.evaluation.outputs import freeze
 from bench.evaluation.view import TargetView
 from bench.testing import ToyTarget, check_attack, problems, sample_images
 from targets.defenses.monitor import Monitored
@@ -33,7 +33,7 @@ GRADIENT = (GradAuto, ILFO, GradMDM, DeepSloth, APGDMargin, Universal, Patch)
 
 
 def frozen(target):
-    target_checks.freeze(target)
+    freeze(target)
     return target
 
 

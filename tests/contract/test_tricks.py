@@ -29,7 +29,7 @@ INVALID = {
     "another-network": "`undefended` has a ceiling of 356190 MACs, the network that it defends one of 35619",
     "under-gradients": "where gradients are asked for",
     "price-in-company": "in its batch, ptflops counts",
-    "idle-gate": "float noise does not come so often",
+    "idle-gate": "this is more than float noise",
     "remembers": "keeps something of what it was asked",
     "pretends-to-draw": "other seeds give the same logits and margins",
 }

@@ -17,8 +17,9 @@ from bench.api import Evaluation, Job, Output, Threat
 from bench.codec import through_jpeg
 from bench.datasets.base import open_dataset
 from bench.errors import PlanError
-from bench.evaluation import judge, target_checks
 from bench.evaluation.cost import audit
+from bench.evaluation.judge import judge_images
+from bench.evaluation.outputs import check_margins, freeze
 from bench.evaluation.seeds import seeded
 from bench.evaluation.view import TargetView
 from bench.image import to_float, to_grid
@@ -56,7 +57,7 @@ def network(name):
     entry = find(name)
     target = FAMILIES[name](**entry.params)
     load_into(target, read_state(entry))
-    target_checks.freeze(target)
+    freeze(target)
     return target
 
 
@@ -74,7 +75,7 @@ def defended(target, defense, images):
 @pytest.fixture
 def toy():
     target = ToyTarget()
-    target_checks.freeze(target)
+    freeze(target)
     return target
 
 
@@ -233,7 +234,7 @@ def test_the_margins_of_what_was_held_back_say_so(toy):
     assert bool(held.any())
     assert bool((capped.margins[held] < 0).all())
     assert bool((capped.logit_margins[held] < 0).all())
-    target_checks.consistent(capped, target)
+    check_margins(capped, target)
 
 
 @settings(max_examples=60, deadline=None)
@@ -297,7 +298,7 @@ def test_no_attack_exceeds_the_cap(family):
     images = pictures("test", 4)
     limit = int(Cap().fit(inner, pictures("train", 48))["limit"])
     target = JPEG(quality=90).wrap(Capped(inner, limit))
-    target_checks.freeze(target)
+    freeze(target)
     threat = Threat("linf", Fraction(48, 255))
     dearest = 0
     for attack in ATTACKERS:
@@ -305,7 +306,7 @@ def test_no_attack_exceeds_the_cap(family):
         with torch.no_grad():
             labels = target(images).logits.argmax(1)
         job = Job(threat, 18, tuple(f"i{k}" for k in range(len(images))))
-        saved = judge.verdict(
+        saved = judge_images(
             attack.perturb(view, images.clone(), labels, job), to_grid(images), threat
         ).saved
         with torch.no_grad():
@@ -360,7 +361,7 @@ def test_the_score_is_the_likelihood_of_the_pattern(toy):
 def test_an_alarm_runs_everything_a_second_time(toy):
     weight = torch.tensor([1.0, 1.0, 1.0])
     target = Monitored(toy, weight, 0.0, 1.5)  # two open blocks are an alarm
-    target_checks.freeze(target)
+    freeze(target)
     images = sample_images((3, 8, 8))
     with torch.no_grad():
         output, plain = target(images), toy(images)

@@ -167,7 +167,6 @@ def test_what_multiplies_nothing_worth_counting_is_free(module):
 @pytest.mark.parametrize(
     ("run", "operator"),
     [
-        (lambda: nn.LSTM(3, 4)(tensor(2, 1, 3)), "rnn"),
         (lambda: F.bilinear(tensor(1, 3), tensor(1, 4), tensor(2, 3, 4)), "aten._trilinear"),
         (lambda: torch.linalg.inv(torch.eye(3)), "aten.linalg_inv"),
         (lambda: torch.fft.fft(tensor(8)), "aten._fft"),

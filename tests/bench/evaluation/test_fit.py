@@ -13,7 +13,8 @@ from bench.contracts.cell import Fit
 from bench.contracts.threat import Threat
 from bench.datasets.base import open_dataset
 from bench.errors import ContractBroken, PlanError
-from bench.evaluation.fit import fitted
+from bench.evaluation.fit import fit_attack
+from bench.evaluation.meter import ForwardMeter
 from bench.plans.resolve import load_plan
 from bench.store.documents import read_json
 from bench.store.folder import CellFolder
@@ -56,9 +57,10 @@ def fit(tmp_path):
     def make(deed="learn"):
         Learner.calls.clear()
         nobody = torch.device("cpu"), lambda done, total: None
-        found = fitted(
+        found = fit_attack(
             Learner(deed=deed),
             target,
+            ForwardMeter(target),
             open_dataset("toy-pixels:train"),
             Fit("train", 6, 7),
             LINF,

@@ -2,7 +2,7 @@
 
 import torch
 
-from bench.evaluation import target_checks
+from bench.evaluation.outputs import freeze
 from bench.evaluation.score import score
 from bench.evaluation.seeds import seeds_of, typical, varied
 from bench.testing import ToyTarget, sample_images
@@ -11,7 +11,7 @@ from targets.defenses.smoothing import RandomisedSmoothing
 
 def smoothed(draws=7, sigma=0.2):
     target = RandomisedSmoothing(sigma=sigma, draws=draws).wrap(ToyTarget())
-    target_checks.freeze(target)
+    freeze(target)
     return target
 
 
@@ -45,7 +45,7 @@ def test_a_target_that_decides_alike_is_evaluated_once():
             return super().forward(images, decisions)
 
     target = Counting()
-    target_checks.freeze(target)
+    freeze(target)
     score(target, sample_images((3, 8, 8)), ["a"] * 6, 0)
     assert calls == [6]
 

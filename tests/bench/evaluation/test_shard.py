@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bench.errors import ContractBroken, DiskError, PlanError, PluginError
-from bench.evaluation import prepare, shard
+from bench.evaluation import audit, prepare, shard
 from bench.plans.resolve import load_plan
 from bench.store.folder import CellFolder
 from bench.testing import ToyTarget
@@ -136,17 +136,19 @@ def test_another_seed_is_another_draw(opened, tmp_path):
 
 def test_audited_rows_are_counted(opened, monkeypatch):
     audited = []
-    real = shard.cost.audit
+    real = audit.cost.audit
     monkeypatch.setattr(
-        shard.cost,
+        audit.cost,
         "audit",
         lambda target, image, *rest: audited.append(1) or real(target, image, *rest),
     )
     batches(opened(audit=2), 0, 4)
-    assert len(audited) == 2 + 2 * 2, "two extremes, and two images clean and adversarial"
+    assert len(audited) == 4 + 2 * 2, (
+        "an image before and after forward saw it, two extremes, two images clean and adversarial"
+    )
     audited.clear()
     batches(opened(audit=6), 0, 4)
-    assert len(audited) == 2 + 2 * 6
+    assert len(audited) == 4 + 2 * 6
 
 
 def test_a_lie_that_shows_on_adversarial_images_only_is_found(opened, monkeypatch):

@@ -15,8 +15,26 @@ Deed = Literal[
     "raise", "nan", "infinity", "range", "ball", "shape", "type", "integers", "in-place", "weights", "buffers", "train",
     "spend", "gates", "gradients", "price", "pass-rows-off", "free-gradient", "fork", "system-exit", "interrupt", "garbage",
     "memory", "labels", "supports-lies", "surrogate", "unspeakable",
+    "past-the-view", "past-the-view-inside", "lying-images", "free-backward",
     "hang", "busy", "exit", "segfault", "kill", "exit-in-thread", "global-state", "peek-global-state",
 ]  # fmt: skip
+
+
+SEEN = []
+"""The target that `supports` was shown last."""
+
+
+class Agreeable(torch.Tensor):
+    """A tensor that says of every comparison that all is well."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name in ("__gt__", "__lt__", "gt", "lt", "any"):
+            return torch.zeros(args[0].shape, dtype=torch.bool)
+        if name in ("equal", "isfinite", "all"):
+            return torch.tensor(True)
+        return super().__torch_function__(func, types, args, kwargs or {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +52,7 @@ class Mischief(Attack):
             return "no"
         if self.deed == "fork":
             return Skip("mischief does not fork")
+        SEEN[:] = [target]
         return None
 
     def perturb(self, view, images, labels, job):
@@ -70,17 +89,46 @@ class Mischief(Attack):
 
     def _weights(self, view, images, labels, job):
         with torch.no_grad():
-            view.target.head.weight.add_(1e-7)
+            SEEN[0].head.weight.add_(1e-7)
         return images
 
     def _buffers(self, view, images, labels, job):
-        view.target.register_buffer("stowaway", torch.zeros(1))
-        view.target.head.bias.data = view.target.head.bias.data + 1
+        SEEN[0].register_buffer("stowaway", torch.zeros(1))
+        SEEN[0].head.bias.data = SEEN[0].head.bias.data + 1
         return images
 
     def _train(self, view, images, labels, job):
-        view.target.blocks[1].train()
+        SEEN[0].blocks[1].train()
         return images
+
+    def _past_the_view(self, view, images, labels, job):
+        with torch.no_grad():
+            SEEN[0](images + 0.01)
+        return images
+
+    def _past_the_view_inside(self, view, images, labels, job):
+        SEEN[0].execute(images[:1])
+        return images
+
+    def _lying_images(self, view, images, labels, job):
+        return (1 - images).as_subclass(Agreeable)
+
+    def _free_backward(self, view, images, labels, job):
+        stolen = []
+
+        def losses(output):
+            total = output.logits.sum()
+            node = [total.grad_fn]
+            while node:
+                here = node.pop()
+                if hasattr(here, "variable"):
+                    stolen.append(torch.autograd.grad(total, here.variable, retain_graph=True)[0])
+                    break
+                node += [each for each, _ in here.next_functions if each is not None]
+            return [output.logits.sum(1) * 0]
+
+        view.gradients(losses, images, torch.arange(len(images)))
+        return (images + 0.01 * stolen[0].sign()).clamp(0, 1)
 
     def _spend(self, view, images, labels, job):
         while True:

@@ -1,0 +1,221 @@
+"""Checks of what a target returns once: shapes, values, prices, and whether it was changed.
+
+What is wrong raises `ContractBroken`, and the cell becomes `invalid`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from bench.contracts.target import Output, Target
+from bench.errors import ContractBroken
+from bench.evaluation.plain import plain
+from bench.store.target import FloatNoise
+
+
+def freeze(target: Target) -> dict[str, Tensor]:
+    """Switch to eval mode, with no gradient for any weight.
+
+    Returns:
+        A copy of the state, for `check_unchanged`.
+
+    Raises:
+        ContractBroken: a module is lazy and has no weights yet.
+    """
+    target.eval()
+    state = target.state_dict()
+    for name, value in state.items():
+        if isinstance(value, UninitializedParameter | UninitializedBuffer):
+            raise ContractBroken(
+                f"{name} has no shape yet (a lazy module)",
+                hint="give every module its size, or evaluate one image in __init__",
+            )
+    target.requires_grad_(False)
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def check_unchanged(target: Target, state: dict[str, Tensor], who: str) -> None:
+    """Whether a target is in eval mode and has the weights that it had.
+
+    Args:
+        target: after it was used.
+        state: what `freeze` returned.
+        who: had it in hand, for the message.
+
+    Raises:
+        ContractBroken: naming the module in train mode, or the weights that differ.
+    """
+    training = [name or "the target" for name, module in target.named_modules() if module.training]
+    if training:
+        raise ContractBroken(
+            f"{who} switched {training[0]} to train mode", hint="leave train() and eval() alone"
+        )
+    now = {name: plain(value, name) for name, value in target.state_dict().items()}
+    other: list[str] = []
+    same: list[str] = []
+    for name, before in state.items():
+        kept = name in now and (now[name].shape, now[name].dtype) == (before.shape, before.dtype)
+        (same if kept else other).append(name)
+    if same:  # asked of the device once for all weights
+        moved = torch.stack([(now[name] != state[name]).any() for name in same]).tolist()
+        other += [name for name, is_moved in zip(same, moved, strict=True) if is_moved]
+    if other:
+        raise ContractBroken(
+            f"{who} changed the target's weights: {other[0]}",
+            hint="evaluating writes to no parameter and no buffer",
+        )
+
+
+def check_output(output: Any, target: Target, count: int) -> Output:
+    """The output in plain tensors.
+
+    Args:
+        output: what `forward` or `execute` returned.
+        target: that returned it.
+        count: of images, N.
+
+    Raises:
+        ContractBroken: a shape, a value or a decision is not as promised.
+    """
+    if not isinstance(output, Output):
+        raise ContractBroken(
+            f"the target returned {type(output).__name__}, expected a bench.api.Output",
+            hint="return Output(logits, margins, logit_margins, decisions)",
+        )
+    units = len(target.units)
+    expected = {
+        "logits": (count, target.classes),
+        "margins": (count, units),
+        "logit_margins": (count, units),
+        "decisions": (count, units),
+    }
+    found: dict[str, Tensor] = {}
+    for name, shape in expected.items():
+        value = found[name] = plain(getattr(output, name), f"the target's {name}")
+        if tuple(value.shape) != shape:
+            raise ContractBroken(
+                f"the target's {name} have shape {tuple(value.shape)}, expected {shape}"
+            )
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ContractBroken(f"the target's {name} are not all finite")
+        if name != "decisions" and not value.is_floating_point():
+            raise ContractBroken(f"the target's {name} are {value.dtype}, expected floats")
+    if found["decisions"].dtype != torch.bool:
+        raise ContractBroken(
+            f"the target's decisions are {found['decisions'].dtype}, expected torch.bool"
+        )
+    exits: Any = output.exits
+    if exits is not None:
+        exits = plain(exits, "the target's exits")
+        if exits.ndim != 3 or (exits.shape[0], exits.shape[2]) != (count, target.classes):
+            raise ContractBroken(
+                f"the target's exits have shape {tuple(exits.shape)}, expected "
+                f"({count}, exits, {target.classes})"
+            )
+    if not torch.equal(target.units.admissible(found["decisions"]), found["decisions"]):
+        raise ContractBroken("the target runs a unit without the one that it comes after")
+    return Output(**found, exits=exits)
+
+
+def check_macs(target: Target, decisions: Tensor) -> Tensor:
+    """The MACs that the target declares for these decisions.
+
+    Args:
+        target: whose `macs` is called.
+        decisions: (N, U) bool.
+
+    Returns:
+        (N,) int64 on the CPU, within [floor, bound].
+
+    Raises:
+        ContractBroken: `macs` is of the wrong type or shape, or out of bounds.
+    """
+    count = len(decisions)
+    found: Any = target.macs(decisions)
+    expected = f"expected torch.int64 of ({count},)"
+    if not isinstance(found, Tensor):
+        raise ContractBroken(f"macs(decisions) returns {type(found).__name__}, {expected}")
+    macs = plain(found, "macs(decisions)")
+    if macs.dtype != torch.int64 or macs.shape != (count,):
+        raise ContractBroken(
+            f"macs(decisions) returns {macs.dtype} of shape {tuple(macs.shape)}, {expected}",
+            hint="count in integers: decisions.to(torch.int64) * units.cost",
+        )
+    if len(macs) and (int(macs.min()) < target.floor or int(macs.max()) > target.bound):
+        raise ContractBroken(
+            f"macs(decisions) is between {int(macs.min())} and {int(macs.max())}, outside "
+            f"[{target.floor}, {target.bound}]",
+            hint="override extremes, and bound where some mixture of units costs more",
+        )
+    return macs.detach().cpu()
+
+
+def check_margins(output: Output, target: Target) -> None:
+    """Whether a target's own decisions are what its margins say: attacks see the gates that decide.
+
+    Args:
+        output: of a free evaluation, in plain tensors.
+        target: that returned it.
+
+    Raises:
+        ContractBroken: a unit ran unasked, or was asked for, could run and did not; or margins and
+            logit margins differ in sign.
+    """
+    allowed = target.units.admissible(target.units.wanted(output.margins))
+    clear = (output.margins.abs() > 1e-6) & (output.logit_margins.abs() > 1e-6)
+    for wrong, what in (
+        (output.decisions & ~allowed, "ran though its margin did not ask for it"),
+        (allowed & ~output.decisions, "did not run though its margin asked for it"),
+        (
+            output.margins.sign() != output.logit_margins.sign(),
+            "has margins and logit_margins of different signs; they share one zero set",
+        ),
+    ):
+        if bool((wrong & clear).any()):
+            unit = int((wrong & clear).nonzero()[0][1])
+            raise ContractBroken(f"unit {target.units.name[unit]} {what}")
+
+
+def reached_units(target: Target, decisions: Tensor) -> Tensor:
+    """(N, U) bool: the units whose own gate was read, since the unit that they come after ran.
+
+    `execute` need not know the margins of the others.
+    """
+    after = target.units.column("after", decisions.device)
+    return (after < 0) | decisions[:, after.clamp(min=0)]
+
+
+def near_threshold(margins: Tensor, noise: FloatNoise) -> Tensor:
+    """Which margins lie within the target's float noise of their threshold; bool, same shape."""
+    return margins.abs() <= noise.margins
+
+
+def differing_unit(
+    target: Target, decisions: Tensor, others: Tensor, margins: Tensor, noise: FloatNoise
+) -> int | None:
+    """The unit that two evaluations of one image decide differently, beyond float noise.
+
+    Only the first owner in which they differ is looked at; later ones depend on it.
+
+    Args:
+        target: that decided.
+        decisions: (U,) bool.
+        others: (U,) bool.
+        margins: (U,), of either.
+        noise: of the target.
+
+    Returns:
+        Its index; None where they agree, or noise explains the difference.
+    """
+    differ = decisions != others
+    if not bool(differ.any()):
+        return None
+    owners = target.units.owner
+    owner = owners[int(differ.nonzero()[0])]
+    here = torch.tensor([each == owner for each in owners], device=differ.device)
+    clear = differ & here & ~near_threshold(margins, noise)
+    return int(clear.nonzero()[0]) if bool(clear.any()) else None

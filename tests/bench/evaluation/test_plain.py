@@ -1,0 +1,157 @@
+"""Tensors of plugins are read once, as what they are."""
+
+import pytest
+import torch
+
+from bench.contracts.threat import parse_threat
+from bench.errors import ContractBroken
+from bench.evaluation.judge import judge_images
+from bench.evaluation.outputs import check_macs, check_output
+from bench.evaluation.plain import plain, plain_copy
+from bench.evaluation.sealed_view import SealedView
+from bench.evaluation.view import TargetView
+from bench.testing import ToyTarget, sample_images
+
+LINF = parse_threat({"norm": "linf", "eps": "8/255"})
+
+
+class Agreeable(torch.Tensor):
+    """Says of every comparison that all is well."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name in ("__gt__", "__lt__", "gt", "lt", "__ne__", "ne", "any"):
+            return torch.zeros(args[0].shape, dtype=torch.bool)
+        if name in ("equal", "isfinite", "all"):
+            return torch.tensor(True)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+class Computed(torch.Tensor):
+    """Has no memory; its own code answers every operator."""
+
+    @staticmethod
+    def __new__(cls, shape):
+        return torch.Tensor._make_wrapper_subclass(cls, shape)
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return torch.zeros(4)
+
+
+class Pretender:
+    """Says that it is a tensor."""
+
+    __class__ = torch.Tensor
+
+
+def test_a_subclass_becomes_a_tensor_of_the_same_values_and_graph():
+    value = torch.rand(3, requires_grad=True)
+    found = plain((value * 2).as_subclass(Agreeable), "it")
+    assert type(found) is torch.Tensor
+    assert torch.autograd.grad(found.sum(), value)[0].tolist() == [2.0] * 3
+
+
+def test_a_copy_shares_no_memory():
+    value = torch.zeros(2).as_subclass(Agreeable)
+    found = plain_copy(value, "it")
+    torch.Tensor.add_(value, 1)
+    assert found.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        pytest.param([1.0], "it: list, expected", id="list"),
+        pytest.param(None, "it: NoneType, expected", id="none"),
+        pytest.param(Pretender(), "it: Pretender, expected", id="pretender"),
+        pytest.param(Computed((4,)), "it: Computed, a tensor that computes", id="computed"),
+    ],
+)
+def test_what_is_no_plain_tensor_is_refused_by_name(value, said):
+    with pytest.raises(ContractBroken, match=said):
+        plain(value, "it")
+
+
+def test_images_that_lie_about_comparisons_are_projected_and_flagged():
+    clean = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
+    given = torch.full((2, 3, 4, 4), 0.9).as_subclass(Agreeable)
+    judged = judge_images(given, clean, LINF)
+    assert judged.overshoot.tolist() == [True, True]
+    assert int((judged.saved.int() - 100).abs().max()) == 8
+
+
+def test_what_is_scored_are_the_decoded_pictures_that_are_stored():
+    from bench import codec
+
+    clean = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    judged = judge_images(torch.rand(2, 3, 4, 4), clean, LINF)
+    assert torch.equal(codec.decoded(judged.pictures), judged.saved)
+
+
+class Lying(ToyTarget):
+    """Its outputs and prices are of a class that lies."""
+
+    def forward(self, images, decisions=None):
+        output = super().forward(images, decisions)
+        return type(output)(
+            (output.logits + torch.nan).as_subclass(Agreeable),
+            output.margins,
+            output.logit_margins,
+            output.decisions,
+        )
+
+    def macs(self, decisions):
+        return (super().macs(decisions) * 9).as_subclass(Agreeable)
+
+
+def test_outputs_and_prices_of_a_lying_class_are_checked_as_they_are():
+    target = Lying().eval()
+    images = sample_images((3, 8, 8))
+    with torch.no_grad(), pytest.raises(ContractBroken, match="logits are not all finite"):
+        check_output(target(images), target, len(images))
+    target.__dict__["floor"], target.__dict__["ceiling"] = 7203, 35619
+    with pytest.raises(ContractBroken, match="outside"):
+        check_macs(target, torch.ones(1, 3, dtype=torch.bool))
+
+
+def test_a_tuple_is_no_output():
+    target = ToyTarget()
+    with pytest.raises(ContractBroken, match=r"returned tuple, expected a bench\.api\.Output"):
+        check_output((torch.zeros(1, 4),), target, 1)
+
+
+@pytest.mark.parametrize("name", ["rows", "images", "loss"])
+def test_a_view_charges_for_what_is_there_whatever_a_tensor_says(name):
+    target = ToyTarget().eval().requires_grad_(False)
+    clean = sample_images((3, 8, 8), 4)
+    view = TargetView.of(target, clean, 99)
+    rows, images = torch.arange(4), clean
+
+    def losses(output):
+        loss = output.logits.sum(1)
+        return [loss.as_subclass(Agreeable) if name == "loss" else loss]
+
+    _, (grad,) = view.gradients(
+        losses,
+        images.as_subclass(Agreeable) if name == "images" else images,
+        rows.as_subclass(Agreeable) if name == "rows" else rows,
+    )
+    assert type(grad) is torch.Tensor
+    assert view.ledger.used.tolist() == [3] * 4
+    with pytest.raises(ContractBroken, match="batch has 4 images"):
+        view(images, (rows + 9).as_subclass(Agreeable))
+
+
+def test_an_attack_is_handed_no_way_to_target_or_ledger():
+    target = ToyTarget().eval().requires_grad_(False)
+    inside = TargetView.of(target, sample_images((3, 8, 8), 2), 9)
+    view = SealedView(inside).using("ste").within(5)
+    kinds = (ToyTarget, TargetView, type(inside.ledger))
+    for name in dir(view):
+        assert not isinstance(getattr(view, name), kinds), name
+    assert not hasattr(view, "__dict__")
+    view(sample_images((3, 8, 8), 2), torch.arange(2))
+    assert view.left.tolist() == [4, 4]
+    assert inside.ledger.used.tolist() == [1, 1]

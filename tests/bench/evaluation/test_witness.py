@@ -1,0 +1,239 @@
+"""Work that a counter alone overlooks: refused where it can be seen."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bench.errors import ContractBroken
+from bench.evaluation import cost
+from bench.evaluation.outputs import freeze
+from bench.evaluation.target_checks import examine
+from bench.testing import ToyTarget, sample_images
+
+
+class Sneaky(ToyTarget):
+    """Does the work of its last block in a way of its own, and declares nothing for it."""
+
+    def execute(self, image, decisions=None):
+        x = torch.relu(self.stem(image - 0.5))
+        logits, taken = [], []
+        for i, (block, gate) in enumerate(zip(self.blocks, self.gates, strict=True)):
+            logit = gate(x.mean((2, 3)) - 0.1)[:, 0]
+            on = logit > 0 if decisions is None else decisions[:, i]
+            if bool(on):
+                x = x + torch.relu(block(x) if i < 2 else self.sneak(block, x))
+            logits.append(logit)
+            taken.append(on)
+        return self._output(self.head(x.mean((2, 3))), logits, taken)
+
+    def macs(self, decisions):
+        return 7203 + 9472 * decisions[:, :2].to(torch.int64).sum(1)
+
+    def sneak(self, block, x):
+        raise NotImplementedError
+
+
+class Broadcast(Sneaky):
+    def sneak(self, block, x):
+        windows = F.unfold(x, 3, padding=1).view(1, 1, 36, 64)
+        product = block.weight.view(1, 4, 36, 1) * windows
+        return product.sum(2).view(1, 4, 8, 8) + block.bias.view(1, 4, 1, 1)
+
+
+class Matrix(Sneaky):
+    """A linear map with the input expanded first, so that no shape is broadcast by the product."""
+
+    def sneak(self, block, x):
+        windows = F.unfold(x, 3, padding=1).view(1, 1, 36, 64).expand(1, 4, 36, 64)
+        scaled = torch.relu((windows * block.weight.view(1, 4, 36, 1)).contiguous() + 0.0)
+        signed = scaled - torch.relu(-(windows * block.weight.view(1, 4, 36, 1)))
+        return signed.mean(2).view(1, 4, 8, 8) * 36 + block.bias.view(1, 4, 1, 1)
+
+
+class NumPy(Sneaky):
+    def sneak(self, block, x):
+        windows = F.unfold(x, 3, padding=1)[0].numpy()
+        found = block.weight.detach().numpy().reshape(4, 36) @ windows
+        found = found + block.bias.detach().numpy()[:, None]
+        return torch.from_numpy(np.ascontiguousarray(found)).view(1, 4, 8, 8)
+
+
+class Threaded(Sneaky):
+    def sneak(self, block, x):
+        found = []
+
+        def work():
+            with torch.no_grad():
+                found.append(block(x))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        return found[0]
+
+
+class Remembering(ToyTarget):
+    """`forward` keeps its results by image, and `execute` looks them up."""
+
+    met = {}  # noqa: RUF012 - shared by all copies, on purpose
+
+    def forward(self, images, decisions=None):
+        output = super().forward(images, decisions)
+        if decisions is None:
+            for i, image in enumerate(images):
+                self.met[image.detach().numpy().tobytes()] = output.detach().rows(torch.tensor([i]))
+        return output
+
+    def execute(self, image, decisions=None):
+        known = self.met.get(image.numpy().tobytes()) if decisions is None else None
+        return super().execute(image, decisions) if known is None else known
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        pytest.param(Broadcast, "adds up a product of broadcast operands", id="broadcast"),
+        pytest.param(Matrix, "adds up a product of broadcast operands", id="expanded"),
+        pytest.param(NumPy, r"weights that no counted operator read \(blocks\.2", id="numpy"),
+        pytest.param(Threaded, r"weights that no counted operator read \(blocks\.2", id="thread"),
+    ],
+)
+def test_uncounted_work_is_refused(kind, said):
+    target = kind()
+    freeze(target)
+    with pytest.raises(ContractBroken, match=said) as caught:
+        examine(target, sample_images((3, 8, 8)))
+    assert caught.value.hint
+
+
+def test_results_that_are_looked_up_are_refused():
+    target = Remembering()
+    freeze(target)
+    with pytest.raises(ContractBroken, match="ptflops counts 0 when the image is executed"):
+        examine(target, sample_images((3, 8, 8)))
+
+
+class Outside(ToyTarget):
+    """All of it is computed in NumPy."""
+
+    def execute(self, image, decisions=None):
+        return type(super().execute(image))(
+            torch.from_numpy(super().execute(image, decisions).logits.numpy() * 1),
+            *(
+                getattr(super(Outside, self).execute(image, decisions), name)
+                for name in ("margins", "logit_margins", "decisions")
+            ),
+        )
+
+
+def test_logits_that_come_from_elsewhere_are_refused():
+    class Declared(Outside):
+        def macs(self, decisions):
+            return super().macs(decisions) * 5
+
+    frozen = Declared().eval().requires_grad_(False)
+    with pytest.raises(ContractBroken, match="not by operators that the counters see"):
+        cost.check_first_execution(frozen, sample_images((3, 8, 8))[:1])
+
+
+def test_scaling_by_channel_or_by_image_before_pooling_is_free():
+    class Scaled(ToyTarget):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.rand(3, 1, 1))
+
+        def change(self, images):
+            attention = torch.sigmoid(images.mean((2, 3), keepdim=True))
+            return images * attention * self.gain / (1 + images.mean((2, 3), keepdim=True))
+
+        def forward(self, images, decisions=None):
+            return super().forward(self.change(images), decisions)
+
+        def execute(self, image, decisions=None):
+            return super().execute(self.change(image), decisions)
+
+    target = Scaled()
+    freeze(target)
+    assert examine(target, sample_images((3, 8, 8))).ceiling == 35619
+
+
+class Sequence(ToyTarget):
+    """Ends in a module over the 64 positions of its features, whose MACs are given."""
+
+    def __init__(self, module, extra):
+        super().__init__()
+        self.module, self.extra = module, extra
+
+    def finish(self, x, logits, taken):
+        found = self.module(x.flatten(2).transpose(1, 2).contiguous())
+        found = found[0] if isinstance(found, tuple) else found
+        return self._output(self.head(found.mean(1)), logits, taken)
+
+    def execute(self, image, decisions=None):
+        x = torch.relu(self.stem(image - 0.5))
+        logits, taken = [], []
+        for i, (block, gate) in enumerate(zip(self.blocks, self.gates, strict=True)):
+            logit = gate(x.mean((2, 3)) - 0.1)[:, 0]
+            on = logit > 0 if decisions is None else decisions[:, i]
+            if bool(on):
+                x = x + torch.relu(block(x))
+            logits.append(logit)
+            taken.append(on)
+        return self.finish(x, logits, taken)
+
+    def macs(self, decisions):
+        return super().macs(decisions) + self.extra
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.inner, self.weights = nn.MultiheadAttention(4, 2, batch_first=True), weights
+
+    def forward(self, x):
+        return self.inner(x, x, x, need_weights=self.weights)[0]
+
+
+PROJECTIONS = 64 * (4 * 12 + 12) + 64 * (4 * 4 + 4)
+ATTENTION = PROJECTIONS + 2 * 64 * 64 * 4
+LAYER = ATTENTION + 64 * (4 * 8 + 8) + 64 * (8 * 4 + 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "extra"),
+    [
+        pytest.param(lambda: SelfAttention(True), ATTENTION, id="attention-with-weights"),
+        pytest.param(lambda: SelfAttention(False), ATTENTION, id="attention"),
+        pytest.param(
+            lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), LAYER, id="encoder-layer"
+        ),
+        pytest.param(
+            lambda: nn.LSTM(4, 4, batch_first=True), 64 * (16 * 4 + 16 * 4 + 32), id="lstm"
+        ),
+        pytest.param(
+            lambda: nn.LSTM(4, 4, bias=False, batch_first=True), 64 * 2 * 16 * 4, id="lstm-no-bias"
+        ),
+        pytest.param(lambda: nn.GRU(4, 4, batch_first=True), 64 * (24 * 4 + 24), id="gru"),
+        pytest.param(lambda: nn.DataParallel(nn.Linear(4, 4)), 64 * (16 + 4), id="data-parallel"),
+    ],
+)
+def test_attention_transformers_and_recurrent_layers_are_counted(make, extra):
+    torch.manual_seed(0)
+    target = Sequence(make(), extra).eval().requires_grad_(False)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    on = torch.ones(1, 3, dtype=torch.bool)
+    assert cost.audit(target, sample_images((3, 8, 8))[:1], on).macs == 35619 + extra
+    assert torch.backends.mha.get_fastpath_enabled() is fast
+
+
+def test_labels_for_a_profiler_are_free():
+    class Labelled(ToyTarget):
+        def execute(self, image, decisions=None):
+            with torch.profiler.record_function("everything"):
+                return super().execute(image, decisions)
+
+    assert cost.audit_extremes(Labelled().eval(), sample_images((3, 8, 8))[:1]) == (7203, 35619)
