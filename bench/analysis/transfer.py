@@ -35,7 +35,7 @@ from bench.store.folder import CellFolder, RunFolder
 
 
 @dataclass(frozen=True)
-class Source:
+class TransferSource:
     """A cell whose pictures are tried elsewhere.
 
     Attributes:
@@ -116,14 +116,14 @@ def transfer(
     return folder.path / FILE
 
 
-def _sources(folder: RunFolder, board: StoredBoard, attack: str | None) -> Iterator[Source]:
+def _sources(folder: RunFolder, board: StoredBoard, attack: str | None) -> Iterator[TransferSource]:
     """The chosen cell of every target of a board."""
     labels = [cell.attack.label for cell in board.cells.values()]
     if attack is not None and attack not in labels:
         raise PlanError(
             f"--attack {attack}: no attack of this run is labelled so{did_you_mean(attack, labels)}"
         )
-    groups: dict[Who, list[Source]] = {}
+    groups: dict[Who, list[TransferSource]] = {}
     for key, cell in board.cells.items():
         if cell.attack.control if attack is None else cell.attack.label != attack:
             continue
@@ -132,7 +132,7 @@ def _sources(folder: RunFolder, board: StoredBoard, attack: str | None) -> Itera
         if sealed is None or sealed.status != "ok" or place.altered(sealed.shards):
             continue
         macs = sealed.aggregates["adversarial_macs"]
-        groups.setdefault(cell.who, []).append(Source(key, cell, place, macs))
+        groups.setdefault(cell.who, []).append(TransferSource(key, cell, place, macs))
     for found in groups.values():
         yield max(found, key=lambda source: source.macs)
 

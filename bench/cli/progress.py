@@ -70,14 +70,14 @@ class Tally:
         return (time.monotonic() - self.started) * (self.total - self.position) / self.position
 
 
-class Lines:
+class PlainDisplay:
     """One line a finished shard, for logs and pipes."""
 
     def __init__(self, laid: Laid, stream: TextIO | None = None) -> None:
         self.tally = Tally(laid)
         self.stream = stream or sys.stdout
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> PlainDisplay:
         return self
 
     def __exit__(self, *ignored: object) -> None:
@@ -177,7 +177,7 @@ class Live:
         )
 
 
-def make_display(laid: Laid, *, aside: bool = False) -> Lines | Live:
+def make_display(laid: Laid, *, aside: bool = False) -> PlainDisplay | Live:
     """A live display if there is a terminal, else plain lines.
 
     Args:
@@ -186,7 +186,7 @@ def make_display(laid: Laid, *, aside: bool = False) -> Lines | Live:
     """
     out, stream = console(err=aside), sys.stderr if aside else sys.stdout
     live = stream.isatty() and out.is_terminal and not out.is_dumb_terminal
-    return Live(laid, out) if live else Lines(laid, stream)
+    return Live(laid, out) if live else PlainDisplay(laid, stream)
 
 
 def _counts(tally: Tally) -> str:

@@ -35,7 +35,7 @@ ALONE = 4
 
 
 @dataclass(frozen=True)
-class Examined:
+class TargetFacts:
     """What was found out about a target before it is attacked.
 
     Attributes:
@@ -66,7 +66,7 @@ def copy_target(target: Target) -> Target:
         ) from error
 
 
-def examine(probed: Target, images: Tensor) -> Examined:
+def examine(probed: Target, images: Tensor) -> TargetFacts:
     """Everything that a run checks about a target before the first attack.
 
     Args:
@@ -82,7 +82,7 @@ def examine(probed: Target, images: Tensor) -> Examined:
     check_forced_decisions(probed, images[:1])
     floor, ceiling = cost.audit_extremes(probed, images[:1])
     check_macs(probed, torch.cat(probed.extremes()).to(images.device))
-    return Examined(noise, floor, ceiling)
+    return TargetFacts(noise, floor, ceiling)
 
 
 def probe(target: Target, images: Tensor) -> FloatNoise:

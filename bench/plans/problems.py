@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.plans.toml import Lines
+from bench.plans.toml import LineNumbers
 
 
 class Problems:
@@ -13,7 +13,7 @@ class Problems:
         lines: where things stand in it.
     """
 
-    def __init__(self, place: str, lines: Lines) -> None:
+    def __init__(self, place: str, lines: LineNumbers) -> None:
         self._place = place
         self._lines = lines
         self._found: dict[str, None] = {}

@@ -20,7 +20,7 @@ from bench.plans.plan import Plan
 from bench.plans.problems import Problems
 from bench.plans.protocols import resolve_options, resolve_protocols
 from bench.plans.schema import AttackTable, Document, ExcludeTable, read_tables
-from bench.plans.toml import Source, read_source
+from bench.plans.toml import PlanSource, read_source
 
 MOST_CELLS = 200_000
 """Cells of one plan, over all boards."""
@@ -43,7 +43,7 @@ def load_plan(
     return _only(plan, only) if only else plan
 
 
-def _resolve(source: Source, name: str) -> Plan:
+def _resolve(source: PlanSource, name: str) -> Plan:
     problems = Problems(source.place, source.lines)
     for path, message in source.problems:
         problems.add(path, message)
@@ -67,7 +67,7 @@ def _resolve(source: Source, name: str) -> Plan:
     return Plan(name, boards, options, {key: value for key, value in pages.items() if value})
 
 
-def _document(source: Source, problems: Problems) -> Document | None:
+def _document(source: PlanSource, problems: Problems) -> Document | None:
     """The document in its schema; None where nothing can be made of it."""
     if "protocol" not in source.document:
         if not source.incomplete:

@@ -23,7 +23,7 @@ LARGEST_NUMBER = 2**63
 
 
 @dataclass
-class Source:
+class PlanSource:
     """A plan as it was written.
 
     Attributes:
@@ -37,12 +37,12 @@ class Source:
 
     document: dict[str, Any]
     place: str
-    lines: Lines
+    lines: LineNumbers
     problems: list[tuple[str, str]] = field(default_factory=list)
     incomplete: bool = False
 
 
-def read_source(source: str, overrides: Sequence[str] = ()) -> Source:
+def read_source(source: str, overrides: Sequence[str] = ()) -> PlanSource:
     """Read a plan.
 
     Args:
@@ -53,7 +53,7 @@ def read_source(source: str, overrides: Sequence[str] = ()) -> Source:
         PlanError: there is no such plan, or it is no TOML.
     """
     text, place = read_text(source)
-    found = Source(_parse(text, place), place, Lines(text))
+    found = PlanSource(_parse(text, place), place, LineNumbers(text))
     _extend(found)
     for override in overrides:
         try:
@@ -121,7 +121,7 @@ def _parse(text: str, place: str) -> dict[str, Any]:
         raise PlanError(f"{place} cannot be read: {error}") from error
 
 
-def _extend(source: Source) -> None:
+def _extend(source: PlanSource) -> None:
     """Merge in what a plan extends; a problem there is noted, and the plan stands alone."""
     chain, seen = [source.document], [_resolved(source.place)]
     place = source.place
@@ -213,7 +213,7 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number" if isinstance(value, int | float) else "a date")
 
 
-class Lines:
+class LineNumbers:
     """Where things stand in a TOML file; tomllib does not tell, so headers and keys are looked up.
 
     Args:

@@ -21,7 +21,7 @@ LOWEST, HIGHEST = 30.0, 50.0
 
 
 @dataclass(frozen=True)
-class Point:
+class CellPoint:
     """A cell on a front: PSNR in dB, recovery with its interval, where it comes from."""
 
     psnr: float
@@ -50,7 +50,7 @@ class Front:
     budget: str
     control: bool
     images: int
-    points: tuple[Point, ...]
+    points: tuple[CellPoint, ...]
 
     @property
     def defended(self) -> str:
@@ -91,7 +91,7 @@ def fronts(boards: Sequence[Board]) -> list[Front]:
     Cells belong together when target, defence, series, data set, images, seed and budget are the
     same, whatever threat they ran under.
     """
-    found: dict[tuple[str, str, str, str, bool, int, str, str], list[Point]] = {}
+    found: dict[tuple[str, str, str, str, bool, int, str, str], list[CellPoint]] = {}
     for board in boards:
         for cell in board.cells:
             point = _point(board, cell)
@@ -126,10 +126,10 @@ def _whose(board: Board, cell: BoardCell) -> tuple[str, str, str, str, bool, int
     )
 
 
-def _point(board: Board, cell: BoardCell) -> Point | None:
+def _point(board: Board, cell: BoardCell) -> CellPoint | None:
     psnr = cell.overall_psnr
     if cell.status != "ok" or cell.recovery.value is None or psnr is None or psnr >= PSNR_CAP:
         return None
-    return Point(
+    return CellPoint(
         psnr, cell.recovery.value, cell.recovery.low, cell.recovery.high, cell.key, board.name
     )

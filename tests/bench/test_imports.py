@@ -244,3 +244,13 @@ def test_what_lies_on_top_is_what_a_plugin_author_imports():
         "pytest_plugin",
         "terminal",
     }
+
+
+def test_no_two_public_classes_share_a_name():
+    places = {}
+    for package in PACKAGES:
+        for path in sources(package):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(module_of(path))
+    assert not {name: modules for name, modules in places.items() if len(modules) > 1}
