@@ -26,14 +26,15 @@ import bench.testing
 from bench.cli import main
 from bench.store.folder import CellFolder
 
-for name in (
+USED = (
     "mischief.world",
     "mischief.targets",
     "reports.sheets",
     "reports.tables",
     "rich.console",
-):
-    importlib.import_module(name)  # what every run imports, once
+)
+"""What every run imports, imported once; never in the processes that a run starts, which import
+this file too, since what importing a plugin reads is seen there."""
 
 POINTS = (
     "before shard",
@@ -123,6 +124,8 @@ def child(command):
 
 
 if __name__ == "__main__":
+    for name in USED:
+        importlib.import_module(name)
     random.seed(0)
     for line in sys.stdin:
         pid = os.fork()
