@@ -89,7 +89,7 @@ def check(
     from bench.errors import GatebenchError, PlanError
     from bench.regression.baseline import Baseline
     from bench.regression.check import check as held
-    from bench.regression.check import checked_terms
+    from bench.regression.check import resolve_effects
 
     files = junit, json_file, markdown
     try:
@@ -99,7 +99,7 @@ def check(
             raise PlanError(
                 "--keep would judge results that other code made; check computes those again"
             )
-        allowed = checked_terms(_effects(effects), alpha)
+        allowed = resolve_effects(_effects(effects), alpha)
         committed = Baseline.read(baseline_file)
         folder = _folder(run_name, committed, plan, aside="-" in files)
         if isinstance(folder, Unfinished):

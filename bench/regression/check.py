@@ -176,7 +176,7 @@ def check(
         NotComparable: they were not measured alike; says in what.
         PlanError: an effect that there is not.
     """
-    allowed = checked_terms(effects or {}, alpha)
+    allowed = resolve_effects(effects or {}, alpha)
     notes = [*_environment_notes(baseline, now), *_latency_notes(baseline, now)]
     found: dict[tuple[object, ...], tuple[CheckedMeasure, Array]] = {}
     several = len(baseline.boards) > 1
@@ -216,7 +216,7 @@ def check(
     return CheckResult(tested, tuple(notes), alpha)
 
 
-def checked_terms(given: Mapping[str, float], alpha: float) -> dict[str, float]:
+def resolve_effects(given: Mapping[str, float], alpha: float) -> dict[str, float]:
     """The effects of all measures, those given among them.
 
     Raises:

@@ -25,7 +25,7 @@ from bench.results.cells import (
     with_estimates,
     without_numbers,
 )
-from bench.results.flags import doubted, shrinking
+from bench.results.flags import with_radius_flags, with_rival_flags
 from bench.results.ranking import Contender, rank
 from bench.results.records import Board, BoardCell, TargetStanding, Transferred
 from bench.results.stats import UNDEFINED
@@ -50,7 +50,7 @@ def load_boards(run: str | Path) -> list[Board]:
     """
     folder = RunFolder(Path(run))
     plan = read_plan(folder)
-    return shrinking([_board(folder, plan, number) for number in range(len(plan.boards))])
+    return with_radius_flags([_board(folder, plan, number) for number in range(len(plan.boards))])
 
 
 Columns = Mapping[str, stats.Array]
@@ -60,7 +60,7 @@ def _board(folder: RunFolder, plan: StoredPlan, number: int) -> Board:
     board = plan.boards[number]
     read = _read(folder, plan.command, board)
     scores = [one.scores for one in read]
-    flagged = doubted([one.cell for one in read])
+    flagged = with_rival_flags([one.cell for one in read])
     ranked = board.protocol.threat.bounded
     cells, standings = _ranked(flagged, scores, ranked)
     words = _dataset_words(folder, board)

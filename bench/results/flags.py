@@ -98,7 +98,7 @@ def shrinks(recoveries: Sequence[tuple[float, float]]) -> list[bool]:
     ]
 
 
-def still_rising(
+def is_still_rising(
     traces: Sequence[Sequence[Mapping[str, Any]]],
     clean: Sequence[int],
     spent: Sequence[int],
@@ -159,7 +159,7 @@ def is_stuck(
     return mean / reserve >= STUCK_BY and mean >= 2 * error
 
 
-def doubted(cells: Sequence[BoardCell]) -> list[BoardCell]:
+def with_rival_flags(cells: Sequence[BoardCell]) -> list[BoardCell]:
     """The cells of a board, flagged where a black box or a transferred attack on the same defended
     target won more than they did.
     """
@@ -188,7 +188,7 @@ def doubted(cells: Sequence[BoardCell]) -> list[BoardCell]:
     return found
 
 
-def shrinking(boards: Sequence[Board]) -> list[Board]:
+def with_radius_flags(boards: Sequence[Board]) -> list[Board]:
     """The boards of a run, their cells flagged where the same attack recovered more inside a
     smaller ball of the same norm.
     """

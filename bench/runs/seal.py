@@ -117,7 +117,7 @@ def flags_of(folder: CellFolder, cell: Cell, table: pa.Table) -> list[str]:
             table[name].to_pylist()
             for name in ("trace", "clean_macs", "evaluations", "adversarial_macs")
         )
-        if reliability.still_rising(traces, clean, spent, target.reference):
+        if reliability.is_still_rising(traces, clean, spent, target.reference):
             found.append("not-converged")
         attack, budget = cell.attack, cell.protocol.budget
         aware = not attack.control and attack.params.get("knows") != "network"

@@ -56,23 +56,25 @@ def test_still_rising_by_hand():
     Image 1 gains 3 of its 10 after evaluation 50, image 2 nothing.
     """
     first, second = trace((10, 507), (80, 510)), trace((10, 505))
-    assert flags.still_rising([first, second], [500, 500], [100, 100], 600), (
+    assert flags.is_still_rising([first, second], [500, 500], [100, 100], 600), (
         "3 of 200 is 1.5 points"
     )
-    assert not flags.still_rising([second, second], [500, 500], [100, 100], 600)
-    assert not flags.still_rising([trace((50, 560))], [500], [100], 600), (
+    assert not flags.is_still_rising([second, second], [500, 500], [100, 100], 600)
+    assert not flags.is_still_rising([trace((50, 560))], [500], [100], 600), (
         "half of the budget counts as the first half"
     )
-    assert flags.still_rising([trace((51, 560))], [500], [100], 600)
-    assert not flags.still_rising([trace((99, 600))], [600], [100], 600), "nothing was left to win"
-    assert not flags.still_rising([[]], [500], [100], 600)
+    assert flags.is_still_rising([trace((51, 560))], [500], [100], 600)
+    assert not flags.is_still_rising([trace((99, 600))], [600], [100], 600), (
+        "nothing was left to win"
+    )
+    assert not flags.is_still_rising([[]], [500], [100], 600)
 
 
 def test_half_of_what_was_spent_counts_and_who_arrived_needs_no_more():
     """Eight steps that stop at a quarter of the budget are as little converged as any; at the
     ceiling nothing is left to win."""
-    assert flags.still_rising([trace((5, 510), (20, 540))], [500], [30], 600)
-    assert not flags.still_rising([trace((5, 510), (20, 600))], [500], [30], 600)
+    assert flags.is_still_rising([trace((5, 510), (20, 540))], [500], [30], 600)
+    assert not flags.is_still_rising([trace((5, 510), (20, 600))], [500], [30], 600)
 
 
 YARDSTICK = Yardstick(25, 75, (90, 80, 70, 90))

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from bench.results.flags import Seen, doubted, of_group, shrinking, shrinks
+from bench.results.flags import Seen, of_group, shrinks, with_radius_flags, with_rival_flags
 from bench.results.records import Board, BoardCell
 from bench.results.stats import Estimate
 
@@ -25,7 +25,7 @@ def one(macs, sees="gates", **others):
 
 
 def flags(cells):
-    return [cell.flags for cell in doubted(cells)]
+    return [cell.flags for cell in with_rival_flags(cells)]
 
 
 def test_a_transfer_that_wins_more_flags_who_knew_better():
@@ -68,5 +68,5 @@ def test_boards_of_a_run_are_held_against_each_other():
         cell = replace(one(500 + 500 * recovery), recovery=Estimate(recovery))
         return Board("b", protocol, {}, "", "data", "", (), False, True, "", "", (cell,), ())
 
-    found = shrinking([board(30, 0.3), board(35, 0.5), board(40, 0.1)])
+    found = with_radius_flags([board(30, 0.3), board(35, 0.5), board(40, 0.1)])
     assert [entry.cells[0].flags for entry in found] == [("shrinks-with-radius",), (), ()]
