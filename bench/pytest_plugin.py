@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.terminal import printable
+
 if TYPE_CHECKING:
     from bench.results.records import Board, BoardCell
     from bench.results.stats import Estimate
@@ -428,7 +430,7 @@ def assert_no_regression(
             *(f"  {one.words}" for one in verdict.failures),
             *(f"  note: {note}" for note in verdict.notes),
         ]
-        pytest.fail("\n".join([*lines, f"  run: {result.folder}"]), pytrace=False)
+        pytest.fail(printable("\n".join([*lines, f"  run: {result.folder}"])), pytrace=False)
     for note in verdict.notes:
         if note.isupper() or note.split(":")[0].isupper():
             warnings.warn(f"gatebench: {note}", stacklevel=2)

@@ -99,8 +99,5 @@ def report_problems(outcome: Outcome) -> None:
     for line in outcome.problems:
         say(line, err=True)
     if outcome.problems:
-        say(
-            f"details are in {outcome.folder / 'log.txt'}; the same command tries these cells "
-            "again",
-            err=True,
-        )
+        log = outcome.folder / "log.txt"
+        say(f"details are in {log}; the same command tries these cells again", err=True)

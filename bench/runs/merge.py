@@ -1,7 +1,7 @@
 """Uniting runs: shares of one plan, or plans of one protocol with other targets or attacks.
 
 Shards are copied byte for byte, with what made them; cells that became whole are sealed, and
-ensembles combined, as at the end of a run. Nothing is computed and no plugin is imported.
+ensembles combined, as at the end of a run. No target and no attack is run.
 """
 
 from __future__ import annotations
