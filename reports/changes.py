@@ -15,9 +15,9 @@ from rich.text import Text
 
 from bench.contracts.report import ComparisonReport, SavedImages
 from bench.regression.compare import Change, Comparison
+from bench.terminal import LONGEST_LINE, one_line
 from reports import numbers
 from reports.differences import LEGEND, attacked, clean_images, counts, target_name
-from reports.html.encode import clean
 from reports.html.pages.comparison import comparison_files
 from reports.html.site import write_site
 from reports.markdown import markdown
@@ -42,12 +42,12 @@ class Changes(ComparisonReport):
     def terminal(self, comparison: Comparison, names: tuple[str, str]) -> None:
         """Print a block a target: its clean images, then every attack."""
         out = console()
-        out.print(Text(clean(f"{names[1]} against {names[0]}"), style="bold"))
+        out.print(Text(one_line(f"{names[1]} against {names[0]}", LONGEST_LINE), style="bold"))
         for name, changes in groupby(comparison.changes, key=target_name):
-            out.print(Text(clean(name), style="bold"))
+            out.print(Text(one_line(name, LONGEST_LINE), style="bold"))
             out.print(_table(list(changes)))
         for note in comparison.notes:
-            out.print(Text(f"note: {clean(note)}", style="yellow"))
+            out.print(Text(f"note: {one_line(note, LONGEST_LINE)}", style="yellow"))
         out.print(Text(LEGEND, style="dim"))
 
     def markdown(self, comparison: Comparison, names: tuple[str, str]) -> str:
@@ -114,6 +114,9 @@ def _table(changes: Sequence[Change]) -> Table:
     table.add_row("(clean)", str(dearer), str(cheaper), *clean_images(first), style="dim")
     for change in changes:
         table.add_row(
-            Text(clean(change.attack)), str(change.dearer), str(change.cheaper), *attacked(change)
+            Text(one_line(change.attack, LONGEST_LINE)),
+            str(change.dearer),
+            str(change.cheaper),
+            *attacked(change),
         )
     return table

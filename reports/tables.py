@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from bench.contracts.report import BoardReport
 from bench.files.atomic import write_atomic
 from bench.results.records import Board, BoardCell, defended_name
+from bench.terminal import one_line
 from reports import numbers
 from reports.answers import answers, sentence, summary
 from reports.html.encode import clean
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+LONGEST = 1000
+"""Characters of a reason that are shown."""
 WIDTH = 100
 """Columns that the table needs at most; used where there is no terminal to ask."""
 
@@ -204,5 +207,5 @@ def _answer(question: str, answer: str, detail: str) -> Text:
 
 
 def _line(text: str) -> str:
-    """One line: a reason with line feeds would break the table."""
-    return " ".join(clean(text).split())
+    """One line, not too long: a reason with line feeds would break the table."""
+    return one_line(" ".join(clean(text).split()), LONGEST)

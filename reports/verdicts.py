@@ -16,9 +16,9 @@ from rich.text import Text
 from bench.contracts.report import RegressionReport
 from bench.regression.check import CheckedMeasure, CheckResult
 from bench.results.records import defended_name
+from bench.terminal import LONGEST_LINE, one_line
 from reports import junit
 from reports.differences import signed
-from reports.html.encode import clean
 from reports.markdown import markdown
 from reports.tables import console
 
@@ -41,12 +41,15 @@ class Verdicts(RegressionReport):
         """Print a table a target, what changed beside the numbers, and last the summary."""
         out = console()
         for name, comparisons in groupby(verdict.comparisons, key=_target):
-            out.print(Text(clean(name), style="bold"))
+            out.print(Text(one_line(name, LONGEST_LINE), style="bold"))
             out.print(_table(list(comparisons)))
         for note in verdict.notes:
-            out.print(Text(f"note: {clean(note)}", style="yellow"))
+            out.print(Text(f"note: {one_line(note, LONGEST_LINE)}", style="yellow"))
         out.print(
-            Text(clean(verdict.summary()), style="bold green" if verdict.passed else "bold red"),
+            Text(
+                one_line(verdict.summary(), LONGEST_LINE),
+                style="bold green" if verdict.passed else "bold red",
+            ),
             soft_wrap=True,
         )
 
@@ -132,6 +135,7 @@ def _table(comparisons: Sequence[CheckedMeasure]) -> Table:
         mark = "WORSE" if one.failed else "ok"
         cells = [mark, one.attack or "-", one.measure.replace("-", " "), *_numbers(one)]
         table.add_row(
-            *(Text(clean(text)) for text in cells), style="bold red" if one.failed else None
+            *(Text(one_line(text, LONGEST_LINE)) for text in cells),
+            style="bold red" if one.failed else None,
         )
     return table

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.options import run_options, run_request
-from bench.terminal import say
+from bench.terminal import LONGEST_LINE, one_line, say
 
 if TYPE_CHECKING:
     from bench.cli.progress import Lines, Live
@@ -97,7 +97,7 @@ def finish(outcome: Outcome, *, pages: bool) -> None:
 def report_problems(outcome: Outcome) -> None:
     """Say which cells have no numbers, and where to read on."""
     for line in outcome.problems:
-        say(line, err=True)
+        say(one_line(line, LONGEST_LINE), err=True)
     if outcome.problems:
         log = outcome.folder / "log.txt"
         say(f"details are in {log}; the same command tries these cells again", err=True)

@@ -99,6 +99,7 @@ ALLOWED = {
         "bench.results",
         "bench.regression",
         "bench.files",
+        "bench.terminal",
         "bench.contracts.threat",
         "bench.contracts.report",
     },
