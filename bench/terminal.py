@@ -27,9 +27,13 @@ LONGEST_CELL = 300
 """Characters of a cell of a table that are shown."""
 
 _SHOWN = "\n\t"
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Categories that are written out: controls, marks that reorder or hide text, halves of characters,
-characters without a meaning, and separators that some terminals take for the end of a line."""
+_HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
+"""Categories that are written out: controls, halves of characters, and separators that some
+terminals take for the end of a line."""
+_REORDERING = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\ufffe\uffff"
+)
+"""Marks that change the order in which text is read, and no characters at all; written out too."""
 
 
 def printable(text: object) -> str:
@@ -93,7 +97,8 @@ def console(*, err: bool = False) -> Console:
 
 
 def _written_out(character: str) -> str:
-    if character in _SHOWN or unicodedata.category(character) not in _HIDDEN:
+    hidden = unicodedata.category(character) in _HIDDEN or character in _REORDERING
+    if character in _SHOWN or not hidden:
         return character
     return character.encode("unicode_escape").decode()
 
