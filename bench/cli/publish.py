@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from bench.terminal import say
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
@@ -46,4 +48,4 @@ def publish(runs: tuple[str, ...], out: Path, title: str, shown: int, no_members
 
     folders = [find_run(run) for run in runs]
     options = {"title": title, "shown": shown, "members": not no_members}
-    click.echo(str(write_report(folders, out, name="publication", options=options)))
+    say(str(write_report(folders, out, name="publication", options=options)))

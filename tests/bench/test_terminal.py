@@ -71,7 +71,7 @@ def test_tables_show_cells_as_plain_text():
 
 
 PRINTERS = {"echo", "secho", "print", "Console", "Text"}
-EXCEPTIONS = {"train.py": {"print", "Text"}, "progress.py": {"print", "Text"}}
+EXCEPTIONS = {"training_display.py": {"print", "Text"}, "progress.py": {"print", "Text"}}
 """These print what they cleaned with `message` and `one_line`."""
 
 
