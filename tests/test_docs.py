@@ -130,7 +130,9 @@ def test_files_that_are_named_exist(path):
 
 def test_every_page_is_in_the_navigation():
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    nav = set(re.findall(r"[\w/-]+\.md", text.split("\nnav:")[1]))
+    named = re.findall(r"[\w/-]+\.md", text.split("\nnav:")[1])
+    nav = set(named)
+    assert len(named) == len(nav)
     pages = {path.relative_to(DOCS).as_posix() for path in PAGES}
     assert pages - nav == {page for page in pages if page.startswith("cards/") and "@" in page}
     assert nav <= pages
