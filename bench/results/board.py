@@ -25,6 +25,7 @@ from bench.results.cells import (
     with_estimates,
     without_numbers,
 )
+from bench.results.clean import differing_image
 from bench.results.flags import with_radius_flags, with_rival_flags
 from bench.results.ranking import Contender, rank
 from bench.results.records import Board, BoardCell, TargetStanding, Transferred
@@ -140,9 +141,33 @@ def _read(folder: RunFolder, command: str, board: StoredBoard) -> list[ReadCell]
     ids = [None if one.scores is None else tuple(one.scores["id"].tolist()) for one in read]
     usual = Counter(one for one in ids if one is not None).most_common(1)
     reason = "its rows are about other images than those of the other cells"
+    return _with_one_clean_result(
+        [
+            one
+            if own is None or own == usual[0][0]
+            else ReadCell(without_numbers(one.cell, reason))
+            for one, own in zip(read, ids, strict=True)
+        ]
+    )
+
+
+def _with_one_clean_result(read: Sequence[ReadCell]) -> list[ReadCell]:
+    """The cells; those of a target whose clean results differ between them are invalid."""
+    groups: dict[tuple[str, str], list[Columns]] = {}
+    for one in read:
+        if one.scores is not None:
+            groups.setdefault((one.cell.target, one.cell.defense), []).append(one.scores)
+    reasons = {
+        who: f"the clean result of {image} differs between the cells of this target, which keeps "
+        "state that copies share"
+        for who, cells in groups.items()
+        if (image := differing_image(cells))
+    }
     return [
-        one if own is None or own == usual[0][0] else ReadCell(without_numbers(one.cell, reason))
-        for one, own in zip(read, ids, strict=True)
+        ReadCell(without_numbers(one.cell, reason))
+        if one.scores is not None and (reason := reasons.get((one.cell.target, one.cell.defense)))
+        else one
+        for one in read
     ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from bench.contracts.cell import Cell
 from bench.errors import RunFolderError
 from bench.files.canonical import canonical
-from bench.results import stats
+from bench.results import clean, stats
 from bench.results.records import BoardCell
 from bench.results.resampling import Request, estimates
 from bench.results.rows import Rows, unit_rows
@@ -26,7 +26,7 @@ from bench.store.target import TargetDescription
 UNDEFINED_BELOW = 0.01
 """Recovery is undefined where the reserve, ceiling - clean, is under this share of the ceiling."""
 
-_RANKED = ("id", "clean_macs", "adversarial_macs")
+_KEPT = (*clean.COLUMNS, "adversarial_macs")
 """Columns that the board needs of every cell once its statistics are there."""
 
 
@@ -115,7 +115,7 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
     digest = hashlib.sha256(canonical(dict(sealed.shards)))
     digest.update((folder.path / "target.json").read_bytes())
     measured = replace(_measured(found, target, columns), rows=rows, digest=digest.hexdigest())
-    return ReadCell(measured, {name: columns[name] for name in _RANKED}, requests, shares)
+    return ReadCell(measured, {name: columns[name] for name in _KEPT}, requests, shares)
 
 
 def without_numbers(cell: BoardCell, reason: str) -> BoardCell:

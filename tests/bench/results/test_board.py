@@ -389,3 +389,27 @@ def test_sealing_holds_the_rows_against_the_images_of_the_run(world):
     assert seal(folder, cell, "ok", ids=ids).status == "ok"
     with pytest.raises(ValueError, match="other images than its protocol"):
         seal(folder, cell, "ok", ids=ids[::-1])
+
+
+def test_a_target_whose_clean_results_differ_between_cells_is_invalid(world):
+    made = world()
+    rows = [row(i, 2000 + i, 3000, 3000) for i in range(4)]
+    made.fill("one", "weak", rows)
+    made.fill("one", "strong", [*rows[:3], row(3, 2500, 3000, 3000)])
+    made.fill("two", "weak", rows)
+    _, cells = made.board()
+    assert cells["two", "weak"].status == "ok"
+    for attack in ("weak", "strong"):
+        found = cells["one", attack]
+        assert (found.status, found.recovery.value) == ("invalid", None)
+        assert "clean result of test-3 differs" in found.reason
+
+
+def test_float_noise_at_a_threshold_may_move_a_clean_result(world):
+    made = world()
+    rows = [row(i, 2000 + i, 3000, 3000) for i in range(4)]
+    made.fill("one", "weak", rows)
+    noisy = {**row(3, 2500, 3000, 3000), "near_threshold": 1}
+    made.fill("one", "strong", [*rows[:3], noisy])
+    _, cells = made.board()
+    assert {cells["one", attack].status for attack in ("weak", "strong")} == {"ok"}
