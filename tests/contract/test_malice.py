@@ -22,7 +22,7 @@ audit = 6
 device = "cpu"
 shard = 3
 workers = 2
-deadline = "8s"
+deadline = "20s"
 """
 TOY = '[[target]]\nuse = "toy"\nweights = "random:0"\n'
 
@@ -64,8 +64,8 @@ ATTACKS = {
     "exit": ("failed", "the worker process died (exit code 3)"),
     "segfault": ("failed", "the worker process died (signal 11)"),
     "kill": ("failed", "the worker process died (signal 9)"),
-    "hang": ("timeout", "took longer than the deadline of 8 s a shard"),
-    "busy": ("timeout", "took longer than the deadline of 8 s a shard"),
+    "hang": ("timeout", "took longer than the deadline of 20 s a shard"),
+    "busy": ("timeout", "took longer than the deadline of 20 s a shard"),
     "global-state": ("ok", ""),
     "peek-global-state": ("ok", ""),
 }
