@@ -16,8 +16,8 @@ whatever the scale of a gate, and turns to the next once these are open. An open
 back by T is pushed as hard as all others together, which keeps it open. See `attacks.penalties`.
 
 Why rounding inside: an iterate that is evaluated as it would be saved needs no second evaluation
-before it is kept, so that the whole budget goes into steps, and the loss is that of the saved image.
-The gradient passes straight through the rounding, and the free variable is not rounded.
+before it is kept, so that the whole budget goes into steps, and the loss is that of the saved
+image. The gradient passes straight through the rounding, and the free variable is not rounded.
 """
 
 from __future__ import annotations

@@ -27,7 +27,14 @@ def test_examples_do_what_they_show(path):
     assert not found.failed
 
 
-CALLED = ("bench.image", "bench.results.stats", "bench.contracts.threat")
+CALLED = (
+    "bench.image",
+    "bench.results.stats",
+    "bench.contracts.threat",
+    "bench.testing.target",
+    "bench.testing.attack",
+    "bench.testing.defense",
+)
 """Modules whose public functions people call from a notebook or a test."""
 
 

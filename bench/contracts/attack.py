@@ -16,7 +16,10 @@ from bench.contracts.units import Units
 from bench.files.canonical import seed_of
 
 Losses = Callable[[Output], Sequence[Tensor]]
-"""Output -> one (M,) tensor a loss, one number a row. A row whose loss is exactly 0 promises a zero gradient."""
+"""Output -> one (M,) tensor a loss, one number a row.
+
+A row whose loss is exactly 0 promises a zero gradient.
+"""
 
 
 class View(Protocol):
@@ -156,7 +159,8 @@ class Job:
         budget: forward-equivalents for each image.
         ids: the image ids of the batch.
         seed: of the protocol.
-        fitted: what the attack's own `fit` returned, on the images' device; {} for attacks that fit nothing.
+        fitted: what the attack's own `fit` returned, on the images' device; {} for attacks that fit
+            nothing.
         progress: call with (done, total) steps; may be called often.
     """
 
@@ -170,11 +174,12 @@ class Job:
     )
 
     def generators(self) -> list[torch.Generator]:
-        """One fresh CPU generator an image, seeded by the protocol's seed and the image's id alone."""
+        """One fresh CPU generator an image, seeded by the protocol's seed and the image's id."""
         return [image_generator(self.seed, name) for name in self.ids]
 
     def draw(self, shape: Sequence[int], *, normal: bool = False) -> Tensor:
-        """(N, *shape) numbers, row i from image i's own generator: uniform in [0,1), or standard normal."""
+        """(N, *shape) numbers, row i from image i's own generator: uniform in [0,1), or standard
+        normal."""
         draw = torch.randn if normal else torch.rand
         return torch.stack(
             [draw(tuple(shape), generator=generator) for generator in self.generators()]

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from bench.results.records import Board
 
 SavedImages = Callable[["Change", Sequence[str]], Sequence[Mapping[str, tuple[bytes, bytes]]]]
-"""(cell, image ids) -> for the first and the second run: id -> (clean, adversarial) as PNG bytes."""
+"""(cell, image ids) -> for the first and the second run: id -> (clean, adversarial) as PNG bytes.
+"""
 
 
 class BoardReport(ABC):

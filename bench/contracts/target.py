@@ -172,18 +172,21 @@ class Target(nn.Module, ABC):
 
         Args:
             images: (N, C, H, W) in [0,1].
-            decisions: (N, U) bool forces exactly those units, whatever the gates say; margins are still reported.
+            decisions: (N, U) bool forces exactly those units, whatever the gates say; margins are
+                still reported.
         """
 
     @abstractmethod
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
-        """Evaluate one image and really leave the work out: what is counted, and what latency means.
+        """Evaluate one image and really leave the work out: what is counted, and what latency
+        means.
 
         Args:
             image: (1, C, H, W) in [0,1].
             decisions: (1, U) bool, as in `forward`.
 
-        Agrees with `forward` in logits (to float noise) and decisions (exactly, but for margins within that noise).
+        Agrees with `forward` in logits (to float noise) and decisions (exactly, but for margins
+        within that noise).
         """
 
     @abstractmethod
@@ -191,7 +194,8 @@ class Target(nn.Module, ABC):
         """(N,) int64, the exact MACs of `execute` under these (N, U) decisions."""
 
     def extremes(self) -> tuple[Tensor, Tensor]:
-        """The cheapest and the dearest admissible decisions, each (1, U) bool; all off and all on unless overridden."""
+        """The cheapest and the dearest admissible decisions, each (1, U) bool; all off and all on
+        unless overridden."""
         off = torch.zeros(1, len(self.units), dtype=torch.bool)
         return off, ~off
 

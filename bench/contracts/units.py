@@ -133,7 +133,8 @@ class Units:
             ready = ~settled & settled[self.after.clamp(min=0)]
             if not bool(ready.any()):
                 raise ContractBroken(
-                    f"Units.after goes round in a circle at {self.name[int((~settled).nonzero()[0])]}"
+                    "Units.after goes round in a circle at "
+                    f"{self.name[int((~settled).nonzero()[0])]}"
                 )
             units = ready.nonzero().squeeze(1)
             levels.append((units, self.after[units]))

@@ -62,7 +62,8 @@ def audit_row(
     )
     if unit is not None:
         raise ContractBroken(
-            f"{where} execute decides {opened.target.units.name[unit]} otherwise than forward does, "
+            f"{where} execute decides {opened.target.units.name[unit]} otherwise than forward "
+            "does, "
             "beyond float noise"
         )
     if torch.equal(ran.decisions, seen.decisions):

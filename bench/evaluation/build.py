@@ -39,7 +39,8 @@ def build(kind: str, component: Component) -> Any:
         raise PluginError(f"{kind} {component.name!r}: {error.message}", hint=error.hint) from error
     except Exception as error:
         raise PluginError(
-            f"{kind} {component.name!r} cannot be made with {params}: {type(error).__name__}: {error}"
+            f"{kind} {component.name!r} cannot be made with {params}: {type(error).__name__}: "
+            f"{error}"
         ) from error
 
 
@@ -68,7 +69,8 @@ def trained_on(name: str) -> str:
 def build_defended(cell: Cell, root: str | None) -> Target:
     """The target of a resolved cell with its weights, and its defence around it.
 
-    A defence that learns does so here, from the images of the plan's fit split; the same images give the same defence.
+    A defence that learns does so here, from the images of the plan's fit split; the same images
+    give the same defence.
     """
     target = build_target(cell.target)
     if cell.defense is None:
@@ -100,7 +102,8 @@ def opened_dataset(name: str, root: str | None) -> Dataset:
 
 
 def build_bare(cell: Cell, target: Target, device: torch.device) -> Target | None:
-    """The network without its defence, made anew so that no defence has a say in what it is measured against; None where there is none.
+    """The network without its defence, made anew so that no defence has a say in what it is
+    measured against; None where there is none.
 
     Raises:
         ContractBroken: the defence calls another network its own.
@@ -112,6 +115,7 @@ def build_bare(cell: Cell, target: Target, device: torch.device) -> Target | Non
     if target.undefended.ceiling != bare.ceiling:
         label, said = cell.defense.label, target.undefended.ceiling
         raise ContractBroken(
-            f"{label}: `undefended` has a ceiling of {said} MACs, the network that it defends one of {bare.ceiling}"
+            f"{label}: `undefended` has a ceiling of {said} MACs, the network that it defends one "
+            f"of {bare.ceiling}"
         )
     return bare

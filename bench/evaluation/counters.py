@@ -1,7 +1,8 @@
 """The two counters of MACs, imported without what is not used of them.
 
-ptflops' package imports timm and torchvision to know their modules in an engine that is not used here, and torch calls
-the function of every dispatch mode through its compiler. Together that is half of what a worker would import.
+ptflops' package imports timm and torchvision to know their modules in an engine that is not used
+here, and torch calls the function of every dispatch mode through its compiler. Together that is
+half of what a worker would import.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ def _without(*names: str) -> Iterator[None]:
 
 
 def call_directly(mode: type[TorchDispatchMode]) -> None:
-    """Let a mode's function be called as it is, and not through torch's compiler: nothing is compiled here.
+    """Let a mode's function be called as it is, and not through torch's compiler: nothing is
+    compiled here.
 
-    Where torch names this otherwise, the compiler is imported at the first count and nothing else changes.
+    Where torch names this otherwise, the compiler is imported at the first count and nothing else
+    changes.
     """
     function = getattr(mode.__torch_dispatch__, "__wrapped__", None)
     if function is not None:

@@ -1,4 +1,5 @@
-"""How many draws of a random target each look of an attack averages over (EOT: Athalye et al., ICML 2018). Imports no torch."""
+"""How many draws of a random target each look of an attack averages over (EOT: Athalye et al., ICML
+2018). Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,9 +8,11 @@ ENOUGH = 75
 
 
 def affordable_draws(own: int, budget: int) -> int:
-    """As many of the target's own draws as leave 25 steps; at least 1, fresh in every look, so that steps average where looks do not.
+    """As many of the target's own draws as leave 25 steps; at least 1, fresh in every look, so that
+    steps average where looks do not.
 
     Args:
-        own: over how many draws the target is scored. budget: forward-equivalents an image.
+        own: over how many draws the target is scored.
+        budget: forward-equivalents an image.
     """
     return max(1, min(own, budget // ENOUGH))

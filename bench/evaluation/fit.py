@@ -1,4 +1,5 @@
-"""What an attack learns once a cell, on images that it is never scored on: computed by whoever comes first, read by the others."""
+"""What an attack learns once a cell, on images that it is never scored on: computed by whoever
+comes first, read by the others."""
 
 from __future__ import annotations
 
@@ -42,13 +43,15 @@ def fit_attack(
     device: torch.device,
     progress: Callable[[int, int], None],
 ) -> dict[str, Tensor]:
-    """The attack's fit for this cell, on `device`: read from the cell's folder, or computed and written there.
+    """The attack's fit for this cell, on `device`: read from the cell's folder, or computed and
+    written there.
 
-    fit.safetensors holds the tensors, fit.json the images, the evaluations they cost together, and the tensors' digest. Workers on the
-    same cell wait for each other.
+    fit.safetensors holds the tensors, fit.json the images, the evaluations they cost together, and
+    the tensors' digest. Workers on the same cell wait for each other.
 
     Raises:
-        ContractBroken: `fit` overspends, edits its images, or returns something else than named, finite tensors.
+        ContractBroken: `fit` overspends, edits its images, or returns something else than named,
+            finite tensors.
     """
     path = folder.path / "fit.safetensors"
     with folder.exclusive("fit.lock"):

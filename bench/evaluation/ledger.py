@@ -1,7 +1,7 @@
 """What each image of a batch has used of its budget, and the best image seen on its way.
 
-Everything lies on the device of the images. The host waits for it only where it has to decide: when `rows` are new to it,
-and when an image might not be able to pay.
+Everything lies on the device of the images. The host waits for it only where it has to decide: when
+`rows` are new to it, and when an image might not be able to pay.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Ledger:
         backwards: (N,) int64.
         held: (N,) int64, how many units stood open at an evaluation.
         flipped: (N,) int64, how many of those were closed at the next one.
-        seeds: from which random targets draw while they are attacked; never those that they are scored with.
+        seeds: from which random targets draw while they are attacked; never those that they are
+            scored with.
         looks: how many evaluations there were; each of them draws anew.
     """
 
@@ -60,12 +61,13 @@ class Ledger:
     def charge(self, rows: Tensor, allowed: Tensor | None = None) -> None:
         """Charge one forward pass to each entry of `rows`.
 
-        On a device, what has to be asked of it is asked by `confirm` or `charge_backward`, after the evaluation: one wait
-        serves all. Until then the charge is provisional.
+        On a device, what has to be asked of it is asked by `confirm` or `charge_backward`, after
+        the evaluation: one wait serves all. Until then the charge is provisional.
 
         Args:
             rows: (M,) int64, the images that pay; an image that is named twice pays twice.
-            allowed: (N,) how much each image may have used afterwards, where that is less than the budget.
+            allowed: (N,) how much each image may have used afterwards, where that is less than the
+                budget.
 
         Raises:
             BudgetSpent: some image cannot pay; nothing is charged.
@@ -101,7 +103,8 @@ class Ledger:
     def charge_backward(
         self, rows: Tensor, masks: Sequence[Tensor], allowed: Tensor | None = None
     ) -> list[bool | None]:
-        """What backward passes of several losses would come to, asked of the device at once, with what is provisional.
+        """What backward passes of several losses would come to, asked of the device at once, with
+        what is provisional.
 
         Args:
             rows: (M,) int64, as charged for the forward pass.
@@ -143,7 +146,7 @@ class Ledger:
         return BudgetSpent(f"the budget of {self.budget} forward-equivalents an image is spent")
 
     def record(self, rows: Tensor, images: Tensor, macs: Tensor) -> None:
-        """Remember an image that executes more MACs than any before it, or as many from nearer by."""
+        """Remember an image that executes more MACs than any before, or as many from nearer by."""
         if self._most <= 1:
             self._trace.add(rows, images, macs, self.used[rows])
             return
@@ -169,11 +172,12 @@ class Ledger:
         self._decisions[units][rows] = decisions
 
     def trace(self, row: int) -> list[Point]:
-        """(forward-equivalents, macs, sum of D^2) of the best image so far of image `row`, thinned."""
+        """(forward-equivalents, macs, sum of D^2) of the best image of image `row`, thinned."""
         return self._trace.points(row)
 
     def _settle(self, found: list[int]) -> int:
-        """Judge a provisional charge by what the device says of it, and take it back where it cannot stand.
+        """Judge a provisional charge by what the device says of it, and take it back where it
+        cannot stand.
 
         Returns:
             How many of the numbers `found` are about it.
@@ -199,7 +203,8 @@ class Ledger:
 
     @staticmethod
     def _is_known(rows: Tensor, known: Tensor, version: int) -> bool:
-        """Whether these are the rows that were looked at last: by value on the host, by identity on a device."""
+        """Whether these are the rows that were looked at last: by value on the host, by identity on
+        a device."""
         if rows.device.type == "cpu":
             return torch.equal(rows, known)
         return rows is known and rows._version == version
@@ -237,7 +242,8 @@ def check_paid(evaluated: int, ledger: Ledger, who: str) -> None:
 
 
 def _one_each(rows: list[int]) -> list[list[int]]:
-    """Places of `rows`, in groups that name no image twice: first mentions, second mentions, and so on."""
+    """Places of `rows`, in groups that name no image twice: first mentions, second mentions, and so
+    on."""
     groups: list[list[int]] = []
     seen: dict[int, int] = {}
     for place, row in enumerate(rows):

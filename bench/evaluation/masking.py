@@ -19,7 +19,8 @@ AT_ITS_END = 1e-8
 
 
 def gradients(target: Target, images: Tensor, bare: Target | None = None) -> GradientCounts:
-    """Look at the gradient of missing units' margins, on a few clean images, as an attack that knows the target would.
+    """Look at the gradient of missing units' margins, on a few clean images, as an attack that
+    knows the target would.
 
     Args:
         bare: the network without its defence; None for a target without one.
@@ -55,7 +56,8 @@ def _switched_off(bare: Target, target: Target) -> bool:
 
 @dataclass(frozen=True)
 class _Look:
-    """Outputs of N images, how much they miss (N,), its gradient; whether something is missing, and whether that has no gradient."""
+    """Outputs of N images, how much they miss (N,), its gradient; whether something is missing, and
+    whether that has no gradient."""
 
     output: Output
     missing: Tensor
@@ -80,7 +82,8 @@ def _look(target: Target, images: Tensor) -> _Look:
 
 
 def _room(target: Target, output: Output) -> Tensor:
-    """(N,) whether a missing unit would still fit: under a cap that is filled, nothing is hidden by having no gradient."""
+    """(N,) whether a missing unit would still fit: under a cap that is filled, nothing is hidden by
+    having no gradient."""
     left = target.bound - target.macs(output.decisions).to(output.decisions.device)
     cost = target.units.column("cost", output.decisions.device)
     huge = torch.iinfo(torch.int64).max
@@ -93,7 +96,8 @@ def _room(target: Target, output: Output) -> Tensor:
 
 
 def _saturated(target: Target, output: Output) -> Tensor:
-    """(N,) whether more than half of the bounded gates have no slope left, by their logits or by their own values."""
+    """(N,) whether more than half of the bounded gates have no slope left, by their logits or by
+    their own values."""
     low, high, threshold = (
         target.units.column(name, output.margins.device) for name in ("low", "high", "threshold")
     )

@@ -10,7 +10,8 @@ from bench.contracts.target import Target
 
 
 class ForwardMeter:
-    """Counts the images that a target and the network inside it evaluate, in `forward` or `execute`.
+    """Counts the images that a target and the network inside it evaluate, in `forward` or
+    `execute`.
 
     What one evaluation asks of the network inside belongs to that evaluation: a monitored target
     that runs its network twice counts once.

@@ -39,7 +39,7 @@ def _attention(inputs: Any, outputs: Any) -> int:
 
 
 def _rnn_layer(inputs: Any, outputs: Any) -> int:
-    """One layer in one direction; each weight and, where there are some, bias is used once a step."""
+    """One layer in one direction; each weight, and bias if any, is used once a step."""
     steps, weights, biases = inputs[0], inputs[1:3], inputs[3:5] if inputs[12] else ()
     return _steps(steps) * sum(int(each.numel()) for each in (*weights, *biases))
 
@@ -104,7 +104,8 @@ FREE = frozenset(
     upsample_nearest2d var var_mean view view_as view_copy zero zeros zeros_like
     """.split()
 )
-"""Operators that multiply nothing worth counting: views, indexing, reductions, pooling, creation."""
+"""Operators that multiply nothing worth counting: views, indexing, reductions, pooling, creation.
+"""
 
 _FREE_TAGS = [
     tag for tag in (torch.Tag.pointwise, getattr(torch.Tag, "reduction", None)) if tag is not None

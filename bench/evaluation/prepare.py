@@ -104,7 +104,8 @@ def open_cell(cell: Cell, device: torch.device, root: str | None) -> Opened:
 
 @dataclass(frozen=True)
 class _Ready:
-    """What all attacks on a target share: the target, never evaluated directly, and what is known of it."""
+    """What all attacks on a target share: the target, never evaluated directly, and what is known
+    of it."""
 
     target: Target
     state: dict[str, Tensor]

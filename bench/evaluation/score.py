@@ -23,7 +23,8 @@ class Scored:
 
     Attributes:
         output: of the first draw, whose predictions and decisions stand in the rows.
-        macs: (N,) int64 on the CPU: executed MACs, of a random target the mean over its draws, rounded to the nearest.
+        macs: (N,) int64 on the CPU: executed MACs, of a random target the mean over its draws,
+            rounded to the nearest.
         first: (N,) int64 on the CPU: executed MACs of the first draw.
     """
 

@@ -1,7 +1,8 @@
 """Random targets: where their draws come from, and what several draws come to.
 
-A random target (`Target.draws` above 1) takes one seed a row. Attacks draw from seeds of their own; the judge scores with fresh
-ones, that depend on the protocol's seed, the image's id and nothing else.
+A random target (`Target.draws` above 1) takes one seed a row. Attacks draw from seeds of their own;
+the judge scores with fresh ones, that depend on the protocol's seed, the image's id and nothing
+else.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def varied(seeds: Tensor, step: int) -> Tensor:
 
 
 def typical(draws: Sequence[Output], macs: Sequence[Tensor]) -> Output:
-    """What several draws of the same M images come to: means of logits and margins, and the decisions of a draw of median cost.
+    """What several draws of the same M images come to: means of logits and margins, and the
+    decisions of a draw of median cost.
 
     The median keeps an attack from being led by the luckiest draw.
 

@@ -42,7 +42,8 @@ class ImageRow:
             closed at the next one.
         clean_decisions, adversarial_decisions: (U,) whether each unit ran.
         linf: largest |D| in grey levels.
-        squared: integer sum of D^2; l2: in [0,1] pixel units; psnr in dB; ssim.
+        squared: integer sum of D^2;
+        l2: in [0,1] pixel units; psnr in dB; ssim.
         evaluations, forwards, backwards: forward-equivalents and plain counts that the attack used.
         near_threshold: units whose margin lay within the target's own float noise.
         overshoot: the attack left its threat and was pulled back.

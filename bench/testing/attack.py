@@ -32,6 +32,15 @@ def check_attack(attack: Attack, target: Target | None = None, budget: int = 40)
         attack: to be tested.
         target: to test it on; `ToyTarget` when left out. It is copied, as a run does.
         budget: forward-equivalents an image.
+
+    Returns:
+        One finding a promise; `problems` lists those that are broken.
+
+    Examples:
+        >>> from attacks.controls import Identity
+        >>> from bench.testing import check_attack, problems
+        >>> problems(check_attack(Identity()))
+        []
     """
     victim = ToyTarget() if target is None else target
     state = freeze(victim)

@@ -18,6 +18,15 @@ def check_defense(defense: Defense, target: Target | None = None) -> list[Findin
     Args:
         defense: to be tested.
         target: to put it around; `ToyTarget` when left out.
+
+    Returns:
+        One finding a promise; `problems` lists those that are broken.
+
+    Examples:
+        >>> from bench.testing import check_defense, problems
+        >>> from targets.defenses.transforms import BitDepth
+        >>> problems(check_defense(BitDepth()))
+        []
     """
     inner = ToyTarget() if target is None else target
     state, images = freeze(inner), sample_images(inner.image_shape, 12)
@@ -36,7 +45,8 @@ def check_defense(defense: Defense, target: Target | None = None) -> list[Findin
     def measured() -> None:
         if made[0].undefended.ceiling != inner.ceiling:
             raise NotKept(
-                f"`undefended` has a ceiling of {made[0].undefended.ceiling} MACs, the network one of {inner.ceiling}"
+                f"`undefended` has a ceiling of {made[0].undefended.ceiling} MACs, the network one "
+                f"of {inner.ceiling}"
             )
 
     findings = [

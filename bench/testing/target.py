@@ -29,7 +29,7 @@ def check_target(target: Target, images: Tensor | None = None) -> list[Finding]:
         images: (N, C, H, W) in [0,1]; uniform noise and smooth gradients of the target's own size
             when left out.
 
-    Example:
+    Examples:
         >>> from bench.testing import ToyTarget, check_target, problems
         >>> problems(check_target(ToyTarget()))
         []
@@ -140,12 +140,14 @@ def _gradient_company(target: Target, images: Tensor) -> None:
     apart = sorted(found)[len(found) // 2]
     if apart > 1e-4:
         raise NotKept(
-            f"the gradient of an image alone and in a batch differ by {100 * apart:.2g} % of the largest"
+            f"the gradient of an image alone and in a batch differ by {100 * apart:.2g} % of the "
+            "largest"
         )
 
 
 def _forked(target: Target, images: Tensor) -> None:
-    """Forks are where GradMDM edits gradients; a target that does not use them says so, and such attacks skip it."""
+    """Forks are where GradMDM edits gradients; a target that does not use them says so, and such
+    attacks skip it."""
     if len(target.units) == 0:
         return
     seen: list[int] = []
@@ -167,7 +169,8 @@ def _forked(target: Target, images: Tensor) -> None:
 
 
 def _governed(target: Target, images: Tensor) -> None:
-    """Admitting is how a budget cap holds units back while the network runs; a target that does not says so, and cannot be capped."""
+    """Admitting is how a budget cap holds units back while the network runs; a target that does not
+    says so, and cannot be capped."""
     if len(target.units) == 0 or not target.admits or target.floor == target.ceiling:
         return
     asked: list[int] = []
@@ -185,7 +188,8 @@ def _governed(target: Target, images: Tensor) -> None:
     for output in outputs:
         if bool(output.decisions.any()):
             raise NotKept(
-                f"{target.units.name[int(output.decisions.nonzero()[0, 1])]} ran though the governor held everything back"
+                f"{target.units.name[int(output.decisions.nonzero()[0, 1])]} ran though the "
+                "governor held everything back"
             )
 
 
@@ -202,6 +206,23 @@ def _mask_values(target: Target, images: Tensor) -> None:
 def finite_difference(
     value: Callable[[Tensor], Tensor], images: Tensor, direction: Tensor, step: float = 1e-3
 ) -> Tensor:
-    """Central difference of a per-row value along a direction, in float64: (value(x + h d) - value(x - h d)) / 2h."""
+    """The central difference (value(x + h d) - value(x - h d)) / 2h, in float64.
+
+    Args:
+        value: images -> one number a row.
+        images: (N, C, H, W), the place x.
+        direction: (N, C, H, W), the direction d.
+        step: h.
+
+    Returns:
+        (N,) float64, the derivative along the direction.
+
+    Examples:
+        >>> import torch
+        >>> x, d = torch.full((1, 1, 1, 1), 3.0), torch.ones(1, 1, 1, 1)
+        >>> slope = finite_difference(lambda images: images.flatten(1).square().sum(1), x, d)
+        >>> f"{float(slope):.3f}"
+        '6.000'
+    """
     x, d = images.to(torch.float64), direction.to(torch.float64)
     return (value(x + step * d) - value(x - step * d)) / (2 * step)

@@ -10,10 +10,11 @@ from bench.contracts.units import Units
 
 
 class ToyTarget(Target):
-    """Three skippable 3x3 convolutions on 8x8 images; small enough that its MACs are computed by hand.
+    """Three skippable 3x3 convolutions on 8x8 images; small enough that its MACs are computed by
+    hand.
 
-    By hand, with the biases: stem 8*8*(3*9*4 + 4) = 7168; a block 8*8*(4*9*4 + 4) = 9472; a gate 4 + 1 = 5; the head
-    4*4 + 4 = 20. Floor 7168 + 3*5 + 20 = 7203, ceiling 7203 + 3*9472 = 35619.
+    By hand, with the biases: stem 8*8*(3*9*4 + 4) = 7168; a block 8*8*(4*9*4 + 4) = 9472; a gate 4
+    + 1 = 5; the head 4*4 + 4 = 20. Floor 7168 + 3*5 + 20 = 7203, ceiling 7203 + 3*9472 = 35619.
     """
 
     follows = "no paper; a toy for tests"

@@ -27,8 +27,8 @@ HEAD = """\
 # Plan reference
 
 A plan is a TOML file; `gatebench plan FILE` shows what it comes to, and lists every mistake with
-its line. This page is generated from the schema (`bench/plans/schema.py`). Other keys are refused. Any
-key of a single table can be set on the command line: `--set protocol.images=50`.
+its line. This page is generated from the schema (`bench/plans/schema.py`). Other keys are refused.
+Any key of a single table can be set on the command line: `--set protocol.images=50`.
 
 In a list of tables, such as `[[attack]]`, every entry is a table of its own. Under `extends`, keys
 of single tables are merged one by one; a list of tables replaces the one it extends.
