@@ -11,7 +11,7 @@ from bench.cli.options import run_options, run_request
 from bench.terminal import LONGEST_LINE, one_line, say
 
 if TYPE_CHECKING:
-    from bench.cli.progress import Lines, Live
+    from bench.cli.progress import Live, PlainDisplay
     from bench.runs.execute import RunRequest
     from bench.runs.layout import Laid
     from bench.runs.run import Outcome
@@ -54,7 +54,7 @@ def execute_with_progress(request: RunRequest, *, aside: bool = False) -> Outcom
 
     where = request.out / (request.name or "")
 
-    def display(laid: Laid) -> Lines | Live:
+    def display(laid: Laid) -> PlainDisplay | Live:
         nonlocal where
         where = laid.folder.path
         signal.signal(signal.SIGTERM, signal.default_int_handler)
