@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from bench.codec import decoded
 from bench.contracts.target import Target
@@ -43,6 +43,7 @@ def check_descriptions(
     dataset, classes = words or (first.target.dataset, first.target.classes)
     made = describe(copy.deepcopy(target), first.cell, dataset, classes, images)
     for cell in cells:
+        found.remarks += [f"{cell.label}: {text}" for text in _omissions(cell.target, made)]
         for text, measured in _differences(cell.target, made):
             # what is measured may differ on another machine; what is counted or named may not
             where = found.remarks if measured and cell.elsewhere else found.problems
@@ -50,15 +51,31 @@ def check_descriptions(
     return made.noise
 
 
+_LATER = ("trained_on", "yardstick")
+"""Fields that older runs lack."""
+
+
+def _omissions(said: TargetDescription, made: TargetDescription) -> Iterator[str]:
+    """What a description does not say because the run is older than that, in words."""
+    for field in fields(TargetDescription):
+        then, now = getattr(said, field.name), getattr(made, field.name)
+        if field.name in _LATER and then == field.default != now:
+            yield f"target.json does not say {field.name}: {short(now)}"
+    if made.units.alarm and not said.units.alarm:
+        yield "target.json does not say which units respond to an alarm"
+
+
 def _differences(said: TargetDescription, made: TargetDescription) -> Iterator[tuple[str, bool]]:
     """(in words, whether it is of what is measured) of each field that differs."""
     for field in fields(TargetDescription):
         then, now = getattr(said, field.name), getattr(made, field.name)
+        if field.name in _LATER and then == field.default:
+            continue  # see `_omissions`
         if field.name == "noise":
             if not (_is_near(then.logits, now.logits) and _is_near(then.margins, now.margins)):
                 yield f"target.json says noise = {short(then)}, measured here {short(now)}", True
         elif field.name == "units":
-            if then != now:
+            if then != (now if then.alarm else replace(now, alarm=())):
                 yield "target.json names other units than the target has", False
         elif then != now:
             text = f"target.json says {field.name} = {short(then)}, the target has {short(now)}"
