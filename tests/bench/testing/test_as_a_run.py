@@ -1,0 +1,86 @@
+"""`plugin test` promises what a run checks: what a run refuses is a finding, in the same words."""
+
+import threading
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from bench.errors import ContractBroken
+from bench.evaluation.outputs import freeze
+from bench.evaluation.target_checks import copy_target, examine
+from bench.testing import ToyTarget, check_target, sample_images
+
+
+class Locked(ToyTarget):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class OldWeightNorm(ToyTarget):
+    def __init__(self):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.head = nn.utils.weight_norm(self.head)
+
+
+class FloatMacs(ToyTarget):
+    def macs(self, decisions):
+        return super().macs(decisions).float()
+
+
+class Tuples(ToyTarget):
+    def forward(self, images, decisions=None):
+        output = super().forward(images, decisions)
+        return output.logits, output.margins
+
+
+class InPlace(ToyTarget):
+    def forward(self, images, decisions=None):
+        return super().forward(images if images.requires_grad else images.mul_(1.0 - 1e-6))
+
+
+class Lazy(ToyTarget):
+    def __init__(self):
+        super().__init__()
+        self.extra = nn.LazyLinear(3)
+
+
+BROKEN = {
+    "lock": (Locked, "cannot be copied"),
+    "old-weight-norm": (OldWeightNorm, "cannot be copied"),
+    "float-macs": (FloatMacs, "returns torch.float32"),
+    "tuple": (Tuples, "returned tuple"),
+    "in-place": (InPlace, "forward edited its images in place"),
+    "lazy": (Lazy, "has no shape yet"),
+}
+
+
+def as_a_run_does(target):
+    freeze(target)
+    examine(copy_target(target), sample_images((3, 8, 8)))
+
+
+@pytest.mark.parametrize(("kind", "said"), BROKEN.values(), ids=BROKEN)
+def test_what_a_run_refuses_is_the_first_finding_in_the_same_words(kind, said):
+    with pytest.raises(ContractBroken, match=said) as caught:
+        as_a_run_does(kind())
+    assert caught.value.hint
+    first = check_target(kind())[0]
+    assert first.promise.startswith("a run can open it")
+    assert first.problem == caught.value.message
+
+
+def test_a_target_that_a_run_opens_has_no_finding_there():
+    as_a_run_does(ToyTarget())
+    assert not check_target(ToyTarget())[0].problem
+
+
+def test_testing_a_target_leaves_it_as_it_was():
+    target = ToyTarget()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    check_target(target)
+    assert all(torch.equal(before[name], value) for name, value in target.state_dict().items())
