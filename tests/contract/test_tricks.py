@@ -30,7 +30,7 @@ INVALID = {
     "under-gradients": "where gradients are asked for",
     "price-in-company": "in its batch, ptflops counts",
     "idle-gate": "this is more than float noise",
-    "remembers": "keeps something of what it was asked",
+    "remembers": "its outputs changed after it was queried",
     "pretends-to-draw": "other seeds give the same logits and margins",
 }
 FLAGGED = {
