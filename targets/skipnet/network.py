@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.api import Evaluation, Output, Units
 from bench.errors import PlanError
 from targets.pieces.counting import macs_of, picks_rows, require_one
+from targets.pieces.rows import pick, put
 from targets.resnet.backbone import Backbone
 from targets.resnet.blocks import Place
 from targets.skipnet.gates import (
@@ -213,16 +214,24 @@ class SkipNet(Backbone):
         elif rows is None:
             mixed = block(x, shortcut)
         else:
-            mixed = shortcut.index_copy(0, rows, block(x[rows], shortcut[rows]))
+            mixed = put(shortcut, rows, self._on_rows(block, x, shortcut, rows))
         if value is None:
             return mixed
         with torch.no_grad():
             effect = mixed - shortcut
             if count < len(run):
                 rows = (~run).nonzero().squeeze(1)
-                effect.index_copy_(0, rows, block(x[rows], shortcut[rows]) - shortcut[rows])
+                closed = self._on_rows(block, x, shortcut, rows)
+                effect = put(effect, rows, closed - pick(shortcut, rows))
         passed: Tensor = _StraightThrough.apply(mixed, effect, value)
         return passed
+
+    @staticmethod
+    def _on_rows(block: nn.Module, x: Tensor, shortcut: Tensor, rows: Tensor) -> Tensor:
+        """The block's output for some rows, which are gathered once where x is its own shortcut."""
+        inputs = pick(x, rows)
+        through: Tensor = block(inputs, inputs if shortcut is x else pick(shortcut, rows))
+        return through
 
     def _gate_macs(self) -> int:
         """MACs of all gates that act."""
