@@ -106,7 +106,8 @@ class Target(nn.Module, ABC):
 
     Required methods: `forward`, `execute`, `macs`.
     Required attributes, set in `__init__`: `units`, `image_shape`, `classes`.
-    Optional methods: `extremes`, where not every combination of decisions is admissible; `bound`.
+    Optional methods: `extremes`, where not every combination of decisions is admissible; `bound`;
+    `equivalent`, where the same can be computed faster.
     Optional calls: `fork` where a gate reads its features, `admit` where a decision is taken.
 
     Attributes:
@@ -192,6 +193,17 @@ class Target(nn.Module, ABC):
     @abstractmethod
     def macs(self, decisions: Tensor) -> Tensor:
         """(N,) int64, the exact MACs of `execute` under these (N, U) decisions."""
+
+    def equivalent(self) -> Target:
+        """A network that computes the same and is faster to take gradients of, for attacks alone.
+
+        It has the same units and costs, and agrees with this one to float noise, which is checked on every batch.
+        What an attack found is scored, executed and counted on this one.
+
+        Returns:
+            Another network, or this one where there is nothing to gain; this one unless overridden.
+        """
+        return self
 
     def extremes(self) -> tuple[Tensor, Tensor]:
         """The cheapest and the dearest admissible decisions, each (1, U) bool; all off and all on

@@ -23,7 +23,7 @@ from bench.evaluation.build import (
 from bench.evaluation.describe import describe
 from bench.evaluation.meter import ForwardMeter
 from bench.evaluation.outputs import check_unchanged, freeze
-from bench.evaluation.target_checks import copy_target
+from bench.evaluation.target_checks import check_equivalent, copy_target, evaluate
 from bench.image import to_float
 from bench.store.target import DatasetWords, FloatNoise, TargetDescription
 
@@ -35,10 +35,11 @@ class Opened:
     Attributes:
         cell: the resolved cell.
         target: frozen, on `device`, for scoring alone.
-        attacked: another copy, which the attack evaluates: what its queries may leave behind in a
-            target changes no score.
+        attacked: the target's equivalent, which the attack evaluates: what its queries may leave
+            behind changes no score.
+        reference: another copy of the equivalent, which no attack evaluates.
         meter: counts the images that `attacked` evaluates.
-        state: a copy of the weights.
+        state: a copy of the weights of `attacked`.
         noise: float noise of the target.
         attack: the attack.
         dataset: the images.
@@ -51,6 +52,7 @@ class Opened:
     cell: Cell
     target: Target
     attacked: Target
+    reference: Target
     meter: ForwardMeter
     state: dict[str, Tensor]
     noise: FloatNoise
@@ -77,7 +79,7 @@ def open_cell(cell: Cell, device: torch.device, root: str | None) -> Opened:
     attack: Attack = build("attack", cell.attack)
     if not isinstance(attack, Attack):
         raise PluginError(f"attack {cell.attack.label!r} is no bench.api.Attack")
-    target, attacked = copy_target(ready.target), copy_target(ready.target)
+    target, attacked = copy_target(ready.target), copy_target(ready.reference)
     meter = ForwardMeter(attacked)
     refusal = attack.supports(attacked, cell.protocol.threat)
     if isinstance(refusal, Skip):
@@ -90,6 +92,7 @@ def open_cell(cell: Cell, device: torch.device, root: str | None) -> Opened:
         cell,
         target,
         attacked,
+        ready.reference,
         meter,
         ready.state,
         ready.noise,
@@ -108,6 +111,7 @@ class _Ready:
     of it."""
 
     target: Target
+    reference: Target
     state: dict[str, Tensor]
     noise: FloatNoise
     dataset: Dataset
@@ -161,7 +165,31 @@ def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
     words = DatasetWords(str(dataset), dataset.note, tuple(dataset.credits))
     description = describe(probed, cell, words, tuple(dataset.classes), images)
     check_unchanged(probed, state, "evaluating the target")
-    return _Ready(target, state, description.noise, dataset, indices, description)
+    reference = _equivalent(target, images)
+    return _Ready(
+        target,
+        reference,
+        freeze(reference),
+        description.noise,
+        dataset,
+        indices,
+        description,
+    )
+
+
+def _equivalent(target: Target, images: Tensor) -> Target:
+    """What attacks are given in the target's place, compared with it on the probe images.
+
+    Raises:
+        ContractBroken: it is not equivalent.
+    """
+    own = copy_target(target)
+    reference = copy_target(own.equivalent())
+    freeze(reference)
+    seeds = torch.arange(len(images))
+    seen, expected = evaluate(reference, images, seeds), evaluate(own, images, seeds)
+    check_equivalent(target, seen, expected, "probe image")
+    return reference
 
 
 def padded_batch(

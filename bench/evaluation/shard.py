@@ -21,10 +21,9 @@ from bench.evaluation.outputs import check_unchanged
 from bench.evaluation.prepare import Opened, padded_batch
 from bench.evaluation.process_state import ProcessState
 from bench.evaluation.record import shard_rows
-from bench.evaluation.score import SCORING, Scored, score
+from bench.evaluation.score import Scored, score
 from bench.evaluation.sealed_view import SealedView
 from bench.evaluation.seeds import seed_global_streams, seeds_of
-from bench.evaluation.target_checks import check_stateless
 from bench.evaluation.view import TargetView
 from bench.image import to_float
 from bench.store.documents import write_json
@@ -155,12 +154,7 @@ def run_batch(
     ruled = judge_images(adversarial, clean8, threat)
     unrounded = scored(ruled.projected)
     after = scored(to_float(ruled.saved))
-    check_stateless(
-        opened.attacked,
-        to_float(ruled.saved).to(opened.device),
-        after.output,
-        seeds_of(ids, protocol.seed, SCORING),
-    )
+    _check_attacked(opened, to_float(ruled.saved).to(opened.device), after, ids)
     reloaded = scored(to_float(codec.through_jpeg(ruled.saved)))
     rows = shard_rows(opened, places, ids, clean8, ruled, before, unrounded, after, reloaded, view)
     kept = rows[: len(dict.fromkeys(places))]

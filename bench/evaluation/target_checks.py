@@ -279,6 +279,37 @@ def check_stateless(attacked: Target, images: Tensor, output: Output, seeds: Ten
         )
 
 
+def check_equivalent(target: Target, seen: Output, own: Output, where: str) -> None:
+    """Whether what attacks are given in a target's place (`Target.equivalent`) computes the same.
+
+    Args:
+        target: that is scored.
+        seen: of the equivalent network.
+        own: of the target, on the same images and seeds.
+        where: what the images are, for the message.
+
+    Raises:
+        ContractBroken: they differ by more than float noise.
+    """
+    scale = float(own.margins.abs().amax().clamp(min=1)) if own.margins.numel() else 1.0
+    noise = FloatNoise(BATCH_TOLERANCE, BATCH_TOLERANCE * scale)
+    differ = (seen.decisions != own.decisions).any(1).tolist()
+    for i in [i for i, is_other in enumerate(differ) if is_other]:
+        unit = differing_unit(target, seen.decisions[i], own.decisions[i], own.margins[i], noise)
+        if unit is not None:
+            raise ContractBroken(
+                f"the equivalent network decides {target.units.name[unit]} differently "
+                f"on {where} {i}, beyond float noise"
+            )
+    same = [i for i, is_other in enumerate(differ) if not is_other]
+    apart = float((seen.logits - own.logits)[same].abs().amax()) if same else 0.0
+    if not apart <= BATCH_TOLERANCE * float(own.logits.abs().amax().clamp(min=1)):
+        raise ContractBroken(
+            f"the logits of the equivalent network differ by {apart:.3g} on a {where}",
+            hint="return self from `equivalent`, or a network that computes the same",
+        )
+
+
 def check_forced_decisions(target: Target, image: Tensor) -> None:
     """Whether `forward` runs exactly the units that it is told to, at both extremes.
 

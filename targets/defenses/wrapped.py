@@ -3,6 +3,7 @@ change."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -39,6 +40,12 @@ class Wrapped(Target):
     @evaluation.setter
     def evaluation(self, value: Evaluation) -> None:
         self.inner.evaluation = value
+
+    def equivalent(self) -> Target:
+        """This defense around the equivalent of the network inside."""
+        made = copy.deepcopy(self)
+        made.inner = self.inner.equivalent()
+        return made
 
     def before(self, images: Tensor) -> Tensor:
         """(N, C, H, W) what the network inside gets to see."""

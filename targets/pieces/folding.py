@@ -6,13 +6,17 @@ and bias beta + (b - mean) gamma / sqrt(var + eps). The result differs by float 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
+from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-Pair = tuple[nn.Module, str, nn.Module, str]
-"""(module, name of its convolution, module, name of the normalization behind that)."""
+Pair = tuple[nn.Module, str, str]
+"""(module, name of its convolution, name of the normalization behind that)."""
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def fold(pairs: Iterable[Pair]) -> None:
@@ -21,8 +25,8 @@ def fold(pairs: Iterable[Pair]) -> None:
     Args:
         pairs: in eval mode; the convolution's output goes to the normalization and nowhere else.
     """
-    for owner, convolution, other, normalization in pairs:
-        conv, norm = getattr(owner, convolution), getattr(other, normalization)
+    for owner, convolution, normalization in pairs:
+        conv, norm = getattr(owner, convolution), getattr(owner, normalization)
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None
@@ -34,14 +38,32 @@ def fold(pairs: Iterable[Pair]) -> None:
         weight = conv.weight.to(wide) * scale[:, None, None, None]
         conv.weight = nn.Parameter(weight.detach().to(conv.weight.dtype), requires_grad=False)
         conv.bias = nn.Parameter(shift.detach().to(conv.weight.dtype), requires_grad=False)
-        setattr(other, normalization, nn.Identity())
+        setattr(owner, normalization, nn.Identity())
 
 
-def numbered(module: nn.Module) -> list[Pair]:
-    """conv1 with bn1, conv2 with bn2 and so on, as far as the module has both."""
-    return [
-        (module, f"conv{number}", module, f"bn{number}")
-        for number in range(1, 10)
-        if isinstance(getattr(module, f"conv{number}", None), nn.Conv2d)
-        and isinstance(getattr(module, f"bn{number}", None), nn.BatchNorm2d)
-    ]
+def pairs_of(net: nn.Module) -> list[Pair]:
+    """All normalizations of a network that stand right behind a convolution, by the names and orders used here.
+
+    conv1 with bn1, conv2 with bn2 and so on inside one module, and neighbors inside an `nn.Sequential`.
+    """
+    found: list[Pair] = []
+    for module in net.modules():
+        if isinstance(module, nn.Sequential):
+            names = [name for name, _ in module.named_children()]
+            pairs = list(pairwise(names))
+        else:
+            pairs = [(f"conv{number}", f"bn{number}") for number in range(1, 10)]
+        found += [
+            (module, convolution, normalization)
+            for convolution, normalization in pairs
+            if isinstance(getattr(module, convolution, None), nn.Conv2d)
+            and isinstance(getattr(module, normalization, None), nn.BatchNorm2d)
+        ]
+    return found
+
+
+def folded(net: Net) -> Net:
+    """A copy of a frozen network with its normalizations folded and its weights in channels-last layout."""
+    made = copy.deepcopy(net)
+    fold(pairs_of(made))
+    return made.to(memory_format=torch.channels_last)

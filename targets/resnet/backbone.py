@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bench.api import Target
 from bench.errors import PlanError
 from targets.pieces.counting import macs_of
+from targets.pieces.folding import folded
 from targets.resnet.blocks import Family, Layout, Place, layout_for
 
 
@@ -82,6 +83,10 @@ class Backbone(Target):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, 0, (2 / module.weight.numel()) ** 0.5)
+
+    def equivalent(self) -> Target:
+        """This network with its normalizations folded into its convolutions."""
+        return folded(self)
 
     def stem(self, images: Tensor) -> Tensor:
         """Features in front of the first block, from images in [0,1]."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.api import Output, Target, Units
 from bench.errors import PlanError
 from targets.pieces.counting import macs_of, require_one
+from targets.pieces.folding import folded
 from targets.sact.blocks import Stem, Unit, build_blocks, form_for
 from targets.sact.halting import Admit, HaltingRun, HaltingScore, Score, halt
 from targets.sact.official import translate
@@ -144,6 +145,10 @@ class SACT(Target):
         their state."""
         logits, runs = self.walk(images, decisions)
         return self._output(logits, runs)
+
+    def equivalent(self) -> Target:
+        """This network with its normalizations folded into its convolutions."""
+        return folded(self)
 
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
         """Evaluate one image (1, 3, H, W) at active positions only."""

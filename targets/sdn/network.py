@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.api import Output, Target, Units
 from bench.errors import PlanError
 from targets.pieces.counting import macs_of, require_one
+from targets.pieces.folding import folded
 from targets.sdn.chains import Chain, ResNetChain
 from targets.sdn.exits import InternalClassifier, confidence, first_sure, log_odds
 
@@ -122,6 +123,10 @@ class SDN(Target):
         if self.otherwise == "confident":
             logits = torch.where(runs.all(1, keepdim=True), self._surest(found), logits)
         return Output(logits, margins, self._logit_margins(on_the_way), runs, found)
+
+    def equivalent(self) -> Target:
+        """This network with its normalizations folded into its convolutions."""
+        return folded(self)
 
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
         """Evaluate one image (1, C, H, W) up to the exit that takes it."""
