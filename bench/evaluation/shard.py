@@ -164,3 +164,15 @@ def run_batch(
             audit_row(opened, row, "clean", clean8[i : i + 1], before, i)
             audit_row(opened, row, "adversarial", ruled.saved[i : i + 1], after, i)
     return kept
+
+
+def _check_attacked(opened: Opened, images: Tensor, scored: Scored, ids: tuple[str, ...]) -> None:
+    """Whether the network that was attacked kept nothing of it, and is the one that was scored.
+
+    Raises:
+        ContractBroken: it is stateful, or not equivalent.
+    """
+    seeds = seeds_of(ids, opened.cell.protocol.seed, SCORING)
+    fresh = evaluate(opened.reference, images, seeds)
+    check_stateless(opened.attacked, images, fresh, seeds)
+    check_equivalent(opened.target, fresh, scored.output, "adversarial image")

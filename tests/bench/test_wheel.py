@@ -49,6 +49,7 @@ def test_everything_that_is_needed_is_in_it(wheel):
         "bench/api.py",
         "bench/cli/citations.bib",
         "bench/suites/quickstart.toml",
+        "bench/suites/digits-m.toml",
         "bench/suites/gradauto-table1.toml",
         "reports/published/gradauto.toml",
         "bench/datasets/digits_m.npz.xz",

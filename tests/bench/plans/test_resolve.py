@@ -576,8 +576,7 @@ def test_any_text_is_a_plan_or_a_plan_error(tmp_path_factory, text):
 
 
 def test_every_declared_parameter_read_from_source_is_what_python_sees():
-    """Parameters are read with ast so that plans need not import torch; they must be what the class
-    really takes."""
+    """Parameters are read with ast so that plans need not import torch; they must be what the class really takes."""
     from bench.plugins.declarations import _inspect, read_class
 
     seen = 0
@@ -664,11 +663,11 @@ def test_an_exclusion_that_names_nothing_is_a_mistake(tmp_path):
 
 
 def test_an_exact_label_is_not_part_of_another(tmp_path):
-    plan = load_plan("quickstart", only=["skipnet-20-budget / autoenergy"])
+    plan = load_plan("digits-m", only=["skipnet-20-budget / autoenergy"])
     assert len(plan.cells) == 6, (
         "the ensemble and its five members, so that the command on its page repeats it"
     )
-    plan = load_plan("quickstart", only=["skipnet-20-budget / ilfo"])
+    plan = load_plan("digits-m", only=["skipnet-20-budget / ilfo"])
     assert [cell.label for cell in plan.cells] == ["skipnet-20-budget / ilfo"]
 
 
