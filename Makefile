@@ -1,4 +1,5 @@
 # Two commands do all the set-up: `make demo` runs the quickstart and shows its leaderboard, `make test` passes the tests.
+# `make test-all` runs the slow tests too, as continuous integration does.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,12 +7,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLE := build/example
 
-.PHONY: demo test lint types unit example regression baseline picture reference docs clean
+.PHONY: demo test test-all lint types unit unit-all bench example regression baseline picture reference docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/gatebench run quickstart --name demo
 
 test: lint types unit example regression
+
+test-all: lint types unit-all example regression
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,7 +29,14 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 unit: $(INSTALLED)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+unit-all: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# Ratios of an attack step to the bare network, by family, depth and defense, as a Markdown table.
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
 
 # The example plugin is installed beside the project, never into its environment, and passes the contract tests there.
 example: $(INSTALLED)

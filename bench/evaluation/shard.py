@@ -21,9 +21,10 @@ from bench.evaluation.outputs import check_unchanged
 from bench.evaluation.prepare import Opened, padded_batch
 from bench.evaluation.process_state import ProcessState
 from bench.evaluation.record import shard_rows
-from bench.evaluation.score import Scored, score
+from bench.evaluation.score import SCORING, Scored, score
 from bench.evaluation.sealed_view import SealedView
 from bench.evaluation.seeds import seed_global_streams, seeds_of
+from bench.evaluation.target_checks import check_equivalent, check_stateless, evaluate
 from bench.evaluation.view import TargetView
 from bench.image import to_float
 from bench.store.documents import write_json

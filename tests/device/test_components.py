@@ -20,7 +20,7 @@ from attacks.patch import Patch
 from attacks.square import Square
 from attacks.universal import Universal
 from bench.api import Job, Threat, parse_threat
-from bench.evaluation.outputs import freeze
+from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.view import TargetView
 from targets.defenses.cap import Capped
 from targets.defenses.monitor import Monitor
@@ -204,6 +204,12 @@ ONCE = 24
 """Waits that an attack may have before and behind its steps."""
 
 
+def test_a_step_waits_at_most_four_times():
+    waits, steps, where = _waits(_made(TARGETS["skipnet-hrl"]), GradAuto(), 8)
+    assert waits <= 4 * steps + ONCE, where
+
+
+@pytest.mark.slow  # large batches, operator by operator
 @pytest.mark.parametrize("name", STEPPING)
 def test_an_attack_waits_four_times_a_step_whatever_the_batch(name):
     target = _made(TARGETS["skipnet-hrl"])
@@ -212,6 +218,7 @@ def test_an_attack_waits_four_times_a_step_whatever_the_batch(name):
         assert waits <= 4 * steps + ONCE, (count, where)
 
 
+@pytest.mark.slow  # large batches, operator by operator
 @pytest.mark.parametrize("name", [name for name in TARGETS if name not in ("resnet", "fbs")])
 def test_a_target_waits_four_times_a_step_whatever_the_batch(name):
     for count in (8, 64):
@@ -219,6 +226,7 @@ def test_a_target_waits_four_times_a_step_whatever_the_batch(name):
         assert waits <= 4 * steps + ONCE, (count, where)
 
 
+@pytest.mark.slow  # large batches, operator by operator
 @pytest.mark.parametrize("name", DEFENSES)
 def test_a_defense_waits_four_times_a_step_whatever_the_batch(name):
     target = _made(TARGETS["skipnet-hrl"], DEFENSES[name])

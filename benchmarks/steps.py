@@ -1,0 +1,177 @@
+"""What an attack step costs beside the bare network: one forward and two input gradients, interleaved in one process.
+
+A step is what GradAuto's published loop (`gradauto:code`) really does, on the equivalent network that attacks are given:
+the counted view, both losses, the rectifications, the optimizer, the projection. The bare network is the plain twin of the
+family, neither gated nor folded nor counted. Times are of the processor, so that other work on the machine counts little.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from attacks.box import Clamp, Point
+from attacks.gradauto import GradAuto
+from attacks.optimizer import OPTIMIZERS
+from attacks.rules import Incidents
+from bench.api import Job, Output, Target, Threat
+from bench.evaluation.view import TargetView
+from targets.defenses.cap import Capped
+from targets.defenses.monitor import Monitor
+from targets.defenses.smoothing import RandomisedSmoothing
+from targets.defenses.transforms import JPEG, BitDepth, GaussianBlur, Median
+from targets.manidp import ManiDP
+from targets.resnet import ResNet
+from targets.sact import SACT
+from targets.sdn import SDN
+from targets.skipnet import SkipNet
+
+BUDGET = 10**9
+CODE = GradAuto(**{**GradAuto.presets["code"], "box": "clamp"})  # type: ignore[arg-type]
+
+
+class Forced(SkipNet):
+    """A SkipNet whose decisions are given, so that a measurement knows what ran; its gates still have gradients."""
+
+    wish: Tensor
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        return _both_losses(super().forward(images, self.wish[: len(images)]))
+
+
+def _both_losses(seen: Output) -> Output:
+    """Every image has one gate to open and one to keep, so that both losses ask for a backward pass."""
+    shift = torch.zeros_like(seen.margins)
+    shift[:, 0], shift[:, 1] = -2, 2
+    return replace(seen, margins=seen.margins + shift, logit_margins=seen.logit_margins + shift)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Attributes:
+        name: for people.
+        target: that is attacked.
+        bare: the plain network.
+        bound: what the ratio may be at most, where something is promised.
+    """
+
+    name: str
+    target: Target
+    bare: Target
+    bound: float | None = None
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What was measured: medians, in seconds of the processor."""
+
+    name: str
+    step: float
+    bare: float
+    ratio: float
+    bound: float | None
+
+
+def cases(depths: tuple[int, ...], batch: int) -> Iterator[Case]:
+    """SkipNet by depth, share of open gates and kind of masks; the other families; each defense."""
+    for depth in depths:
+        bare = _frozen(ResNet(depth=depth))
+        for name, share, mask, bound in (
+            ("all gates open, hard masks", 1.0, "hrl", 1.0),
+            ("all gates open, straight-through", 1.0, "sp", 1.0),
+            ("half of the blocks skipped, hard masks", 0.5, "hrl", 0.7),
+            ("half of the blocks skipped, straight-through", 0.5, "sp", None),
+        ):
+            net = _frozen(Forced(depth=depth, form=mask))  # type: ignore[arg-type]
+            net.wish = torch.rand(batch, len(net.units)) < share
+            yield Case(f"SkipNet-{depth}, {name}", net, bare, bound)
+    yield Case("SACT-20", _frozen(SACT(depth=20)), _frozen(SACT(depth=20, halting="none")))
+    yield Case("ManiDP-20", _frozen(ManiDP(depth=20)), _frozen(ResNet(depth=20)))
+    yield Case(
+        "SDN on ResNet-20",
+        _frozen(SDN(backbone="resnet-20", threshold=0.5)),
+        _frozen(SDN(backbone="resnet-20", exits="none")),
+    )
+    bare = _frozen(ResNet(depth=20))
+    for name, target in defended(batch):
+        yield Case(f"SkipNet-20 with {name}", _frozen(target), bare)
+
+
+def defended(batch: int) -> Iterator[tuple[str, Target]]:
+    """SkipNet-20 with all gates open behind each defense."""
+
+    def net() -> Forced:
+        made = _frozen(Forced(depth=20, form="hrl"))
+        made.wish = torch.ones(batch, len(made.units), dtype=torch.bool)
+        return made
+
+    for defense in (JPEG(), BitDepth(), Median(), GaussianBlur(), RandomisedSmoothing(draws=2)):
+        yield type(defense).__name__, defense.wrap(net())
+    yield "Cap", Capped(net(), net().ceiling)
+    watched = Monitor(false_alarms=0.5)
+    yield "Monitor", watched.wrap(net(), watched.fit(net(), torch.rand(batch, 3, 32, 32)))
+
+
+Net = TypeVar("Net", bound=Target)
+
+
+def _frozen(target: Net) -> Net:
+    return target.eval().requires_grad_(False)
+
+
+def attack_step(target: Target, images: Tensor) -> Callable[[], None]:
+    """One whole step of the attack, ready to be called again and again."""
+    view = TargetView.of(target, images, BUDGET).using(CODE.mask_grad, draws=1)
+    job = Job(Threat("psnr", Fraction(35)), BUDGET, tuple(map(str, range(len(images)))))
+    rule, optimizer = CODE.step_rule(view, images, Incidents()), OPTIMIZERS[CODE.optimiser](CODE.lr)
+    box, rows, share = Clamp(), torch.arange(len(images)), torch.ones(len(images))
+
+    def step() -> None:
+        point: Point = box.place(images, images, job.threat)
+        seen = rule.evaluate(point, rows, share)
+        view.price(seen.output.decisions)
+        box.place(point.free - optimizer.step(seen.gradient), images, job.threat)
+
+    return step
+
+
+def bare_pass(target: Target, images: Tensor) -> Callable[[], None]:
+    """One forward and two input gradients of the plain network."""
+
+    def run() -> None:
+        inputs = images.clone().requires_grad_()
+        logits = target(inputs).logits
+        for k in range(2):
+            torch.autograd.grad(logits[:, k].sum(), inputs, retain_graph=k == 0)
+
+    return run
+
+
+def measure(case: Case, batch: int, repeats: int) -> Ratio:
+    """Medians over interleaved repeats; two rounds beforehand are not counted."""
+    images = torch.rand(batch, *case.target.image_shape)
+    step = attack_step(_frozen(case.target.equivalent()), images)
+    bare = bare_pass(case.bare, images)
+    pairs = [(_seconds(step), _seconds(bare)) for _ in range(repeats + 2)][2:]
+    return Ratio(
+        case.name,
+        statistics.median(step for step, _ in pairs),
+        statistics.median(bare for _, bare in pairs),
+        statistics.median(step / bare for step, bare in pairs),
+        case.bound,
+    )
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
