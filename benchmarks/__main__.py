@@ -2,7 +2,8 @@
 
     python -m benchmarks [--batch 32] [--repeats 9] [--depth 20 --depth 38]
 
-Written as Markdown. Ends with 1 where a bound does not hold. How long boards and their pages take is measured by
+Written as Markdown. Ends with 1 where a bound does not hold. How long boards and their pages take
+is measured by
 benchmarks/report.py, whether executing less takes less time by benchmarks/execute.py.
 """
 
@@ -38,7 +39,8 @@ def main() -> int:
         bound = "" if found.bound is None else f"{found.bound:.2f}"
         held &= found.bound is None or found.ratio <= found.bound
         print(
-            f"| {found.name} | {1e3 * found.step:.0f} | {1e3 * found.bare:.0f} | {found.ratio:.2f} | {bound} |",
+            f"| {found.name} | {1e3 * found.step:.0f} | {1e3 * found.bare:.0f} "
+            f"| {found.ratio:.2f} | {bound} |",
             flush=True,
         )
     return 0 if held else 1

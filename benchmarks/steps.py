@@ -1,8 +1,12 @@
-"""What an attack step costs beside the bare network: one forward and two input gradients, interleaved in one process.
+"""What an attack step costs beside the bare network: one forward and two input gradients,
+interleaved in one process.
 
-A step is what GradAuto's published loop (`gradauto:code`) really does, on the equivalent network that attacks are given:
-the counted view, both losses, the rectifications, the optimizer, the projection. The bare network is the plain twin of the
-family, neither gated nor folded nor counted. Times are of the processor, so that other work on the machine counts little.
+A step is what GradAuto's published loop (`gradauto:code`) really does, on the equivalent network
+that attacks are given:
+the counted view, both losses, the rectifications, the optimizer, the projection. The bare network
+is the plain twin of the
+family, neither gated nor folded nor counted. Times are of the processor, so that other work on
+the machine counts little.
 """
 
 from __future__ import annotations
@@ -38,7 +42,9 @@ CODE = GradAuto(**{**GradAuto.presets["code"], "box": "clamp"})  # type: ignore[
 
 
 class Forced(SkipNet):
-    """A SkipNet whose decisions are given, so that a measurement knows what ran; its gates still have gradients."""
+    """A SkipNet whose decisions are given, so that a measurement knows what ran; its gates
+    still have gradients.
+    """
 
     wish: Tensor
 
@@ -47,7 +53,9 @@ class Forced(SkipNet):
 
 
 def _both_losses(seen: Output) -> Output:
-    """Every image has one gate to open and one to keep, so that both losses ask for a backward pass."""
+    """Every image has one gate to open and one to keep, so that both losses ask for a backward
+    pass.
+    """
     shift = torch.zeros_like(seen.margins)
     shift[:, 0], shift[:, 1] = -2, 2
     return replace(seen, margins=seen.margins + shift, logit_margins=seen.logit_margins + shift)

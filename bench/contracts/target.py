@@ -197,7 +197,8 @@ class Target(nn.Module, ABC):
     def equivalent(self) -> Target:
         """A network that computes the same and is faster to take gradients of, for attacks alone.
 
-        It has the same units and costs, and agrees with this one to float noise, which is checked on every batch.
+        It has the same units and costs, and agrees with this one to float noise, which is checked
+        on every batch.
         What an attack found is scored, executed and counted on this one.
 
         Returns:

@@ -1,6 +1,8 @@
-"""Batch normalization folded into the convolution in front of it: the same function with fewer passes over memory.
+"""Batch normalization folded into the convolution in front of it: the same function with fewer
+passes over memory.
 
-With frozen statistics, gamma (conv(x) - mean) / sqrt(var + eps) + beta is a convolution of weights W gamma / sqrt(var + eps)
+With frozen statistics, gamma (conv(x) - mean) / sqrt(var + eps) + beta is a convolution of
+weights W gamma / sqrt(var + eps)
 and bias beta + (b - mean) gamma / sqrt(var + eps). The result differs by float noise alone.
 """
 
@@ -42,9 +44,11 @@ def fold(pairs: Iterable[Pair]) -> None:
 
 
 def pairs_of(net: nn.Module) -> list[Pair]:
-    """All normalizations of a network that stand right behind a convolution, by the names and orders used here.
+    """All normalizations of a network that stand right behind a convolution, by the names and
+    orders used here.
 
-    conv1 with bn1, conv2 with bn2 and so on inside one module, and neighbors inside an `nn.Sequential`.
+    conv1 with bn1, conv2 with bn2 and so on inside one module, and neighbors inside an
+    `nn.Sequential`.
     """
     found: list[Pair] = []
     for module in net.modules():
@@ -63,7 +67,9 @@ def pairs_of(net: nn.Module) -> list[Pair]:
 
 
 def folded(net: Net) -> Net:
-    """A copy of a frozen network with its normalizations folded and its weights in channels-last layout."""
+    """A copy of a frozen network with its normalizations folded and its weights in channels-
+    last layout.
+    """
     made = copy.deepcopy(net)
     fold(pairs_of(made))
     return made.to(memory_format=torch.channels_last)

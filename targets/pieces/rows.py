@@ -1,4 +1,6 @@
-"""Some rows of a batch, taken out and put back in the memory layout that the batch has: convolutions would convert them otherwise."""
+"""Some rows of a batch, taken out and put back in the memory layout that the batch has:
+convolutions would convert them otherwise.
+"""
 
 from __future__ import annotations
 
