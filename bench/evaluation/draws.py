@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ENOUGH = 75
+PASSES_OF_A_LOOK = 75
 """Forward-equivalents left to each draw: 25 steps of a forward and a backward."""
 
 
@@ -15,4 +15,4 @@ def affordable_draws(own: int, budget: int) -> int:
         own: over how many draws the target is scored.
         budget: forward-equivalents an image.
     """
-    return max(1, min(own, budget // ENOUGH))
+    return max(1, min(own, budget // PASSES_OF_A_LOOK))

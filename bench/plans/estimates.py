@@ -34,7 +34,7 @@ def speeds() -> dict[str, float]:
     )
 
 
-ENOUGH = 10_000
+LEAST_WORK = 10_000
 """Images times budget from which a measurement is kept.
 
 In smaller trials, loading and auditing is most of the time.
@@ -51,7 +51,7 @@ def remember(measured: Mapping[str, Sequence[tuple[float, int]]]) -> None:
         label: (sum(time for time, _ in pairs), sum(work for _, work in pairs))
         for label, pairs in measured.items()
     }
-    found = {label: time / work for label, (time, work) in sums.items() if work >= ENOUGH}
+    found = {label: time / work for label, (time, work) in sums.items() if work >= LEAST_WORK}
     if not found:
         return
     known = speeds() | found

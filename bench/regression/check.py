@@ -310,7 +310,7 @@ def _tested(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> Iterator
 
     def p_of(one: CheckedMeasure, worse: Array) -> float:
         return (
-            stats.sign_flip_p(worse, permutations, one_sided=True, enough=stats.ENOUGH)
+            stats.sign_flip_p(worse, permutations, one_sided=True, enough=stats.EXTREME_DRAWS)
             if one.worse > one.effect
             else 1.0
         )

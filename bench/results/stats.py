@@ -16,7 +16,7 @@ import numpy as np
 LEVEL = 0.95
 DRAWS = 10_000
 PERMUTATIONS = 10_000
-ENOUGH = 100
+EXTREME_DRAWS = 100
 """Draws as extreme as what was seen after which a simulated test stops: p is exact to a tenth."""
 
 EXACT = 13
@@ -352,7 +352,7 @@ def _signs(images: int, start: int, draws: int) -> Array:
 
 
 def _simulate(rows: Array, simulated: Array, found: Array) -> None:
-    """Write the simulated p of the marked pairs; a pair stops at `ENOUGH` draws as extreme."""
+    """Write the simulated p of the marked pairs; `EXTREME_DRAWS` extreme draws end a pair."""
     first, second = np.nonzero(simulated)
     if not len(first):
         return
@@ -368,9 +368,9 @@ def _simulate(rows: Array, simulated: Array, found: Array) -> None:
         for place in np.flatnonzero(~done):
             extreme = np.abs(sums[first[place]] - sums[second[place]]) >= observed[place]
             count = int(np.count_nonzero(extreme))
-            if hits[place] + count >= ENOUGH:
-                last = int(np.flatnonzero(extreme)[ENOUGH - hits[place] - 1])
-                found[first[place], second[place]] = ENOUGH / (start + last + 1)
+            if hits[place] + count >= EXTREME_DRAWS:
+                last = int(np.flatnonzero(extreme)[EXTREME_DRAWS - hits[place] - 1])
+                found[first[place], second[place]] = EXTREME_DRAWS / (start + last + 1)
                 done[place] = True
             hits[place] += count
         if done.all():

@@ -1,13 +1,13 @@
 """What is measured of a run serves the next plan's estimate, if it was work enough to measure."""
 
-from bench.plans.estimates import ENOUGH, remember, speed_file, speeds
+from bench.plans.estimates import LEAST_WORK, remember, speed_file, speeds
 
 
 def test_small_trials_leave_what_was_measured_before():
-    remember({"a": [(30.0, ENOUGH), (10.0, ENOUGH)], "b": [(5.0, ENOUGH - 1)]})
-    assert speeds() == {"a": 20.0 / ENOUGH}
+    remember({"a": [(30.0, LEAST_WORK), (10.0, LEAST_WORK)], "b": [(5.0, LEAST_WORK - 1)]})
+    assert speeds() == {"a": 20.0 / LEAST_WORK}
     remember({"a": [(500.0, 100)]})
-    assert speeds() == {"a": 20.0 / ENOUGH}
+    assert speeds() == {"a": 20.0 / LEAST_WORK}
 
 
 def test_a_damaged_file_is_no_measurement():
