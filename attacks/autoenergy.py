@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from attacks.best_saved import BestSaved
-from attacks.deepsloth import DeepSloth
 from attacks.gradient_attack import GradientAttack
 from attacks.pry import Pry
 from attacks.square import Square
@@ -29,7 +28,6 @@ from bench.errors import PlanError
 from bench.image import settle, to_float
 
 _CLASSES: dict[str, type[Attack]] = {
-    "deepsloth": DeepSloth,
     "pry": Pry,
     "square": Square,
 }
@@ -53,7 +51,6 @@ class AutoEnergy(Attack):
         ("pry", {}),
         ("pry", {"mask_grad": "ste"}),
         ("pry", {"loss": "power(exponent=-0.5, temperature=0.001, offset=0.0005)"}),
-        ("deepsloth", {}),
         ("square", {}),
         ("pry", {"knows": "network"}),
     )
