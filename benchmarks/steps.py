@@ -56,9 +56,35 @@ def _both_losses(seen: Output) -> Output:
     """Every image has one gate to open and one to keep, so that both losses ask for a backward
     pass.
     """
-    shift = torch.zeros_like(seen.margins)
-    shift[:, 0], shift[:, 1] = -2, 2
-    return replace(seen, margins=seen.margins + shift, logit_margins=seen.logit_margins + shift)
+    wanted = torch.tensor([-2.0, 2.0])
+
+    def moved(margins: Tensor) -> Tensor:
+        shift = torch.zeros_like(margins)
+        shift[:, :2] = wanted - margins[:, :2].detach()
+        return margins + shift
+
+    return replace(seen, margins=moved(seen.margins), logit_margins=moved(seen.logit_margins))
+
+
+class ForcedSACT(SACT):
+    """A SACT for which both losses ask for a backward pass."""
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        return _both_losses(super().forward(images, decisions))
+
+
+class ForcedManiDP(ManiDP):
+    """A ManiDP for which both losses ask for a backward pass."""
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        return _both_losses(super().forward(images, decisions))
+
+
+class ForcedSDN(SDN):
+    """An SDN for which both losses ask for a backward pass."""
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        return _both_losses(super().forward(images, decisions))
 
 
 @dataclass(frozen=True)
@@ -102,11 +128,11 @@ def cases(depths: tuple[int, ...], batch: int) -> Iterator[Case]:
             net = _frozen(Forced(depth=depth, form=mask))  # type: ignore[arg-type]
             net.wish = torch.rand(batch, len(net.units)) < share
             yield Case(f"SkipNet-{depth}, {name}", net, bare, bound)
-    yield Case("SACT-20", _frozen(SACT(depth=20)), _frozen(SACT(depth=20, halting="none")))
-    yield Case("ManiDP-20", _frozen(ManiDP(depth=20)), _frozen(ResNet(depth=20)))
+    yield Case("SACT-20", _frozen(ForcedSACT(depth=20)), _frozen(SACT(depth=20, halting="none")))
+    yield Case("ManiDP-20", _frozen(ForcedManiDP(depth=20)), _frozen(ResNet(depth=20)))
     yield Case(
         "SDN on ResNet-20",
-        _frozen(SDN(backbone="resnet-20", threshold=0.5)),
+        _frozen(ForcedSDN(backbone="resnet-20", threshold=0.5)),
         _frozen(SDN(backbone="resnet-20", exits="none")),
     )
     bare = _frozen(ResNet(depth=20))
