@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 
 from attacks.best_saved import BestSaved
+from attacks.genetic import Genetic
 from attacks.gradient_attack import GradientAttack
 from attacks.pry import Pry
-from attacks.square import Square
 from bench.api import Attack, BudgetSpent, Job, View
 from bench.errors import PlanError
 from bench.image import settle, to_float
 
 _CLASSES: dict[str, type[Attack]] = {
     "pry": Pry,
-    "square": Square,
+    "genetic": Genetic,
 }
 
 
@@ -51,7 +51,7 @@ class AutoEnergy(Attack):
         ("pry", {}),
         ("pry", {"mask_grad": "ste"}),
         ("pry", {"loss": "power(exponent=-0.5, temperature=0.001, offset=0.0005)"}),
-        ("square", {}),
+        ("genetic", {}),
         ("pry", {"knows": "network"}),
     )
     """(attack and preset, parameters) of each member, as a plan would name them.

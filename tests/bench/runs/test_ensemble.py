@@ -78,11 +78,11 @@ def test_members_become_cells_and_what_the_plan_has_is_not_run_twice(finished):
     labels = [cell.attack.label for cell in laid.cells.values() if cell.target.name == "skipnet"]
     assert labels.count("mine") == 1
     assert "pry mask_grad=ste" not in labels
-    assert {"pry", "square", "autoenergy"} <= set(labels)
+    assert {"pry", "genetic", "autoenergy"} <= set(labels)
     _, cell = cell_of(laid, "skipnet-20-budget", "autoenergy")
     members = [laid.cells[key].attack.label for key in member_keys(cell, laid.cells)]
     power = f"pry loss={AutoEnergy.members[2][1]['loss']}"
-    assert members == ["pry", "mine", power, "square"]
+    assert members == ["pry", "mine", power, "genetic"]
 
 
 def test_as_strong_as_thestrongest_member_image_by_image(finished):
