@@ -160,13 +160,13 @@ def test_a_member_without_numbers_fails_it_with_the_reason(finished, tmp_path, m
     folder, _ = finished
     shutil.copytree(folder / "r", tmp_path / "r")
     laid, work = run(tmp_path, keep=True)
-    key, cell = cell_of(laid, "skipnet-20-budget", "square")
+    key, cell = cell_of(laid, "skipnet-20-budget", "genetic")
     seal(laid.folder.cell(key), cell, "timeout", "too slow")
     monkeypatch.setattr(Run, "_tasks", lambda self: [])
     outcome = go(work)
     whole, _ = cell_of(laid, "skipnet-20-budget", "autoenergy")
     assert outcome.statuses[whole] == "failed"
-    assert "skipnet-20-budget / square is timeout" in laid.folder.cell(whole).sealed().reason
+    assert "skipnet-20-budget / genetic is timeout" in laid.folder.cell(whole).sealed().reason
     assert laid.folder.cell(whole).shards() == []
 
 
