@@ -46,7 +46,7 @@ example: $(INSTALLED)
 	PYTHONPATH=$(EXAMPLE) $(BIN)/gatebench plugin test margin-sign --target two-exits
 	PYTHONPATH=$(EXAMPLE) $(BIN)/python -m pytest -q examples/gatebench-example/tests
 
-# A small plan, held against the committed baseline: attacks and defences do not get worse unnoticed.
+# A small plan, held against the committed baseline: attacks and defenses do not get worse unnoticed.
 regression: $(INSTALLED)
 	$(BIN)/gatebench check tests/regression.toml --baseline tests/regression.json --fresh --out build/runs --name regression --junit build/regression.xml
 

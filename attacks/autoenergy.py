@@ -44,7 +44,7 @@ class AutoEnergy(Attack):
     On a defended target every member attacks the defended pipeline: end to end, through surrogates
     where a stage has no gradient, over draws where it is random, with a monitor's fallback as a
     unit to be opened. The last member is the transfer attack that a valid evaluation needs beside
-    them: it knows the network without its defence (on a target without one it is left out).
+    them: it knows the network without its defense (on a target without one it is left out).
     """
 
     members: ClassVar[tuple[tuple[str, Mapping[str, Any]], ...]] = (
@@ -145,7 +145,7 @@ def ensemble(view: View) -> list[Attack]:
 
 
 def _looks_past(member: Attack) -> bool:
-    """Whether it ignores the defence; a part of one budget is too dear for that."""
+    """Whether it ignores the defense; a part of one budget is too dear for that."""
     return isinstance(member, GradientAttack) and member.knows == "network"
 
 

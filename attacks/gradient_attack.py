@@ -15,12 +15,12 @@ from bench.api import Attack, Skip, Target, View
 class GradientAttack(Attack):
     """A gradient attack.
 
-    By default it knows the defence and attacks the whole pipeline, end to end.
+    By default it knows the defense and attacks the whole pipeline, end to end.
 
     Attributes:
         mask_grad: gradient of hard masks; "target" leaves the network's own.
         knows: "defense" sees the defended pipeline; "network" only the network inside, as whoever
-            has not heard of the defence does. Scored is always the whole.
+            has not heard of the defense does. Scored is always the whole.
         surrogate: differentiate through stages that have no gradient by their surrogates (BPDA:
             Athalye et al., ICML 2018).
         draws: of a random target, over which every look and every gradient is averaged (EOT:
@@ -70,7 +70,7 @@ class GradientAttack(Attack):
     def refusal(self, target: Target) -> Skip | None:
         """Why this knowledge means nothing on a target; None if it does."""
         if self.knows == "network" and target.undefended is target:
-            return Skip("knows the network and not its defence, and this target has none")
+            return Skip("knows the network and not its defense, and this target has none")
         if self.alarm == "avoid" and not bool(target.units.alarm.any()):
             return Skip("avoids the alarm of a monitor, and this target has none")
         return None

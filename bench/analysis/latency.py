@@ -1,9 +1,9 @@
-"""Wall-clock time of `execute`: what a defence costs where it multiplies nothing, and what skipping
+"""Wall-clock time of `execute`: what a defense costs where it multiplies nothing, and what skipping
 saves.
 
 Time is another thing on every machine and at every hour, so it is measured side by side: all
 targets of a run take turns on the same images in one process with one thread, and what is reported
-is the median, and its ratio to the same network without its defence. It is part of no key and no
+is the median, and its ratio to the same network without its defense. It is part of no key and no
 rank.
 """
 

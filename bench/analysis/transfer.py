@@ -65,7 +65,7 @@ def transfer(
         attack: label of the attack whose pictures are taken; by default, on each source, the one
             that made it dearest.
         device: where to evaluate.
-        data_root: of the data set, for defences that learn.
+        data_root: of the data set, for defenses that learn.
         tell: hears of each pair.
 
     Returns:

@@ -67,10 +67,10 @@ def trained_on(name: str) -> str:
 
 
 def build_defended(cell: Cell, root: str | None) -> Target:
-    """The target of a resolved cell with its weights, and its defence around it.
+    """The target of a resolved cell with its weights, and its defense around it.
 
-    A defence that learns does so here, from the images of the plan's fit split; the same images
-    give the same defence.
+    A defense that learns does so here, from the images of the plan's fit split; the same images
+    give the same defense.
     """
     target = build_target(cell.target)
     if cell.defense is None:
@@ -102,11 +102,11 @@ def opened_dataset(name: str, root: str | None) -> Dataset:
 
 
 def build_bare(cell: Cell, target: Target, device: torch.device) -> Target | None:
-    """The network without its defence, made anew so that no defence has a say in what it is
+    """The network without its defense, made anew so that no defense has a say in what it is
     measured against; None where there is none.
 
     Raises:
-        ContractBroken: the defence calls another network its own.
+        ContractBroken: the defense calls another network its own.
     """
     if cell.defense is None:
         return None

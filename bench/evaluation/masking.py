@@ -23,7 +23,7 @@ def gradients(target: Target, images: Tensor, bare: Target | None = None) -> Gra
     knows the target would.
 
     Args:
-        bare: the network without its defence; None for a target without one.
+        bare: the network without its defense; None for a target without one.
 
     Returns:
         What was seen; "misled" is the line search of E.2.6, and straight-through masks count as

@@ -4,7 +4,7 @@ Something fails when it got worse by more than a stated effect **and** a paired 
 randomisation test says that this is no accident, corrected (Holm) over everything that is compared:
 at most `alpha` of the checks of an unchanged project raise a false alarm. Compared are
 
-- clean saving and clean accuracy, once for each (target, defence), whatever the number of attacks
+- clean saving and clean accuracy, once for each (target, defense), whatever the number of attacks
   and boards;
 - surviving saving, 1 - adversarial MACs / undefended ceiling, and adversarial accuracy, for each
   attack on it;
@@ -289,7 +289,7 @@ def _untouched(cell: MeasuredCell) -> bool:
 
 
 def _same_target(old: MeasuredCell, new: MeasuredCell) -> bool:
-    """Whether the target and its defence are what they were: all clean results are, or nearly all
+    """Whether the target and its defense are what they were: all clean results are, or nearly all
     of one that is made of the same."""
     sizes = (old.floor, old.ceiling, old.reference) == (new.floor, new.ceiling, new.reference)
     same = all(old.inputs[kind] == new.inputs[kind] for kind in ("target", "defense"))

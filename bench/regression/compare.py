@@ -162,7 +162,7 @@ def compare(before: Baseline, now: Baseline) -> Comparison:
     if not found:
         raise NotComparable(
             "the runs have no cell in common on common images",
-            hint="cells are matched by the labels of target, defence and attack",
+            hint="cells are matched by the labels of target, defense and attack",
         )
     return Comparison(tuple(_adjusted(found)), tuple(dict.fromkeys(notes)))
 

@@ -1,6 +1,6 @@
 """Which parts of two measurements belong together, and what keeps them apart.
 
-Boards belong together where they were measured under the same terms, cells where target, defence
+Boards belong together where they were measured under the same terms, cells where target, defense
 and attack have the same labels.
 """
 
@@ -156,7 +156,7 @@ def unmatched(before: MeasuredBoard, after: MeasuredBoard) -> list[MeasuredCell]
 
 
 def changed_inputs(old: MeasuredCell, new: MeasuredCell) -> Iterator[str]:
-    """What is not the same about the target, the defence and the attack of two cells, in words."""
+    """What is not the same about the target, the defense and the attack of two cells, in words."""
     for kind, name in (("target", old.target), ("defense", old.defense), ("attack", old.attack)):
         then, now = old.inputs[kind], new.inputs[kind]
         for part in ("name", "weights", "params", "version", "members"):

@@ -56,7 +56,7 @@ class Seen:
         macs: mean adversarial MACs.
         reserve: mean of the ceiling less clean MACs.
         blind: saw executed MACs alone.
-        past: knew the network, not its defence.
+        past: knew the network, not its defense.
     """
 
     macs: float
@@ -66,8 +66,8 @@ class Seen:
 
 
 def of_group(cells: Sequence[Seen]) -> list[list[str]]:
-    """Flags of each of the attacks on one (target, defence): what those without gradients, or
-    without knowledge of the defence, won more than all the others.
+    """Flags of each of the attacks on one (target, defense): what those without gradients, or
+    without knowledge of the defense, won more than all the others.
     """
     reserve = max((cell.reserve for cell in cells), default=0.0)
     aware = [cell.macs for cell in cells if not cell.blind and not cell.past]

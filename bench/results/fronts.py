@@ -88,7 +88,7 @@ def fronts(boards: Sequence[Board]) -> list[Front]:
     """The fronts of these boards, in plan order; cells without a recovery or with unchanged images
     draw none.
 
-    Cells belong together when target, defence, series, data set, images, seed and budget are the
+    Cells belong together when target, defense, series, data set, images, seed and budget are the
     same, whatever threat they ran under.
     """
     found: dict[tuple[str, str, str, str, bool, int, str, str], list[CellPoint]] = {}

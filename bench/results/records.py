@@ -22,7 +22,7 @@ STATUSES = (*SEALED, "missing")
 
 @dataclass(frozen=True)
 class BoardCell:
-    """One (target, defence, attack) of the board.
+    """One (target, defense, attack) of the board.
 
     Attributes:
         key: sha256 of the resolved inputs, hex.
@@ -163,7 +163,7 @@ class BoardCell:
 
 @dataclass(frozen=True)
 class TargetStanding:
-    """A (target, defence) of the board, ranked by the saving that survives the strongest attack on
+    """A (target, defense) of the board, ranked by the saving that survives the strongest attack on
     it.
 
     Attributes:

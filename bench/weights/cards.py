@@ -213,7 +213,7 @@ def _limits(entry: Entry) -> str:
     note = _NOTES.get(entry.dataset, "")
     return " ".join(
         [
-            "Made for measuring attacks on computation and defences against them; small, "
+            "Made for measuring attacks on computation and defenses against them; small, "
             "and not the state of the art.",
             note,
         ]

@@ -1,4 +1,4 @@
-"""What attacks know: through surrogates, over draws, past a defence, around a monitor.
+"""What attacks know: through surrogates, over draws, past a defense, around a monitor.
 
 And what it costs.
 """
@@ -69,8 +69,8 @@ def test_without_the_surrogate_a_coarse_stage_is_a_wall():
     assert dearer(GradAuto(), target) > 0
 
     found = gradients(target, sample_images((3, 8, 8)))
-    assert found["zero"] == 0
-    assert found["without_surrogates"] == found["images"] > 0
+    assert found.zero == 0
+    assert found.without_surrogates == found.images > 0
 
 
 def test_who_knows_the_network_alone_sees_its_units_and_leaves_no_trace():

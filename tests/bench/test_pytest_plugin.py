@@ -128,7 +128,7 @@ def test_the_example_has_at_most_fifteen_lines_of_test():
 
 
 @pytest.mark.slow
-def test_the_original_defence_passes_and_a_weakened_one_fails_with_numbers(project):
+def test_the_original_defense_passes_and_a_weakened_one_fails_with_numbers(project):
     passed = pytest_in(project)
     assert passed.returncode == 0, passed.stdout + passed.stderr
     assert "1 passed" in passed.stdout

@@ -1,4 +1,4 @@
-"""Defences that only seem to help: found out as invalid, flagged where the number stands, or
+"""Defenses that only seem to help: found out as invalid, flagged where the number stands, or
 without any gain in the ranking."""
 
 import pytest

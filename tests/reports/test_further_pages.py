@@ -424,7 +424,7 @@ def defended(
     )
 
 
-def test_a_defence_is_judged_by_who_knows_it() -> None:
+def test_a_defense_is_judged_by_who_knows_it() -> None:
     cells = (
         defended("", "strong", 0.20),
         defended("jpeg", "unaware", 0.35, "network"),

@@ -1,4 +1,4 @@
-"""Defences by hand, against their contract on every family, and the cap as an integer."""
+"""Defenses by hand, against their contract on every family, and the cap as an integer."""
 
 import math
 from fractions import Fraction
@@ -104,7 +104,7 @@ def test_what_is_handed_on_reaches_the_network_inside(name, toy):
 
 
 def seen_by(defense, images):
-    """What a network behind the defence is shown."""
+    """What a network behind the defense is shown."""
     box = []
 
     class Inner(ToyTarget):
@@ -400,6 +400,6 @@ def test_a_cap_goes_inside_a_monitor_not_around_it(toy):
     assert not problems(check_target(target))
 
 
-def test_defences_that_learn_say_what_they_need(toy):
+def test_defenses_that_learn_say_what_they_need(toy):
     with pytest.raises(PlanError, match="needs clean images"):
         Monitor().wrap(toy)

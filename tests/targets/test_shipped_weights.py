@@ -15,7 +15,7 @@ DYNAMIC = sorted(
 )
 CONTROLS = sorted(name for name, entry in SHIPPED.items() if entry.target == "fbs")
 ACCURACY_GIVEN_UP = {"digits-m": 0.02, "cifar10-jpeg": 0.015}
-PRICE_OF_DEFENCE = 0.02
+PRICE_OF_DEFENSE = 0.02
 """Accuracy that energy-adversarial training may cost on top."""
 UNRECORDED = {"resnet-20-static@digits-m", "skipnet-20-budget@digits-m", "skipnet-20-hrl@digits-m"}
 """Trained before curves were recorded."""
@@ -95,7 +95,7 @@ def test_the_manifest_fits_network_recipe_and_record(name):
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_they_are_worth_attacking(name):
     entry = SHIPPED[name]
-    price = PRICE_OF_DEFENCE if entry.stage == "adversarial" else 0.0
+    price = PRICE_OF_DEFENSE if entry.stage == "adversarial" else 0.0
     assert entry.accuracy >= entry.static_accuracy - ACCURACY_GIVEN_UP[entry.dataset] - price
     assert entry.clean_saving >= (0.15 if entry.target == "skipnet" else 0.25)
     assert entry.spread >= 0.03

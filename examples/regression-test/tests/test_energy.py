@@ -7,7 +7,7 @@ import pytest
 
 from bench.pytest_plugin import assert_no_regression, assert_saving_survives
 
-LIMIT = float(os.environ.get("CAP", "0.65"))  # the defence under test; CAP=1.0 weakens it
+LIMIT = float(os.environ.get("CAP", "0.65"))  # the defense under test; CAP=1.0 weakens it
 
 
 @pytest.mark.gatebench

@@ -408,7 +408,7 @@ def test_exclusions(write):
     assert [cell.excluded for cell in plan.cells] == ["", "dull"]
 
 
-def test_an_attack_made_for_some_defences_runs_behind_those_alone(write):
+def test_an_attack_made_for_some_defenses_runs_behind_those_alone(write):
     defended = GOOD + '[[defense]]\nuse = "jpeg"\n[[defense]]\nuse = "median"\nlabel = "m"\n'
     plan = load_plan(write(defended + '[[attack]]\nuse = "still"\nbehind = ["m"]\n'))
     assert [

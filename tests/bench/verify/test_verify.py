@@ -48,7 +48,7 @@ use = "autoenergy"
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory):
-    """A finished run of a toy, bare and behind two defences, under an attack and an ensemble."""
+    """A finished run of a toy, bare and behind two defenses, under an attack and an ensemble."""
     folder = tmp_path_factory.mktemp("verify")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SITE))

@@ -1,4 +1,4 @@
-"""Defences that seem to help: each hides, lies or pretends in one way, around an honest network."""
+"""Defenses that seem to help: each hides, lies or pretends in one way, around an honest network."""
 
 from dataclasses import replace
 from typing import Literal
@@ -17,7 +17,7 @@ Kind = Literal[
 
 
 class Trickster(Wrapped):
-    """A defence that plays one trick."""
+    """A defense that plays one trick."""
 
     def __init__(self, inner, trick):
         super().__init__(inner)
@@ -122,7 +122,7 @@ class _Larger(ToyTarget):
 
 
 class Trick(Defense):
-    """A defence that seems to help.
+    """A defense that seems to help.
 
     Args:
         trick: how.
