@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.contracts.executor import Event, Task, Tell
 from bench.errors import GatebenchError
-from bench.executors.processes import start
+from bench.executors.processes import STARTS, start
 from bench.executors.worker import perform, serve
 from bench.plugins.registry import HOME_DISTRIBUTION
 
@@ -65,6 +65,7 @@ class Local:
         self._wanted = workers
         self._workers: list[_Worker] = []
         self._devices: list[str] = []
+        self._lost = 0
 
     def __enter__(self) -> Local:
         return self
@@ -78,8 +79,10 @@ class Local:
         Raises:
             GatebenchError: it refused (no such device) or could not start.
         """
-        first = self._spawn(self.device)
-        self._greet(first)
+        while True:
+            first = self._spawn(self.device)
+            if self._greet(first):
+                break
         assert first.hello is not None
         self._devices = first.hello["devices"]
         environment: dict[str, Any] = first.hello["environment"]
@@ -149,17 +152,27 @@ class Local:
         self._workers.append(worker)
         return worker
 
-    def _greet(self, worker: _Worker) -> None:
+    def _greet(self, worker: _Worker) -> bool:
+        """Whether a worker has started; one that was lost on the way is taken off the list."""
         if not worker.connection.poll(START_LIMIT):
             raise GatebenchError(
                 f"a worker did not start within {START_LIMIT:.0f} seconds", hint=f"see {self.log}"
             )
         try:
             self._answer(worker, worker.connection.recv())
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError):
+            self._check_start(worker)
+            self._remove(worker)
+            return False
+        return True
+
+    def _check_start(self, worker: _Worker) -> None:
+        """Raise where workers end again and again before they have started."""
+        self._lost += 1
+        if self._lost >= STARTS:
             raise GatebenchError(
                 f"a worker ended before it could start ({_death(worker)})", hint=f"see {self.log}"
-            ) from error
+            )
 
     def _answer(self, worker: _Worker, message: tuple[str, Any]) -> None:
         kind, content = message
@@ -195,10 +208,8 @@ class Local:
 
     def _dead(self, worker: _Worker, tell: Tell, over: set[str]) -> None:
         task = worker.task
-        if task is None and worker.hello is None:
-            raise GatebenchError(
-                f"a worker ended before it could start ({_death(worker)})", hint=f"see {self.log}"
-            )
+        if worker.hello is None:
+            self._check_start(worker)
         self._replace(worker)
         if task is not None:
             over.add(task.key)
@@ -223,10 +234,13 @@ class Local:
         )
         tell(Event("problem", task, "timeout", reason))
 
-    def _replace(self, worker: _Worker) -> None:
+    def _remove(self, worker: _Worker) -> None:
         worker.process.join()
         worker.connection.close()
         self._workers.remove(worker)
+
+    def _replace(self, worker: _Worker) -> None:
+        self._remove(worker)
         self._spawn(worker.device)
 
 

@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from bench.errors import GatebenchError
+
 _PRELOADED = "bench.executors.preload"
+
+STARTS = 3
+"""How often a process is started before its failure counts: what was killed is started again."""
 
 
 def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
@@ -23,19 +28,29 @@ def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection
 
     Returns:
         The process and this end of a two-way connection to it.
+
+    Raises:
+        GatebenchError: the server ended `STARTS` times while it was asked.
     """
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         context.set_forkserver_preload([_PRELOADED])
-    here, there = context.Pipe()
-    process = context.Process(
-        target=_begin, args=(target, there, dict(os.environ), arguments), daemon=True
-    )
-    with _block_interrupts():
-        process.start()
-    there.close()
-    return process, here
+    for _ in range(STARTS):
+        here, there = context.Pipe()
+        process = context.Process(
+            target=_begin, args=(target, there, dict(os.environ), arguments), daemon=True
+        )
+        try:
+            with _block_interrupts():
+                process.start()
+        except (EOFError, ConnectionError):  # the server was killed; the next start starts another
+            here.close()
+            continue
+        finally:
+            there.close()
+        return process, here
+    raise GatebenchError("the process that workers are forked from ended again and again")
 
 
 def _begin(

@@ -23,7 +23,7 @@ from typing import Any
 import bench
 from bench.contracts.cell import Cell, Component
 from bench.errors import DiskError
-from bench.executors.processes import start
+from bench.executors.processes import STARTS, start
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical, digest
 from bench.files.home import home
@@ -108,16 +108,18 @@ def _digest(path: Path) -> str:
 
 def _trace(kind: str, component: Component, log: str) -> list[File]:
     """Make a plugin in a clean process and list what it read; nothing where that cannot be."""
-    process, connection = start(_answer, kind, component, log)
-    try:
-        found: list[File] = connection.recv() if connection.poll(TRACE_LIMIT) else []
-    except (EOFError, OSError):  # it ended the process: so will its cell, and that says why
-        found = []
-    finally:
-        process.kill()
-        process.join()
-        connection.close()
-    return found
+    for _ in range(STARTS):
+        process, connection = start(_answer, kind, component, log)
+        try:
+            found: list[File] = connection.recv() if connection.poll(TRACE_LIMIT) else []
+        except (EOFError, OSError):  # killed, or it ended the process: so will its cell
+            continue
+        finally:
+            process.kill()
+            process.join()
+            connection.close()
+        return found
+    return []
 
 
 def _answer(connection: Connection, kind: str, component: Component, log: str) -> None:

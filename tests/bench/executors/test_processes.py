@@ -1,106 +1,79 @@
-"""Clean processes: what the server imports, what a process is given, and when it ends."""
+"""Clean processes, and what happens when one is killed while it starts."""
 
-import json
-import os
-import subprocess
-import sys
-import time
+import multiprocessing.process
 
-from bench.executors.processes import start
+import pytest
 
-PRELOAD = """
-import json, sys
-import torch
-calls = []
-def watch(module, name):
-    real = getattr(module, name)
-    def called(*args, **options):
-        calls.append(name)
-        return real(*args, **options)
-    setattr(module, name, called)
-watch(torch._C, "_cuda_getDeviceCount")
-for name in ("is_available", "device_count", "_lazy_init"):
-    watch(torch.cuda, name)
-import bench.executors.preload
-plugins = [name for name in sys.modules if name.partition(".")[0] in ("attacks", "targets")]
-print(json.dumps([calls, plugins]))
-"""
+from bench.errors import GatebenchError
+from bench.executors import local, processes
+from bench.executors.local import Local
 
 
-def test_the_server_asks_for_no_gpu_and_imports_no_plugin(child_environment):
-    """Asking how many GPUs there are would keep every forked process from using one."""
-    done = subprocess.run(
-        [sys.executable, "-c", PRELOAD],
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[], []]
+def echo(connection, word):
+    connection.send(word)
 
 
-def tell(connection, *arguments):
-    connection.send((os.environ.get("TOLD"), os.getcwd(), sys.path[0], arguments))
+@pytest.fixture
+def broken_starts(monkeypatch):
+    """Let the next n starts of a process fail as they do when the server is killed meanwhile."""
+    real, left = multiprocessing.process.BaseProcess.start, [0]
+
+    def start(self):
+        if left[0]:
+            left[0] -= 1
+            raise EOFError("unexpected EOF")
+        real(self)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start)
+    return left
 
 
-def wait_for_ever(connection):
-    connection.send(os.getpid())
-    time.sleep(3600)
+def test_start_asks_a_new_server_when_the_first_is_killed(broken_starts):
+    broken_starts[0] = processes.STARTS - 1
+    process, connection = processes.start(echo, "here")
+    assert connection.poll(60)
+    assert connection.recv() == "here"
+    process.join()
+    connection.close()
 
 
-def answer(target, *arguments):
-    process, connection = start(target, *arguments)
-    try:
-        assert connection.poll(200)
-        return connection.recv()
-    finally:
-        process.kill()
-        process.join()
-        connection.close()
+def test_start_gives_up_with_a_sentence(broken_starts):
+    broken_starts[0] = processes.STARTS
+    with pytest.raises(GatebenchError, match="ended again and again"):
+        processes.start(echo, "here")
 
 
-def test_a_process_has_the_surroundings_of_the_moment(monkeypatch, tmp_path):
-    for name in ("one", "two"):  # the server was started before the second
-        (tmp_path / name).mkdir()
-        with monkeypatch.context() as patch:
-            patch.setenv("TOLD", name)
-            patch.chdir(tmp_path / name)
-            patch.syspath_prepend(str(tmp_path / name))
-            told, folder, first, arguments = answer(tell, 1, name)
-        assert (told, folder, first) == (name, str(tmp_path / name), str(tmp_path / name))
-        assert arguments == (1, name)
-    assert answer(tell)[0] is None
+@pytest.mark.parametrize("lost", [1, processes.STARTS - 1], ids=["one", "all-but-one"])
+def test_workers_killed_before_they_start_are_replaced(lost, monkeypatch, tmp_path):
+    killed = killing_the_first(lost, monkeypatch)
+    with local_executor(tmp_path) as executor:
+        assert executor.open()["device"].startswith("cpu")
+    assert len(killed) == lost
 
 
-PARENT = """
-import os, sys
-from bench.executors.processes import start
-sys.path.insert(0, sys.argv[1])
-from test_processes import wait_for_ever
-if __name__ == "__main__":
-    process, connection = start(wait_for_ever)
-    print(connection.recv(), flush=True)
-    os._exit(9)
-"""
+def test_workers_that_never_start_end_the_run(monkeypatch, tmp_path):
+    killing_the_first(processes.STARTS, monkeypatch)
+    with (
+        local_executor(tmp_path) as executor,
+        pytest.raises(GatebenchError, match="before it could start"),
+    ):
+        executor.open()
 
 
-def test_it_ends_when_its_parent_is_gone(tmp_path, child_environment):
-    (tmp_path / "parent.py").write_text(PARENT)
-    done = subprocess.run(
-        [sys.executable, "parent.py", os.path.dirname(__file__)],
-        cwd=tmp_path,
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 9, done.stderr
-    child, until = int(done.stdout), time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"process {child} is still there")
+def local_executor(tmp_path):
+    return Local(device="cpu", workers=1, threads=1, deadline=60, log=str(tmp_path / "log.txt"))
+
+
+def killing_the_first(count, monkeypatch):
+    real, killed = processes.start, []
+
+    def start(*arguments):
+        process, connection = real(*arguments)
+        if len(killed) < count:
+            process.kill()
+            process.join()
+            killed.append(process.pid)
+        return process, connection
+
+    monkeypatch.setattr(local, "start", start)
+    return killed

@@ -2,10 +2,13 @@
 
 import json
 import sys
+from fractions import Fraction
 
 import pyarrow.parquet as pq
 import pytest
 
+from bench.contracts.cell import Cell, Component, Protocol
+from bench.contracts.threat import Threat
 from bench.executors.reads import Reads
 from bench.plugins import registry
 
@@ -71,10 +74,11 @@ def frail(tmp_path, monkeypatch, plugins):
 
 
 def cell(depth=1):
-    target = {"name": "frail", "distribution": "frail", "value": "frail:Frail"}
-    target["params"] = {"seed": 0, "depth": depth}
-    builtin = {"name": "noise", "distribution": "gatebench", "value": "", "params": {}}
-    return {"target": target, "defense": None, "attack": builtin}
+    target = Component("frail", "frail", "frail:Frail", "frail", {"seed": 0, "depth": depth})
+    attack = Component("noise", "gatebench", "", "noise", {})
+    threat = Threat("linf", Fraction(8, 255))
+    protocol = Protocol("toy-pixels:test", 6, batch=3, threat=threat, budget=5, seed=0, audit=1)
+    return Cell(protocol, target, attack)
 
 
 def test_everything_that_making_it_reads_is_named(frail, tmp_path):
