@@ -218,12 +218,11 @@ class TargetView:
                 continue
             self.ledger.pay(place)
             with self.target.evaluating(loss=index):
+                # A slope at 0 was paid for by no row. A sum, since handing autograd the gradient
+                # of the outputs imports torch's compiler.
+                total = (values[index] * masks[place].to(values[index].dtype)).sum()
                 (grad,) = torch.autograd.grad(
-                    values[index],
-                    inputs,
-                    masks[place].to(values[index].dtype),  # a slope at 0 was paid for by no row
-                    retain_graph=index != asking[-1],
-                    allow_unused=True,
+                    total, inputs, retain_graph=index != asking[-1], allow_unused=True
                 )
             found[index] = found[index] if grad is None else grad
         return found

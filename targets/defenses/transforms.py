@@ -47,7 +47,9 @@ class _Jpeg(Coarsened):
 
     def coarse(self, images: Tensor) -> Tensor:
         coded = through_jpeg(to_grid(images).cpu(), self.quality)
-        return to_float(coded).to(images, non_blocking=True)
+        # Written into a copy of the images: the coder works outside torch, and an audit follows
+        # what is computed from the image from one operator to the next.
+        return images.clone().copy_(to_float(coded), non_blocking=True)
 
 
 class JPEG(Defense):

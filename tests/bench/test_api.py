@@ -59,7 +59,7 @@ def test_a_contract_names_its_required_and_optional_methods(contract):
     assert kind.__abstractmethods__ <= set(required.replace("`", "").strip(" .").split(", "))
     if "Optional methods:" in rest:
         optional = rest.partition("Optional methods:")[2].partition("\n")[0]
-        names = [word.strip("`,.") for word in optional.split() if word.startswith("`")]
+        names = [word.strip("`,.;") for word in optional.split() if word.startswith("`")]
         assert names
         for name in names:
             assert hasattr(kind, name), name

@@ -30,6 +30,9 @@ def half_closed(seed=0, **params):
         for branch in target.branches():
             branch.fc2.weight.mul_(10)
             branch.thre.fill_(1.0)
+        for module in target.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.mul_(0.5)  # deep networks with fresh weights overflow
     target.read_thresholds()
     return target
 

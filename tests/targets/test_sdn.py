@@ -10,7 +10,7 @@ from torch import nn
 from bench.api import Moment, Part
 from bench.errors import PlanError
 from bench.evaluation import cost
-from bench.evaluation.target_checks import reached
+from bench.evaluation.outputs import reached_units
 from bench.testing import check_target, finite_difference, problems
 from bench.weights import load_into
 from targets.recipes.sdn import FrozenStage, JointStage, SDNRecipe, choose_threshold
@@ -142,7 +142,7 @@ def test_forced_all_on_is_the_plain_network():
 def test_margins_of_exits_that_were_not_reached_are_nobodys_business():
     target, _ = mixed()
     decisions = torch.tensor([[True, True, False, False, False, False]])
-    assert reached(target, decisions).tolist() == [[True, True, True, False, False, False]]
+    assert reached_units(target, decisions).tolist() == [[True, True, True, False, False, False]]
 
 
 @pytest.mark.parametrize("which", ["margins", "logit_margins"])

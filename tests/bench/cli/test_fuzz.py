@@ -252,7 +252,7 @@ def test_many_components_are_compared_in_one_pass(tmp_path, monkeypatch):
     """Ten thousand attacks: not fifty million comparisons."""
     from bench.contracts.cell import Component
     from bench.plans import components, problems
-    from bench.plans.toml import Lines
+    from bench.plans.toml import LineNumbers
 
     asked = [0]
 
@@ -262,7 +262,7 @@ def test_many_components_are_compared_in_one_pass(tmp_path, monkeypatch):
             return super().identity()
 
     made = [("attack", Counting("a", "d", "v", f"label {i}", {"i": i % 4999})) for i in range(5000)]
-    found = problems.Problems("plan", Lines(""))
+    found = problems.Problems("plan", LineNumbers(""))
     components._check_distinct(made, found)
     assert found.all() == [
         "plan: attack: 'label 4999' is the same as 'label 0', parameter by parameter"

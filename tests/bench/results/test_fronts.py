@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.results.fronts import Front, Point, fronts
+from bench.results.fronts import CellPoint, Front, fronts
 from bench.results.records import BoardCell
 from bench.results.stats import Estimate
 
@@ -18,7 +18,7 @@ def front(*points):
         "150",
         False,
         4,
-        tuple(Point(psnr, recovery, None, None, "k", "b") for psnr, recovery in sorted(points)),
+        tuple(CellPoint(psnr, recovery, None, None, "k", "b") for psnr, recovery in sorted(points)),
     )
 
 
