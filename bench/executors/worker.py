@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import bench
 from bench.contracts.executor import Event, Task, Tell
-from bench.errors import ContractBroken, DiskError, GatebenchError
+from bench.errors import ContractBroken, DiskError, GatebenchError, in_words
 from bench.executors.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -204,11 +204,8 @@ def _through_plugin(error: BaseException) -> bool:
 
 
 def _words(error: BaseException) -> str:
-    """An exception in words, even one that cannot be put into words."""
-    try:
-        return _printable(f"{type(error).__name__}: {error}")
-    except Exception:
-        return f"{type(error).__name__}, whose message cannot be printed"
+    """An exception in words that any file and terminal takes."""
+    return _printable(in_words(error))
 
 
 def _printable(text: str) -> str:
