@@ -227,7 +227,9 @@ def _weights() -> Iterator[Check]:
         )
         for name, entry in manifest.entries.items():
             try:
-                weights.read_bytes(entry)
+                weights.check_files(entry)
+            except weights.NotInstalled as error:
+                yield Check("weights", name, "note", f"{error.message}; {error.hint}")
             except WeightsError as error:
                 yield Check("weights", name, "bad", error.message)
     for name in weights.entries():

@@ -196,7 +196,7 @@ def _target(plugin_name: str, params: dict[str, Any], weights_name: str | None) 
     if weights_name and not weights_name.startswith("random:"):
         entry = weights.find(weights_name)
         target = _make(_find(plugin_name), {**entry.params, **params})
-        weights.load_into(target, weights.read_state(entry))
+        weights.load_entry(target, entry)
     else:
         seed = (weights_name or "random:0")[7:]
         if not re.fullmatch(r"[0-9]{1,18}", seed):

@@ -193,7 +193,7 @@ def _train(asked: _Asked) -> None:
     if asked.fresh:
         checkpoint.unlink(missing_ok=True)
     precision = _precision(asked, name, checkpoint, where)
-    start = before.sha256 if before else ""
+    start = before.digest if before else ""
     plan = Training(asked.recipe, asked.stage, stage, data.name, asked.seed, precision, start)
     if not asked.fresh and results.is_finished(name, plan, asked.out):
         say(

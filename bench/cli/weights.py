@@ -76,7 +76,7 @@ def verify(names: tuple[str, ...]) -> None:
     """Check the digest of every weights file, or of those named.
 
     Ends with exit code 3 if any file or manifest is missing, cut short or altered; all are checked
-    before.
+    before. Weights on a package that is not installed are told, and count where they are named.
     """
     from bench import weights as store
     from bench.errors import WeightsError
@@ -93,8 +93,12 @@ def verify(names: tuple[str, ...]) -> None:
     )
     for name, entry in chosen.items():
         try:
-            store.read_bytes(entry)
             store.read_record(entry)
+            store.check_files(entry)
+        except store.NotInstalled as error:
+            if names:
+                problems.append(f"{error.message}; {error.hint}")
+            say(f"-    {name}: {error.message.partition(': ')[2]}; {error.hint}")
         except WeightsError as error:
             problems.append(error.message)
             say(f"BAD  {name}")

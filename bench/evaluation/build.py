@@ -53,7 +53,7 @@ def build_target(component: Component) -> Target:
             made: Target = build("target", component)
         return made
     made = build("target", component)
-    weights.load_into(made, weights.read_state(weights.find(name)))
+    weights.load_entry(made, weights.find(name))
     return made
 
 

@@ -100,7 +100,8 @@ FREE = frozenset(
     select_scatter set slice slice_scatter sort split split_copy split_with_sizes squeeze
     squeeze_copy stack std std_mean sum sym_numel sym_size sym_stride t tile to topk transpose
     tril triu unbind unfold uniform unique unsafe_chunk unsafe_split unsafe_split_with_sizes
-    unsqueeze upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
+    unsqueeze _upsample_bicubic2d_aa _upsample_bilinear2d_aa
+    upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
     upsample_nearest2d var var_mean view view_as view_copy zero zeros zeros_like
     """.split()
 )

@@ -165,7 +165,7 @@ def _targets(entry: TargetTable, where: str, problems: Problems) -> list[Compone
         return []
     label = entry.label or entry.weights.partition("@")[0]
     params = {**component.params, **found.params}
-    made = replace(component, weights=entry.weights, digest=found.sha256)
+    made = replace(component, weights=entry.weights, digest=found.digest)
     return [replace(made, params=params, label=label)]
 
 

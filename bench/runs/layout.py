@@ -103,7 +103,7 @@ def lay_out(
         RunFolderError: the folder holds another plan.
     """
     for weights_name in {cell.target.weights for cell in plan.cells if cell.target.digest}:
-        weights.read_bytes(weights.find(weights_name))
+        weights.check_files(weights.find(weights_name))
     dataset = _opened(plan, data_root)
     chosen = subset(dataset, plan.cells[0].protocol.images)
     run = RunFolder(out / f"{name or plan.default_name(str(dataset))}{suffix}")

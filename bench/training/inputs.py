@@ -11,6 +11,7 @@ from bench.contracts.dataset import Dataset, PixelDataset
 from bench.contracts.recipe import Stage
 from bench.datasets import base
 from bench.errors import DataError, UnknownName, WeightsError
+from bench.plugins import registry
 from bench.weights.entry import Entry
 
 if TYPE_CHECKING:
@@ -87,7 +88,20 @@ def find_start(
             hint=f"first 'gatebench train {recipe} --stage {stage.start} --dataset {dataset}', "
             "or name others with --from",
         ) from error
-    return entry, weights.read_state(entry)
+    return entry, _whole_state(entry)
+
+
+def _whole_state(entry: Entry) -> dict[str, Tensor]:
+    """All tensors of weights, parts that lie elsewhere included."""
+    if not entry.parts:
+        return weights.read_state(entry)
+    network = registry.load("target", entry.target)(
+        **{
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in entry.params.items()
+        }
+    )
+    return weights.read_whole(entry, network)
 
 
 def precision_before(name: str, checkpoint: Path, folder: Path) -> str | None:

@@ -20,7 +20,7 @@ def is_finished(name: str, training: Training, folder: Path) -> bool:
     if entry is None or entry.more.get("training") != training.document():
         return False
     try:
-        weights.read_bytes(entry)
+        weights.check_files(entry)
     except WeightsError:
         return False
     return True

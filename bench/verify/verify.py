@@ -183,7 +183,7 @@ def _read(
 
     if (made := board.key(cell)) != key:
         wrong(f"its key is {key[:12]}…, but what the plan says of it makes {made[:12]}…")
-    if cell.target.digest and cell.target.digest != find(cell.target.weights).sha256:
+    if cell.target.digest and cell.target.digest != find(cell.target.weights).digest:
         wrong(f"its weights {cell.target.weights} have another digest than those that are here")
     if cell.excluded:
         found.remarks.append(f"{label} was excluded: {cell.excluded}")

@@ -13,13 +13,18 @@ from bench.weights.manifest import (
     module_folder,
     read_manifest,
 )
+from bench.weights.parts import WeightsPart
+from bench.weights.sources import NotInstalled
 from bench.weights.storage import (
     add_entry,
+    check_files,
+    load_entry,
     load_into,
     mismatches,
     read_bytes,
     read_record,
     read_state,
+    read_whole,
 )
 
 __all__ = [
@@ -27,9 +32,13 @@ __all__ = [
     "NAME",
     "Entry",
     "Manifest",
+    "NotInstalled",
+    "WeightsPart",
     "add_entry",
+    "check_files",
     "entries",
     "find",
+    "load_entry",
     "load_into",
     "manifests",
     "mismatches",
@@ -38,4 +47,5 @@ __all__ = [
     "read_manifest",
     "read_record",
     "read_state",
+    "read_whole",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from bench.weights.parts import WeightsPart, parse_part
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,95}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*\.safetensors")
@@ -44,6 +48,7 @@ class Entry:
             positions), the map's mean.
         record: the file with what `read_record` returns, "" where there is none.
         record_sha256: its digest (hex).
+        parts: what lies elsewhere; the file holds the rest.
         more: further keys of the table.
     """
 
@@ -71,12 +76,26 @@ class Entry:
     seconds: float | None = None
     record: str = ""
     record_sha256: str = ""
+    parts: tuple[WeightsPart, ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
         """The safetensors file."""
         return self.folder / self.file
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) that vouches for all tensors: of the file, and of what it says of parts."""
+        if not self.parts:
+            return self.sha256
+        said = [self.sha256, *(_identity(part) for part in self.parts)]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _identity(part: WeightsPart) -> list[object]:
+    """What decides the tensors of a part, wherever its source lies."""
+    return [part.prefix, part.sha256, part.inside, part.match, list(part.rows)]
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -86,6 +105,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("accuracy", "static_accuracy", "clean_saving", "spread"), (int, float)),
     "seconds": (int, float),
     "params": (dict,),
+    "parts": (dict,),
     "opening_rates": (list, tuple),
 }
 
@@ -123,18 +143,25 @@ def parse_entry(
         wrong.append(f"[{name}] sha256 is not 64 hexadecimal digits")
     if not wrong and not _RECORD.fullmatch(table.get("record", "none.json")):
         wrong.append(f"[{name}] record = {table['record']!r} is no plain name of a JSON file")
+    parts = [
+        parse_part(prefix, part, name, wrong)
+        for prefix, part in (table.get("parts", {}) if not wrong else {}).items()
+    ]
     if wrong:
         problems += wrong
         return None
     known = {key: value for key, value in table.items() if key in _TYPES and value is not None}
     if "opening_rates" in known:
         known["opening_rates"] = tuple(known["opening_rates"])
+    known["parts"] = tuple(part for part in parts if part is not None)
     more = {key: value for key, value in table.items() if key not in _TYPES and value is not None}
     return Entry(name=name, folder=folder, origin=origin, more=more, **known)
 
 
 def entry_table(entry: Entry) -> dict[str, Any]:
     """An entry as its table, keys in the order of `Entry`."""
-    skipped = ("name", "folder", "origin", "more")
+    skipped = ("name", "folder", "origin", "more", "parts")
     table = {one.name: getattr(entry, one.name) for one in fields(entry) if one.name not in skipped}
+    if entry.parts:
+        table["parts"] = {part.prefix: part.table() for part in entry.parts}
     return {**{key: value for key, value in table.items() if value not in (None, "")}, **entry.more}

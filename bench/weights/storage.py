@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,9 @@ from bench.files.atomic import write_atomic
 from bench.files.locks import locked_folder
 from bench.files.toml import dump_tables
 from bench.weights.entry import NAME, Entry, entry_table, parse_entry
-from bench.weights.manifest import MANIFEST, read_manifest
+from bench.weights.manifest import MANIFEST, find, read_manifest
+from bench.weights.parts import WEIGHTS, WeightsPart, fitted
+from bench.weights.sources import file_digest, locate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -73,6 +75,85 @@ def read_state(entry: Entry) -> dict[str, Tensor]:
         ) from error
 
 
+def check_files(entry: Entry) -> None:
+    """Hold the weights file, and what its parts are read from, against their digests.
+
+    Raises:
+        NotInstalled: a part lies in a package that is not here.
+        WeightsError: a file is missing, cut short or altered.
+    """
+    read_bytes(entry)
+    for part in entry.parts:
+        _source(part, entry)
+
+
+def read_whole(entry: Entry, target: nn.Module) -> dict[str, Tensor]:
+    """All tensors by name, those of parts included, on the CPU.
+
+    Args:
+        entry: of the weights.
+        target: the network; it says how tensors that are paired by order are called.
+
+    Raises:
+        NotInstalled: a part lies in a package that is not here.
+        WeightsError: a file is missing, altered, or holds something else; a part does not fit.
+    """
+    state = read_state(entry)
+    expected = target.state_dict() if entry.parts else {}
+    for part in entry.parts:
+        state |= fitted(part, _read_part(part, entry), expected, entry.name)
+    return state
+
+
+def load_entry(target: nn.Module, entry: Entry) -> None:
+    """Put weights into a network, parts that lie elsewhere included.
+
+    Raises:
+        NotInstalled, WeightsError: as `read_whole` and `load_into`.
+    """
+    load_into(target, read_whole(entry, target), entry.name)
+
+
+def _source(part: WeightsPart, entry: Entry) -> Entry | Path:
+    """What a part is read from, after its digest was checked.
+
+    Raises:
+        NotInstalled, WeightsError: it is missing, or not what the manifest was written for.
+    """
+    found: Entry | Path
+    if part.source.startswith(WEIGHTS):
+        found = find(part.source.removeprefix(WEIGHTS))
+        if found.parts:
+            raise WeightsError(
+                f"weights {entry.name!r}: {part.source} has parts that lie elsewhere itself"
+            )
+        read_bytes(found)
+        digest = found.digest
+    else:
+        try:
+            found = locate(part.source, install=part.install).path
+            digest = file_digest(found)
+        except WeightsError as error:
+            message = f"weights {entry.name!r}: {error.message}"
+            raise type(error)(message, hint=error.hint) from error
+    if digest != part.sha256:
+        raise WeightsError(
+            f"weights {entry.name!r}: {part.source} is another file than they were made with: "
+            f"its sha256 is {digest[:12]}…, the manifest says {part.sha256[:12]}…",
+            hint="install or restore the version that they were made with",
+        )
+    return found
+
+
+def _read_part(part: WeightsPart, entry: Entry) -> dict[str, Tensor]:
+    found = _source(part, entry)
+    if isinstance(found, Entry):
+        return read_state(found)
+    from bench.weights.checkpoint import read_checkpoint
+
+    return read_checkpoint(found).state
+
+
 def read_record(entry: Entry) -> dict[str, Any] | None:
     """What was noted while training and measuring; None where nothing was.
 
@@ -102,6 +183,7 @@ def add_entry(
     state: Mapping[str, Tensor],
     values: Mapping[str, Any],
     record: Mapping[str, Any] | None = None,
+    parts: Sequence[WeightsPart] = (),
 ) -> Entry:
     """Write tensors and their table into `folder`, replacing an entry of that name.
 
@@ -111,10 +193,11 @@ def add_entry(
     Args:
         folder: made if it is not there.
         name: small letters, digits and . _ @ + -.
-        state: name -> tensor, all of them finite.
+        state: name -> tensor, all of them finite; those of `parts` are not written.
         values: keys of `Entry` (target at least; file, sha256 and bytes are filled in) and any
             others worth keeping.
         record: as `read_record` returns it; plain values.
+        parts: what lies elsewhere.
 
     Raises:
         PlanError: the name cannot be used.
@@ -136,8 +219,11 @@ def add_entry(
     ]
     if broken:
         raise WeightsError(f"weights {name!r} are not finite: {_list(broken)}")
+    elsewhere = tuple(part.prefix for part in parts)
     plain = {
-        key: value.detach().to("cpu").contiguous().clone() for key, value in sorted(state.items())
+        key: value.detach().to("cpu").contiguous().clone()
+        for key, value in sorted(state.items())
+        if not (elsewhere and key.startswith(elsewhere))
     }
     data = safetensors.torch.save(plain)
     table = {
@@ -147,10 +233,12 @@ def add_entry(
         **{
             key: value
             for key, value in values.items()
-            if key not in ("file", "sha256", "bytes", "more")
+            if key not in ("file", "sha256", "bytes", "more", "parts")
         },
         **values.get("more", {}),
     }
+    if parts:
+        table["parts"] = {part.prefix: part.table() for part in parts}
     noted = b"" if record is None else (json.dumps(record, sort_keys=True) + "\n").encode()
     if noted:
         table |= {"record": f"{name}.json", "record_sha256": hashlib.sha256(noted).hexdigest()}
