@@ -55,6 +55,14 @@ def share(estimate: Estimate, places: int = 1) -> str:
     return f"{percent(estimate.value, places)} {interval(estimate, places)}".rstrip()
 
 
+def points(estimate: Estimate, places: int = 1) -> str:
+    """A difference of shares with its interval, in percentage points: "+1.2 points [0.4, 2.1]"."""
+    if estimate.value is None:
+        return DASH
+    value = f"{100 * estimate.value:+.{places}f}".replace("-", "\u2212")
+    return f"{value}\u00a0points {interval(estimate, places)}".rstrip()
+
+
 def decibel(value: float | None) -> str:
     """A PSNR in dB; an unchanged image has none that is finite."""
     if value is None:

@@ -16,8 +16,9 @@ from typing import Any
 from bench.contracts.report import BoardReport
 from bench.errors import DiskError
 from bench.files.atomic import write_atomic
+from bench.results.headroom import HeadroomEntry
 from bench.results.records import Board, BoardCell
-from bench.results.stats import Estimate
+from bench.results.stats import UNDEFINED, Estimate
 from reports.html.encode import clean, clean_tree
 
 _TEXT = ("board", "key", "target", "defense", "attack", "series", "sees", "status", "reason")
@@ -27,6 +28,7 @@ _REAL = tuple(
     "clean_macs adversarial_macs float_macs block_recovery psnr pooled_psnr ssim l2 evaluations "
     "flip_rate".split()
 )
+_HEADROOM = ("headroom", "headroom_low", "headroom_high")
 _ESTIMATES = tuple(field.name for field in fields(BoardCell) if isinstance(field.default, Estimate))
 
 
@@ -53,10 +55,11 @@ def flat(board: Board) -> list[dict[str, Any]]:
     """One dictionary a cell; an estimate NAME becomes NAME, NAME_low and NAME_high; what was not
     measured is None.
     """
-    return [_row(board, cell) for cell in board.cells]
+    measured = {standing.defended: standing.headroom for standing in board.standings}
+    return [_row(board, cell, measured.get(cell.defended)) for cell in board.cells]
 
 
-def _row(board: Board, cell: BoardCell) -> dict[str, Any]:
+def _row(board: Board, cell: BoardCell, headroom: HeadroomEntry | None) -> dict[str, Any]:
     row: dict[str, Any] = {"board": clean(board.name)}
     row |= {name: clean(getattr(cell, name)) for name in _TEXT[1:]}
     row["control"] = cell.control
@@ -65,6 +68,8 @@ def _row(board: Board, cell: BoardCell) -> dict[str, Any]:
     for name in _ESTIMATES:
         estimate = getattr(cell, name)
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    added = UNDEFINED if headroom is None else headroom.added
+    row |= dict(zip(_HEADROOM, (added.value, added.low, added.high), strict=True))
     row |= {
         "budget": _whole(cell.combination.get("budget", board.protocol.get("budget"))),
         "fit_evaluations": cell.fit.get("evaluations"),
@@ -89,6 +94,7 @@ def columns() -> list[tuple[str, str]]:
     )
     for name in _ESTIMATES:
         found += [(name, "real"), (f"{name}_low", "real"), (f"{name}_high", "real")]
+    found += [(name, "real") for name in _HEADROOM]
     found += [(name, "whole") for name in _PRICE]
     return (
         found

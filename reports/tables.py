@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, TextIO
 
 from bench.contracts.report import BoardReport
 from bench.files.atomic import write_atomic
+from bench.results.headroom import HeadroomEntry
 from bench.results.records import Board, BoardCell, defended_name
 from bench.terminal import one_line
 from reports import numbers
 from reports.answers import answers, sentence, summary
 from reports.html.encode import clean
+from reports.vocabulary import WIDE_HEADROOM
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -153,7 +155,19 @@ def _block(board: Board, target: str, defense: str) -> list[Text | Table]:
             table.add_row(*_numbers(cell), style="dim" if cell.control else "")
         else:
             without.append(_unfinished(cell))
-    return [title, *([table] if table.row_count else []), *without]
+    found = [] if standing is None or standing.headroom is None else [_headroom(standing.headroom)]
+    return [title, *([table] if table.row_count else []), *found, *without]
+
+
+def _headroom(found: HeadroomEntry) -> Text:
+    from rich.text import Text
+
+    said = (
+        f"  headroom: {_line(found.attack)} with {found.times} times the budget adds "
+        f"{numbers.points(found.added)} on {found.images} images"
+    )
+    wide = (found.low or 0) > WIDE_HEADROOM
+    return Text(said, style="yellow" if wide else "dim")
 
 
 def _order(cell: BoardCell) -> tuple[bool, bool, float, float]:

@@ -126,6 +126,9 @@ class TableColumn:
     numeric: bool = True
 
 
+WIDE_HEADROOM = 0.02
+"""Recovery from which a board's headroom is called wide."""
+
 COLUMNS = (
     TableColumn(
         "rank",
@@ -218,6 +221,13 @@ READING = (
         "at the full budget; what it used is "
         "their sum. "
         "It has no rank among attacks of one budget, but a target's saving is measured under it.",
+    ),
+    (
+        "Headroom",
+        "How far the strongest attack is from converged: what a reference run with a multiple of "
+        "the budget adds to the recovery of the strongest images, on some of the board's images. "
+        "A small number says that more steps of that attack win little more. "
+        "'gatebench headroom RUN' measures it.",
     ),
     (
         "PSNR",

@@ -18,14 +18,18 @@ from bench.errors import RunFolderError
 from bench.evaluation.prepare import open_cell
 from bench.evaluation.shard import run_batch
 from bench.plans.stored import StoredBoard, read_plan
-from bench.results.headroom import FILE, Headroom, HeadroomEntry, gain
+from bench.results.headroom import (
+    FILE,
+    IMAGES,
+    TIMES,
+    Headroom,
+    HeadroomEntry,
+    gain,
+    read_headroom,
+)
 from bench.results.transfer import sealed_digest
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder, RunFolder
-
-TIMES = 10
-"""The reference run's budget in those of the board."""
-IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,43 @@ def measure(
     found = Headroom(tuple(entries))
     write_json(run.path / FILE, found.document())
     return found
+
+
+def measure_planned(
+    run: RunFolder,
+    *,
+    device: str = "cpu",
+    data_root: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Headroom | None:
+    """Run the references that a run's plan asks for, unless they are there for all its cells.
+
+    Args:
+        run: its folder.
+        device: where to evaluate.
+        data_root: of the data set.
+        tell: hears of each reference run.
+
+    Returns:
+        What was written; None where the plan asks for none, nothing can be run again, or all of
+        it is there.
+    """
+    plan = read_plan(run)
+    images = plan.pages.get("headroom", 0)
+    wanted = {
+        (number, group[0].cell.who)
+        for number, board in enumerate(plan.boards)
+        for group in _groups(run, board)
+    }
+    there = {
+        (number, entry.who)
+        for number, board in enumerate(plan.boards)
+        for entry in read_headroom(run, number, board)
+        if entry.images == min(images, board.protocol.images) and entry.times == TIMES
+    }
+    if not images or wanted <= there:
+        return None
+    return measure(run, images=images, device=device, data_root=data_root, tell=tell)
 
 
 def _groups(run: RunFolder, board: StoredBoard) -> Iterator[list[_Finished]]:

@@ -43,7 +43,8 @@ class Plan:
         source: where it was read from.
         boards: its cells, those of one protocol together, in the order of the file.
         options: how to run it.
-        pages: what else the report shows: "paper", the published table to stand beside; "audits".
+        pages: what else the report shows: "paper", the published table to stand beside;
+            "audits"; "headroom", the images of its reference runs.
     """
 
     source: str

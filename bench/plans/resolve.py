@@ -53,6 +53,8 @@ def _resolve(source: PlanSource, name: str) -> Plan:
     protocols = resolve_protocols(document.protocol, problems)
     options = resolve_options(document.run, problems)
     components = resolve_components(document, problems)
+    if document.headroom < 0 or document.headroom == 1:
+        problems.add("headroom", f"{document.headroom}: 0 for none, or at least 2 images")
     for kind in ("target", "attack"):
         if not source.document.get(kind) and not source.incomplete:
             problems.add(kind, f"a plan needs at least one [[{kind}]]")
@@ -62,7 +64,7 @@ def _resolve(source: PlanSource, name: str) -> Plan:
         _check_size(len(protocols), components, problems)
     if problems:
         raise PlanError(problems.all())
-    pages = {"paper": document.paper, "audits": document.audits}
+    pages = {"paper": document.paper, "audits": document.audits, "headroom": document.headroom}
     boards = _boards(components, document.exclude, protocols)
     return Plan(name, boards, options, {key: value for key, value in pages.items() if value})
 

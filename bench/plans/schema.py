@@ -131,6 +131,9 @@ class Document(_Strict):
     """A paper whose published values are shown beside the measured ones."""
     audits: bool = False
     """Whether the report gets a page on how the paper's numbers were counted."""
+    headroom: int = 0
+    """Images, of each board's first ones, on which `gatebench run` ends with reference runs: the
+    strongest attack on each target again, with ten times the budget. 0 leaves them out."""
     protocol: ProtocolTable
     """See [`[protocol]`](#protocol)."""
     run: RunTable = RunTable()

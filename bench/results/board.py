@@ -27,6 +27,7 @@ from bench.results.cells import (
 )
 from bench.results.clean import differing_image
 from bench.results.flags import with_radius_flags, with_rival_flags
+from bench.results.headroom import read_headroom
 from bench.results.ranking import Contender, rank
 from bench.results.records import Board, BoardCell, TargetStanding, Transferred
 from bench.results.stats import UNDEFINED
@@ -64,6 +65,7 @@ def _board(folder: RunFolder, plan: StoredPlan, number: int) -> Board:
     flagged = with_rival_flags([one.cell for one in read])
     ranked = board.protocol.threat.bounded
     cells, standings = _ranked(flagged, scores, ranked)
+    measured = {entry.who: entry for entry in read_headroom(folder, number, board)}
     words = _dataset_words(folder, board)
     n = max((cell.n for cell in cells), default=0)
     return Board(
@@ -80,7 +82,9 @@ def _board(folder: RunFolder, plan: StoredPlan, number: int) -> Board:
         "(Wilson where all agree); ranks by paired tests, Holm",
         version=__version__,
         cells=tuple(cells),
-        standings=tuple(standings),
+        standings=tuple(
+            replace(one, headroom=measured.get((one.target, one.defense))) for one in standings
+        ),
         transfers=tuple(_transfers(read_transfer(folder, number, board), cells, scores)),
         latency=folder.latency(),
         terms=board.terms,

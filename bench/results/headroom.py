@@ -12,12 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from bench.contracts.cell import Who
+from bench.plans.stored import StoredBoard
 from bench.results.stats import Estimate, ratio_estimate, resamples
-from bench.results.transfer import sealed_digest
+from bench.results.transfer import readable_digest
 from bench.store.documents import SCHEMA, read_document
 from bench.store.folder import RunFolder
 
 FILE = "headroom.json"
+TIMES = 10
+"""The reference run's budget in those of the board, unless told otherwise."""
+IMAGES = 16
+"""Images of a reference run, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,16 @@ class HeadroomEntry:
     high: float | None
     sources: Mapping[str, str]
 
+    @property
+    def who(self) -> Who:
+        """The target and its defense, by label."""
+        return self.target, self.defense
+
+    @property
+    def added(self) -> Estimate:
+        """What the reference adds to the recovery, with its 95 % interval."""
+        return Estimate(self.gain, self.low, self.high)
+
 
 @dataclass(frozen=True)
 class Headroom:
@@ -82,12 +98,13 @@ def gain(kept: Sequence[int], found: Sequence[int], clean: Sequence[int], ceilin
     return ratio_estimate(above, below, resamples(len(above)))
 
 
-def read_headroom(folder: RunFolder, number: int) -> list[HeadroomEntry]:
+def read_headroom(folder: RunFolder, number: int, board: StoredBoard) -> list[HeadroomEntry]:
     """The entries of a board; those whose cells were computed again since are left out.
 
     Args:
         folder: of the run.
         number: of the board in its plan.
+        board: as in the plan.
 
     Raises:
         RunFolderError: headroom.json is damaged.
@@ -100,5 +117,9 @@ def read_headroom(folder: RunFolder, number: int) -> list[HeadroomEntry]:
         entry
         for entry in found.entries
         if entry.board == number
-        and all(sealed_digest(folder.cell(key)) == digest for key, digest in entry.sources.items())
+        and entry.sources
+        and all(
+            key in board.cells and digest == readable_digest(folder.cell(key))
+            for key, digest in entry.sources.items()
+        )
     ]

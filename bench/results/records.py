@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.contracts.cell import Who, cell_label
 from bench.contracts.cell import defended_name as defended_name
+from bench.results.headroom import HeadroomEntry
 from bench.results.row_table import COLUMNS, RowTable
 from bench.results.rows import ImageRow, Rows, UnitRow
 from bench.results.stats import UNDEFINED, Estimate
@@ -176,6 +177,8 @@ class TargetStanding:
         adversarial_accuracy: of that cell.
         recovery: of that cell.
         psnr: of that cell, in dB.
+        headroom: what a multiple of the budget adds to the strongest images, where
+            `gatebench headroom` measured it.
     """
 
     target: str
@@ -188,6 +191,7 @@ class TargetStanding:
     adversarial_accuracy: Estimate
     recovery: Estimate
     psnr: float | None
+    headroom: HeadroomEntry | None = None
 
     @property
     def defended(self) -> str:

@@ -87,7 +87,7 @@ def read_transfer(folder: RunFolder, number: int, board: StoredBoard) -> list[Tr
     fresh = {
         (cell.defended, cell.attack.label)
         for key, cell in board.cells.items()
-        if now[key] and now[key] == _digest_or_none(folder.cell(key))
+        if now[key] and now[key] == readable_digest(folder.cell(key))
     }
     pairs: dict[tuple[str, str, str], dict[str, int]] = {}
     for row in table.to_pylist():
@@ -100,7 +100,8 @@ def read_transfer(folder: RunFolder, number: int, board: StoredBoard) -> list[Tr
     ]
 
 
-def _digest_or_none(folder: CellFolder) -> str | None:
+def readable_digest(folder: CellFolder) -> str | None:
+    """`sealed_digest`, or None where the cell's record cannot be read."""
     try:
         return sealed_digest(folder)
     except RunFolderError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.contracts.threat import PSNR_CAP
+from bench.results.headroom import HeadroomEntry
 from bench.results.records import Board, BoardCell, TargetStanding
 from reports import numbers
 from reports.answers import answers, sentence, summary
@@ -17,7 +18,7 @@ from reports.html.charts import FrontPoint
 from reports.html.encode import clean_tree, split_links
 from reports.html.fields import Field, estimate_field, psnr_field
 from reports.html.links import pages
-from reports.vocabulary import COLUMNS, STATUSES, threat_words
+from reports.vocabulary import COLUMNS, STATUSES, WIDE_HEADROOM, threat_words
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def standing_row(
         "recovery",
     )
     fields = {name: estimate_field(getattr(standing, name)) for name in shares}
+    fields["headroom"] = headroom_field(standing.headroom)
     fields["psnr"] = (
         Field(numbers.decibel(standing.psnr), sort=standing.psnr)
         if cell is None
@@ -141,6 +143,17 @@ def standing_row(
         fields=fields,
         clean_width=_width(standing.clean_saving.value),
         surviving_width=_width(standing.surviving_saving.value),
+    )
+
+
+def headroom_field(found: HeadroomEntry | None) -> Field:
+    """What a multiple of the budget adds to the recovery, and on what that was measured."""
+    if found is None:
+        return Field("not measured")
+    return Field(
+        numbers.points(found.added),
+        f"{found.times} × the budget, {found.images} images",
+        found.gain,
     )
 
 
@@ -254,6 +267,11 @@ def board_view(board: Board, *, linked: bool = True) -> dict[str, Any]:
                 one, by_names, strongest.get((one.target, one.defense, one.strongest or ""))
             )
             for one in board.standings
+        ],
+        "unconverged": [
+            one.defended
+            for one in board.standings
+            if one.headroom is not None and (one.headroom.low or 0) > WIDE_HEADROOM
         ],
         "columns": COLUMNS,
         "rows": rows,

@@ -1,9 +1,11 @@
 """`gatebench headroom`: a reference run at a multiple of the budget, held against a finished run."""
 
+import csv
 import json
 
 import pytest
 
+from bench.plans.stored import read_plan
 from bench.results.headroom import gain, read_headroom
 from bench.store.folder import RunFolder
 
@@ -57,9 +59,64 @@ def test_headroom_of_a_finished_run(project, tmp_path):
     assert entry["low"] <= entry["gain"] <= entry["high"]
     assert "skipnet-20-hrl" in out
     folder = RunFolder(tmp_path / "runs/r")
-    (read,) = read_headroom(folder, 0)
+    board = read_plan(folder).boards[0]
+    (read,) = read_headroom(folder, 0, board)
     assert read.gain == entry["gain"]
-    assert read_headroom(folder, 1) == []
+    assert read_headroom(folder, 1, board) == []
+
+
+def test_a_plan_asks_for_it_and_every_view_of_the_board_shows_it(project, tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN.replace("schema = 1", "schema = 1\nheadroom = 3"))
+    code, out, err = project("run", "plan.toml", "--name", "r")
+    assert code == 0, err
+    assert err.count("headroom: skipnet-20-hrl / ") == 1
+    document = json.loads((tmp_path / "runs/r/headroom.json").read_text())
+    (entry,) = document["entries"]
+    assert (entry["images"], entry["times"], entry["budget"]) == (3, 10, 70)
+    shown = f"{100 * entry['gain']:+.1f}"
+    assert f"with 10 times the budget adds {shown}" in " ".join(out.split())
+    page = (tmp_path / "runs/r/report/index.html").read_text()
+    assert f"{shown}\u00a0points" in page
+    assert "10 × the budget, 3 images" in page
+    rows = list(csv.DictReader((tmp_path / "runs/r/board.csv").read_text().splitlines()))
+    assert {float(row["headroom"]) for row in rows} == {entry["gain"]}
+    code, _, err = project("run", "plan.toml", "--name", "r", "--no-report")
+    assert code == 0
+    assert "headroom: " not in err  # it is there already
+
+
+def test_a_board_says_where_it_was_not_measured(project, tmp_path):
+    assert project("run", "plan.toml", "--name", "r")[0] == 0
+    assert "not measured" in (tmp_path / "runs/r/report/index.html").read_text()
+    assert {
+        row["headroom"]
+        for row in csv.DictReader((tmp_path / "runs/r/board.csv").read_text().splitlines())
+    } == {""}
+
+
+def test_a_reference_run_that_raises_costs_the_run_nothing(project, tmp_path, monkeypatch):
+    (tmp_path / "plan.toml").write_text(PLAN.replace("schema = 1", "schema = 1\nheadroom = 3"))
+
+    def raises(*args, **kwargs):
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr("bench.analysis.headroom.measure_planned", raises)
+    code, out, err = project("run", "plan.toml", "--name", "r", "--no-report")
+    assert code == 0
+    assert "headroom was not measured: " in err
+    assert "no memory left" in err
+    assert "skipnet-20-hrl" in out
+
+
+@pytest.mark.parametrize("images", ["1", "-3"], ids=["one", "negative"])
+def test_a_headroom_of_no_images_is_a_mistake_of_the_plan(project, tmp_path, images):
+    (tmp_path / "plan.toml").write_text(
+        PLAN.replace("schema = 1", f"schema = 1\nheadroom = {images}")
+    )
+    code, _, err = project("plan", "plan.toml")
+    assert code == 2
+    assert "headroom" in err
+    assert "at least 2 images" in err
 
 
 def test_what_was_computed_again_is_left_out(project, tmp_path):
@@ -70,4 +127,5 @@ def test_what_was_computed_again_is_left_out(project, tmp_path):
     key = next(iter(document["entries"][0]["sources"]))
     document["entries"][0]["sources"][key] = "0" * 64
     path.write_text(json.dumps(document))
-    assert read_headroom(RunFolder(tmp_path / "runs/r"), 0) == []
+    folder = RunFolder(tmp_path / "runs/r")
+    assert read_headroom(folder, 0, read_plan(folder).boards[0]) == []
