@@ -27,6 +27,7 @@ from bench.executors.processes import STARTS, start
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical, digest
 from bench.files.home import home
+from bench.files.regular import read_regular
 from bench.plugins.registry import HOME_DISTRIBUTION
 from bench.plugins.sources import source_file
 
@@ -85,9 +86,10 @@ def _kept(place: Path) -> list[File] | None:
     """The list that was kept, if every file on it is as it was."""
     try:
         files = [
-            (str(name), str(path), str(then)) for name, path, then in json.loads(place.read_bytes())
+            (str(name), str(path), str(then))
+            for name, path, then in json.loads(read_regular(place))
         ]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return files if all(_digest(Path(path)) == then for _, path, then in files) else None
 

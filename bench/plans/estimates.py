@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,11 +12,16 @@ from bench.errors import DiskError
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical
 from bench.files.home import home
+from bench.files.regular import read_regular
 
 
 def speed_file() -> Path:
     """Where measured speeds are kept."""
     return home() / "speeds.json"
+
+
+_LARGEST = 2**24
+"""Bytes of that file that are read."""
 
 
 def speeds() -> dict[str, float]:
@@ -24,11 +30,15 @@ def speeds() -> dict[str, float]:
     {} before the first run.
     """
     try:
-        found = json.loads(speed_file().read_bytes())
-    except (OSError, ValueError):
+        found = json.loads(read_regular(speed_file(), _LARGEST))
+    except (OSError, ValueError, RecursionError):
         return {}
     return (
-        {name: value for name, value in found.items() if isinstance(value, float)}
+        {
+            name: value
+            for name, value in found.items()
+            if isinstance(value, float) and 0 < value < math.inf
+        }
         if isinstance(found, dict)
         else {}
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import PlanError
+from bench.files.regular import read_regular
 from bench.plans import suites
 from bench.terminal import one_line
 
@@ -87,12 +87,7 @@ def read_text(source: str) -> tuple[str, str]:
 
 
 def _read(path: Path) -> bytes:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("it is no regular file")
-    if status.st_size > LARGEST_FILE:
-        raise OSError(f"it has {status.st_size:,} bytes; a plan has at most {LARGEST_FILE:,}")
-    return path.read_bytes()
+    return read_regular(path, LARGEST_FILE)
 
 
 def _decoded(data: bytes, source: str) -> str:

@@ -19,6 +19,7 @@ from bench.contracts.cell import cell_label, defended_name
 from bench.errors import GatebenchError, NotComparable
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical, digest
+from bench.files.regular import read_regular
 from bench.plans.stored import StoredPlan, read_plan
 from bench.regression.document import check_document
 from bench.regression.records import (
@@ -92,7 +93,7 @@ class Baseline:
             NotComparable: it is not there, damaged, altered, or of a newer schema.
         """
         try:
-            document = json.loads(path.read_bytes())
+            document = json.loads(read_regular(path))
         except FileNotFoundError as error:
             raise NotComparable(
                 f"there is no baseline {path}",

@@ -13,6 +13,7 @@ import numpy as np
 from bench.contracts.cell import Cell
 from bench.errors import RunFolderError
 from bench.files.canonical import canonical
+from bench.files.regular import read_regular
 from bench.results import clean, stats
 from bench.results.records import BoardCell
 from bench.results.resampling import Request, estimates
@@ -113,7 +114,7 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
     requests, shares = _requests(target, columns)
     rows = Rows(folder, len(target.units))
     digest = hashlib.sha256(canonical(dict(sealed.shards)))
-    digest.update((folder.path / "target.json").read_bytes())
+    digest.update(read_regular(folder.path / "target.json"))
     measured = replace(_measured(found, target, columns), rows=rows, digest=digest.hexdigest())
     return ReadCell(measured, {name: columns[name] for name in _KEPT}, requests, shares)
 

@@ -16,13 +16,15 @@ from bench.contracts.cell import Cell, Component
 from bench.errors import DiskError, NotComparable, RunFolderError
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical
+from bench.files.regular import read_regular
 from bench.plans.stored import StoredBoard, StoredPlan, read_plan
 from bench.runs.ensemble import combine
 from bench.runs.run import Outcome
 from bench.runs.seal import environment_of, seal
 from bench.store.documents import write_json
-from bench.store.folder import PLAN, CellFolder, RunFolder, Shard
+from bench.store.folder import PLAN, CellFolder, RunFolder
 from bench.store.sealed import CELL, SHARD_NAME, Sealed
+from bench.store.shards import Shard
 
 Tell = Callable[[str], None]
 
@@ -241,7 +243,7 @@ def _copy(part: CellFolder, out: CellFolder, cell: Cell) -> int:
         if mine is not None:
             _check_same(shard.path, mine.path, cell)
         elif not overlaps:
-            write_atomic(out.path / shard.path.name, shard.path.read_bytes())
+            write_atomic(out.path / shard.path.name, read_regular(shard.path))
             there[shard.first, shard.last] = shard
             copied += 1
     for path in sorted(part.path.iterdir()):
@@ -251,7 +253,7 @@ def _copy(part: CellFolder, out: CellFolder, cell: Cell) -> int:
         if (out.path / path.name).is_file():
             _check_same(path, out.path / path.name, cell)
         else:
-            write_atomic(out.path / path.name, path.read_bytes())
+            write_atomic(out.path / path.name, read_regular(path))
     return copied
 
 
@@ -260,7 +262,7 @@ def _is_shard(path: Path) -> bool:
 
 
 def _check_same(path: Path, other: Path, cell: Cell) -> None:
-    if path.read_bytes() != other.read_bytes():
+    if read_regular(path) != read_regular(other):
         raise NotComparable(
             f"{cell.label!r}: {path.name} of {path.parents[2]} and what other runs have of it "
             "differ, though it should be the same work",

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.contracts.cell import Cell
+from bench.files.regular import read_regular
 from bench.results import flags as reliability
 from bench.store.documents import write_json
-from bench.store.folder import CellFolder, Shard
+from bench.store.folder import CellFolder
 from bench.store.schema import check_table, names
 from bench.store.sealed import CELL, Combination, Environment, Sealed, Status
+from bench.store.shards import Shard
 
 
 def seal(
@@ -72,7 +74,7 @@ def seal(
             flags=(*flags_of(folder, cell, table), *flags, *mixed),
             aggregates=aggregates(table),
             shards={
-                shard.path.name: hashlib.sha256(shard.path.read_bytes()).hexdigest()
+                shard.path.name: hashlib.sha256(read_regular(shard.path)).hexdigest()
                 for shard in shards
             },
             fit=folder.fit(),

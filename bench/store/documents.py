@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from bench.errors import RunFolderError
 from bench.files.atomic import write_atomic
+from bench.files.regular import read_regular
 
 SCHEMA = 1
 """Version of everything written to a run folder; a newer one is refused."""
@@ -41,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         document = json.loads(
-            path.read_bytes(), parse_constant=_real, parse_int=_whole, parse_float=_real
+            read_regular(path), parse_constant=_real, parse_int=_whole, parse_float=_real
         )
     except FileNotFoundError as error:
         raise RunFolderError(

@@ -1,10 +1,10 @@
-"""The run folder: atomic shards, scan, lock.
+"""The run folder: its cells, what is finished of them, and its lock.
 
-    runs/NAME/plan.json  log.txt  lock runs/NAME/cells/KEY/target.json                     what the
-    target says of itself (`bench.store.target`) runs/NAME/cells/KEY/shard-00000-00063.parquet
-    one row an image (`bench.store.schema`) runs/NAME/cells/KEY/fit.json, fit.safetensors       what
-    an attack learned first runs/NAME/cells/KEY/cell.json                       how the cell ended
-    (`bench.store.sealed`)
+    runs/NAME/plan.json  log.txt  lock
+    runs/NAME/cells/KEY/target.json                what the target says of itself (store.target)
+    runs/NAME/cells/KEY/shard-00000-00063.parquet  one row an image (store.schema, store.shards)
+    runs/NAME/cells/KEY/fit.json, fit.safetensors  what an attack learned first
+    runs/NAME/cells/KEY/cell.json                  how the cell ended (store.sealed)
 
 A shard is named by the places of its first and its last image. Every write is whole or not there.
 Shards hold no time, host or path, so the same work gives the same bytes.
@@ -14,41 +14,27 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bench.errors import DiskError, InUse, RunFolderError, did_you_mean
 from bench.files.atomic import write_atomic
-from bench.files.canonical import canonical
 from bench.files.locks import try_lock, wait_lock
+from bench.files.regular import read_regular
 from bench.files.remove import remove
-from bench.store.documents import SCHEMA, read_document
+from bench.store.documents import read_document
 from bench.store.latency import LATENCY, Latency
-from bench.store.schema import COLUMNS, ROWS, check_rows
-from bench.store.sealed import SHARD_NAME, FitNote, Sealed, read_fit, read_sealed
+from bench.store.schema import ROWS
+from bench.store.sealed import FitNote, Sealed, read_fit, read_sealed
+from bench.store.shards import Shard, shard_bytes, shard_name, shard_rows, shard_span, shards_in
 from bench.store.target import TARGET, TargetDescription, read_target
 
 PLAN = "plan.json"
 """The resolved plan of a run; `bench.plans.stored` reads it."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A finished shard: the places of its first and last image in the cell, its file, and what made
-    it."""
-
-    first: int
-    last: int
-    path: Path
-    record: Mapping[str, Any]
 
 
 class CellFolder:
@@ -88,20 +74,7 @@ class CellFolder:
 
     def shards(self) -> list[Shard]:
         """Finished shards in the order of their images; damaged or foreign files do not count."""
-        found = []
-        for path in sorted(self.path.glob("shard-*.parquet")):
-            match = SHARD_NAME.fullmatch(path.name)
-            if match is None:
-                continue
-            first, last = int(match[1]), int(match[2])
-            record = _record(path, last - first + 1)
-            if record is not None and record.get("key") == self.key:
-                found.append(Shard(first, last, path, record))
-        chosen: list[Shard] = []
-        for shard in sorted(found, key=lambda shard: (shard.first, -shard.last)):
-            if not chosen or shard.first > chosen[-1].last:
-                chosen.append(shard)
-        return chosen
+        return shards_in(self.path, self.key)
 
     def missing(self, images: int, size: int, batch: int) -> list[tuple[int, int]]:
         """The shards still to be computed.
@@ -146,22 +119,8 @@ class CellFolder:
         Raises:
             ValueError: a row lacks a column, or has one that there is not.
         """
-        check_rows(rows)
-        document = {**record, "key": self.key, "schema": SCHEMA}
-        table = pa.Table.from_pylist(
-            list(rows), schema=ROWS.with_metadata({"gatebench": canonical(document).decode()})
-        )
-        buffer = io.BytesIO()
-        pq.write_table(
-            table,
-            buffer,
-            compression="zstd",
-            compression_level=3,
-            row_group_size=1024,
-            write_statistics=False,
-        )
-        path = self.path / f"shard-{first:05d}-{last:05d}.parquet"
-        write_atomic(path, buffer.getvalue())
+        path = self.path / shard_name(first, last)
+        write_atomic(path, shard_bytes(rows, {**record, "key": self.key}))
         return path
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -171,15 +130,16 @@ class CellFolder:
             columns: which; all by default. One that an older gatebench did not write is null.
 
         Raises:
-            RunFolderError: a shard lacks a column, or has one of another type.
+            RunFolderError: a shard lacks a column, has one of another type, or would take more
+                memory than it may.
         """
         wanted = ROWS if columns is None else pa.schema([ROWS.field(name) for name in columns])
-        parts = [_columns(shard.path, wanted, shard.path) for shard in self.shards()]
+        parts = [shard_rows(shard.path, wanted) for shard in self.shards()]
         return pa.concat_tables(parts) if parts else wanted.empty_table()
 
     def shard_table(self, shard: Shard) -> pa.Table:
         """All rows of one shard, with every column."""
-        return _columns(shard.path, ROWS, shard.path)
+        return shard_rows(shard.path, ROWS)
 
     def sealed_table(
         self, digests: Mapping[str, str], columns: Sequence[str]
@@ -201,13 +161,13 @@ class CellFolder:
         wrong, parts = [], []
         for name in sorted(digests, key=_place):
             try:
-                data = (self.path / name).read_bytes()
+                data = read_regular(self.path / name)
             except OSError:
                 data = b""
             if hashlib.sha256(data).hexdigest() != digests[name]:
                 wrong.append(name)
             elif not wrong:
-                parts.append(_columns(pa.BufferReader(data), wanted, self.path / name))
+                parts.append(shard_rows(self.path / name, wanted, data))
         others = [path for path in self.path.glob("shard-*.parquet") if path.name not in digests]
         if others:
             wrong += [shard.path.name for shard in self.shards() if shard.path.name not in digests]
@@ -257,51 +217,15 @@ class CellFolder:
 def _digest(path: Path) -> str:
     """sha256 of a file; "" for one that cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_regular(path)).hexdigest()
     except OSError:
         return ""
 
 
 def _place(name: str) -> int:
     """Where a shard begins, by its name."""
-    match = SHARD_NAME.fullmatch(name)
-    return int(match[1]) if match else -1
-
-
-_OPTIONAL = {column.name for column in COLUMNS if column.optional}
-
-
-def _columns(source: Path | pa.BufferReader, wanted: pa.Schema, path: Path) -> pa.Table:
-    """These columns of a shard; those that an older gatebench did not write are null.
-
-    Raises:
-        RunFolderError: it cannot be read, lacks a column, or has one of another type.
-    """
-    try:
-        with pq.ParquetFile(source) as file:
-            there = file.schema_arrow
-            found = [name for name in wanted.names if name in there.names]
-            part = file.read(found, use_threads=False).replace_schema_metadata(None)
-    except (OSError, pa.ArrowException) as error:
-        raise RunFolderError(f"{path} cannot be read: {error}") from error
-    for place, field in enumerate(wanted):
-        if field.name in found and there.field(field.name).type == field.type:
-            continue
-        if field.name in found or field.name not in _OPTIONAL:
-            raise RunFolderError(f"{path} has no column {field.name!r} of {field.type}")
-        part = part.add_column(place, field, pa.nulls(part.num_rows, field.type))
-    return part.select(wanted.names)
-
-
-def _record(path: Path, images: int) -> dict[str, Any] | None:
-    """What made a shard of so many images, from its metadata; None for a file that is none."""
-    try:
-        metadata = pq.read_metadata(path)
-        record = json.loads((metadata.metadata or {})[b"gatebench"])
-    except (OSError, KeyError, ValueError, RecursionError, pa.ArrowException):
-        return None
-    known = isinstance(record, dict) and type(record.get("schema")) is int
-    return record if known and record["schema"] <= SCHEMA and metadata.num_rows == images else None
+    span = shard_span(name)
+    return span[0] if span else -1
 
 
 _FILES = (PLAN, LATENCY, "lock", "log.txt", "board.parquet", "board.csv", "transfer.parquet")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import RunFolderError
+from bench.files.regular import read_regular
 from bench.store.documents import SCHEMA, read_document
 
 TARGET = "target.json"
@@ -144,7 +145,7 @@ def read_target(folder: Path) -> TargetDescription:
     """
     path = folder / TARGET
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError:
         data = b""
     if data not in _KNOWN:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import WeightsError
+from bench.files.regular import check_regular
 from bench.weights import archives
 from bench.weights.pickles import Scan, scan, stand_ins
 from bench.weights.recognize import HEAD, is_safetensors, recognize, recognize_part
@@ -61,6 +62,7 @@ def read_checkpoint(path: Path, *, part: str = "", fits: Fits | None = None) -> 
             tensors, or weights that were rounded.
     """
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             head = file.read(HEAD)
     except (OSError, ValueError) as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import DiskError, PlanError, WeightsError
 from bench.files.atomic import write_atomic
 from bench.files.locks import locked_folder
+from bench.files.regular import ANY_SIZE, read_regular
 from bench.files.toml import dump_tables
 from bench.weights.entry import NAME, Entry, entry_table, parse_entry
 from bench.weights.manifest import MANIFEST, find, read_manifest
@@ -37,10 +38,10 @@ def read_bytes(entry: Entry) -> bytes:
     """
     again = "restore the file, or train or import it again"
     try:
-        data = entry.path.read_bytes()
+        data = read_regular(entry.path, ANY_SIZE)
     except OSError as error:
         raise WeightsError(
-            f"weights {entry.name!r}: {entry.path}: {error.strerror}", hint=again
+            f"weights {entry.name!r}: {entry.path}: {error.strerror or error}", hint=again
         ) from error
     if entry.bytes is not None and len(data) < entry.bytes:
         raise WeightsError(
@@ -168,9 +169,9 @@ def read_record(entry: Entry) -> dict[str, Any] | None:
         return None
     path = entry.folder / entry.record
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
-        raise WeightsError(f"weights {entry.name!r}: {path}: {error.strerror}") from error
+        raise WeightsError(f"weights {entry.name!r}: {path}: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != entry.record_sha256:
         raise WeightsError(f"weights {entry.name!r}: {path} was altered")
     found: dict[str, Any] = json.loads(data)

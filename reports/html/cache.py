@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench.errors import DiskError
 from bench.files.atomic import write_atomic
+from bench.files.regular import read_regular
 from reports.html.site import File
 
 
@@ -103,7 +104,7 @@ def _packed(kept: Iterable[File]) -> bytes:
 def _unpacked(place: Path) -> list[File] | None:
     """What lies there; None where there is nothing, or nothing whole."""
     try:
-        digest, _, whole = place.read_bytes().partition(b"\n")
+        digest, _, whole = read_regular(place).partition(b"\n")
         if hashlib.sha256(whole).hexdigest().encode() != digest:
             return None
         head, _, body = whole.partition(b"\n")
@@ -113,5 +114,5 @@ def _unpacked(place: Path) -> list[File] | None:
             start += size
         os.utime(place)
         return found
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

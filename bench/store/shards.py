@@ -1,0 +1,198 @@
+"""Shards: parquet files with one row an image, written whole and read within bounds.
+
+A run folder may come from somebody else. A few bytes of parquet can stand for any number of rows
+and any length of a picture, so rows are counted, and what columns claim is held against the size of
+the file, before anything is decoded; what is decoded is added up as it comes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.errors import RunFolderError
+from bench.files.canonical import canonical
+from bench.files.regular import LARGEST, read_regular
+from bench.store.documents import SCHEMA
+from bench.store.schema import COLUMNS, ROWS, check_rows
+from bench.store.sealed import SHARD_NAME
+
+BYTES_A_ROW = 2**14
+"""Bytes of a row that any file may hold, decoded: 64,000 units, and all but its pictures."""
+EXPANSION = 32
+"""How many times larger than its file a shard may be, beside that."""
+LEAST_BYTES = 16
+"""Bytes of a file for each of its rows, at least: ids differ, and so do pictures."""
+POINTS_A_ROW = 4096
+"""Points of a trace that are read; older runs hold more than are written now."""
+_AT_A_TIME = 2**27
+"""Bytes that are decoded at a time, at most, by the largest value that a column can hold."""
+
+_OPTIONAL = {column.name for column in COLUMNS if column.optional}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard: the places of its first and last image in the cell, its file, and what made
+    it."""
+
+    first: int
+    last: int
+    path: Path
+    record: Mapping[str, Any]
+
+
+def shard_name(first: int, last: int) -> str:
+    """The file of the shard with these images."""
+    return f"shard-{first:05d}-{last:05d}.parquet"
+
+
+def shard_span(name: str) -> tuple[int, int] | None:
+    """(first, last) image of a shard by its file's name; None for another name."""
+    match = SHARD_NAME.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def shards_in(folder: Path, key: str) -> list[Shard]:
+    """Finished shards of a cell in the order of their images; no image is in two of them.
+
+    Damaged and foreign files do not count.
+
+    Args:
+        folder: of the cell.
+        key: of the cell.
+    """
+    found = []
+    for path in sorted(folder.glob("shard-*.parquet")):
+        span = shard_span(path.name)
+        if span is None:
+            continue
+        record = _record(path, span[1] - span[0] + 1)
+        if record is not None and record.get("key") == key:
+            found.append(Shard(*span, path, record))
+    chosen: list[Shard] = []
+    for shard in sorted(found, key=lambda shard: (shard.first, -shard.last)):
+        if not chosen or shard.first > chosen[-1].last:
+            chosen.append(shard)
+    return chosen
+
+
+def shard_bytes(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> bytes:
+    """The content of a shard.
+
+    Args:
+        rows: one an image, with the columns of `bench.store.schema`.
+        record: what made it, and its cell's key; joins the file's metadata.
+
+    Raises:
+        ValueError: a row lacks a column, or has one that there is not.
+    """
+    check_rows(rows)
+    document = {**record, "schema": SCHEMA}
+    table = pa.Table.from_pylist(
+        list(rows), schema=ROWS.with_metadata({"gatebench": canonical(document).decode()})
+    )
+    buffer = io.BytesIO()
+    pq.write_table(
+        table,
+        buffer,
+        compression="zstd",
+        compression_level=3,
+        row_group_size=1024,
+        write_statistics=False,
+    )
+    return buffer.getvalue()
+
+
+def shard_rows(path: Path, wanted: pa.Schema, data: bytes | None = None) -> pa.Table:
+    """Columns of a shard; those that an older gatebench did not write are null.
+
+    Args:
+        path: of its file, whose name says how many rows it has.
+        wanted: the columns.
+        data: the file's content, where it was read already.
+
+    Raises:
+        RunFolderError: it cannot be read, lacks a column or has one of another type, has another
+            number of rows than its name says, or would take more memory than such a file may.
+    """
+    try:
+        content = read_regular(path) if data is None else data
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            there = file.schema_arrow
+            found = [name for name in wanted.names if name in there.names]
+            for field in wanted:
+                here = field.name in found
+                if here and there.field(field.name).type != field.type:
+                    raise RunFolderError(f"{path} has no column {field.name!r} of {field.type}")
+                if not here and field.name not in _OPTIONAL:
+                    raise RunFolderError(f"{path} has no column {field.name!r} of {field.type}")
+            part = _within_bounds(file, found, len(content), path)
+    except (OSError, pa.ArrowException) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+    for place, field in enumerate(wanted):
+        if field.name not in found:
+            part = part.add_column(place, field, pa.nulls(part.num_rows, field.type))
+    return part.select(wanted.names)
+
+
+def _within_bounds(file: pq.ParquetFile, columns: Sequence[str], size: int, path: Path) -> pa.Table:
+    """Columns of an open shard, decoded part by part.
+
+    Raises:
+        RunFolderError: as in `shard_rows`.
+    """
+    rows, span = file.metadata.num_rows, shard_span(path.name)
+    if span is None or rows != span[1] - span[0] + 1:
+        raise RunFolderError(f"{path} holds {rows:,} rows, not those that its name says")
+    if rows * LEAST_BYTES > size:
+        raise RunFolderError(f"{path} has {size:,} bytes and claims to hold {rows:,} rows")
+    most = rows * BYTES_A_ROW + EXPANSION * size
+    claims = list(_claims(file, columns))
+    claimed = sum(claim for claim, _ in claims)
+    if claimed > most or any(values > rows * POINTS_A_ROW for _, values in claims):
+        raise RunFolderError(
+            f"{path} has {size:,} bytes and claims to hold {claimed:,} in {rows:,} rows"
+        )
+    largest = max((claim for claim, _ in claims), default=1)
+    parts, total = [], 0
+    at_a_time = min(max(_AT_A_TIME // max(largest, 1), 1), max(rows, 1))
+    for part in file.iter_batches(at_a_time, columns=list(columns), use_threads=False):
+        parts.append(part)
+        total += part.nbytes
+        if total > most:
+            raise RunFolderError(f"{path} has {size:,} bytes and holds more than {most:,}")
+    schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+    return pa.Table.from_batches(parts, schema).replace_schema_metadata(None)
+
+
+def _claims(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """(bytes, values) that a shard claims for each chunk of these columns."""
+    for group in range(file.metadata.num_row_groups):
+        chunks = file.metadata.row_group(group)
+        for place in range(chunks.num_columns):
+            chunk = chunks.column(place)
+            if chunk.path_in_schema.partition(".")[0] in columns:
+                yield chunk.total_uncompressed_size, chunk.num_values
+
+
+def _record(path: Path, images: int) -> dict[str, Any] | None:
+    """What made a shard of so many images, from its metadata; None for a file that is none."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+            return None
+        metadata = pq.read_metadata(path)
+        record = json.loads((metadata.metadata or {})[b"gatebench"])
+    except (OSError, KeyError, ValueError, RecursionError, pa.ArrowException):
+        return None
+    known = isinstance(record, dict) and type(record.get("schema")) is int
+    return record if known and record["schema"] <= SCHEMA and metadata.num_rows == images else None
