@@ -16,25 +16,22 @@ run.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.python.result import Result
 from bench.terminal import printable
 
 if TYPE_CHECKING:
-    from bench.results.records import Board, BoardCell
-    from bench.results.stats import Estimate
+    from bench.results.records import BoardCell
     from bench.runs.execute import RunRequest
-    from bench.runs.layout import Laid
-    from bench.runs.run import Outcome
 
 __all__ = ["Gatebench", "Result", "assert_no_regression", "assert_saving_survives", "gatebench"]
 
@@ -173,25 +170,21 @@ class Gatebench:
             WeightsError: the weights are missing or damaged.
         """
         from bench.files.toml import dump_document
+        from bench.python.plan import PSNR35, plan_document
+        from bench.python.target import target_table
 
         attacks = [attack] if isinstance(attack, str | Mapping) else list(attack)
-        protocol = {
-            "dataset": dataset,
-            "images": self.images or images,
-            "batch": batch,
-            "threat": {"norm": "psnr", "floor": 35} if threat is None else threat,
-            "budget": budget,
-            "seeds": [seed],
-            "audit": min(4, self.images or images),
-        }
-        document: dict[str, Any] = {
-            "schema": 1,
-            "protocol": protocol,
-            "target": [_target(target)],
-            "attack": [_table(one) for one in attacks],
-        }
-        if defense is not None:
-            document["defense"] = [_table(defense)]
+        document = plan_document(
+            target=target_table(target),
+            attacks=[_table(one) for one in attacks],
+            defense=None if defense is None else _table(defense),
+            dataset=dataset,
+            images=self.images or images,
+            threat=PSNR35 if threat is None else threat,
+            budget=budget,
+            batch=batch,
+            seed=seed,
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         from bench.files.canonical import digest
 
@@ -215,7 +208,6 @@ class Gatebench:
 
     def _run_plan(self, source: str, overrides: Sequence[str], *, defended_only: bool) -> Result:
         from bench.plans.resolve import load_plan
-        from bench.results.board import load_boards
         from bench.runs.execute import RunRequest
 
         plan = load_plan(source, overrides=[*overrides, f'run.device="{self.device}"'])
@@ -233,137 +225,36 @@ class Gatebench:
             renew=True,
             in_process=True,
         )
-        laid, outcome = _execute_in_turn(request)
-        _check_outcome(laid, outcome)
-        return Result(outcome.folder, tuple(load_boards(outcome.folder)), self.update, self.root)
+        found = _computed_in_turn(request)
+        return _Checked(found.folder, found.boards, self.update, self.root)
 
 
-def _execute_in_turn(request: RunRequest) -> tuple[Laid, Outcome]:
+def _computed_in_turn(request: RunRequest) -> Result:
     """Run to the end, after whoever else is at the same run."""
     from bench.errors import InUse
-    from bench.runs.execute import execute
-    from bench.store.provenance import deterministic
+    from bench.python.run import computed
 
     began = time.monotonic()
     while True:
         try:
-            with _undisturbed():
-                deterministic(threads=1)
-                return execute(request)
+            return computed(request)
         except InUse:
             if time.monotonic() - began > WAIT:
                 raise
             time.sleep(0.5)
 
 
-def _check_outcome(laid: Laid, outcome: Outcome) -> None:
-    """Refuse a run in which something that was asked for has no numbers.
-
-    Raises:
-        GatebenchError: says what, and why.
-    """
-    from bench.errors import GatebenchError
-
-    if not outcome.is_clean:
-        wrong = [
-            f"{laid.cells[key].target.label}: {status}, {outcome.reasons[key]}"
-            for key, status in outcome.statuses.items()
-            if status not in ("ok", "skipped")
-        ]
-        raise GatebenchError(f"the run has cells without numbers: {'; '.join(wrong[:4])}")
-    members = [member for cell in laid.cells.values() for member in cell.attack.members]
-    skipped = [
-        f"{cell.attack.label}: {outcome.reasons[key]}"
-        for key, cell in laid.cells.items()
-        if outcome.statuses[key] == "skipped" and not cell.excluded and cell.attack not in members
-    ]
-    if skipped:
-        raise GatebenchError(
-            "attacks that were asked for do not run here, so nothing of them was measured: "
-            f"{'; '.join(skipped)}"
-        )
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Give torch back as it was.
-
-    Other tests of the same process have their own threads, seeds and settings.
-    """
-    import torch
-
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    kind, grad = torch.get_default_dtype(), torch.is_grad_enabled()
-    strict = torch.get_deterministic_debug_mode()
-    cuda, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn
-    flags = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_rng_state(state)
-        torch.set_default_dtype(kind)
-        torch.set_grad_enabled(grad)
-        torch.set_deterministic_debug_mode(strict)
-        torch.backends.cuda.matmul.allow_tf32 = cuda
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = flags
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to.
+@dataclass(frozen=True, repr=False)
+class _Checked(Result):
+    """A result that knows what the test run was told about baselines.
 
     Attributes:
-        folder: of the run, for `gatebench show`, `report`, `compare` and `verify`.
-        boards: as reports see them.
         update: baselines are written instead of compared with.
         root: what relative paths of baselines start from.
     """
 
-    folder: Path
-    boards: tuple[Board, ...]
     update: bool = False
     root: Path = field(default_factory=Path)
-
-    @property
-    def cells(self) -> tuple[BoardCell, ...]:
-        """Every cell that has numbers."""
-        return tuple(cell for board in self.boards for cell in board.cells if cell.status == "ok")
-
-    @property
-    def strongest(self) -> BoardCell:
-        """The cell with the smallest surviving saving.
-
-        A control only where nothing else was asked for.
-        """
-        if not self.cells:
-            raise ValueError("no cell of this run has numbers: every attack skipped this target")
-        return min(
-            [cell for cell in self.cells if not cell.control] or self.cells,
-            key=lambda cell: (
-                cell.surviving_saving.value if cell.surviving_saving.value is not None else 1.0
-            ),
-        )
-
-    @property
-    def surviving_saving(self) -> Estimate:
-        """1 - MACs / undefended ceiling under the strongest attack, with its interval."""
-        return self.strongest.surviving_saving
-
-    @property
-    def clean_saving(self) -> Estimate:
-        """The same on clean images."""
-        return self.strongest.clean_saving
-
-    @property
-    def recovery(self) -> Estimate:
-        """Share of the clean saving that the strongest attack won back."""
-        return self.strongest.recovery
-
-    @property
-    def clean_accuracy(self) -> Estimate:
-        """Share of clean images classified rightly."""
-        return self.strongest.clean_accuracy
 
 
 def assert_saving_survives(result: Result, at_least: float, *, confidently: bool = False) -> None:
@@ -418,8 +309,9 @@ def assert_no_regression(
     from bench.regression.baseline import Baseline
     from bench.regression.check import check
 
-    now, file = Baseline.of_run(result.folder), result.root / baseline
-    if result.update:
+    known = result if isinstance(result, _Checked) else _Checked(result.folder, result.boards)
+    now, file = Baseline.of_run(result.folder), known.root / baseline
+    if known.update:
         file.parent.mkdir(parents=True, exist_ok=True)
         now.write(file)
         return
@@ -448,11 +340,3 @@ def _percent(value: float | None) -> str:
 
 def _table(entry: str | Mapping[str, Any]) -> dict[str, Any]:
     return {"use": entry} if isinstance(entry, str) else dict(entry)
-
-
-def _target(entry: str | Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(entry, str):
-        return dict(entry)
-    from bench import weights
-
-    return {"use": weights.find(entry).target, "weights": entry}

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import re
+import subprocess
 import sys
 import tomllib
 import types
@@ -165,6 +166,23 @@ def test_the_defense_in_the_documents_is_one():
         assert torch.equal(
             target(sample_images((3, 8, 8))).logits, toy(sample_images((3, 8, 8)) * 0.5).logits
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1], ids=["evaluate", "run"])
+def test_what_programs_are_told_to_write_runs(number, tmp_path, child_environment):
+    code = blocks(read("python.md"), "python")[number].replace("count=32", "count=4, batch=4")
+    (tmp_path / "program.py").write_text(f'{code}\nif __name__ == "__main__":\n    print(result)')
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "<Result skipnet-20-budget / gradauto: recovery " in done.stdout
 
 
 def test_the_data_set_of_the_guide_is_one(as_module, tmp_path):

@@ -45,8 +45,11 @@ def build(kind: str, component: Component) -> Any:
 
 
 def build_target(component: Component) -> Target:
-    """A target with its weights, from a manifest or from a seeded initialisation."""
+    """A target with its weights: from a manifest, from a seeded initialization, or its own."""
     name = component.weights
+    if not name:
+        own: Target = build("target", component)
+        return own
     if name.startswith("random:"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(name[7:]))
@@ -63,7 +66,7 @@ def trained_on(name: str) -> str:
     Returns:
         "" where nobody said, and for random weights.
     """
-    return "" if name.startswith("random:") else weights.find(name).dataset
+    return "" if not name or name.startswith("random:") else weights.find(name).dataset
 
 
 def build_defended(cell: Cell, root: str | None) -> Target:

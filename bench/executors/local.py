@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.contracts.executor import Event, Task, Tell
 from bench.errors import GatebenchError
-from bench.executors.processes import STARTS, start
+from bench.executors.processes import STARTS, check_started, start
 from bench.executors.worker import perform, serve
 from bench.plugins.registry import HOME_DISTRIBUTION
 
@@ -158,20 +158,23 @@ class Local:
             raise GatebenchError(
                 f"a worker did not start within {START_LIMIT:.0f} seconds", hint=f"see {self.log}"
             )
-        try:
+        with contextlib.suppress(EOFError, OSError):
             self._answer(worker, worker.connection.recv())
-        except (EOFError, OSError):
-            self._check_start(worker)
-            self._remove(worker)
-            return False
-        return True
+            return True
+        self._check_start(worker)
+        self._remove(worker)
+        return False
 
     def _check_start(self, worker: _Worker) -> None:
         """Raise where workers end again and again before they have started."""
+        worker.process.join(5)
+        check_started(worker.process.exitcode)
         self._lost += 1
         if self._lost >= STARTS:
             raise GatebenchError(
-                f"a worker ended before it could start ({_death(worker)})", hint=f"see {self.log}"
+                f"a worker ended before it could start ({_death(worker)})",
+                hint=f"see {self.log}, and what was printed above: a worker imports the script "
+                "that started the run",
             )
 
     def _answer(self, worker: _Worker, message: tuple[str, Any]) -> None:

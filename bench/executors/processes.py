@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from bench.errors import GatebenchError
+from bench.errors import GatebenchError, PlanError
 
 _PRELOADED = "bench.executors.preload"
+
+UNGUARDED = 86
+"""Exit code of a worker that would have started the program again."""
 
 STARTS = 3
 """How often a process is started before its failure counts: what was killed is started again."""
@@ -51,6 +54,33 @@ def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection
             there.close()
         return process, here
     raise GatebenchError("the process that workers are forked from ended again and again")
+
+
+def check_guarded() -> None:
+    """End this process where it is a worker that runs the program's main module again.
+
+    A worker imports the main module of the program that started it. Where that starts a run
+    without a main guard, every worker would start another one.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(UNGUARDED)
+
+
+def check_started(code: int | None) -> None:
+    """Say what a worker that ended with `UNGUARDED` means.
+
+    Args:
+        code: its exit code.
+
+    Raises:
+        PlanError: the program has no main guard.
+    """
+    if code == UNGUARDED:
+        raise PlanError(
+            "this script starts worker processes, and each of them runs the script again",
+            hint="put what the script does under 'if __name__ == \"__main__\":', or compute "
+            "without workers: in_process=True",
+        )
 
 
 def _begin(

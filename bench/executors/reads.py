@@ -23,12 +23,12 @@ from typing import Any
 import bench
 from bench.contracts.cell import Cell, Component
 from bench.errors import DiskError
-from bench.executors.processes import STARTS, start
+from bench.executors.processes import STARTS, check_started, start
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical, digest
 from bench.files.home import home
 from bench.files.regular import read_regular
-from bench.plugins.registry import HOME_DISTRIBUTION
+from bench.plugins.registry import HANDED_OVER, HOME_DISTRIBUTION
 from bench.plugins.sources import source_file
 
 TRACE_LIMIT = 120.0
@@ -55,7 +55,8 @@ class Reads:
         found = {}
         parts = {"target": cell.target, "defense": cell.defense, "attack": cell.attack}
         for kind, component in parts.items():
-            if component and component.distribution != HOME_DISTRIBUTION:
+            known = (HOME_DISTRIBUTION, HANDED_OVER)  # an object of this program is already made
+            if component and component.distribution not in known:
                 found[kind] = self._one(kind, component)
         return found
 
@@ -115,6 +116,8 @@ def _trace(kind: str, component: Component, log: str) -> list[File]:
         try:
             found: list[File] = connection.recv() if connection.poll(TRACE_LIMIT) else []
         except (EOFError, OSError):  # killed, or it ended the process: so will its cell
+            process.join(5)
+            check_started(process.exitcode)
             continue
         finally:
             process.kill()

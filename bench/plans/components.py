@@ -135,6 +135,8 @@ def _targets(entry: TargetTable, where: str, problems: Problems) -> list[Compone
     component = _component("target", entry, where, entry.params, problems)
     if component is None:
         return []
+    if component.distribution == registry.HANDED_OVER:
+        return [component]  # it has its weights
     if entry.weights.startswith("random:"):
         if not re.fullmatch(r"[0-9]{1,18}", entry.weights[7:]):
             said = f'expected "random:SEED" with a whole number, got {entry.weights!r}'

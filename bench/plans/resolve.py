@@ -9,9 +9,10 @@ one it extends.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bench.contracts.cell import SCHEMA, Cell, Component, Protocol
 from bench.errors import PlanError, did_you_mean
@@ -20,7 +21,7 @@ from bench.plans.plan import Plan
 from bench.plans.problems import Problems
 from bench.plans.protocols import resolve_options, resolve_protocols
 from bench.plans.schema import AttackTable, Document, ExcludeTable, read_tables
-from bench.plans.toml import PlanSource, read_source
+from bench.plans.toml import LineNumbers, PlanSource, read_source
 
 MOST_CELLS = 200_000
 """Cells of one plan, over all boards."""
@@ -41,6 +42,19 @@ def load_plan(
     """
     plan = _resolve(read_source(str(source), overrides), str(source))
     return _only(plan, only) if only else plan
+
+
+def resolve_document(document: Mapping[str, Any], name: str) -> Plan:
+    """Check and resolve a plan that is no file.
+
+    Args:
+        document: what a TOML file would hold; `extends` is not followed.
+        name: what to call it.
+
+    Raises:
+        PlanError: with all mistakes at once.
+    """
+    return _resolve(PlanSource(dict(document), name, LineNumbers("")), name)
 
 
 def _resolve(source: PlanSource, name: str) -> Plan:

@@ -8,8 +8,10 @@ plugin: a distribution declares an entry point in one of the groups `gatebench.t
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Any
 
@@ -32,6 +34,8 @@ GROUPS = {
 """Kinds of things that can be provided, and the entry-point group of each."""
 
 HOME_DISTRIBUTION = "gatebench"
+HANDED_OVER = "(this program)"
+"""Stands for the distribution of objects that the running program made itself."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,46 @@ class Provider:
         )
 
 
+@dataclass(frozen=True)
+class HandedOver(Provider):
+    """An object of the running program, found as "(this program)/NAME" while it is handed over.
+
+    Attributes:
+        make: returns the object, or a copy of it; called as the class would be.
+        told: what `facts` returns.
+    """
+
+    make: Callable[..., Any] = field(default=lambda: None, compare=False)
+    told: ClassFacts = field(default_factory=lambda: ClassFacts("", {}), compare=False)
+
+    def load(self) -> Any:
+        """What makes the object."""
+        return self.make
+
+    def facts(self, *, imports: bool = True) -> ClassFacts:
+        """What it was handed over with; nothing is read."""
+        return self.told
+
+
+_handed_over: dict[tuple[str, str], HandedOver] = {}
+
+
+@contextlib.contextmanager
+def handing_over(objects: Iterable[HandedOver]) -> Iterator[None]:
+    """Let `find` know objects of this program inside a `with` block.
+
+    Args:
+        objects: of distribution `HANDED_OVER`; no two of one kind share a name.
+    """
+    new = {(each.kind, each.name): each for each in objects}
+    _handed_over.update(new)
+    try:
+        yield
+    finally:
+        for key in new:
+            _handed_over.pop(key, None)
+
+
 @functools.cache
 def _facts(provider: Provider, imports: bool) -> ClassFacts:
     module, _, name = provider.value.partition(":")
@@ -155,6 +199,8 @@ def find(kind: str, name: str, *, where: str | None = None) -> Provider:
         PluginError: several do.
     """
     owner, _, plain = name.rpartition("/")
+    if owner == HANDED_OVER and (kind, plain) in _handed_over:
+        return _handed_over[kind, plain]
     rows = [
         row
         for row in providers(kind)

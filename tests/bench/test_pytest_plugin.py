@@ -13,7 +13,12 @@ import pytest
 from measured import baseline, cell, with_cells
 
 from bench.errors import NotComparable
-from bench.pytest_plugin import Result, assert_no_regression, assert_saving_survives
+from bench.pytest_plugin import (
+    Result,
+    _Checked,
+    assert_no_regression,
+    assert_saving_survives,
+)
 from bench.regression.baseline import Baseline
 from bench.results.records import BoardCell
 from bench.results.stats import Estimate
@@ -98,7 +103,8 @@ def test_a_regression_fails_with_what_got_worse(tmp_path, monkeypatch):
     assert_no_regression(found, tmp_path / "base.json", effects={"surviving-saving": 0.2})
     with pytest.raises(NotComparable, match="there is no baseline"):
         assert_no_regression(found, tmp_path / "none.json")
-    assert_no_regression(replace(found, update=True), tmp_path / "new" / "none.json")
+    updating = _Checked(found.folder, found.boards, update=True, root=tmp_path)
+    assert_no_regression(updating, "new/none.json")
     assert (tmp_path / "new" / "none.json").read_bytes() == now.bytes()
 
 
