@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of the initialization, the order of images, crops and sampled gates.",
 )
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    help="Train on so many images of the split only, the first in the fixed order.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set epochs=N.")
 @click.option(
     "--set",
@@ -89,6 +94,7 @@ def train(
     stage: str | None,
     dataset: str,
     seed: int,
+    images: int | None,
     epochs: int | None,
     settings: tuple[str, ...],
     start: str | None,
@@ -146,6 +152,7 @@ def train(
         settings=settings,
         dataset=dataset,
         seed=seed,
+        images=images or 0,
         start=start,
         name=name,
         out=out or weights_home(),
@@ -167,6 +174,7 @@ class _Asked:
     settings: tuple[str, ...]
     dataset: str
     seed: int
+    images: int
     start: str | None
     name: str | None
     out: Path
@@ -189,12 +197,17 @@ def _train(asked: _Asked) -> None:
     data, test = inputs.open_splits(asked.dataset, asked.data_root)
     name = asked.name or f"{stage.weights_name(asked.stage)}@{data.name}"
     before, state = inputs.find_start(stage, asked.start, data.name, asked.out, asked.recipe)
+    borrowed, theirs = inputs.borrow(stage, len(data.classes), asked.out)
+    if borrowed:
+        state = {**(state or {}), **theirs}
     checkpoint = asked.out / "checkpoints" / f"{name}.pt"
     if asked.fresh:
         checkpoint.unlink(missing_ok=True)
     precision = _precision(asked, name, checkpoint, where)
-    start = before.digest if before else ""
-    plan = Training(asked.recipe, asked.stage, stage, data.name, asked.seed, precision, start)
+    start = inputs.start_digest(before, borrowed)
+    plan = Training(
+        asked.recipe, asked.stage, stage, data.name, asked.seed, precision, start, asked.images
+    )
     if not asked.fresh and results.is_finished(name, plan, asked.out):
         say(
             f"{name} is already trained with these settings, in {asked.out}; "
@@ -202,8 +215,8 @@ def _train(asked: _Asked) -> None:
         )
         return
     say(
-        f"{asked.recipe}/{asked.stage} on {data} ({len(data)} images, {stage.epochs} epochs), "
-        f"seed {asked.seed}, {where}, {precision} -> {name}"
+        f"{asked.recipe}/{asked.stage} on {data} ({asked.images or len(data)} images, "
+        f"{stage.epochs} epochs), seed {asked.seed}, {where}, {precision} -> {name}"
     )
     try:
         with TrainingDisplay() as watch:
@@ -219,7 +232,9 @@ def _train(asked: _Asked) -> None:
             "static_accuracy; train the static stage first"
         )
     noted = results.record(trained.history, measured)
-    entry = weights.add_entry(asked.out, name, trained.target.state_dict(), values, noted)
+    candidates = [*borrowed, *(before.parts if before else ())]
+    kept = results.untouched(candidates, state or {}, trained.target)
+    entry = weights.add_entry(asked.out, name, trained.target.state_dict(), values, noted, kept)
     checkpoint.unlink(missing_ok=True)
     if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
         checkpoint.parent.rmdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.weights.entry import Entry
+    from bench.weights.parts import WeightsPart
 
 Translate: TypeAlias = "Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]"
 
@@ -111,7 +113,7 @@ def verify(names: tuple[str, ...]) -> None:
 
 
 @weights.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SOURCE")
 @click.option("--target", required=True, help="The network, as in a plan: NAME, or NAME:PRESET.")
 @click.option(
     "--set",
@@ -129,20 +131,29 @@ def verify(names: tuple[str, ...]) -> None:
     help="The state to take from a file that holds several, such as model_ema.",
 )
 @click.option(
-    "--licence", default="unknown", show_default=True, help="SPDX identifier of their licence."
+    "--rows",
+    default="",
+    metavar="N,N,…",
+    help="Classes of the last layer to keep, by their numbers, in this order.",
+)
+@click.option(
+    "--licence", default="", help="SPDX identifier of their licence, where the source has none."
 )
 def import_weights(
-    file: Path,
+    source: str,
     target: str,
     settings: tuple[str, ...],
     name: str,
     dataset: str,
     part: str,
+    rows: str,
     licence: str,
 ) -> None:
     """Import a checkpoint made elsewhere.
 
-    FILE is of torch (.pth, .pth.tar), safetensors, or TensorFlow variables by name (.npz).
+    SOURCE is a file of torch (.pth, .pth.tar), safetensors, or TensorFlow variables by name (.npz);
+    or hub:MODEL, what timm knows for a model (fetched, unless it lies in the cache); or
+    package:MODULE/PATH, a file in an installed package, which stays there: the manifest says where.
 
     No code in it is run. What trainers wrap around a state dictionary is opened, prefixes of
     wrappers are dropped, and what is left out is said. The rest is translated by the network,
@@ -154,11 +165,15 @@ def import_weights(
           --target skipnet --set depth=110 --as skipnet-110-official
       gatebench weights import sact-cifar10.npz \\
           --target sact --set depth=32 --as sact-32-official
+      gatebench weights import hub:resnet18.a1_in1k --target sdn --as resnet18-static@imagenet \\
+          --set backbone=resnet18 --set exits=none --dataset imagenet
     """
     from bench import weights as store
     from bench.errors import PlanError, WeightsError
     from bench.files.home import weights_home
     from bench.weights.checkpoint import read_checkpoint
+    from bench.weights.place import placed
+    from bench.weights.sources import PACKAGE, file_digest, locate
 
     if not store.NAME.fullmatch(name):
         raise PlanError(
@@ -180,8 +195,19 @@ def import_weights(
         except Exception:  # a translation that is asked about the weights of another network
             return False
 
+    located = locate(source)
+    file = located.path
     checkpoint = read_checkpoint(file, part=part, fits=fits)
-    state = translate(checkpoint.state) if translate else checkpoint.state
+    elsewhere: list[WeightsPart] = []
+    licence = licence or located.licence
+    digest = file_digest(file)
+    inner = placed(network, checkpoint.state, source, _rows(rows))
+    if inner is not None:
+        state: Mapping[str, Tensor] = {**network.state_dict(), **inner[1]}
+        if source.startswith(PACKAGE):
+            elsewhere.append(replace(inner[0], sha256=digest, licence=licence))
+    else:
+        state = translate(checkpoint.state) if translate else checkpoint.state
     try:
         store.load_into(network, state, f"the weights in {file}")
     except WeightsError as error:
@@ -205,7 +231,11 @@ def import_weights(
         "recipe": "imported",
     }
     entry = store.add_entry(
-        weights_home(), name, network.state_dict(), {**values, "source_file": file.name}
+        weights_home(),
+        name,
+        network.state_dict(),
+        {**values, "source_file": file.name, "source_sha256": digest},
+        parts=elsewhere,
     )
     say(
         f"wrote    {entry.path} ({len(state)} tensors, {(entry.bytes or 0) / 1e6:.1f} MB, "
@@ -300,6 +330,23 @@ def _is_whole(entry: Entry) -> bool:
     except WeightsError:
         return False
     return True
+
+
+def _rows(text: str) -> tuple[int, ...]:
+    """The numbers of `--rows`.
+
+    Raises:
+        PlanError: they are none.
+    """
+    from bench.errors import PlanError
+
+    try:
+        found = tuple(int(one) for one in text.split(",") if one.strip())
+    except ValueError as error:
+        raise PlanError(f"--rows {text}: whole numbers with commas between them") from error
+    if any(one < 0 for one in found) or len(set(found)) != len(found):
+        raise PlanError(f"--rows {text}: each class once, from 0 on")
+    return found
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -86,6 +86,26 @@ class Stage(Protocol):
             start: the state of the network that it starts from.
         """
 
+    def borrowed(self) -> Mapping[str, str]:
+        """Parts of the network that other weights bring and that no step changes.
+
+        Returns:
+            Prefix of the names in the network -> name of the weights; {} for none. The finished
+            weights say where these lie, and do not hold them.
+        """
+
+    def features(self, target: Target, images: Tensor) -> Tensor | None:
+        """What a frozen part of the network makes of images, computed once before the first step.
+
+        Args:
+            target: in evaluation mode.
+            images: (N, C, H, W) in [0,1], without crops and mirror images.
+
+        Returns:
+            (N, D), which `loss` is given in place of the images; None for a stage that is given
+            images, augmented anew in each epoch.
+        """
+
     def begin(self, target: Target) -> None:
         """Called once on the weights that it starts from, before the first step."""
 
@@ -112,7 +132,7 @@ class Stage(Protocol):
 
         Args:
             target: in training.
-            images: (N, C, H, W) in [0,1].
+            images: (N, C, H, W) in [0,1], or (N, D) of `features`.
             labels: (N,) int64.
             moment: where the training stands.
 

@@ -126,6 +126,8 @@ class Target(nn.Module, ABC):
         unit: what one unit is, in a few words.
         skipped: what `execute` physically leaves out, in a few words.
         presets: named sets of parameters (`use = "skipnet:imagenet-101"`); literals.
+        plan_check: "module:function" that a plan calls with all parameters by name, and that raises
+            a PlanError where types and ranges cannot tell that they make no network.
         ranges: parameter -> (least, most) that a plan may give; None where there is no bound.
     """
 
@@ -135,6 +137,7 @@ class Target(nn.Module, ABC):
     skipped: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
+    plan_check: ClassVar[str] = ""
 
     forks: bool = False
     admits: bool = False

@@ -38,20 +38,25 @@ def padded(items: Sequence[Item], count: int) -> list[Item]:
     return [items[place % len(items)] for place in range(count)]
 
 
-def split_off(dataset: Dataset, share: float) -> tuple[Part, Part]:
+def split_off(dataset: Dataset, share: float, limit: int = 0) -> tuple[Part, Part]:
     """Divide a data set in two.
 
     Args:
         dataset: to divide.
         share: of the images, in [0,1), that the second part gets: the first ones in the fixed order
             of `subset`.
+        limit: images that are divided, the first in that order; 0 for all.
 
     Returns:
         (the others, the share); the second is empty where the share is 0.
+
+    Raises:
+        PlanError: there are fewer than `limit` images.
     """
-    chosen = sorted(subset(dataset, round(share * len(dataset)))) if share else []
+    whole = sorted(subset(dataset, limit)) if limit else range(len(dataset))
+    chosen = sorted(subset(dataset, round(share * len(whole)))) if share else []
     held = set(chosen)
-    rest = tuple(index for index in range(len(dataset)) if index not in held)
+    rest = tuple(index for index in whole if index not in held)
     return Part(dataset, rest), Part(dataset, tuple(chosen))
 
 

@@ -84,7 +84,7 @@ class ImageFolder(Dataset):
             )
         self._files = [file for file, _ in found]
         self.label_array = np.array([label for _, label in found], dtype=np.int64)
-        self.ids = _path_ids([printable(file) for file in self._files], self.name)
+        self.ids = path_ids([printable(file) for file in self._files], self.name)
 
     def pixels(self, indices: Sequence[int]) -> Array:
         return np.stack([self._decode(index) for index in indices])
@@ -198,7 +198,7 @@ class ImageFolder(Dataset):
 class ImageNet(ImageFolder):
     """ImageNet (ILSVRC 2012): 1000 classes, resized to 256 and cropped to 224 pixels.
 
-    Laid out as torchvision's ImageFolder.     Folders are named by WordNet ids ("n01440764"); a
+    Laid out as torchvision's ImageFolder. Folders are named by WordNet ids ("n01440764"); a
     label is the id's place among all 1000 in alphabetical order, which is the order of
     torchvision's and timm's networks, also where only some of the folders are there.
 
@@ -240,7 +240,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _path_ids(files: Sequence[str], dataset: str) -> tuple[str, ...]:
+def path_ids(files: Sequence[str], dataset: str) -> tuple[str, ...]:
     """Paths without extension; pictures that differ in nothing else keep theirs.
 
     Raises:

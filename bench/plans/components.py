@@ -91,7 +91,8 @@ def _component(
         provider = registry.find(kind, name, where=f"{where}.use")
         facts = provider.facts()
     except GatebenchError as error:
-        problems.add(f"{where}.use", error.message)
+        leads_on = _of_timm(name) if kind == "target" else ""
+        problems.add(f"{where}.use", error.message + leads_on)
         return None
     if preset and preset not in facts.presets:
         near = did_you_mean(preset, facts.presets)
@@ -143,7 +144,8 @@ def _targets(entry: TargetTable, where: str, problems: Problems) -> list[Compone
             problems.add(f"{where}.weights", said)
             return []
         label = entry.label or f"{component.label} {entry.weights}"
-        return [replace(component, weights=entry.weights, label=label)]
+        made = replace(component, weights=entry.weights, label=label)
+        return [made] if _makes_sense(made, where, problems) else []
     try:
         found = weights.find(entry.weights)
     except GatebenchError as error:
@@ -168,7 +170,41 @@ def _targets(entry: TargetTable, where: str, problems: Problems) -> list[Compone
     label = entry.label or entry.weights.partition("@")[0]
     params = {**component.params, **found.params}
     made = replace(component, weights=entry.weights, digest=found.digest)
-    return [replace(made, params=params, label=label)]
+    made = replace(made, params=params, label=label)
+    return [made] if _makes_sense(made, where, problems) else []
+
+
+def _makes_sense(component: Component, where: str, problems: Problems) -> bool:
+    """Whether a target's own check has nothing against its parameters; else it goes to `problems`.
+
+    Where the target has such a check.
+    """
+    provider = registry.find("target", component.provider)
+    named = provider.facts().constants.get("plan_check", "")
+    if not named:
+        return True
+    try:
+        replace(provider, value=str(named)).load()(**component.params)
+    except GatebenchError as error:
+        problems.add(f"{where}.params", error.message)
+        return False
+    return True
+
+
+def _of_timm(name: str) -> str:
+    """What helps who names a model of timm as a target; "" for other names."""
+    try:
+        import timm
+    except ImportError:
+        return ""
+    if not timm.is_model(name):
+        return ""
+    return (
+        f": {name} is a plain network of timm, which does the same work for every image. "
+        f'use = "sdn" with params = {{ backbone = "{name}" }} puts exits on it, '
+        f'use = "cascade" with params = {{ networks = ["{name}"], sizes = [160, 224] }} runs it '
+        "at a small size first"
+    )
 
 
 def _defenses(entry: DefenseTable, where: str, problems: Problems) -> list[Component]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from bench.datasets import base
 from bench.errors import DataError, UnknownName, WeightsError
 from bench.plugins import registry
 from bench.weights.entry import Entry
+from bench.weights.parts import WEIGHTS, WeightsPart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,6 +92,70 @@ def find_start(
             "or name others with --from",
         ) from error
     return entry, _whole_state(entry)
+
+
+def borrow(stage: Stage, classes: int, folder: Path) -> tuple[list[WeightsPart], dict[str, Tensor]]:
+    """What a stage takes from other weights without training it.
+
+    Args:
+        stage: to be trained.
+        classes: that its network tells apart.
+        folder: of the user's weights, looked into first.
+
+    Returns:
+        (the parts, their tensors by the names that the network has for them).
+
+    Raises:
+        UnknownName, WeightsError: they are not there, damaged, or do not fit.
+    """
+    wanted = stage.borrowed()
+    if not wanted:
+        return [], {}
+    expected = stage.build(classes).state_dict()
+    parts: list[WeightsPart] = []
+    tensors: dict[str, Tensor] = {}
+    for prefix, name in wanted.items():
+        entry = weights.read_manifest(folder).get(name) or weights.find(name)
+        names = [key.removeprefix(prefix) for key in expected if key.startswith(prefix)]
+        state = _whole_state(entry)
+        inside = _inside(state, names, name, prefix)
+        theirs = [part for part in entry.parts if part.prefix == inside]
+        if entry.parts and not theirs:
+            raise WeightsError(f"weights {name!r}: no part of them is all of {prefix!r}")
+        part = (
+            replace(theirs[0], prefix=prefix)
+            if theirs
+            else WeightsPart(
+                prefix, f"{WEIGHTS}{name}", entry.digest, inside=inside, licence=entry.licence
+            )
+        )
+        parts.append(part)
+        tensors |= {f"{prefix}{key}": state[inside + key] for key in names}
+    return parts, tensors
+
+
+def _inside(state: Mapping[str, Tensor], names: Sequence[str], entry: str, prefix: str) -> str:
+    """The prefix under which weights hold tensors of these names.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    first = names[0] if names else ""
+    for key in state:
+        if first and key.endswith(first):
+            inside = key.removesuffix(first)
+            if all(inside + name in state for name in names):
+                return inside
+    raise WeightsError(f"weights {entry!r} hold no network that fits {prefix!r}")
+
+
+def start_digest(before: Entry | None, borrowed: Sequence[WeightsPart]) -> str:
+    """What vouches for everything that a training starts from; "" for random weights alone."""
+    digests = [before.digest] if before else []
+    digests += [part.sha256 for part in borrowed]
+    if len(digests) < 2:
+        return "".join(digests)
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _whole_state(entry: Entry) -> dict[str, Tensor]:

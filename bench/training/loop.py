@@ -26,6 +26,8 @@ from bench.training.augment import augment
 from bench.training.checkpoint import Progress, load_start, make_folder, restore, save
 from bench.training.settings import Epoch, Trained, Training, Watch
 
+_AHEAD = 50
+"""Images whose features are computed at a time."""
 CHECKPOINT_SECONDS = 300.0
 """Seconds of training that a crash within an epoch may lose."""
 
@@ -93,8 +95,9 @@ def train(
     progress = Progress()
     if checkpoint.exists():
         progress = restore(checkpoint, training, target, optimizer, watch)
-    seen, held = split_off(data, stage.held_out)
-    loop = _Loop(training, seen, target, optimizer, device, watch, checkpoint, every, clock)
+    seen, held = split_off(data, stage.held_out, training.images)
+    ready = _features(stage, seen, target, device, watch)
+    loop = _Loop(training, seen, target, optimizer, device, watch, checkpoint, every, clock, ready)
     while len(progress.history) < stage.epochs:
         loop.run_epoch(progress)
     target = target.to("cpu", memory_format=torch.contiguous_format).eval()
@@ -115,6 +118,7 @@ class _Loop:
     checkpoint: Path
     every: float
     clock: Callable[[], float]
+    features: Tensor | None = None
 
     def run_epoch(self, progress: Progress) -> None:
         """Train for the rest of an epoch, and write a checkpoint.
@@ -167,10 +171,13 @@ class _Loop:
         for group in self.optimizer.param_groups:
             rate = learning_rate(stage.schedule, moment.done)
             group["lr"] = stage.lr * group.get("scale", 1.0) * rate
-        images = augment(
-            self.data.images(rows.tolist()), moment.generator, flip=self.data.flip_allowed
-        )
-        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        if self.features is not None:
+            images = self.features[rows].to(self.device)
+        else:
+            drawn = augment(
+                self.data.images(rows.tolist()), moment.generator, flip=self.data.flip_allowed
+            )
+            images = drawn.to(self.device).contiguous(memory_format=torch.channels_last)
         labels = self.data.labels[rows].to(self.device)
         half = self.training.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
@@ -194,6 +201,27 @@ class _Loop:
 
     def _save(self, progress: Progress) -> None:
         save(self.checkpoint, self.training, progress, self.target, self.optimizer)
+
+
+def _features(
+    stage: Stage, data: Part, target: Target, device: torch.device, watch: Watch
+) -> Tensor | None:
+    """What a stage computes ahead of every training image, (N, D) on the CPU; None for nothing."""
+    found: list[Tensor] = []
+    was_training = target.training
+    target.eval()
+    with torch.no_grad():
+        for start in range(0, len(data), _AHEAD):
+            rows = range(start, min(start + _AHEAD, len(data)))
+            images = (data.images(rows).to(torch.float32) / 255).to(device)
+            made = stage.features(target, images)
+            if made is None:
+                break
+            if not found:
+                watch.note(f"computing features of {len(data)} images once")
+            found.append(made.to("cpu", torch.float32))
+    target.train(was_training)
+    return torch.cat(found) if found else None
 
 
 def learning_rate(schedule: Schedule, done: float) -> float:

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, equal
+
 from bench import weights
 from bench.contracts.dataset import Dataset
+from bench.contracts.target import Target
 from bench.errors import WeightsError
 from bench.training.evaluate import Measured
 from bench.training.settings import Training
 from bench.weights.entry import Entry
+from bench.weights.parts import WeightsPart
 
 
 def is_finished(name: str, training: Training, folder: Path) -> bool:
@@ -77,6 +81,27 @@ def manifest_values(
         "measured_on": f"{test} ({len(test)} images)",
         "training": training.document(),
     }
+
+
+def untouched(
+    parts: Sequence[WeightsPart], start: Mapping[str, Tensor], target: Target
+) -> list[WeightsPart]:
+    """The parts of the weights that a training started from which it left as they were.
+
+    Args:
+        parts: that lie elsewhere.
+        start: all tensors that it started from.
+        target: as trained.
+    """
+    trained = target.state_dict()
+
+    def stays(part: WeightsPart) -> bool:
+        names = [name for name in trained if name.startswith(part.prefix)]
+        return bool(names) and all(
+            name in start and equal(trained[name], start[name].to(trained[name])) for name in names
+        )
+
+    return [part for part in parts if stays(part)]
 
 
 def record(history: Sequence[Mapping[str, float]], measured: Measured) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Training:
         seed: of the initialization, the order of the images, their crops and whatever the loss
             draws.
         precision: "bf16" trains under autocast, "fp32" does not; evaluation is always float32.
+        images: how many training images, the first in the fixed order of `subset`; 0 for all.
         start: sha256 of the weights that it starts from, "" for random ones.
     """
 
@@ -33,6 +34,7 @@ class Training:
     seed: int = 0
     precision: Precision = "fp32"
     start: str = ""
+    images: int = 0
 
     def document(self) -> dict[str, Any]:
         """The same as plain values, for comparing with a checkpoint's."""
@@ -41,7 +43,8 @@ class Training:
             name: getattr(self, name)
             for name in ("recipe", "stage_name", "dataset", "seed", "precision", "start")
         }
-        return {**plain, **settings}
+        limit = {"images": self.images} if self.images else {}
+        return {**plain, **limit, **settings}
 
 
 @dataclass(frozen=True)

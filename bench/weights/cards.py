@@ -12,10 +12,11 @@ from typing import Any
 from bench.errors import GatebenchError
 from bench.plugins import registry
 from bench.weights.entry import Entry
+from bench.weights.parts import WeightsPart
 from bench.weights.storage import read_record
 
 _BARS = "▁▂▃▄▅▆▇█"
-_SETTINGS_ELSEWHERE = {"recipe", "stage_name", "dataset", "seed", "precision", "start"}
+_SETTINGS_ELSEWHERE = {*("recipe", "stage_name", "dataset", "seed", "precision", "start", "images")}
 _NOTES = {
     "digits-m": "digits-m is for trying, not for claims.",
     "cifar10-jpeg": "cifar10-jpeg is a JPEG re-encoding of CIFAR-10: "
@@ -142,6 +143,7 @@ def _again(entry: Entry) -> str:
         f"gatebench train {entry.recipe} --stage {entry.stage} "
         f"--dataset {dataset} --seed {entry.seed}",
         *([f"--from {start}"] if start else []),
+        *([f"--images {settings['images']}"] if settings.get("images") else []),
         f"--precision {settings.get('precision', 'bf16')}",
         *chosen,
     ]
@@ -206,6 +208,18 @@ def _file(entry: Entry) -> list[tuple[str, str]]:
         ("size", size),
         ("sha256", f"`{entry.sha256}`"),
         ("licence", _plain(entry.licence)),
+        *(row for part in entry.parts for row in _part(part)),
+    ]
+
+
+def _part(part: WeightsPart) -> list[tuple[str, str]]:
+    """What lies elsewhere."""
+    kept = f", {len(part.rows)} classes of the last layer" if part.rows else ""
+    install = f", which `pip install '{_plain(part.install)}'` brings" if part.install else ""
+    return [
+        (f"its {_plain(part.prefix)}… are in", f"{_plain(part.source)}{kept}{install}"),
+        ("sha256 of that", f"`{part.sha256}`"),
+        ("licence of that", _plain(part.licence)),
     ]
 
 

@@ -15,11 +15,8 @@ from bench.api import Moment, Part, Target
 from bench.errors import PlanError
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.recipes.static import StaticStage, static_name
+from targets.recipes.threshold import choose_threshold
 from targets.sdn import SDN
-from targets.sdn.exits import confidence, first_sure
-
-GRID = (*(step / 100 for step in range(20, 100)), 0.995, 0.999)
-"""Thresholds that are tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +129,14 @@ class _ExitStage(TrainingStage):
     def finish(self, target: Target, held: Part) -> None:
         """Choose the threshold."""
         assert isinstance(target, SDN)
-        target.set_threshold(choose_threshold(target, held, self.drop))
+        target.set_threshold(choose_threshold(target.all_exits, held, self.drop))
 
     def errors(self, target: SDN, images: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
         """((E,) cross-entropy of each exit, the last one's accuracy and the mean one)."""
-        exits = target.all_exits(images).float()
+        return self.errors_of(target.all_exits(images).float(), labels)
+
+    def errors_of(self, exits: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
+        """The same from (N, E, K) logits of all exits."""
         losses = torch.stack(
             [F.cross_entropy(exits[:, place], labels) for place in range(exits.shape[1])]
         )
@@ -153,10 +153,15 @@ class FrozenStage(_ExitStage):
     drift; here they are frozen too. The images held out for the threshold must be new to the
     backbone as well: train its static stage with `--set held_out=0.05`, which holds out the same
     ones.
+
+    Attributes:
+        cache: compute what the exits pool from the features once, of the images as they are,
+            without crops and mirror images; for backbones that are too slow to run in each epoch.
     """
 
     epochs: int = 6
     lr: float = 4e-3
+    cache: bool = False
 
     start: ClassVar[str] = "static"
 
@@ -171,11 +176,20 @@ class FrozenStage(_ExitStage):
         target.eval()
         target.heads.train()
 
+    def features(self, target: Target, images: Tensor) -> Tensor | None:
+        """(N, D) what all exits pool, and the last output's K logits; None without `cache`."""
+        assert isinstance(target, SDN)
+        return target.pooled(images) if self.cache else None
+
     def loss(
         self, target: Target, images: Tensor, labels: Tensor, moment: Moment
     ) -> tuple[Tensor, Metrics]:
         """The sum of the internal classifiers' cross-entropies."""
         assert isinstance(target, SDN)
+        if self.cache:
+            exits = target.exits_from_pooled(images)
+            losses, shown = self.errors_of(exits, labels)
+            return losses[:-1].sum(), shown
         losses, shown = self.errors(target, images, labels)
         return losses[:-1].sum(), shown
 
@@ -209,31 +223,6 @@ class JointStage(_ExitStage):
         passed = torch.ones(units, units).tril(-1) > 0
         share = target.macs(passed).to(torch.float64) / target.ceiling
         return 0.01 + (share - 0.01) * done
-
-
-def choose_threshold(target: SDN, held: Part, drop: float) -> float:
-    """The smallest of `GRID` at which early exits cost at most `drop` of the last output's
-    accuracy; the largest if none is.
-
-    Args:
-        target: in evaluation mode.
-        held: images that no training step saw.
-        drop: relative.
-    """
-    exits = []
-    with torch.no_grad():
-        for start in range(0, len(held), 100):
-            images = held.images(range(start, min(start + 100, len(held))))
-            exits.append(target.all_exits(images.to(torch.float32) / 255))
-    logits = torch.cat(exits)
-    right, sure = logits.argmax(2) == held.labels[:, None], confidence(logits[:, :-1])
-    final = float(right[:, -1].double().mean())
-    rows = torch.arange(len(logits))
-    for threshold in GRID:
-        found = float(right[rows, first_sure(sure >= threshold)].double().mean())
-        if found >= (1 - drop) * final:
-            return threshold
-    return GRID[-1]
 
 
 def plain_name(backbone: str) -> str:

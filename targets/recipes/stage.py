@@ -83,6 +83,14 @@ class TrainingStage(ABC):
         """The weights it starts from, under the names that this network has for them: the same."""
         return start
 
+    def borrowed(self) -> Mapping[str, str]:
+        """Parts of the network that are not trained: prefix of their names -> weights."""
+        return {}
+
+    def features(self, target: Target, images: Tensor) -> Tensor | None:
+        """What a frozen part of the network makes of images; None: nothing is computed ahead."""
+        return None
+
     def begin(self, target: Target) -> None:  # noqa: B027 — most stages need none
         """Called once on the weights it starts from."""
 

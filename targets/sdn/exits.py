@@ -1,5 +1,4 @@
-"""Exits: internal classifiers on feature maps, and the rule that leaves at the first one that is
-sure enough."""
+"""Exits: internal classifiers on feature maps."""
 
 from __future__ import annotations
 
@@ -39,21 +38,23 @@ class InternalClassifier(nn.Module):
         logits: Tensor = self.linear(x.flatten(1))
         return logits
 
+    def pooled(self, x: Tensor) -> Tensor:
+        """(N, D) all that the classifier needs of (N, C, H, W), before its own parameters come in:
+        the maxima and then the means of its windows, or the map itself where it is small."""
+        if not self.pools:
+            return x.flatten(1)
+        both = F.max_pool2d(x, self.window), F.avg_pool2d(x, self.window)
+        return torch.cat([both[0].flatten(1), both[1].flatten(1)], 1)
 
-def confidence(logits: Tensor) -> Tensor:
-    """(...) the largest softmax of (..., K) logits."""
-    return logits.softmax(-1).amax(-1)
+    def from_pooled(self, pooled: Tensor) -> Tensor:
+        """(N, K) logits from what `pooled` gives."""
+        if self.pools:
+            most, mean = pooled.chunk(2, 1)
+            pooled = self.alpha * most + (1 - self.alpha) * mean
+        logits: Tensor = self.linear(pooled)
+        return logits
 
-
-def log_odds(logits: Tensor) -> Tensor:
-    """(...) log(p / (1 - p)) of the largest softmax p of (..., K) logits: its logit less the
-    log-sum of the others'."""
-    best = logits.argmax(-1, keepdim=True)
-    others = torch.where(torch.zeros_like(logits).scatter(-1, best, 1.0) > 0, float("-inf"), logits)
-    return logits.gather(-1, best).squeeze(-1) - others.logsumexp(-1)
-
-
-def first_sure(sure: Tensor) -> Tensor:
-    """(N,) the first exit that is sure, or E where none is, from (N, E) bool."""
-    none = sure.new_ones(len(sure), 1)
-    return torch.cat([sure, none], 1).to(torch.int64).argmax(1)
+    @property
+    def width(self) -> int:
+        """D of `pooled`."""
+        return self.linear.in_features * (2 if self.pools else 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -11,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Output, Target, Units
-from bench.errors import PlanError
+from targets.pieces.confidence import confidence, first_sure, log_odds, require_threshold
 from targets.pieces.counting import macs_of, require_one
 from targets.pieces.folding import folded
 from targets.sdn.chains import Chain, ResNetChain
-from targets.sdn.exits import InternalClassifier, confidence, first_sure, log_odds
+from targets.sdn.exits import InternalClassifier
 
 SHARES = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Where the six exits of SDN are meant to sit, as shares of the backbone's cost."""
@@ -57,6 +56,7 @@ class SDN(Target):
     unit = "what lies behind an exit, up to and with the next one"
     skipped = "everything behind the exit that is taken, later exits included"
     admits = True
+    plan_check = "targets.pieces.plan_checks:check_sdn"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "resnet-56": {"backbone": "resnet-56"},
         "resnet-56-all": {"backbone": "resnet-56", "exits": "all"},
@@ -167,6 +167,31 @@ class SDN(Target):
             else torch.stack([*found, last], 1)
         )
 
+    def pooled(self, images: Tensor) -> Tensor:
+        """(N, D) what all exits pool from their features, one after the other, and the K logits of
+        the last output: all that depends on the images while the backbone is frozen."""
+        found: list[Tensor] = []
+
+        def visit(place: int, features: Tensor) -> bool:
+            if place in self.places:
+                found.append(self._head(len(found)).pooled(features))
+            return False
+
+        last = self.backbone(images, visit)
+        return torch.cat([*found, last], 1)
+
+    def exits_from_pooled(self, pooled: Tensor) -> Tensor:
+        """(N, E, K) logits of every exit from what `pooled` gives, the last output's included."""
+        heads = [self._head(place) for place in range(len(self.heads))]
+        *parts, last = pooled.split([*(head.width for head in heads), self.classes], 1)
+        found = [head.from_pooled(part) for head, part in zip(heads, parts, strict=True)]
+        return torch.stack([*found, last], 1)
+
+    def _head(self, place: int) -> InternalClassifier:
+        head = self.heads[place]
+        assert isinstance(head, InternalClassifier)
+        return head
+
     def _runs(self, margins: Tensor) -> Tensor:
         """(N, U) bool, what runs by the network's own rule: each stage if the one before it ran and
         its exit was not sure."""
@@ -260,17 +285,6 @@ def places_of(chain: Chain, exits: str, on_the_way: list[int]) -> tuple[int, ...
         return min(every, key=lambda place: abs(on_the_way[place] / total - share))
 
     return tuple(sorted({nearest(share) for share in SHARES}))
-
-
-def require_threshold(value: float) -> float:
-    """`value`, if an exit can have it for a threshold.
-
-    Raises:
-        PlanError: it is not between 0 and 1.
-    """
-    if not (0 < value < 1 and math.isfinite(value)):
-        raise PlanError(f'threshold = {value}: a confidence above 0 and below 1, or "weights"')
-    return float(value)
 
 
 def _prefixes(on_the_way: list[int], places: tuple[int, ...], heads: list[int]) -> Tensor:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any, Literal
 
-import timm
-import timm.data
 import torch
 from torch import Tensor, nn
 
 from bench.errors import PlanError
+from targets.pieces.timm_network import timm_network
 from targets.sdn.chains import Chain, Tap, Visit
 
 
@@ -37,23 +35,10 @@ class TimmChain(Chain):
 
     def __init__(self, name: str, num_classes: int | Literal["auto"]) -> None:
         super().__init__()
-        if not timm.is_model(name):
-            near = get_close_matches(
-                name, ["resnet-20", "resnet-56", "vgg-16-bn", *timm.list_models()], 3
-            )
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise PlanError(
-                f'backbone = "{name}": neither resnet-DEPTH, nor vgg-16-bn, nor a model that timm '
-                f"knows{hint}"
-            )
-        self.classes = 1000 if num_classes == "auto" else num_classes
-        if self.classes < 2:
-            raise PlanError(f"num_classes = {self.classes}: an exit needs at least 2")
-        self.net: nn.Module = timm.create_model(name, pretrained=False, num_classes=self.classes)
-        config = timm.data.resolve_data_config({}, model=self.net)
-        self.image_shape = tuple(config["input_size"])
-        self.register_buffer("mean", torch.tensor(config["mean"]).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config["std"]).view(-1, 1, 1), persistent=False)
+        made = timm_network(name, num_classes)
+        self.net, self.classes, self.image_shape = made.net, made.classes, made.image_shape
+        self.register_buffer("mean", made.mean, persistent=False)
+        self.register_buffer("std", made.std, persistent=False)
         self.stages = _stages(name, self.net)
         self.taps = self._measure(name)
 

@@ -13,10 +13,12 @@ from bench.evaluation import cost
 from bench.evaluation.outputs import reached_units
 from bench.testing import check_target, finite_difference, problems
 from bench.weights import load_into
-from targets.recipes.sdn import FrozenStage, JointStage, SDNRecipe, choose_threshold
+from targets.pieces.confidence import confidence, first_sure, log_odds
+from targets.recipes.sdn import FrozenStage, JointStage, SDNRecipe
+from targets.recipes.threshold import choose_threshold
 from targets.resnet import ResNet
 from targets.sdn import SDN
-from targets.sdn.exits import InternalClassifier, confidence, first_sure, log_odds
+from targets.sdn.exits import InternalClassifier
 
 
 def mixed(seed=0, **params):
@@ -329,6 +331,32 @@ def test_a_frozen_backbone_stays_as_it_is():
     assert all(float(head.linear.weight.grad.abs().sum()) > 0 for head in target.heads)
 
 
+def test_exits_from_what_was_pooled_once_are_the_exits():
+    """Pooled maps of 32, 16 and 8 pixels, and a small map that is taken as it is."""
+    torch.manual_seed(0)
+    for target in (SDN(), SDN(backbone="vgg-16-bn", exits="all")):
+        images = natural(2)
+        with torch.no_grad():
+            pooled = target.eval().pooled(images)
+            torch.testing.assert_close(target.exits_from_pooled(pooled), target.all_exits(images))
+
+
+def test_a_stage_with_cached_features_trains_the_same_exits():
+    stage, labels = FrozenStage(cache=True), torch.arange(4)
+    target = stage.build(10)
+    stage.begin_epoch(target, ())
+    images = natural(4)
+    features = stage.features(target, images).detach()
+    assert FrozenStage().features(target, images) is None
+    moment = Moment(0.0, torch.Generator())
+    cached, shown = stage.loss(target, features, labels, moment)
+    anew, expected = FrozenStage().loss(target, images, labels, moment)
+    torch.testing.assert_close(cached, anew)
+    assert shown.keys() == expected.keys()
+    cached.backward()
+    assert all(float(head.linear.weight.grad.abs().sum()) > 0 for head in target.heads)
+
+
 def test_the_threshold_is_the_smallest_that_costs_little():
     """Two exits; four images.
 
@@ -350,7 +378,7 @@ def test_the_threshold_is_the_smallest_that_costs_little():
             return torch.stack([early, torch.tensor([[9.0, 0.0]]).expand(len(rows), 2)], 1)
 
     held = Part(Whole(), (0, 1, 2, 3))
-    assert choose_threshold(Told(), held, drop=0.0) == 0.56, (
+    assert choose_threshold(Told().all_exits, held, drop=0.0) == 0.56, (
         "the first of the grid that the wrong 0.55 does not reach"
     )
-    assert choose_threshold(Told(), held, drop=0.25) == 0.2
+    assert choose_threshold(Told().all_exits, held, drop=0.25) == 0.2

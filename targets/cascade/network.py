@@ -1,0 +1,262 @@
+"""Cascade: networks in a row, of which the first that is sure enough answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import Output, Target, Units
+from bench.errors import PlanError
+from targets.cascade.stages import Classifier, resized
+from targets.pieces.confidence import confidence, first_sure, log_odds, require_threshold
+from targets.pieces.counting import macs_of, require_one
+from targets.pieces.folding import folded
+
+
+class Cascade(Target):
+    """A row of networks of which the first that is sure enough answers: the cheap one for easy
+    images, the dearer ones for the others.
+
+    Args:
+        networks: one for each stage, or a single one that all stages share, run at several sizes:
+            "resnet-20" and other cifar depths, or any classifier of timm.
+        sizes: height and width of the images that each stage takes; 0 is the network's own.
+        threshold: T in (0, 1), the confidence from which on a stage answers; "weights" is what the
+            recipe chose.
+        num_classes: "auto" is 10, and 1000 for timm models.
+
+    The images have the largest of the sizes; stages of other sizes resize them, differentiably.
+    Unit k is stage k + 1: it runs when the largest softmax of stage k's logits over its
+    temperature is below T (and all stages before it ran). Gate value G = 1 - max softmax, threshold
+    1 - T, strict. The logit margin is log(T / (1 - T)) less the log-odds of the most likely class:
+    the same zero set, and a gradient where softmax has none left. An image that goes on pays for
+    all stages up to the one that answers.
+
+    `forward` computes all stages. `execute` stops; the margins of stages it did not reach are
+    T - 1, as if those were sure, and `exits` repeats the logits of the one that answered. Logits
+    are those divided by the stage's temperature.
+
+    Source: Wang et al., Wisdom of Committees, ICLR 2022 (cascades of pretrained networks, by the
+    largest softmax); Guo et al., On Calibration of Modern Neural Networks, ICML 2017 (temperature).
+    """
+
+    follows = "Wang et al., Wisdom of Committees, ICLR 2022, with one network a stage"
+    unit = "a whole network: the next stage"
+    skipped = "all stages behind the one that answers"
+    admits = True
+    plan_check = "targets.pieces.plan_checks:check_cascade"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "lite0": {"networks": ["tf_efficientnet_lite0"], "sizes": [160, 224]},
+        "resnets": {"networks": ["resnet-20", "resnet-38"], "sizes": [0, 0]},
+    }
+
+    threshold: Tensor
+    temperatures: Tensor
+    _prefix: Tensor
+
+    def __init__(
+        self,
+        *,
+        networks: tuple[str, ...] = ("resnet-20", "resnet-38"),
+        sizes: tuple[int, ...] = (0, 0),
+        threshold: float | Literal["weights"] = "weights",
+        num_classes: int | Literal["auto"] = "auto",
+    ) -> None:
+        super().__init__()
+        stages = _check_stages(networks, sizes)
+        self.named = networks
+        self.networks = nn.ModuleList(Classifier(name, num_classes) for name in networks)
+        made = [self._network(stage) for stage in range(stages)]
+        self.classes = _shared_classes(networks, [one.classes for one in made])
+        self.sizes = tuple(size or one.size for size, one in zip(sizes, made, strict=True))
+        self.image_shape = (3, max(self.sizes), max(self.sizes))
+        self.fixed = None if threshold == "weights" else require_threshold(threshold)
+        self.temperatures = nn.Parameter(torch.ones(stages))
+        self.register_buffer(
+            "threshold",
+            torch.tensor(0.8 if self.fixed is None else self.fixed, dtype=torch.float64),
+        )
+        costs = self._stage_macs()
+        with torch.device("cpu"):
+            self.register_buffer("_prefix", torch.tensor(costs).cumsum(0), persistent=False)
+            self.units = self._table(costs[1:])
+        nn.Module.register_load_state_dict_post_hook(self, _after_loading)
+        self.set_threshold(float(self.threshold) if not self.threshold.is_meta else 0.8)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Let stages answer from this confidence on; a threshold given to the constructor stays.
+
+        Raises:
+            PlanError: it is not in (0, 1).
+        """
+        kept = require_threshold(threshold if self.fixed is None else self.fixed)
+        if not self.threshold.is_meta:
+            self.threshold.fill_(kept)
+        count = len(self.units)
+        self.units = replace(
+            self.units, threshold=torch.full((count,), 1 - kept, dtype=torch.float64)
+        )
+
+    def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
+        """Evaluate all stages on N images (N, C, H, W) in [0,1]."""
+        found = self.all_stages(images)
+        answers = found[:, :-1]
+        margins = self._margins(answers)
+        runs = (
+            self._runs(margins)
+            if decisions is None
+            else decisions.to(margins.device).cumprod(1) > 0
+        )
+        logits = found[torch.arange(len(found), device=found.device), first_sure(~runs)]
+        return Output(logits, margins, self._logit_margins(answers), runs, found)
+
+    def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
+        """Evaluate one image (1, C, H, W) up to the stage that answers."""
+        require_one(image)
+        found = [self.stage_logits(0, image)]
+        for unit in range(len(self.units)):
+            if decisions is None:
+                margin = self._margins(found[-1])[:, None]
+                goes_on = bool(self.admit(unit, margin, margin > 0))
+            else:
+                goes_on = bool(decisions[:, unit])
+            if not goes_on:
+                break
+            found.append(self.stage_logits(unit + 1, image))
+        return self._answered(found)
+
+    def macs(self, decisions: Tensor) -> Tensor:
+        """(N,) int64, by the number of stages that run."""
+        passed = decisions.to(torch.int64).cumprod(1).sum(1)
+        return self._prefix.to(decisions.device)[passed]
+
+    def equivalent(self) -> Target:
+        """This cascade with its normalizations folded into its convolutions."""
+        return folded(self)
+
+    def all_stages(self, images: Tensor) -> Tensor:
+        """(N, S, K) logits of every stage, each over its temperature."""
+        return torch.stack(
+            [self.stage_logits(stage, images) for stage in range(len(self.sizes))], 1
+        )
+
+    def stage_logits(self, stage: int, images: Tensor) -> Tensor:
+        """(N, K) logits of a stage, over its temperature."""
+        raw: Tensor = self._network(stage)(resized(images, self.sizes[stage]))
+        wide = raw if images.dtype == torch.float64 else raw.float()
+        return wide / self.temperatures[stage]
+
+    def _network(self, stage: int) -> Classifier:
+        """The network of a stage; stages may share one."""
+        found = self.networks[stage if len(self.networks) > 1 else 0]
+        assert isinstance(found, Classifier)
+        return found
+
+    def _stage_macs(self) -> list[int]:
+        """MACs of each stage for one image, counted by ptflops.
+
+        Raises:
+            PlanError: a network does not take images of its size.
+        """
+        found = []
+        for stage, size in enumerate(self.sizes):
+            try:
+                found.append(macs_of(self._network(stage), (3, size, size)))
+            except Exception as error:  # whatever a network of timm raises on another size
+                name = self.named[stage if len(self.named) > 1 else 0]
+                said = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+                raise PlanError(
+                    f"sizes: {name} takes no images of {size} pixels: {said}",
+                    hint="0 is the size that it was made for",
+                ) from error
+        return found
+
+    def _runs(self, margins: Tensor) -> Tensor:
+        """(N, U) bool, what runs by the cascade's own rule: each stage if the one before it ran and
+        was not sure."""
+        runs, before = [], torch.ones(len(margins), 1, dtype=torch.bool, device=margins.device)
+        for at, margin in enumerate(margins.detach().split(1, 1)):
+            before = self.admit(at, margin, before & (margin > 0))
+            runs.append(before)
+        return torch.cat(runs, 1)
+
+    def _answered(self, found: list[Tensor]) -> Output:
+        """The output of one image, from the logits of the stages that ran."""
+        count, passed = len(self.units), len(found) - 1
+        reached = torch.stack(found, 1)
+        exits = torch.cat([reached, reached[:, -1:].expand(-1, count - passed, -1)], 1)
+        place = torch.arange(count, device=exits.device)
+        seen, filler = place < len(found), (self.threshold - 1).to(exits.dtype)
+        return Output(
+            reached[:, -1],
+            self._margins(exits[:, :-1]).where(seen, filler),
+            self._logit_margins(exits[:, :-1]).where(seen, filler),
+            (place < passed)[None],
+            exits,
+        )
+
+    def _margins(self, logits: Tensor) -> Tensor:
+        return self.threshold.to(logits.dtype) - confidence(logits)
+
+    def _logit_margins(self, logits: Tensor) -> Tensor:
+        return torch.logit(self.threshold).to(logits.dtype) - log_odds(logits)
+
+    def _table(self, costs: list[int]) -> Units:
+        """One unit for every stage but the first."""
+        count = len(costs)
+        names = tuple(
+            f"stage {stage + 2} at {size} pixels" for stage, size in enumerate(self.sizes[1:])
+        )
+        column = torch.ones(count, dtype=torch.float64)
+        return Units(
+            name=names,
+            kind=("stage",) * count,
+            owner=names,
+            shape=((),) * count,
+            cost=torch.tensor(costs, dtype=torch.int64),
+            threshold=column * 0.2,
+            low=column * 0,
+            high=column * (1 - 1 / self.classes),
+            strict=torch.ones(count, dtype=torch.bool),
+            after=torch.arange(count) - 1,
+        )
+
+
+def _check_stages(networks: tuple[str, ...], sizes: tuple[int, ...]) -> int:
+    """How many stages there are.
+
+    Raises:
+        PlanError: fewer than two, a size that no image has, or neither one network nor one a stage.
+    """
+    if len(sizes) < 2:
+        raise PlanError(f"sizes = {list(sizes)}: a cascade has at least two stages")
+    if len(networks) not in (1, len(sizes)):
+        raise PlanError(
+            f"networks = {list(networks)}: one for each of the {len(sizes)} sizes, or one for all"
+        )
+    if any(size < 0 for size in sizes):
+        raise PlanError(f"sizes = {list(sizes)}: pixels, or 0 for the network's own")
+    return len(sizes)
+
+
+def _shared_classes(networks: tuple[str, ...], classes: list[int]) -> int:
+    """The number of classes that all stages tell apart.
+
+    Raises:
+        PlanError: they differ.
+    """
+    if len(set(classes)) > 1:
+        shown = ", ".join(f"{name} {count}" for name, count in zip(networks, classes, strict=True))
+        raise PlanError(
+            f"networks tell different numbers of classes apart: {shown}",
+            hint="num_classes sets that of all",
+        )
+    return classes[0]
+
+
+def _after_loading(target: Cascade, _: object) -> None:
+    target.set_threshold(float(target.threshold))
