@@ -29,6 +29,7 @@ def test_examples_do_what_they_show(path):
 
 CALLED = (
     "bench.image",
+    "bench.results.paired",
     "bench.results.stats",
     "bench.contracts.threat",
     "bench.testing.target",

@@ -37,7 +37,7 @@ from bench.errors import NotComparable, PlanError, did_you_mean
 from bench.regression.baseline import Baseline
 from bench.regression.matching import changed_inputs, counterparts, pairs, unmatched, which
 from bench.regression.records import MeasuredCell
-from bench.results import stats
+from bench.results import paired, stats
 from bench.results.stats import Array
 
 EFFECTS: Mapping[str, float] = {
@@ -306,16 +306,16 @@ def _tested(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> Iterator
     permutations for Holm's smallest step; the correction counts everything that could have failed.
     """
     able = _able_to_fail(found, alpha)
-    permutations = max(stats.PERMUTATIONS, ceil(20 * max(len(able), 1) / alpha))
+    permutations = max(paired.PERMUTATIONS, ceil(20 * max(len(able), 1) / alpha))
 
     def p_of(one: CheckedMeasure, worse: Array) -> float:
         return (
-            stats.sign_flip_p(worse, permutations, one_sided=True, enough=stats.EXTREME_DRAWS)
+            paired.sign_flip_p(worse, permutations, one_sided=True, enough=paired.EXTREME_DRAWS)
             if one.worse > one.effect
             else 1.0
         )
 
-    adjusted = dict(zip(able, stats.holm([p_of(*found[i]) for i in able]), strict=True))
+    adjusted = dict(zip(able, paired.holm([p_of(*found[i]) for i in able]), strict=True))
     intervals = _intervals([worse for _, worse in found])
     for i, ((one, _), (low, high)) in enumerate(zip(found, intervals, strict=True)):
         p = adjusted.get(i, 1.0)

@@ -19,7 +19,7 @@ from bench.plans.stored import read_plan
 from bench.regression.baseline import Baseline
 from bench.regression.matching import OTHER_IMAGES, changed_inputs, differing, nearest
 from bench.regression.records import MeasuredBoard, MeasuredCell
-from bench.results import stats
+from bench.results import paired, stats
 from bench.results.stats import Array, Estimate
 from bench.store.folder import RunFolder
 
@@ -228,7 +228,7 @@ def _change(
         if not values.any():
             return Difference(0.0, 0.0, 0.0)
         mean = stats.mean_estimate(values, weights)
-        return Difference(mean.value, mean.low, mean.high, stats.sign_flip_p(values))
+        return Difference(mean.value, mean.low, mean.high, paired.sign_flip_p(values))
 
     before, now = old.adversarial_macs[rows], new.adversarial_macs[others]
     clean_before, clean_now = old.clean_macs[rows], new.clean_macs[others]
@@ -259,7 +259,7 @@ def _adjusted(found: Sequence[Change]) -> Iterator[Change]:
             for change in found
         ]
         p = {test: getattr(change, measure).p for test, change in zip(tests, found, strict=True)}
-        corrected = dict(zip(p, stats.holm(list(p.values())), strict=True))
+        corrected = dict(zip(p, paired.holm(list(p.values())), strict=True))
         adjusted[measure] = [corrected[test] for test in tests]
     for i, change in enumerate(found):
         yield replace(

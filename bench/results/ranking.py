@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.contracts.cell import Who
-from bench.results import stats
+from bench.results import paired, stats
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ def rank(contenders: Sequence[Contender], *, ranked: bool = True) -> Ranking:
         who: [i for i in members if not contenders[i].apart] for who, members in groups.items()
     }
     surviving = {who: 1 - macs[i] / contenders[i].ceiling for who, i in strongest.items()}
-    tests = [stats.paired_tests([macs[i] for i in members]) for members in contests.values()]
-    tests.append(stats.paired_tests(list(surviving.values())))
-    adjusted = iter(stats.holm([p for found in tests for _, _, p in found]))
+    tests = [paired.paired_tests([macs[i] for i in members]) for members in contests.values()]
+    tests.append(paired.paired_tests(list(surviving.values())))
+    adjusted = iter(paired.holm([p for found in tests for _, _, p in found]))
     *within, between = [[(i, j, next(adjusted)) for i, j, _ in found] for found in tests]
     attacks: list[int | None] = [None] * len(contenders)
     for members, found in zip(contests.values(), within, strict=True):
         for i, place in zip(
             members,
-            stats.shared_ranks([float(macs[i].mean()) for i in members], found),
+            paired.shared_ranks([float(macs[i].mean()) for i in members], found),
             strict=True,
         ):
             attacks[i] = place
-    places = stats.shared_ranks([float(saved.mean()) for saved in surviving.values()], between)
+    places = paired.shared_ranks([float(saved.mean()) for saved in surviving.values()], between)
     return Ranking(tuple(attacks), strongest, dict(zip(surviving, places, strict=True)))

@@ -8,7 +8,7 @@ from measured import baseline, board, cell, redrawn, with_cells
 
 from bench.errors import NotComparable, PlanError
 from bench.regression.check import EFFECTS, check
-from bench.results import stats
+from bench.results import paired
 from bench.store.latency import Latency, Machine, Timed
 
 
@@ -315,8 +315,8 @@ def test_options_that_make_no_sense():
 
 def test_one_sided_p_by_hand():
     d = np.array([1.0, 2.0, 3.0])
-    assert stats.sign_flip_p(d, one_sided=True) == 1 / 8
-    assert stats.sign_flip_p(-d, one_sided=True) == 1.0
-    assert stats.sign_flip_p(d) == 2 / 8
+    assert paired.sign_flip_p(d, one_sided=True) == 1 / 8
+    assert paired.sign_flip_p(-d, one_sided=True) == 1.0
+    assert paired.sign_flip_p(d) == 2 / 8
     many = np.ones(30)
-    assert stats.sign_flip_p(many, one_sided=True) == pytest.approx(np.exp(-15))
+    assert paired.sign_flip_p(many, one_sided=True) == pytest.approx(np.exp(-15))

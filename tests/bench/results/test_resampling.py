@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from bench.results import stats
+from bench.results import paired, stats
 from bench.results.resampling import GROUPS, Request, draws_of, estimates, resampled_sums
 
 
@@ -58,6 +58,6 @@ def test_pairs_share_their_signs_and_agree_with_the_test_of_one_pair():
     random = np.random.default_rng(1)
     base = random.normal(0, 5, 60)
     rows = [base + random.normal(0.2 * i, 1, 60) for i in range(6)]
-    for i, j, p in stats.paired_tests(rows):
-        alone = stats.sign_flip_p(rows[i] - rows[j])
+    for i, j, p in paired.paired_tests(rows):
+        alone = paired.sign_flip_p(rows[i] - rows[j])
         assert p == pytest.approx(alone, rel=0.35, abs=0.002)

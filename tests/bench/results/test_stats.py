@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.results import stats
+from bench.results import paired, stats
 
 
 def test_bootstrap_of_a_mean_against_its_closed_form():
@@ -90,24 +90,24 @@ def test_shares_use_wilson_only_where_all_agree():
 def test_the_sign_flip_test_is_exact_for_few_images(values):
     d = np.array(values, dtype=float)
     if not d.any():
-        assert stats.sign_flip_p(d) == 1
+        assert paired.sign_flip_p(d) == 1
         return
     flips = [
         abs(sum(s * v for s, v in zip(signs, values, strict=True)))
         for signs in itertools.product([1, -1], repeat=len(values))
     ]
     exact = sum(flip >= abs(sum(values)) for flip in flips) / len(flips)
-    assert stats.sign_flip_p(d) == pytest.approx(exact, abs=1e-12)
+    assert paired.sign_flip_p(d) == pytest.approx(exact, abs=1e-12)
 
 
 def test_the_sign_flip_test_by_hand():
-    assert stats.sign_flip_p(np.ones(5)) == pytest.approx(2 / 32)
-    assert stats.sign_flip_p(np.ones(13)) == pytest.approx(2 / 2**13)
-    assert stats.sign_flip_p(np.array([1.0, -1.0])) == 1
-    assert stats.sign_flip_p(np.ones(100)) == pytest.approx(2 * math.exp(-50)), (
+    assert paired.sign_flip_p(np.ones(5)) == pytest.approx(2 / 32)
+    assert paired.sign_flip_p(np.ones(13)) == pytest.approx(2 / 2**13)
+    assert paired.sign_flip_p(np.array([1.0, -1.0])) == 1
+    assert paired.sign_flip_p(np.ones(100)) == pytest.approx(2 * math.exp(-50)), (
         "never 0: Hoeffding's bound"
     )
-    assert 2 * 0.5**20 <= stats.sign_flip_p(np.ones(20)) < 1 / (stats.PERMUTATIONS + 1), (
+    assert 2 * 0.5**20 <= paired.sign_flip_p(np.ones(20)) < 1 / (paired.PERMUTATIONS + 1), (
         "at least what enumeration says"
     )
 
@@ -115,19 +115,19 @@ def test_the_sign_flip_test_by_hand():
 def test_the_simulated_sign_flip_test_agrees_with_the_normal_limit():
     d = np.random.default_rng(3).normal(0.15, 1, 200)
     z = abs(d.sum()) / math.sqrt(float((d**2).sum()))
-    assert stats.sign_flip_p(d) == pytest.approx(2 * (1 - NormalDist().cdf(z)), abs=0.02)
+    assert paired.sign_flip_p(d) == pytest.approx(2 * (1 - NormalDist().cdf(z)), abs=0.02)
 
 
 def test_holm_by_hand():
-    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert stats.holm([0.6, 0.7]) == [1.0, 1.0]
-    assert stats.holm([0.2]) == [0.2]
-    assert stats.holm([]) == []
+    assert paired.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert paired.holm([0.6, 0.7]) == [1.0, 1.0]
+    assert paired.holm([0.2]) == [0.2]
+    assert paired.holm([]) == []
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.randoms())
 def test_holm_is_monotone_and_does_not_mind_the_order(p, random):
-    adjusted = stats.holm(p)
+    adjusted = paired.holm(p)
     assert all(low <= high <= 1 for low, high in zip(p, adjusted, strict=True))
     assert all(
         adjusted[i] <= adjusted[j] for i in range(len(p)) for j in range(len(p)) if p[i] < p[j]
@@ -135,7 +135,7 @@ def test_holm_is_monotone_and_does_not_mind_the_order(p, random):
     order = list(range(len(p)))
     random.shuffle(order)
     assert [
-        stats.holm([p[i] for i in order])[order.index(i)] for i in range(len(p))
+        paired.holm([p[i] for i in order])[order.index(i)] for i in range(len(p))
     ] == pytest.approx(adjusted)
 
 
@@ -147,26 +147,25 @@ def test_equal_rows_are_told_apart_no_more_often_than_the_level_allows():
     trials = 400
     for _ in range(trials):
         rows = list(generator.exponential(1, (3, 11)))  # skewed, few images: the exact branch
-        tests = stats.paired_tests(rows)
-        adjusted = stats.holm([p for _, _, p in tests])
+        tests = paired.paired_tests(rows)
+        adjusted = paired.holm([p for _, _, p in tests])
         alarms += tests[0][2] <= 0.05
         families += min(adjusted) <= 0.05
     assert alarms / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
     assert families / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
 
 
-def test_false_alarms_of_the_simulated_branch(monkeypatch):
-    monkeypatch.setattr(stats, "PERMUTATIONS", 1000)
+def test_false_alarms_of_the_simulated_branch():
     generator = np.random.default_rng(6)
     d = generator.standard_t(3, (600, 30))
-    rate = np.mean([stats.sign_flip_p(row, 1000) <= 0.05 for row in d])
+    rate = np.mean([paired.sign_flip_p(row, 1000) <= 0.05 for row in d])
     assert 0.02 <= rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 600)
 
 
 def test_a_real_difference_is_found():
     generator = np.random.default_rng(7)
     base = generator.normal(0, 5, 100)
-    (i, j, p), *_ = stats.paired_tests([base, base + generator.normal(0.5, 1, 100)])
+    (i, j, p), *_ = paired.paired_tests([base, base + generator.normal(0.5, 1, 100)])
     assert (i, j) == (0, 1)
     assert p < 0.001, "pairing by image removes the large spread that both rows share"
 
@@ -175,12 +174,12 @@ def test_ranks_are_shared_where_the_difference_is_not_significant():
     means = [0.9, 0.5, 0.49, 0.1]
     p = {(0, 1): 0.01, (0, 2): 0.01, (0, 3): 0.01, (1, 2): 0.8, (1, 3): 0.05, (2, 3): 0.06}
     tests = [(i, j, value) for (i, j), value in p.items()]
-    assert stats.shared_ranks(means, tests) == [1, 2, 2, 3]
-    assert stats.shared_ranks(means, tests, best=min) == [4, 2, 1, 1]
-    assert stats.shared_ranks([1.0, 1.0], [(0, 1, 0.0)]) == [1, 1], (
+    assert paired.shared_ranks(means, tests) == [1, 2, 2, 3]
+    assert paired.shared_ranks(means, tests, best=min) == [4, 2, 1, 1]
+    assert paired.shared_ranks([1.0, 1.0], [(0, 1, 0.0)]) == [1, 1], (
         "equal means are never ranked apart"
     )
-    assert stats.shared_ranks([3.0], []) == [1]
+    assert paired.shared_ranks([3.0], []) == [1]
 
 
 def test_efficacy_is_the_area_under_the_curve_of_images_finished():
