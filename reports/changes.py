@@ -18,8 +18,6 @@ from bench.regression.compare import Change, Comparison
 from bench.terminal import LONGEST_LINE, one_line
 from reports import numbers
 from reports.differences import LEGEND, attacked, clean_images, counts, target_name
-from reports.html.pages.comparison import comparison_files
-from reports.html.site import write_site
 from reports.markdown import markdown
 from reports.tables import console
 
@@ -81,6 +79,9 @@ class Changes(ComparisonReport):
         version: str,
     ) -> None:
         """Write the page; see `reports.html.pages.comparison`."""
+        from reports.html.pages.comparison import comparison_files
+        from reports.html.site import write_site
+
         write_site(comparison_files(comparison, names, pictures, shown=shown, version=version), out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -88,6 +89,8 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point: every error that a user can cause becomes one message and its exit code."""
     code = 6
+    # NumPy multiplies small matrices here; threads that wait for one another cost more than they do.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         with outlets():
             code = _run(args)

@@ -21,6 +21,8 @@ GROUPS = 1000
 The variance of a mean over groups drawn at random is that over images, estimated with a relative
 error of 1 / sqrt(2 GROUPS), 2 %: less than an interval's simulation noise.
 """
+TOGETHER = 16
+"""Intervals that are taken at once."""
 FEWEST = 2000
 """Draws at least; with fewer images there are up to `stats.DRAWS`."""
 
@@ -103,27 +105,36 @@ def estimates(requests: Sequence[Request]) -> list[dict[str, Estimate]]:
             continue
         columns = np.array(stack.columns, dtype=np.float64)
         sums, totals = resampled_sums(columns), columns.sum(1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            for place, name, above, below in wanted:
-                if totals[below] == 0:
-                    found[place][name] = UNDEFINED
-                    continue
+        defined = sorted({(above, below) for *_, above, below in wanted if totals[below] != 0})
+        ends: dict[tuple[int, int], tuple[float, float]] = {}
+        for start in range(0, len(defined), TOGETHER):
+            block = defined[start : start + TOGETHER]
+            over, under = (list(side) for side in zip(*block, strict=True))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ends |= zip(block, stats.intervals(sums[over] / sums[under]), strict=True)
+        for place, name, above, below in wanted:
+            if totals[below] == 0:
+                found[place][name] = UNDEFINED
+            else:
                 value = float(totals[above]) / float(totals[below])
-                found[place][name] = Estimate(value, *stats.interval(sums[above] / sums[below]))
+                found[place][name] = Estimate(value, *ends[above, below])
     return found
 
 
 class _Stack:
-    """Columns in the order in which they were first asked for, each once."""
+    """Columns in the order in which they were first asked for, each once: the clean columns of a
+    target are the same in all of its cells.
+    """
 
     def __init__(self, images: int) -> None:
         self.ones: Array = np.ones(images)
         self.columns: list[Array] = []
-        self._places: dict[int, int] = {}
+        self._places: dict[bytes, int] = {}
 
     def place(self, column: Array) -> int:
-        """The row of a column; `columns` keeps it alive, so that its id stays its own."""
-        found = self._places.setdefault(id(column), len(self.columns))
+        """The row of a column, told by its numbers."""
+        numbers = np.asarray(column, dtype=np.float64).tobytes()
+        found = self._places.setdefault(numbers, len(self.columns))
         if found == len(self.columns):
             self.columns.append(column)
         return found

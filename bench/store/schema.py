@@ -177,10 +177,12 @@ def check_table(table: pa.Table, images: int) -> None:
         ValueError: saying what is wrong.
     """
     ids = table["id"]
-    if table.num_rows != images or len(pc.unique(ids)) != images:
-        raise ValueError(f"it holds {len(pc.unique(ids))} images, its protocol says {images}")
+    different = len(pc.unique(ids))
+    if table.num_rows != images or different != images:
+        raise ValueError(f"it holds {different} images, its protocol says {images}")
+    there = set(table.column_names)
     for column in COLUMNS:
-        if column.name not in table.column_names:
+        if column.name not in there:
             continue
         values = table[column.name]
         if values.null_count and not column.optional:
