@@ -89,7 +89,7 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point: every error that a user can cause becomes one message and its exit code."""
     code = 6
-    # NumPy multiplies small matrices here; threads that wait for one another cost more than they do.
+    # NumPy multiplies small matrices here, for which threads that wait cost more than they do.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         with outlets():
