@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,24 +127,24 @@ def shard_rows(path: Path, wanted: pa.Schema, data: bytes | None = None) -> pa.T
     try:
         content = read_regular(path) if data is None else data
         with pq.ParquetFile(pa.BufferReader(content)) as file:
-            there = file.schema_arrow
-            found = [name for name in wanted.names if name in there.names]
+            there = {field.name: field for field in file.schema_arrow}
             for field in wanted:
-                here = field.name in found
-                if here and there.field(field.name).type != field.type:
+                here = there.get(field.name)
+                if (here is None and field.name not in _OPTIONAL) or (
+                    here is not None and here.type != field.type
+                ):
                     raise RunFolderError(f"{path} has no column {field.name!r} of {field.type}")
-                if not here and field.name not in _OPTIONAL:
-                    raise RunFolderError(f"{path} has no column {field.name!r} of {field.type}")
+            found = pa.schema([there[name] for name in wanted.names if name in there])
             part = _within_bounds(file, found, len(content), path)
     except (OSError, pa.ArrowException) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
     for place, field in enumerate(wanted):
-        if field.name not in found:
+        if field.name not in there:
             part = part.add_column(place, field, pa.nulls(part.num_rows, field.type))
-    return part.select(wanted.names)
+    return part
 
 
-def _within_bounds(file: pq.ParquetFile, columns: Sequence[str], size: int, path: Path) -> pa.Table:
+def _within_bounds(file: pq.ParquetFile, columns: pa.Schema, size: int, path: Path) -> pa.Table:
     """Columns of an open shard, decoded part by part.
 
     Raises:
@@ -156,7 +156,7 @@ def _within_bounds(file: pq.ParquetFile, columns: Sequence[str], size: int, path
     if rows * LEAST_BYTES > size:
         raise RunFolderError(f"{path} has {size:,} bytes and claims to hold {rows:,} rows")
     most = rows * BYTES_A_ROW + EXPANSION * size
-    claims = list(_claims(file, columns))
+    claims = list(_claims(file, set(columns.names)))
     claimed = sum(claim for claim, _ in claims)
     if claimed > most or any(values > rows * POINTS_A_ROW for _, values in claims):
         raise RunFolderError(
@@ -165,16 +165,15 @@ def _within_bounds(file: pq.ParquetFile, columns: Sequence[str], size: int, path
     largest = max((claim for claim, _ in claims), default=1)
     parts, total = [], 0
     at_a_time = min(max(_AT_A_TIME // max(largest, 1), 1), max(rows, 1))
-    for part in file.iter_batches(at_a_time, columns=list(columns), use_threads=False):
+    for part in file.iter_batches(at_a_time, columns=columns.names, use_threads=False):
         parts.append(part)
         total += part.nbytes
         if total > most:
             raise RunFolderError(f"{path} has {size:,} bytes and holds more than {most:,}")
-    schema = pa.schema([file.schema_arrow.field(name) for name in columns])
-    return pa.Table.from_batches(parts, schema).replace_schema_metadata(None)
+    return pa.Table.from_batches(parts, columns)
 
 
-def _claims(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _claims(file: pq.ParquetFile, columns: Set[str]) -> Iterator[tuple[int, int]]:
     """(bytes, values) that a shard claims for each chunk of these columns."""
     for group in range(file.metadata.num_row_groups):
         chunks = file.metadata.row_group(group)
