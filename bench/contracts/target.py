@@ -126,8 +126,9 @@ class Target(nn.Module, ABC):
         unit: what one unit is, in a few words.
         skipped: what `execute` physically leaves out, in a few words.
         presets: named sets of parameters (`use = "skipnet:imagenet-101"`); literals.
-        plan_check: "module:function" that a plan calls with all parameters by name, and that raises
-            a PlanError where types and ranges cannot tell that they make no network.
+        plan_check: "module:function" that a plan calls with (a function that loads the class, all
+            parameters), and that raises a PlanError where they make no network in a way that types
+            and ranges cannot tell.
         ranges: parameter -> (least, most) that a plan may give; None where there is no bound.
     """
 

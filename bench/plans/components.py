@@ -184,7 +184,7 @@ def _makes_sense(component: Component, where: str, problems: Problems) -> bool:
     if not named:
         return True
     try:
-        replace(provider, value=str(named)).load()(**component.params)
+        replace(provider, value=str(named)).load()(provider.load, component.params)
     except GatebenchError as error:
         problems.add(f"{where}.params", error.message)
         return False

@@ -48,7 +48,7 @@ class Cascade(Target):
     unit = "a whole network: the next stage"
     skipped = "all stages behind the one that answers"
     admits = True
-    plan_check = "targets.pieces.plan_checks:check_cascade"
+    plan_check = "targets.pieces.plan_checks:check_networks"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "lite0": {"networks": ["tf_efficientnet_lite0"], "sizes": [160, 224]},
         "resnets": {"networks": ["resnet-20", "resnet-38"], "sizes": [0, 0]},

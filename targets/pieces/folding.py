@@ -9,7 +9,7 @@ and bias beta + (b - mean) gamma / sqrt(var + eps). The result differs by float 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import TypeVar
 
@@ -22,7 +22,8 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def fold(pairs: Iterable[Pair]) -> None:
-    """Fold each normalization into its convolution and leave an identity in its place.
+    """Fold each normalization into its convolution and leave its activation, if it has one, or an
+    identity in its place.
 
     Args:
         pairs: in eval mode; the convolution's output goes to the normalization and nowhere else.
@@ -40,19 +41,34 @@ def fold(pairs: Iterable[Pair]) -> None:
         weight = conv.weight.to(wide) * scale[:, None, None, None]
         conv.weight = nn.Parameter(weight.detach().to(conv.weight.dtype), requires_grad=False)
         conv.bias = nn.Parameter(shift.detach().to(conv.weight.dtype), requires_grad=False)
-        setattr(owner, normalization, nn.Identity())
+        # timm's normalizations bring their activation along
+        setattr(owner, normalization, getattr(norm, "act", None) or nn.Identity())
+
+
+_OF_TIMM: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "EfficientNet": (("conv_stem", "bn1"), ("conv_head", "bn2")),
+    "MobileNetV3": (("conv_stem", "bn1"),),
+    "DepthwiseSeparableConv": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
+    "InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
+    "EdgeResidual": (("conv_exp", "bn1"), ("conv_pwl", "bn2")),
+    "ConvBnAct": (("conv", "bn1"),),
+    "ConvNormAct": (("conv", "bn"),),
+}
+"""Modules of timm, and their convolutions with the normalization that stands right behind each."""
 
 
 def pairs_of(net: nn.Module) -> list[Pair]:
     """All normalizations of a network that stand right behind a convolution, by the names and
     orders used here.
 
-    conv1 with bn1, conv2 with bn2 and so on inside one module, and neighbors inside an
-    `nn.Sequential`.
+    conv1 with bn1, conv2 with bn2 and so on inside one module, neighbors inside an
+    `nn.Sequential`, and what some modules of timm call them.
     """
     found: list[Pair] = []
     for module in net.modules():
-        if isinstance(module, nn.Sequential):
+        if type(module).__name__ in _OF_TIMM and type(module).__module__.startswith("timm."):
+            pairs = list(_OF_TIMM[type(module).__name__])
+        elif isinstance(module, nn.Sequential):
             names = [name for name, _ in module.named_children()]
             pairs = list(pairwise(names))
         else:

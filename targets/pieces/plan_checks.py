@@ -3,37 +3,48 @@ timm has to be asked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def check_sdn(*, backbone: str, **others: Any) -> None:
-    """Refuse backbones that cannot have exits.
+def check_backbone(load: Callable[[], Any], params: Mapping[str, Any]) -> None:
+    """Refuse a backbone that cannot have exits.
+
+    Args:
+        load: gives the class of the target.
+        params: all of its parameters.
 
     Raises:
         PlanError: naming the backbone and why.
     """
-    if _is_ours(backbone) or backbone == "vgg-16-bn":
-        return
-    from targets.sdn import SDN
-
-    SDN(backbone=backbone, **others)
+    if not _is_ours(params["backbone"]) and params["backbone"] != "vgg-16-bn":
+        _make(load, params)
 
 
-def check_cascade(
-    *, networks: Sequence[str], sizes: Sequence[int], threshold: Any, **others: Any
-) -> None:
-    """Refuse cascades that cannot be made.
+def check_networks(load: Callable[[], Any], params: Mapping[str, Any]) -> None:
+    """Refuse a row of networks that makes no cascade.
+
+    Args:
+        load: gives the class of the target.
+        params: all of its parameters.
 
     Raises:
         PlanError: naming what does not fit.
     """
+    networks, sizes = params["networks"], params["sizes"]
     plain = len(sizes) >= 2 and len(networks) in (1, len(sizes)) and min(sizes) >= 0
-    if plain and threshold == "weights" and all(_is_ours(name) for name in networks):
-        return
-    from targets.cascade import Cascade
+    if not plain or params["threshold"] != "weights" or not all(map(_is_ours, networks)):
+        _make(load, params)
 
-    Cascade(networks=tuple(networks), sizes=tuple(sizes), threshold=threshold, **others)
+
+def _make(load: Callable[[], Any], params: Mapping[str, Any]) -> None:
+    """Make the network, which raises what is wrong with it."""
+    load()(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in params.items()
+        }
+    )
 
 
 def _is_ours(name: str) -> bool:

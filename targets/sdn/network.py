@@ -56,7 +56,7 @@ class SDN(Target):
     unit = "what lies behind an exit, up to and with the next one"
     skipped = "everything behind the exit that is taken, later exits included"
     admits = True
-    plan_check = "targets.pieces.plan_checks:check_sdn"
+    plan_check = "targets.pieces.plan_checks:check_backbone"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "resnet-56": {"backbone": "resnet-56"},
         "resnet-56-all": {"backbone": "resnet-56", "exits": "all"},

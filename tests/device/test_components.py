@@ -22,6 +22,7 @@ from attacks.universal import Universal
 from bench.api import Job, Threat, parse_threat
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.view import TargetView
+from targets.cascade import Cascade
 from targets.defenses.cap import Capped
 from targets.defenses.monitor import Monitor
 from targets.defenses.smoothing import RandomisedSmoothing
@@ -45,6 +46,7 @@ TARGETS = {
     "manidp": lambda: ManiDP(depth=8),
     "sdn": lambda: SDN(backbone="resnet-8", threshold=0.2),
     "fbs": lambda: FBS(depth=8),
+    "cascade": lambda: Cascade(networks=("resnet-8",), sizes=(16, 32), threshold=0.2),
 }
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from bench.errors import ContractBroken
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.target_checks import check_equivalent
+from targets.cascade import Cascade
 from targets.defenses.cap import Capped
 from targets.defenses.monitor import Monitor
 from targets.defenses.smoothing import RandomisedSmoothing
@@ -36,6 +37,10 @@ NETWORKS = {
     "sdn": lambda: SDN(backbone="resnet-20", threshold=0.2),
     "sdn-vgg": lambda: SDN(backbone="vgg-16-bn", threshold=0.2),
     "fbs": lambda: FBS(depth=8),
+    "cascade": lambda: Cascade(networks=("resnet-8", "resnet-14"), threshold=0.2),
+    "cascade-timm": lambda: Cascade(
+        networks=("test_efficientnet",), sizes=(32, 64), num_classes=10, threshold=0.12
+    ),
 }
 DEFENDED = {
     "jpeg": lambda target: JPEG().wrap(target),
@@ -47,6 +52,7 @@ DEFENDED = {
     "monitor": _monitor,
 }
 FOLDED = {"resnet": 21, "skipnet": 21, "sact": 9, "manidp": 21, "sdn": 21, "sdn-vgg": 13}
+FOLDED |= {"cascade": 24, "cascade-timm": 13}
 """Normalizations that stand right behind a convolution."""
 
 
@@ -74,7 +80,8 @@ def _slope(target, images):
 
 @pytest.mark.parametrize("name", [*NETWORKS, *DEFENDED])
 def test_outputs_and_first_gradients_agree(name):
-    target, images = _made(name), natural(8, seed=4)
+    target = _made(name)
+    images = natural(8, target.image_shape[1], seed=4)
     made = target.equivalent()
     freeze(made)
     assert made is not target
