@@ -7,6 +7,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import os
 import shutil
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 from mischief_site import SITE
 
 from bench.errors import EXIT_CODES
+from bench.files.regular import read_regular
+from bench.files.remove import remove
 from bench.plugins import registry
 from bench.store.schema import ROWS
 
@@ -68,12 +71,46 @@ def _counts():
         print(f"\nfuzzed runs: {dict(sorted(COUNTS.items()))}")
 
 
-def documents(run):
-    return sorted(path for path in run.rglob("*.json") if path.is_file())
+class Held:
+    """A run folder whose content is held in memory, so that damage is undone file by file.
 
+    Args:
+        run: the folder of a good run.
+        place: where the copy lies that is damaged.
+    """
 
-def shards(run):
-    return sorted(run.rglob("shard-*.parquet"))
+    def __init__(self, run, place):
+        self.place = place
+        shutil.copytree(run, place)
+        self._files = {
+            str(path.relative_to(place)): path.read_bytes()
+            for path in sorted(place.rglob("*"))
+            if path.is_file()
+        }
+        self._touched = set()
+
+    def choose(self, draw, end):
+        """One of the files whose names end so; it counts as touched."""
+        name = draw(st.sampled_from([name for name in self._files if name.endswith(end)]))
+        self._touched.add(name)
+        return self.place / name
+
+    def touch(self, path):
+        self._touched.add(str(path.relative_to(self.place)))
+
+    def mend(self):
+        """Undo the damage, and only that: commands that read a run leave it as it is."""
+        for name in self._touched:
+            path = self.place / name
+            remove(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self._files[name])
+        self._touched.clear()
+
+    def check_untouched(self):
+        """Fail where a command wrote into the run."""
+        there = {str(p.relative_to(self.place)) for p in self.place.rglob("*") if p.is_file()}
+        assert there <= set(self._files) | {"board.csv", "board.parquet"}, there
 
 
 def flipped(draw, data):
@@ -85,8 +122,12 @@ def flipped(draw, data):
     return bytes(found)
 
 
-def rewritten(draw, path):
+def rewritten(draw, held):
     """Another table in place of a shard, and its digest mended in cell.json beside it."""
+    path = held.choose(draw, ".parquet")
+    if not path.name.startswith("shard-"):
+        return
+    held.touch(path.with_name("cell.json"))
     table = pq.read_table(path)
     name = draw(st.sampled_from(table.column_names))
     place = table.column_names.index(name)
@@ -123,29 +164,44 @@ def rewritten(draw, path):
         sealed.write_text(json.dumps(document))
 
 
-def damage(draw, run):
+def odd(draw, path):
+    """Something that is no file of ours in the place of one."""
+    remove(path)
+    kind = draw(st.sampled_from(["gone", "folder", "pipe", "endless", "circle", "hole", "empty"]))
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "circle":
+        path.symlink_to(path.name)
+    elif kind == "hole":
+        with open(path, "wb") as file:
+            file.truncate(2**40)
+    elif kind == "empty":
+        path.write_bytes(b"")
+
+
+def damage(draw, held):
     """One change of what lies in a run's folder."""
-    deed = draw(
-        st.sampled_from(["document"] * 6 + ["bytes", "bytes", "table", "table", "gone", "folder"])
-    )
+    deed = draw(st.sampled_from(["document"] * 6 + ["bytes", "bytes", "table", "table", "odd"]))
     if deed == "document":
-        path = draw(st.sampled_from(documents(run)))
-        with contextlib.suppress(ValueError):
-            content = mutated(draw, copy.deepcopy(json.loads(path.read_bytes())))
+        path = held.choose(draw, ".json")
+        with contextlib.suppress(ValueError, OSError):
+            content = mutated(draw, copy.deepcopy(json.loads(read_regular(path))))
             if draw(st.integers(0, 9)) == 0:
                 content = draw(values)
             path.write_text(json.dumps(content), encoding="utf-8", errors="surrogatepass")
-        return
-    if deed == "table":
-        rewritten(draw, draw(st.sampled_from(shards(run))))
-        return
-    path = draw(st.sampled_from([*documents(run), *shards(run), run / "transfer.parquet"]))
-    if deed == "bytes":
-        path.write_bytes(flipped(draw, path.read_bytes()))
+    elif deed == "table":
+        rewritten(draw, held)
     else:
-        path.unlink()
-        if deed == "folder":
-            path.mkdir()
+        path = held.choose(draw, draw(st.sampled_from([".json", ".parquet"])))
+        if deed == "bytes":
+            with contextlib.suppress(OSError):
+                path.write_bytes(flipped(draw, read_regular(path)))
+        else:
+            odd(draw, path)
 
 
 def commands(folder):
@@ -167,23 +223,27 @@ def commands(folder):
 
 
 def test_whatever_lies_in_a_run_folder_is_told_in_a_sentence(good):
-    run = good / "runs" / "m"
+    held = Held(good / "runs" / "r", good / "runs" / "m")
+    show, *others = commands(good)
+    chosen = st.sampled_from([*others, *(one for one in others if one[0] != "verify")])
 
     @settings(fuzzed, max_examples=WANTED or 40)
     @given(st.data())
     def check(data):
-        shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(good / "runs" / "r", run)
         for _ in range(data.draw(st.integers(1, 2))):
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError, pa.ArrowException):
-                damage(data.draw, run)
-        for name, words, codes in [
-            *commands(good)[:1],
-            data.draw(st.sampled_from(commands(good)[1:])),
-        ]:
-            assert command(*words) in codes, name
+            with contextlib.suppress(OSError, pa.ArrowException):
+                damage(data.draw, held)
+        try:
+            for name, words, codes in [show, data.draw(chosen)]:
+                assert command(*words) in codes, name
+        finally:
+            held.mend()
 
     check()
+    held.check_untouched()
+    for name, words, _ in commands(good):
+        assert command(*words) == 0, f"{name} after everything was mended"
+    shutil.rmtree(held.place)
 
 
 def test_the_folder_is_good_before_it_is_damaged(good):
