@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -20,6 +21,9 @@ UNGUARDED = 86
 
 STARTS = 3
 """How often a process is started before its failure counts: what was killed is started again."""
+PAUSES = (0.1, 0.4, 1.5, 6.0)
+"""Seconds between the tries to reach the server. One that was killed refuses connections before it
+is gone, on a busy machine for a while, and only then another one is started."""
 
 
 def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
@@ -33,13 +37,14 @@ def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection
         The process and this end of a two-way connection to it.
 
     Raises:
-        GatebenchError: the server ended `STARTS` times while it was asked.
+        GatebenchError: the server ended each time it was asked, once more often than there are
+            `PAUSES`.
     """
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         context.set_forkserver_preload([_PRELOADED])
-    for _ in range(STARTS):
+    for pause in (*PAUSES, None):
         here, there = context.Pipe()
         process = context.Process(
             target=_begin, args=(target, there, dict(os.environ), arguments), daemon=True
@@ -49,6 +54,8 @@ def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection
                 process.start()
         except (EOFError, ConnectionError):  # the server was killed; the next start starts another
             here.close()
+            if pause is not None:
+                time.sleep(pause)
             continue
         finally:
             there.close()

@@ -6,6 +6,7 @@ ensembles combined, as at the end of a run. No target and no attack is run.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -237,14 +238,15 @@ def _copy(part: CellFolder, out: CellFolder, cell: Cell) -> int:
         )
     copied = 0
     there = {(shard.first, shard.last): shard for shard in out.shards()}
+    taken = sorted(there)
     for shard in part.shards():
         mine = there.get((shard.first, shard.last))
-        overlaps = any(first <= shard.last and shard.first <= last for first, last in there)
+        overlaps = _overlaps(taken, shard)
         if mine is not None:
             _check_same(shard.path, mine.path, cell)
         elif not overlaps:
             write_atomic(out.path / shard.path.name, read_regular(shard.path))
-            there[shard.first, shard.last] = shard
+            bisect.insort(taken, (shard.first, shard.last))
             copied += 1
     for path in sorted(part.path.iterdir()):
         plain = path.is_file() and not path.is_symlink() and not path.name.startswith(".")
@@ -255,6 +257,12 @@ def _copy(part: CellFolder, out: CellFolder, cell: Cell) -> int:
         else:
             write_atomic(out.path / path.name, read_regular(path))
     return copied
+
+
+def _overlaps(taken: Sequence[tuple[int, int]], shard: Shard) -> bool:
+    """Whether images of a shard lie in one of these spans, which are sorted and apart."""
+    place = bisect.bisect_left(taken, (shard.last + 1, 0))
+    return place > 0 and taken[place - 1][1] >= shard.first
 
 
 def _is_shard(path: Path) -> bool:

@@ -12,9 +12,11 @@ it makes the target execute.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from bench.contracts.dataset import Dataset
 from bench.datasets.base import check_disjoint, subset, subset_digest
 from bench.errors import GatebenchError, PlanError
 from bench.evaluation.build import build, build_defended, opened_dataset
+from bench.executors.reads import Reads
 from bench.files.canonical import canonical
 from bench.image import difference, inside, psnr, squared_sum, ssim
 from bench.plans.stored import StoredBoard, read_plan
@@ -34,11 +37,10 @@ from bench.results.ensemble import Row, member_keys, strongest, trace_in_turn
 from bench.results.traces import is_thinned
 from bench.runs.seal import aggregates
 from bench.store.folder import RunFolder
-from bench.store.provenance import environment, sources, versions
 from bench.store.schema import check_table
-from bench.store.sealed import Sealed
 from bench.store.target import DatasetWords
 from bench.verify.findings import Examined, Findings, examined, short
+from bench.verify.provenance import made_elsewhere
 from bench.verify.records import record_problems, row_problems
 from bench.verify.replay import execute_anew
 from bench.weights.manifest import find
@@ -66,6 +68,7 @@ def verify(
     """
     plan = read_plan(run)
     found = Findings(seed)
+    reads = Reads(Path(os.devnull))
     generator = np.random.Generator(np.random.PCG64(seed))
     if (made := plan.content_digest()) != plan.digest:
         found.problems.append(
@@ -77,7 +80,7 @@ def verify(
         for key, cell in board.cells.items():
             tell(cell.label)
             with examined(cell.label, found):
-                one = _read(run, board, key, cell, pinned, device, found)
+                one = _read(run, board, key, cell, pinned, device, reads, found)
                 if one is not None:
                     cells[key] = one
         for one in cells.values():
@@ -173,6 +176,7 @@ def _read(
     cell: Cell,
     pinned: _Pinned | None,
     device: str,
+    reads: Reads,
     found: Findings,
 ) -> Examined | None:
     """What can be said of a cell without executing anything; None where there are no rows."""
@@ -203,7 +207,7 @@ def _read(
     found.cells += 1
     table = folder.table()
     found.images += table.num_rows
-    elsewhere = list(_made_elsewhere(cell, sealed, device))
+    elsewhere = list(made_elsewhere(cell, sealed, device, reads))
     found.remarks += [remark for remark in elsewhere if remark not in found.remarks]
     try:
         check_table(table, cell.protocol.images)
@@ -224,22 +228,6 @@ def _read(
     for problem in record_problems(run, folder, board.cells, sealed, table):
         wrong(problem)
     return Examined(cell, folder, rows, target, bool(elsewhere))
-
-
-def _made_elsewhere(cell: Cell, sealed: Sealed, device: str) -> Iterator[str]:
-    """Where a difference in what is executed again may come from."""
-    made = sealed.environment
-    parts = {"target": cell.target, "defense": cell.defense, "attack": cell.attack}
-    for kind, now in sources(cell).items():
-        part = parts[kind]
-        if part and (then := made.get("sources", {}).get(kind)) != now:
-            yield f"{kind} {part.label}: made by other code than is here (sources {then} and {now})"
-    for name, now in versions().items():
-        if (then := made.get("versions", {}).get(name)) != now:
-            yield f"made with {name} {then}, here is {now}"
-    here = environment(torch.device(device))["device"]
-    if made.get("device") != here:
-        yield f"made on {made.get('device')}, here is {here}"
 
 
 def _pictures(rows: Sequence[Row], cell: Cell, pinned: _Pinned | None) -> Iterator[str]:

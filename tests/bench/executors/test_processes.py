@@ -29,7 +29,7 @@ def broken_starts(monkeypatch):
 
 
 def test_start_asks_a_new_server_when_the_first_is_killed(broken_starts):
-    broken_starts[0] = processes.STARTS - 1
+    broken_starts[0] = 2
     process, connection = processes.start(echo, "here")
     assert connection.poll(60)
     assert connection.recv() == "here"
@@ -37,8 +37,28 @@ def test_start_asks_a_new_server_when_the_first_is_killed(broken_starts):
     connection.close()
 
 
-def test_start_gives_up_with_a_sentence(broken_starts):
-    broken_starts[0] = processes.STARTS
+def test_start_waits_for_a_killed_server_to_be_gone(monkeypatch):
+    """It still counts as alive, is not started anew, and refuses whoever asks."""
+    real, slept = multiprocessing.process.BaseProcess.start, []
+
+    def start(self):
+        if sum(slept) < 2:
+            raise ConnectionRefusedError
+        real(self)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start)
+    monkeypatch.setattr(processes.time, "sleep", slept.append)
+    process, connection = processes.start(echo, "here")
+    assert connection.poll(60)
+    assert connection.recv() == "here"
+    assert 2 <= sum(slept) < 10
+    process.join()
+    connection.close()
+
+
+def test_start_gives_up_with_a_sentence(broken_starts, monkeypatch):
+    broken_starts[0] = len(processes.PAUSES) + 1
+    monkeypatch.setattr(processes.time, "sleep", lambda seconds: None)
     with pytest.raises(GatebenchError, match="ended again and again"):
         processes.start(echo, "here")
 

@@ -14,7 +14,7 @@ from bench.plans.stored import read_plan
 from bench.plugins import registry
 from bench.runs.layout import lay_out
 from bench.runs.run import Run
-from bench.store.folder import RunFolder
+from bench.store.folder import CellFolder, RunFolder
 from bench.store.provenance import deterministic, environment, resolve_devices
 
 pytestmark = pytest.mark.usefixtures("plugins")
@@ -23,7 +23,7 @@ PLAN = """
 schema = 1
 [protocol]
 dataset = "toy-pixels:test"
-images = 8
+images = {images}
 batch = 4
 threat = {{ norm = "psnr", floor = 30 }}
 budget = {budget}
@@ -73,13 +73,13 @@ class Honest:
 def run_with(tmp_path, monkeypatch):
     """Runs the plan with an executor of this kind; returns the run, its outcome and all events."""
 
-    def make(kind, *, budget=9, name="r", accept=None):
+    def make(kind, *, budget=9, name="r", images=8):
         kind.made = []
         load = registry.load
         monkeypatch.setattr(
             registry, "load", lambda what, name: kind if what == "executor" else load(what, name)
         )
-        (tmp_path / "plan.toml").write_text(PLAN.format(budget=budget))
+        (tmp_path / "plan.toml").write_text(PLAN.format(budget=budget, images=images))
         laid = lay_out(load_plan(tmp_path / "plan.toml"), tmp_path, name, "gatebench run", None)
         run, events = Run(laid), []
         run(lambda tasks, there: None, events.append)
@@ -284,3 +284,18 @@ def test_the_lock_is_let_go_when_a_run_ends_in_an_error(run_with, tmp_path):
         run_with(Broken)
     with RunFolder(tmp_path / "r").locked():
         assert Path(tmp_path / "r" / "lock").is_file()
+
+
+def test_shards_are_read_equally_often_however_many_there_are(run_with, monkeypatch):
+    """Neither who computes a shard nor who seals its cell looks at all the others each time."""
+    read = []
+    real = CellFolder.shards
+    monkeypatch.setattr(CellFolder, "shards", lambda self: read.append(1) or real(self))
+
+    def times(images):
+        read.clear()
+        _, outcome, _ = run_with(Honest, name=f"r{images}", images=images)
+        assert set(outcome.statuses.values()) == {"ok"}
+        return len(read)
+
+    assert times(8) == times(20)

@@ -454,12 +454,38 @@ def test_damage_is_one_cells_problem(run):
 
 
 def test_other_code_and_other_weights_are_told(run, monkeypatch):
-    import bench.verify.verify
+    import bench.verify.provenance
 
-    monkeypatch.setattr(bench.verify.verify, "sources", lambda entry: {"target": "other"})
+    monkeypatch.setattr(bench.verify.provenance, "sources", lambda entry: {"target": "other"})
     found = verify(run, images=1, seed=1)
     assert found.holds
     assert any("made by other code than is here" in remark for remark in found.remarks)
+
+
+def test_what_making_a_plugin_read_is_told(run):
+    """A module or a data file that a plugin reads differs from the one that made the shards."""
+    wander = cell(run)
+    then = json.loads((wander.path / "cell.json").read_bytes())["environment"]["reads"]
+    assert then["attack"]
+    assert verify(run, images=1, seed=1).remarks == []
+
+    def made_with(reads):
+        for shard in wander.shards():
+            rows = pq.read_table(shard.path).to_pylist()
+            record = {name: value for name, value in shard.record.items() if name != "reads"}
+            record |= {"reads": reads} if reads is not None else {}
+            wander.write_shard(shard.first, shard.last, rows, record)
+        seal(wander, read_plan(run).cells[wander.key], "ok")
+        found = verify(run, images=1, seed=1)
+        assert found.holds, found.problems
+        return "; ".join(found.remarks)
+
+    name = next(iter(then["attack"]))
+    other = {**then, "attack": {**then["attack"], name: "0" * 16, "file:gone.json": "1" * 16}}
+    said = made_with(other)
+    assert f"{name} was {'0' * 16}, is {then['attack'][name]}" in said
+    assert f"file:gone.json was {'1' * 16}, is not read" in said
+    assert "its shards do not say what making it read" in made_with(None)
 
 
 def test_nothing_looked_at_is_no_proof(run):
