@@ -8,7 +8,7 @@ plans are read without it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal, localcontext
 from fractions import Fraction
@@ -65,6 +65,10 @@ class Threat:
         """Whether any saved image but the clean one lies inside."""
         bound = self.bound(values)
         return bound is None or bound >= 1
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a patch fits into an image of this (C, H, W); other threats always do."""
+        return self.norm != "patch" or self.amount <= min(shape[1:])
 
     def document(self) -> str | dict[str, str | int]:
         """The canonical form, as in a plan: what keys are made of."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench import weights
-from bench.contracts.cell import Component
+from bench.contracts.cell import Component, defended_name
 from bench.errors import GatebenchError, PlanError, did_you_mean
 from bench.plans.problems import Problems
 from bench.plans.schema import ABSENT, AttackTable, DefenseTable, Document, TargetTable
@@ -66,6 +67,7 @@ def resolve_components(document: Document, problems: Problems) -> Components:
     attacks = _with_members(attacks, found.implied, problems)
     for placed in (targets, defenses, attacks):
         _check_distinct(placed, problems)
+    _check_cell_labels(targets, defenses, attacks, problems)
     found.targets, found.defenses, found.attacks = (
         [component for _, component in placed] for placed in (targets, defenses, attacks)
     )
@@ -98,9 +100,8 @@ def _component(
         near = did_you_mean(preset, facts.presets)
         problems.add(f"{where}.use", f"{name!r} has no preset {preset!r}{near}")
         return None
-    if entry.label is not None and printable(entry.label).replace("\n", "\\n") != entry.label:
-        said = f"{entry.label!r} holds characters that cannot be shown"
-        problems.add(f"{where}.label", said)
+    if entry.label is not None and (wrong := _wrong_label(entry.label)):
+        problems.add(f"{where}.label", f"{entry.label!r} {wrong}")
     given = {**facts.presets.get(preset, {}), **params}
     ranges = facts.constants.get("ranges")
     try:
@@ -261,6 +262,7 @@ def _with_members(placed: Sequence[Placed], implied: set[str], problems: Problem
 def _check_distinct(placed: Sequence[Placed], problems: Problems) -> None:
     """Note components that share a label, or that are the same under two labels."""
     labels: set[str] = set()
+    seen: dict[str, str] = {}
     identities: dict[str, str] = {}
     for where, component in placed:
         label = component.label
@@ -269,9 +271,50 @@ def _check_distinct(placed: Sequence[Placed], problems: Problems) -> None:
             problems.add(where, said)
             continue
         labels.add(label)
+        if (twin := seen.setdefault(_as_seen(label), label)) != label:
+            said = f"{label!r} looks like {twin!r}; give each a label that people can tell apart"
+            problems.add(where, said)
         earlier = identities.setdefault(_identity(component), label)
         if earlier != label:
             problems.add(where, f"{label!r} is the same as {earlier!r}, parameter by parameter")
+
+
+def _check_cell_labels(
+    targets: Sequence[Placed],
+    defenses: Sequence[Placed],
+    attacks: Sequence[Placed],
+    problems: Problems,
+) -> None:
+    """Note cells that share a label, as `a + b` without a defense does with `a` behind `b`."""
+    defended: dict[str, str] = {}
+    for _, target in targets:
+        for defense in ["", *(one.label for _, one in defenses)]:
+            name = defended_name(target.label, defense)
+            if name in defended and defended[name] != target.label:
+                said = f"{name!r} means two things: a label, and a target with its defense"
+                problems.add("target", said)
+            defended[name] = target.label
+    if any(" / " in label for label in (*defended, *(attack.label for _, attack in attacks))):
+        cells: dict[str, str] = {}
+        for name, (_, attack) in itertools.product(defended, attacks):
+            label = f"{name} / {attack.label}"
+            if cells.setdefault(label, name) != name:
+                problems.add("attack", f"{label!r} means two cells; give other labels")
+
+
+def _wrong_label(label: str) -> str:
+    """What is wrong with a label, in words; "" for nothing."""
+    if printable(label).replace("\n", "\\n") != label:
+        return "holds characters that cannot be shown"
+    if label and not label.strip():
+        return "is blank"
+    return ""
+
+
+def _as_seen(label: str) -> str:
+    """Equal for labels that people can hardly tell apart: other forms, and marks without width."""
+    plain = unicodedata.normalize("NFKC", label)
+    return " ".join("".join(c for c in plain if unicodedata.category(c) != "Cf").split())
 
 
 def _identity(component: Component) -> str:

@@ -92,6 +92,9 @@ def _check_counts(entry: ProtocolTable, problems: Problems) -> None:
         value = getattr(entry, name)
         if not 1 <= value <= MOST:
             _out_of_range(f"protocol.{name}", value, problems)
+    for seed in entry.seeds:
+        if seed < 0:
+            problems.add("protocol.seeds", f"at least 0, got {seed}")
     if entry.audit < 1:
         said = "at least 1: every cell has images whose execution is counted"
         problems.add("protocol.audit", said)
@@ -126,7 +129,9 @@ def _threats(entry: ProtocolTable, shape: Sequence[int], problems: Problems) -> 
         except PlanError as error:
             problems.add("protocol.threat", error.message)
             continue
-        if not threat.admits_change(math.prod(shape)):
+        if not threat.fits(shape):
+            problems.add("protocol.threat", f"{where}: {threat} is larger than the image")
+        elif not threat.admits_change(math.prod(shape)):
             size = "x".join(str(side) for side in shape[1:])
             problems.add(
                 "protocol.threat",

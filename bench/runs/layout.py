@@ -144,6 +144,9 @@ def _opened(plan: Plan, data_root: str | None) -> Dataset:
     values = math.prod(dataset.image_shape)
     for cells in plan.boards:
         threat = cells[0].protocol.threat
+        if not threat.fits(dataset.image_shape):
+            size = "x".join(str(side) for side in dataset.image_shape[1:])
+            raise PlanError(f"protocol.threat: {threat} does not fit into images of {size} pixels")
         if not threat.admits_change(values):
             raise PlanError(
                 f"protocol.threat: {threat} admits no change of an 8-bit image of {values} values; "

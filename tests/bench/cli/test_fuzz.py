@@ -17,7 +17,11 @@ from hypothesis import strategies as st
 
 from bench.files.toml import dump_document
 from bench.plans import suites
+from bench.plans.resolve import load_plan
+from bench.plans.stored import StoredPlan, read_plan
 from bench.regression.baseline import _digest
+from bench.store.documents import write_json
+from bench.store.folder import RunFolder
 
 PLAN = """schema = 1
 [protocol]
@@ -108,7 +112,19 @@ def test_plans(tmp_path_factory, data, overrides):
     folder = _folder(tmp_path_factory)
     (folder / "plan.toml").write_bytes(data)
     extra = [part for text in overrides for part in ("--set", f"protocol.threat={text}")]
-    assert command("plan", str(folder / "plan.toml"), *extra) in (0, 2, 3, 7)
+    code = command("plan", str(folder / "plan.toml"), *extra)
+    assert code in (0, 2, 3, 7)
+    if code == 0 and not extra:
+        check_stored(folder)
+
+
+def check_stored(folder):
+    """Fail where a plan that is taken cannot be read again from the folder of its run."""
+    plan = load_plan(folder / "plan.toml")
+    words = dict.fromkeys(("name", "command", "dataset", "subset", "fit_subset"), "x")
+    stored = StoredPlan.of(plan, **words)
+    write_json(folder / "plan.json", stored.document())
+    assert read_plan(RunFolder(folder)) == stored
 
 
 FOLDERS = []
@@ -123,6 +139,7 @@ def _folder(factory):
 def test_the_fuzzer_makes_good_plans_too(tmp_path):
     (tmp_path / "plan.toml").write_text(dump_document(tomllib.loads(PLAN)))
     assert command("plan", str(tmp_path / "plan.toml")) == 0
+    check_stored(tmp_path)
 
 
 @st.composite
@@ -177,7 +194,7 @@ def fifo(tmp_path):
 def large(tmp_path):
     with open(tmp_path / "large.toml", "wb") as file:
         file.truncate(2**33)
-    return 'extends = "large.toml"\n', "a plan has at most 4,194,304"
+    return 'extends = "large.toml"\n', "more than the 4,194,304 allowed"
 
 
 TEXTS = {
@@ -219,6 +236,29 @@ DEEP = {
         "makes 1,000,000,000,000,000,000 attacks; at most 10,000",
     ),
     "boards": (f"protocol.seeds = {list(range(2000))}", "make 2,000 boards; at most 1,000"),
+    "seed": ("protocol.seeds = [-1]", "protocol.seeds: at least 0, got -1"),
+    "patch": (
+        'protocol = { dataset = "digits-m:test", images = 3, budget = 3, threat = { patch = 99 } }',
+        "patch99 is larger than the image",
+    ),
+    "blank label": ('attack = [{ use = "noise", label = "  " }]', "'  ' is blank"),
+    "labels alike": (
+        'attack = [{ use = "noise", label = "a b" }, '
+        '{ use = "identity", label = "a\u200b\u00a0b" }]',
+        "looks like 'a b'",
+    ),
+    "a label like a target with its defense": (
+        'target = [{ use = "toy", weights = "random:0", label = "a" }, '
+        '{ use = "toy", weights = "random:1", label = "a + b" }]\n'
+        'defense = [{ use = "jpeg", label = "b" }]',
+        "'a + b' means two things",
+    ),
+    "a label like a cell": (
+        'target = [{ use = "toy", weights = "random:0", label = "a" }, '
+        '{ use = "toy", weights = "random:1", label = "a / b" }]\n'
+        'attack = [{ use = "noise", label = "b / c" }, { use = "identity", label = "c" }]',
+        "'a / b / c' means two cells",
+    ),
     "label": (
         'attack = [{ use = "noise", label = "a\\u001b[2Jb" }]',
         "'a\\x1b[2Jb' holds characters that cannot be shown",
@@ -231,7 +271,8 @@ def test_depth_and_size_are_mistakes_with_a_place(gatebench, tmp_path, case):
     line, said = DEEP[case]
     document = tomllib.loads((tmp_path / "plan.toml").read_text())
     table = line.partition(" = ")[0].partition(".")[0]
-    document.pop(table, None)
+    for name in tomllib.loads(line) if line.count("\n") else [table]:
+        document.pop(name, None)
     (tmp_path / "plan.toml").write_text(f"{line}\n{dump_document(document)}")
     code, _, err = gatebench("plan", "plan.toml")
     assert code == 2
