@@ -5,11 +5,13 @@ Made from the manifest, the record, and what the network says of itself.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from bench.errors import GatebenchError
+from bench.files.toml import dump_value
 from bench.plugins import registry
 from bench.weights.entry import Entry
 from bench.weights.parts import WeightsPart
@@ -17,8 +19,11 @@ from bench.weights.storage import read_record
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SETTINGS_ELSEWHERE = {*("recipe", "stage_name", "dataset", "seed", "precision", "start", "images")}
+_IN_A_FOLDER = ("cifar10", "imagenette")
+"""Data sets that do not come along."""
 _NOTES = {
     "digits-m": "digits-m is for trying, not for claims.",
+    "imagenette": "Measured on true validation pictures of ImageNet, of ten of its classes.",
     "cifar10-jpeg": "cifar10-jpeg is a JPEG re-encoding of CIFAR-10: "
     "its numbers are not those of CIFAR-10.",
 }
@@ -134,10 +139,10 @@ def _again(entry: Entry) -> str:
     settings = entry.more.get("training")
     if not isinstance(settings, Mapping):
         return ""
-    chosen = [
-        f"--set {key}={value}" for key, value in settings.items() if key not in _SETTINGS_ELSEWHERE
-    ]
-    dataset = "cifar10 --data-root FOLDER" if entry.dataset.startswith("cifar10") else entry.dataset
+    chosen = [_set(key, value) for key, value in settings.items() if key not in _SETTINGS_ELSEWHERE]
+    dataset = "cifar10" if entry.dataset.startswith("cifar10") else entry.dataset
+    if dataset in _IN_A_FOLDER:
+        dataset = f"{dataset} --data-root FOLDER"
     start = entry.more.get("started_from")
     words = [
         f"gatebench train {entry.recipe} --stage {entry.stage} "
@@ -154,6 +159,12 @@ def _again(entry: Entry) -> str:
             line = "    "
         line += ("" if not line.strip() else " ") + word
     return "Train it again:\n\n```\n" + "\n".join([*lines, line]).replace("```", "") + "\n```"
+
+
+def _set(key: str, value: object) -> str:
+    """A setting as a shell takes it: plain words as they are, booleans and lists as TOML."""
+    plain = not isinstance(value, (bool, list))
+    return f"--set {key}={value}" if plain else f"--set {shlex.quote(f'{key}={dump_value(value)}')}"
 
 
 def _curves(curves: Mapping[str, Sequence[float]]) -> str:

@@ -55,7 +55,6 @@ class Cascade(Target):
     }
 
     threshold: Tensor
-    temperatures: Tensor
     _prefix: Tensor
 
     def __init__(
@@ -75,7 +74,7 @@ class Cascade(Target):
         self.sizes = tuple(size or one.size for size, one in zip(sizes, made, strict=True))
         self.image_shape = (3, max(self.sizes), max(self.sizes))
         self.fixed = None if threshold == "weights" else require_threshold(threshold)
-        self.temperatures = nn.Parameter(torch.ones(stages))
+        self.log_temperatures = nn.Parameter(torch.zeros(stages - 1))
         self.register_buffer(
             "threshold",
             torch.tensor(0.8 if self.fixed is None else self.fixed, dtype=torch.float64),
@@ -138,6 +137,12 @@ class Cascade(Target):
         """This cascade with its normalizations folded into its convolutions."""
         return folded(self)
 
+    @property
+    def temperatures(self) -> Tensor:
+        """(S,) of each stage; that of the last, which decides nothing, is 1."""
+        learned = self.log_temperatures.exp()
+        return torch.cat([learned, learned.new_ones(1)])
+
     def all_stages(self, images: Tensor) -> Tensor:
         """(N, S, K) logits of every stage, each over its temperature."""
         return torch.stack(
@@ -148,7 +153,7 @@ class Cascade(Target):
         """(N, K) logits of a stage, over its temperature."""
         raw: Tensor = self._network(stage)(resized(images, self.sizes[stage]))
         wide = raw if images.dtype == torch.float64 else raw.float()
-        return wide / self.temperatures[stage]
+        return wide / self.temperatures[stage].to(wide.dtype)
 
     def _network(self, stage: int) -> Classifier:
         """The network of a stage; stages may share one."""

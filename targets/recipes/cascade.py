@@ -20,11 +20,14 @@ from targets.recipes.threshold import choose_threshold
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateStage(TrainingStage):
-    """calibrate: no network is trained; each stage gets a temperature, the cascade a threshold.
+    """calibrate: no network is trained; each stage but the last gets a temperature, the cascade a
+    threshold.
 
     The temperatures minimize the cross-entropy of each stage's logits over its temperature. Then T
     becomes the smallest threshold at which the accuracy on the held-out images is at most `drop`
     under that of the last stage, relative to it. The logits of the images are computed once.
+    Images that a network was trained on make it look surer than it is; calibrate on others where
+    there are any.
 
     Attributes:
         networks, sizes: as in `Cascade`.
@@ -79,7 +82,7 @@ class CalibrateStage(TrainingStage):
     def groups(self, target: Target) -> list[dict[str, Any]]:
         """The temperatures only."""
         assert isinstance(target, Cascade)
-        return [{"params": [target.temperatures]}]
+        return [{"params": [target.log_temperatures]}]
 
     def features(self, target: Target, images: Tensor) -> Tensor:
         """(N, S K) logits of all stages, before they are divided by temperatures."""
@@ -89,7 +92,7 @@ class CalibrateStage(TrainingStage):
     def loss(
         self, target: Target, images: Tensor, labels: Tensor, moment: Moment
     ) -> tuple[Tensor, Metrics]:
-        """The sum of the stages' cross-entropies over their temperatures.
+        """The sum of the stages' cross-entropies over their temperatures, the last left out.
 
         Args:
             target: the cascade.
@@ -99,26 +102,20 @@ class CalibrateStage(TrainingStage):
         """
         assert isinstance(target, Cascade)
         raw = images.unflatten(1, (-1, target.classes))
-        logits = raw / target.temperatures[None, :, None].clamp(min=LEAST)
+        logits = raw / target.temperatures[None, :, None]
         losses = torch.stack(
-            [F.cross_entropy(logits[:, stage], labels) for stage in range(logits.shape[1])]
+            [F.cross_entropy(logits[:, stage], labels) for stage in range(logits.shape[1] - 1)]
         )
         shown = {
             f"temperature_{stage + 1}": value
-            for stage, value in enumerate(target.temperatures.detach())
+            for stage, value in enumerate(target.temperatures[:-1].detach())
         }
         return losses.sum(), shown
 
     def finish(self, target: Target, held: Part) -> None:
         """Choose the threshold."""
         assert isinstance(target, Cascade)
-        with torch.no_grad():
-            target.temperatures.clamp_(min=LEAST)
         target.set_threshold(choose_threshold(target.all_stages, held, self.drop))
-
-
-LEAST = 0.05
-"""The lowest temperature."""
 
 
 class CascadeRecipe:

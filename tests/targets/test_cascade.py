@@ -34,14 +34,14 @@ class Told(nn.Module):
         return self.rows[place]
 
 
-def told(*stages, threshold, temperatures=(1.0, 1.0, 1.0)):
+def told(*stages, threshold, temperatures=(1.0, 1.0)):
     """A cascade of stages that say what they are told for image 0, 1, 2 …"""
     sizes = (16, 16, 32)[3 - len(stages) :]
     target = Cascade(
         networks=("resnet-8",) * len(stages), sizes=sizes, threshold=threshold, num_classes=2
     ).eval()
     target.networks = nn.ModuleList(Told(rows) for rows in stages)
-    target.temperatures.data = torch.tensor(temperatures[: len(stages)])
+    target.log_temperatures.data = torch.tensor(temperatures[: len(stages) - 1]).log()
     target._network = lambda stage: target.networks[stage]
     return target
 
@@ -84,12 +84,12 @@ def test_who_answers_by_hand():
 
 def test_a_temperature_makes_a_stage_less_sure_and_changes_no_answer():
     first, last = [[2.0, 0.0], [3.0, 0.0]], [[0.0, 9.0], [0.0, 9.0]]
-    hot = told(first, last, threshold=0.8, temperatures=(2.0, 1.0))
+    hot = told(first, last, threshold=0.8, temperatures=(2.0,))
     output = hot(numbered(2))
     assert output.decisions.tolist() == [[True], [False]], (
         "e/(1+e) = 0.731, e^1.5/(1+e^1.5) = 0.818"
     )
-    assert output.logits.tolist() == [[0.0, 9.0], [1.5, 0.0]]
+    torch.testing.assert_close(output.logits, torch.tensor([[0.0, 9.0], [1.5, 0.0]]))
     torch.testing.assert_close(output.margins[1, 0], torch.tensor(0.8 - 0.81757), atol=1e-4, rtol=0)
 
 
@@ -233,18 +233,15 @@ def test_temperatures_are_learned_from_logits_alone():
         raw = stage.features(target, images)
     assert raw.shape == (4, 20)
     with torch.no_grad():
-        target.temperatures.copy_(torch.tensor([2.0, 4.0]))
+        target.log_temperatures.copy_(torch.tensor([2.0]).log())
+    assert target.temperatures.tolist() == pytest.approx([2.0, 1.0])
     torch.testing.assert_close(stage.features(target, images), raw, atol=1e-5, rtol=1e-4)
     loss, shown = stage.loss(target, raw, torch.arange(4), Moment(0.0, torch.Generator()))
-    expected = sum(
-        F.cross_entropy(raw[:, 10 * k : 10 * k + 10] / t, torch.arange(4))
-        for k, t in enumerate((2.0, 4.0))
-    )
-    torch.testing.assert_close(loss, expected)
-    assert float(shown["temperature_2"]) == 4.0
+    torch.testing.assert_close(loss, F.cross_entropy(raw[:, :10] / 2, torch.arange(4)))
+    assert float(shown["temperature_1"]) == pytest.approx(2.0)
     loss.backward()
-    assert target.temperatures.grad is not None
-    assert [group["params"] for group in stage.groups(target)] == [[target.temperatures]]
+    assert target.log_temperatures.grad is not None
+    assert [group["params"] for group in stage.groups(target)] == [[target.log_temperatures]]
     assert stage.borrowed() == {"networks.0.net.": "any"}
 
 

@@ -53,7 +53,7 @@ def test_a_cascade_of_plain_networks_stores_where_they_lie(home):
     entry = weights.add_entry(
         home, "both", target.state_dict(), {"target": "cascade", "params": params}, parts=kept
     )
-    assert set(weights.read_state(entry)) == {"temperatures", "threshold"}
+    assert set(weights.read_state(entry)) == {"log_temperatures", "threshold"}
     loaded = Cascade(networks=("resnet-8",) * 2, sizes=(16, 32))
     weights.load_entry(loaded, entry)
     assert torch.equal(loaded.networks[0].net.fc.weight, first.fc.weight)
