@@ -61,10 +61,18 @@ def as_target(given: object) -> Target:
         )
     lacking = [part for part in REQUIRED if not hasattr(given, part)]
     if lacking:
+        hint = (
+            "the guide docs/guides/target.md says what to write; a network that leaves nothing out "
+            "has no energy to attack"
+        )
+        if type(given).__module__.startswith("timm."):
+            hint = (
+                "it is a plain network of timm: the targets sdn and cascade make it dynamic; the "
+                "guide docs/guides/pretrained.md says how"
+            )
         raise ContractBroken(
             f"{name} is a module without {', '.join(lacking)}, so nobody knows what it can leave "
             "out and what that costs",
-            hint="the guide docs/guides/target.md says what to write; a network that leaves "
-            "nothing out has no energy to attack",
+            hint=hint,
         )
     return ModuleTarget(given)

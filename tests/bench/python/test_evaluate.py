@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -21,6 +22,7 @@ from bench.errors import (
     RunFolderError,
     UnknownName,
 )
+from bench.python.module import as_target
 from bench.testing import ToyTarget, sample_images
 from targets.defenses.transforms import BitDepth
 
@@ -335,3 +337,9 @@ def test_what_bench_offers_is_listed_once():
         assert getattr(bench, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'evaluat'"):
         _ = bench.evaluat
+
+
+def test_a_bare_network_of_timm_is_told_what_makes_it_dynamic():
+    net = timm.create_model("test_efficientnet")
+    with pytest.raises(ContractBroken, match="sdn and cascade make it dynamic"):
+        as_target(net)
