@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import lzma
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,11 @@ class DigitsM(PixelDataset):
         self.hold(arrays[f"{split}_images"], arrays[f"{split}_labels"])
 
 
+@lru_cache(maxsize=1)
 def _arrays(file: Path, digest: str) -> dict[str, np.ndarray]:
-    """The arrays of the shipped file, after its digest was checked."""
+    """The arrays of the shipped file, after its digest was checked; unpacked once a process, and
+    not to be written to.
+    """
     try:
         packed = file.read_bytes()
     except OSError as error:
@@ -72,4 +76,7 @@ def _arrays(file: Path, digest: str) -> dict[str, np.ndarray]:
             hint="install gatebench again",
         )
     with np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False) as arrays:
-        return dict(arrays)
+        found = dict(arrays)
+    for array in found.values():
+        array.setflags(write=False)
+    return found
