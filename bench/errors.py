@@ -20,7 +20,7 @@ EXIT_CODES = {
     7: "a plugin does not keep its contract",
     8: "`check` found that something got worse",
     9: "`check`, `compare` or `baseline` refused: what is there cannot be compared",
-    10: "`verify` found results that do not hold",
+    10: "`verify` found results that do not hold, or `accept` refused what was handed in",
     130: "stopped by Ctrl-C; the same command goes on where it stopped",
 }
 
@@ -101,6 +101,12 @@ class NotComparable(GatebenchError):
     """Two results that were not measured alike, or one that is not whole."""
 
     exit_code = 9
+
+
+class SubmissionError(GatebenchError):
+    """An archive that was handed in and cannot be accepted."""
+
+    exit_code = 10
 
 
 class DiskError(GatebenchError):

@@ -64,6 +64,7 @@ def _row(board: Board, cell: BoardCell, headroom: HeadroomEntry | None) -> dict[
     row |= {name: clean(getattr(cell, name)) for name in _TEXT[1:]}
     row["control"] = cell.control
     row["flags"] = clean(" ".join(cell.flags))
+    row["submitted_by"] = clean(cell.submission.who) if cell.submission else ""
     row |= {name: getattr(cell, name) for name in _WHOLE}
     for name in _ESTIMATES:
         estimate = getattr(cell, name)
@@ -89,7 +90,7 @@ def columns() -> list[tuple[str, str]]:
     """(name, kind) of every column, in order; kind is text, flag, whole or real."""
     found = (
         [(name, "text") for name in _TEXT]
-        + [("control", "flag"), ("flags", "text")]
+        + [("control", "flag"), ("flags", "text"), ("submitted_by", "text")]
         + [(name, "whole") for name in _WHOLE]
     )
     for name in _ESTIMATES:

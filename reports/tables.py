@@ -35,6 +35,7 @@ _STYLES = {
     "timeout": "yellow",
     "oom": "yellow",
     "skipped": "dim",
+    "withdrawn": "dim",
     "missing": "dim",
 }
 
@@ -185,6 +186,8 @@ def _numbers(cell: BoardCell) -> Sequence[Text]:
     name = Text(_line(cell.attack))
     if cell.control:
         name.append(" (control)")
+    if cell.submission is not None:
+        name.append(" (submitted)")
     for flag in cell.flags:
         name.append(f" !{_line(flag)}", style="yellow")
     entries = (

@@ -16,6 +16,7 @@ STATUSES = {
     "failed": "it raised an error",
     "timeout": "it ran past its deadline",
     "oom": "it ran out of memory",
+    "withdrawn": "its numbers were taken back, for the reason given",
     "missing": "it has not been run yet",
 }
 
@@ -31,6 +32,9 @@ FLAGS = {
     ("mixed-environment"): (
         "Its shards were computed under different versions, devices or thread counts, which was "
         "asked for with --keep."
+    ),
+    ("continued"): (
+        "It began at the saved images of another row, whose work comes on top of its own budget."
     ),
     ("zero-gradient"): (
         "On some clean images the margins of closed units have no gradient at all: attacks that "

@@ -138,8 +138,9 @@ def _groups(run: RunFolder, board: StoredBoard) -> Iterator[list[_Finished]]:
 
 
 def _is_repeatable(finished: _Finished) -> bool:
-    """Whether more budget for each image is more search: neither combined nor fitted."""
-    return not finished.cell.attack.members and not finished.cell.attack.fits
+    """Whether more budget for each image is more search: neither combined, fitted nor handed in."""
+    cell = finished.cell
+    return not (cell.attack.members or cell.attack.fits or cell.is_handed_in)
 
 
 def _entry(

@@ -161,6 +161,8 @@ class Job:
         seed: of the protocol.
         fitted: what the attack's own `fit` returned, on the images' device; {} for attacks that fit
             nothing.
+        start: (N, C, H, W) float, the saved images that the attack begins at; None for attacks that
+            begin at the clean ones.
         progress: call with (done, total) steps; may be called often.
     """
 
@@ -172,6 +174,7 @@ class Job:
     progress: Callable[[int, int], None] = field(
         default=lambda done, total: None, repr=False, compare=False
     )
+    start: Tensor | None = field(default=None, repr=False, compare=False)
 
     def generators(self) -> list[torch.Generator]:
         """One fresh CPU generator an image, seeded by the protocol's seed and the image's id."""
@@ -219,6 +222,8 @@ class Attack(ABC):
         control: whether it is no attack but a control (unchanged images, noise, photometric
             changes). Controls are shown on a board and have no rank.
         fits: whether `fit` is overridden, so that a plan asks for the images that it needs.
+        continues: whether its parameter `start` is the key of a cell, whose saved images it is
+            handed as `job.start`.
         members: of an ensemble: (attack and preset, parameters) of each member, as a plan would
             name them. Each runs as a cell of its own; the ensemble is the strongest member image by
             image, ties going to the earlier, and its `perturb` is never called.
@@ -237,6 +242,7 @@ class Attack(ABC):
     randomised: ClassVar[bool] = False
     control: ClassVar[bool] = False
     fits: ClassVar[bool] = False
+    continues: ClassVar[bool] = False
     members: ClassVar[Sequence[tuple[str, Mapping[str, Any]]]] = ()
     needs: ClassVar[str] = "margins"
     threats: ClassVar[str] = "linf, l2, psnr, patch, none"

@@ -16,6 +16,9 @@ from bench.files.canonical import digest
 SCHEMA = 1
 """Version of plans and of what enters a cell's key."""
 
+HANDED_IN = "handed-in"
+"""The distribution of what nobody provides: images that were handed in."""
+
 Who = tuple[str, str]
 """A target and its defense by label; "" for no defense."""
 
@@ -37,7 +40,7 @@ class Component:
     Attributes:
         name: of the provider.
         distribution: who provides it.
-        value: "module:Class".
+        value: "module:Class"; "" for images that were handed in.
         label: as shown.
         params: all parameters, defaults included.
         version: declared by the class.
@@ -222,6 +225,11 @@ class Cell:
     def fits(self) -> bool:
         """Whether anything of it learns from the fit split."""
         return self.attack.fits or (self.defense is not None and self.defense.fits)
+
+    @property
+    def is_handed_in(self) -> bool:
+        """Whether its images came from outside, rather than from an attack that ran here."""
+        return self.attack.distribution == HANDED_IN
 
     @property
     def is_combined(self) -> bool:

@@ -68,15 +68,24 @@ class Unsupported(Exception):
     """The attack does not run on this target under this threat."""
 
 
-def open_cell(cell: Cell, device: torch.device, root: str | None) -> Opened:
+def open_cell(
+    cell: Cell, device: torch.device, root: str | None, attack: Attack | None = None
+) -> Opened:
     """Make a cell ready: build target and attack, check that they fit, probe and audit the target.
+
+    Args:
+        cell: the resolved cell.
+        device: where it is evaluated.
+        root: where data sets lie.
+        attack: in place of the one that the cell names.
 
     Raises:
         Unsupported: the attack says that it does not run here.
         PlanError, ContractBroken, PluginError, WeightsError, DataError.
     """
     ready = _ready(cell, device, root)
-    attack: Attack = build("attack", cell.attack)
+    if attack is None:
+        attack = build("attack", cell.attack)
     if not isinstance(attack, Attack):
         raise PluginError(f"attack {cell.attack.label!r} is no bench.api.Attack")
     target, attacked = copy_target(ready.target), copy_target(ready.reference)

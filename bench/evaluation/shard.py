@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench import codec
 from bench.contracts.attack import Job, image_generator
-from bench.errors import BudgetSpent, ContractBroken
+from bench.errors import BudgetSpent, ContractBroken, PlanError
 from bench.evaluation.audit import audit_row, audited_places
 from bench.evaluation.build import opened_dataset
 from bench.evaluation.fit import fit_attack
@@ -30,6 +30,7 @@ from bench.image import to_float
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder
 from bench.store.provenance import record
+from bench.store.saved import SavedImages, saved_images
 from bench.store.target import TARGET
 
 Progress = Callable[[int, int, float], None]
@@ -68,15 +69,27 @@ def run_shard(
         opened, folder, lambda done, total: progress(0, count, done / max(total, 1) / 2)
     )
     rows: list[dict[str, Any]] = []
+    saved = _begun_at(opened, folder)
+    pictures = None if saved is None else saved.pictures
     for start in range(first, last + 1, batch):
         done = start - first
-        rows += run_batch(opened, start, partial(progress, done, count), learnt)
+        rows += run_batch(opened, start, partial(progress, done, count), learnt, pictures)
     progress(count, count, 0.0)
     made_by = record(opened.cell, opened.device)
     if reads:
         made_by["reads"] = {kind: dict(files) for kind, files in reads.items()}
+    if saved is not None:
+        made_by["start"] = saved.sha256
     folder.write_shard(first, last, rows, made_by)
     return sum(row["clean_macs"] for row in rows), sum(row["adversarial_macs"] for row in rows)
+
+
+def _begun_at(opened: Opened, folder: CellFolder) -> SavedImages | None:
+    """The images that an attack begins at; None where those are the clean ones."""
+    key = opened.cell.attack.params.get("start")
+    if not opened.attack.continues or not isinstance(key, str) or not key:
+        return None
+    return saved_images(folder, key)
 
 
 def _fitted(
@@ -108,8 +121,21 @@ def run_batch(
     first: int,
     progress: Callable[[float], None],
     learnt: Mapping[str, Tensor] | None = None,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of one batch."""
+    """The rows of one batch.
+
+    Args:
+        opened: the cell, made ready.
+        first: place of its first image.
+        progress: hears the share that is done.
+        learnt: what the attack learned first.
+        pictures: id -> PNG bytes of the images that the attack begins at.
+
+    Raises:
+        ContractBroken: target or attack did what its contract forbids.
+        PlanError: there is no image to begin at, or one of another size.
+    """
     protocol, target = opened.cell.protocol, opened.target
     threat = protocol.threat
     clean8, places = padded_batch(opened.dataset, opened.indices, first, protocol.batch)
@@ -134,6 +160,7 @@ def run_batch(
         protocol.seed,
         learnt or {},
         lambda done, total: progress(done / max(total, 1)),
+        None if pictures is None else _start(pictures, ids, clean),
     )
     handed, labels = clean.clone(), before.output.logits.argmax(1)
     name = opened.cell.attack.label
@@ -165,6 +192,16 @@ def run_batch(
             audit_row(opened, row, "clean", clean8[i : i + 1], before, i)
             audit_row(opened, row, "adversarial", ruled.saved[i : i + 1], after, i)
     return kept
+
+
+def _start(pictures: Mapping[str, bytes], ids: Sequence[str], clean: Tensor) -> Tensor:
+    """The images that an attack begins at, of the clean ones' size and device."""
+    if missing := [name for name in ids if name not in pictures]:
+        raise PlanError(f"the cell to begin at has no image {missing[0]}")
+    found = to_float(codec.decoded([pictures[name] for name in ids]))
+    if found.shape != clean.shape:
+        raise PlanError(f"the cell to begin at has images of {tuple(found.shape[1:])}")
+    return found.to(clean)
 
 
 def _check_attacked(opened: Opened, images: Tensor, scored: Scored, ids: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ from bench.contracts.cell import Component, defended_name
 from bench.errors import GatebenchError, PlanError, did_you_mean
 from bench.plans.problems import Problems
 from bench.plans.schema import ABSENT, AttackTable, DefenseTable, Document, TargetTable
+from bench.plans.toml import LineNumbers
 from bench.plugins import registry
 from bench.plugins.parameters import resolve_params
 from bench.terminal import printable
@@ -71,6 +72,25 @@ def resolve_components(document: Document, problems: Problems) -> Components:
     found.targets, found.defenses, found.attacks = (
         [component for _, component in placed] for placed in (targets, defenses, attacks)
     )
+    return found
+
+
+def attack_component(use: str, params: Mapping[str, Any], label: str) -> Component:
+    """An attack as a plan's table makes it.
+
+    Args:
+        use: its name, "NAME" or "NAME:PRESET".
+        params: that are set.
+        label: as shown.
+
+    Raises:
+        PlanError: with all mistakes at once.
+    """
+    problems = Problems("", LineNumbers(""))
+    table = AttackTable(use=use, params=dict(params), label=label)
+    found = _component("attack", table, "attack", params, problems)
+    if found is None or problems:
+        raise PlanError(problems.all())
     return found
 
 

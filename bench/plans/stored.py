@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.contracts.cell import SCHEMA, Cell, Component, Fit, Protocol
 from bench.contracts.threat import parse_threat
 from bench.errors import PlanError, RunFolderError
-from bench.files.canonical import digest
+from bench.files.canonical import canonical, digest
 from bench.plans.plan import COST_MODEL, Plan, plan_document
 from bench.store.documents import read_document
 from bench.store.folder import PLAN, RunFolder
@@ -89,6 +89,44 @@ class StoredPlan:
     def cells(self) -> dict[str, Cell]:
         """Key -> cell of all boards."""
         return {key: cell for board in self.boards for key, cell in board.cells.items()}
+
+    def planned(self) -> StoredPlan:
+        """The plan without the rows that were handed in."""
+        boards = tuple(
+            replace(
+                board,
+                cells={key: one for key, one in board.cells.items() if not one.is_handed_in},
+            )
+            for board in self.boards
+        )
+        found = replace(self, boards=boards)
+        return self if found == self else replace(found, digest=found.content_digest())
+
+    def with_handed_in(self, other: StoredPlan) -> StoredPlan:
+        """This plan with the rows that were handed in to another one, board by board.
+
+        Boards of other terms or images take nothing over.
+        """
+        theirs = {
+            (board.dataset, board.subset, canonical(board.protocol.document())): {
+                key: one for key, one in board.cells.items() if one.is_handed_in
+            }
+            for board in other.boards
+        }
+        boards = tuple(
+            replace(
+                board,
+                cells={
+                    **board.cells,
+                    **theirs.get(
+                        (board.dataset, board.subset, canonical(board.protocol.document())), {}
+                    ),
+                },
+            )
+            for board in self.boards
+        )
+        found = replace(self, boards=boards)
+        return self if found == self else replace(found, digest=found.content_digest())
 
     def content_digest(self) -> str:
         """The digest that the plan has by its content."""

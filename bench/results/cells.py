@@ -22,6 +22,7 @@ from bench.results.stats import Estimate
 from bench.store.folder import CellFolder
 from bench.store.schema import DECISIONS, check_table, names, unpack
 from bench.store.sealed import Sealed
+from bench.store.submission import read_submission, read_withdrawal
 from bench.store.target import TargetDescription
 
 UNDEFINED_BELOW = 0.01
@@ -67,7 +68,7 @@ def read_cell(folder: CellFolder, command: str, cell: Cell) -> ReadCell:
         reason="not run yet, or not finished",
         control=cell.attack.control,
         series=cell.attack.series or attack,
-        command=f"{command} --only {shlex.quote(cell.label)}",
+        command="" if cell.is_handed_in else f"{command} --only {shlex.quote(cell.label)}",
     )
     if cell.excluded:
         return ReadCell(replace(found, status="skipped", reason=cell.excluded))
@@ -99,7 +100,11 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
         combination=sealed.combination.document() if sealed.combination else {},
         fit=asdict(sealed.fit) if sealed.fit else {},
         sees=_sees(cell, sealed),
+        submission=read_submission(folder.path) if cell.is_handed_in else None,
     )
+    withdrawal = read_withdrawal(folder.path)
+    if withdrawal is not None:
+        return ReadCell(replace(found, status="withdrawn", reason=withdrawal.reason))
     if sealed.status != "ok":
         return ReadCell(found)
     table, wrong = folder.sealed_table(sealed.shards, names(plain=True))
@@ -134,11 +139,14 @@ def without_numbers(cell: BoardCell, reason: str) -> BoardCell:
         flags=cell.flags,
         environment=cell.environment,
         command=cell.command,
+        submission=cell.submission,
     )
 
 
 def _sees(cell: Cell, sealed: Sealed) -> str:
     """What an attack knew; one that never took a gradient saw executed MACs at most."""
+    if cell.is_handed_in:
+        return "unknown"
     if cell.attack.params.get("knows") == "network":
         return "network"
     gradients = sealed.aggregates.get("backwards", 0)

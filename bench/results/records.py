@@ -16,9 +16,10 @@ from bench.results.rows import ImageRow, Rows, UnitRow
 from bench.results.stats import UNDEFINED, Estimate
 from bench.store.latency import Latency
 from bench.store.sealed import STATUSES as SEALED
+from bench.store.submission import Submission
 
-STATUSES = (*SEALED, "missing")
-"""What can have become of a cell; all but the last are written when it is sealed."""
+STATUSES = (*SEALED, "withdrawn", "missing")
+"""What can have become of a cell; all but the last two are written when it is sealed."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class BoardCell:
             different share one; None if unranked.
         series: the attack's label without what a sweep put into it.
         sees: what the attack knew: "gates" of the defended target, "network" without its defense,
-            "macs" alone.
+            "macs" alone; "unknown" of images that were handed in.
         combination: of an ensemble: "budget" in all, "members" with label, key, wins and
             evaluations, "left_out" with reasons.
         fit: of an attack that learned something first: "images" and "evaluations" of that.
@@ -78,6 +79,7 @@ class BoardCell:
         environment: versions, device class, threads.
         command: what reproduces the cell.
         digest: of the rows and of what the target says of itself; "" where the rows lie in memory.
+        submission: who handed its images in; None where they were computed here.
         rows: loads the images when called.
     """
 
@@ -126,6 +128,7 @@ class BoardCell:
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     digest: str = ""
+    submission: Submission | None = None
     rows: Callable[[], Sequence[ImageRow]] = field(default=lambda: (), repr=False, compare=False)
 
     def table(self) -> RowTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Laid:
         before = _before(self.folder, fresh)
         if before is None or renew:
             return
-        here = self.plan
+        before, here = before.planned(), self.plan
         same = [board.subset for board in before.boards] == [board.subset for board in here.boards]
         if before.digest != here.digest or not same:
             raise RunFolderError(
@@ -63,8 +64,14 @@ class Laid:
             )
 
     def write(self) -> None:
-        """Write plan.json; only for who holds the run's lock."""
-        write_json(self.folder.path / PLAN, self.plan.document())
+        """Write plan.json; only for who holds the run's lock.
+
+        Rows that were handed in to the board stay on it.
+        """
+        plan = self.plan
+        with contextlib.suppress(RunFolderError):
+            plan = plan.with_handed_in(read_plan(self.folder))
+        write_json(self.folder.path / PLAN, plan.document())
 
 
 def lay_out(

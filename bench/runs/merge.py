@@ -173,6 +173,9 @@ def _makers(cell: Cell, shard: Shard) -> Iterator[tuple[str, Any]]:
     """What made a shard: (name, value) of each part that other shards may have in common."""
     record: Mapping[str, Any] = environment_of(shard)
     for name, value in record.items():
+        if name == "start":  # the images that this attack began at, on this target
+            yield f"{name} of {cell.label}", value
+            continue
         if name not in ("sources", "reads"):
             yield name, value
             continue

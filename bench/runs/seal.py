@@ -110,6 +110,8 @@ def flags_of(folder: CellFolder, cell: Cell, table: pa.Table) -> list[str]:
         found.append("left-threat")
     if pc.any(pc.greater(table["near_threshold"], 0)).as_py():
         found.append("near-threshold")
+    if not cell.is_combined and any("start" in shard.record for shard in folder.shards()):
+        found.append("continued")
     if not folder.is_described:
         return found
     target = folder.target()

@@ -41,9 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
         RunFolderError: it is not there, damaged, or of a newer schema.
     """
     try:
-        document = json.loads(
-            read_regular(path), parse_constant=_real, parse_int=_whole, parse_float=_real
-        )
+        document = parse(read_regular(path))
     except FileNotFoundError as error:
         raise RunFolderError(
             f"{path} is not there", hint="a run folder holds plan.json and cells/; is this one?"
@@ -61,6 +59,15 @@ def read_json(path: Path) -> dict[str, Any]:
             hint="upgrade gatebench to read this run",
         )
     return document
+
+
+def parse(data: bytes) -> Any:
+    """JSON with finite numbers that fit into 64 bits.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    return json.loads(data, parse_constant=_real, parse_int=_whole, parse_float=_real)
 
 
 def read_document(path: Path, kind: type[T], *, called: str) -> T:

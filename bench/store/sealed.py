@@ -34,6 +34,7 @@ class Environment(TypedDict, total=False):
     threads: int
     sources: dict[str, str]
     reads: dict[str, dict[str, str]]
+    start: str
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def cell_files(
     drawn = {name: chart(name, alt, made) for name, alt, made in _charts(board, cell, table, rates)}
     whole = layout(groups)
     few = len(table) <= MOST_LINES and len(whole["alone"]) <= MOST_LINES
-    view = cell_view(cell, table, gallery)
+    view = cell_view(cell, table, gallery, board.name.partition(":")[0])
     shown = [*gallery.showcase, *gallery.browse]
     yield (
         place,

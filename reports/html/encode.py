@@ -11,12 +11,10 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
-SCHEMES = frozenset({"http", "https", "mailto"})
-"""The only schemes that a link from data may have."""
+from bench.files.links import safe_link as safe_link
 
 _KEEP = "\n\t"
 _DROPPED = frozenset(
@@ -80,21 +78,6 @@ def json_block(value: Any) -> Markup:
     that HTML knows.
     """
     return Markup(encode_json(clean_tree(value)))
-
-
-def safe_link(url: str) -> str | None:
-    """The link itself if its scheme is allowed and it names a place, else None (show it as text
-    then).
-    """
-    if clean(url) != url or re.search(r"[\s\\]", url):
-        return None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    if parts.scheme.lower() not in SCHEMES:
-        return None
-    return url if parts.netloc or parts.scheme.lower() == "mailto" else None
 
 
 def split_links(text: str) -> list[tuple[str, str | None]]:

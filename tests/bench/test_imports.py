@@ -15,7 +15,7 @@ PACKAGES = ("bench", "attacks", "targets", "reports")
 ORDER = (
     "errors terminal codec < files plugins contracts < api image datasets weights store "
     "< plans training < evaluation results < testing executors regression analysis < runs "
-    "< python verify pytest_plugin < cli"
+    "< python verify submissions pytest_plugin < cli"
 )
 """A room of bench may import from itself, from its own step and from those before it;
 `docs/architecture.md` says why."""

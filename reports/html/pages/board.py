@@ -66,7 +66,11 @@ def leaderboard_row(cell: BoardCell, page: str) -> Row:
         below=f"with {cell.defense}" if cell.defense else "",
         sort=cell.defended,
     )
-    fields["attack"] = Field(cell.attack, sort=cell.attack)
+    fields["attack"] = Field(
+        cell.attack,
+        below=f"submitted by {cell.submission.who}" if cell.submission else "",
+        sort=cell.attack,
+    )
     if cell.status == "ok":
         for key in (
             "recovery",

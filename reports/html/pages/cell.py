@@ -4,6 +4,7 @@ to repeat it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from bench.results.records import BoardCell
 from bench.results.row_table import RowTable
 from bench.results.rows import ImageRow
 from reports import numbers
+from reports.html.encode import safe_link
 from reports.html.fields import estimate_field
 from reports.html.gates import GateMap, gate_map, owners
 from reports.html.links import page_of
@@ -239,8 +241,27 @@ def ensemble_view(cell: BoardCell) -> dict[str, Any] | None:
     }
 
 
-def cell_view(cell: BoardCell, table: RowTable, gallery: Gallery) -> dict[str, Any]:
+def submission_view(cell: BoardCell) -> list[tuple[str, str, str | None]]:
+    """(word, text, link or None) of who handed in; [] where the images were made here."""
+    found = cell.submission
+    if found is None:
+        return []
+    told = [
+        ("who", found.who, None),
+        ("what", found.what, None),
+        ("license of the images", found.license, None),
+        ("paper", found.paper, safe_link(found.paper)),
+        ("code", found.code, safe_link(found.code)),
+        ("sha256 of the archive", found.archive, None),
+    ]
+    return [entry for entry in told if entry[1]]
+
+
+def cell_view(
+    cell: BoardCell, table: RowTable, gallery: Gallery, board_name: str = ""
+) -> dict[str, Any]:
     """Everything that the template of a cell needs, but for charts and links."""
+    beaten = bool(board_name) and cell.status == "ok" and not cell.control
     return {
         "cell": cell,
         "ensemble": ensemble_view(cell),
@@ -250,6 +271,8 @@ def cell_view(cell: BoardCell, table: RowTable, gallery: Gallery) -> dict[str, A
         ]
         if cell.fit
         else [],
+        "submission": submission_view(cell),
+        "beat": f"gatebench beat {shlex.quote(board_name)} {cell.key[:12]}" if beaten else "",
         "status_words": STATUSES.get(cell.status, ""),
         "numbers": key_numbers(cell) if cell.status == "ok" else [],
         "flags": [(flag, flag_words(flag)) for flag in cell.flags],
