@@ -106,7 +106,7 @@ class Local:
                         queue.popleft()
                     if worker.task is not None or worker.hello is None or not queue:
                         continue
-                    if worker.plugins in (frozenset(), _foreign(queue[0])):
+                    if worker.plugins in (frozenset(), foreign_plugins(queue[0])):
                         self._give(worker, queue.popleft(), tell)
                     else:  # what other plugins left in the process must not reach this cell
                         worker.process.kill()
@@ -185,7 +185,7 @@ class Local:
 
     def _give(self, worker: _Worker, task: Task, tell: Tell) -> None:
         worker.task, worker.since = task, time.monotonic()
-        worker.plugins = _foreign(task)
+        worker.plugins = foreign_plugins(task)
         tell(Event("started", task))
         with contextlib.suppress(
             OSError
@@ -247,7 +247,7 @@ class Local:
         self._spawn(worker.device)
 
 
-def _foreign(task: Task) -> frozenset[str]:
+def foreign_plugins(task: Task) -> frozenset[str]:
     """The plugins of a cell that gatebench does not vouch for."""
     return frozenset(
         part.provider
