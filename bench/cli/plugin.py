@@ -63,23 +63,20 @@ def test(
     gatebench plugin test my_package.networks:MyTarget --set depth=20
     gatebench plugin test my-attack
     """
-    import tomllib
-
     from bench.contracts.attack import Attack
     from bench.contracts.defense import Defense
     from bench.contracts.target import Target
-    from bench.errors import ContractBroken, PlanError
+    from bench.errors import ContractBroken
+    from bench.files.toml import read_setting
+    from bench.plugins.constants import wrong_constant
+    from bench.plugins.declarations import read_class
 
     made = _find(plugin_name)
-    params: dict[str, Any] = {}
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise PlanError(f"--set {override}: expected key=value, for example --set depth=20")
-        try:
-            params[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            params[key.strip()] = value
+    params = dict(read_setting(text, "depth=20") for text in overrides)
+    if isinstance(made, type):
+        facts = read_class(made.__module__, made.__qualname__, lambda: made)
+        if wrong := wrong_constant(facts):
+            raise ContractBroken(f"{plugin_name} breaks its contract: {wrong}")
     if isinstance(made, type) and issubclass(made, Target):
         findings = _guarded(deadline, _target, plugin_name, params, weights_name)
     elif isinstance(made, type) and issubclass(made, Attack):

@@ -259,21 +259,11 @@ def _settings(stage_class: type, settings: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         PlanError: listing every unknown setting and wrong type.
     """
-    import tomllib
-
-    from bench.errors import PlanError
+    from bench.files.toml import read_setting
     from bench.plugins.declarations import read_class
     from bench.plugins.parameters import resolve_params
 
-    given: dict[str, Any] = {}
-    for text in settings:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise PlanError(f"--set {text}: expected KEY=VALUE")
-        try:
-            given[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            given[key.strip()] = value.strip()
+    given = dict(read_setting(text, "epochs=3") for text in settings)
     facts = read_class(stage_class.__module__, stage_class.__name__, lambda: stage_class)
     return resolve_params(facts.parameters, given, "--set")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -251,6 +250,7 @@ def _network(target: str, settings: tuple[str, ...]) -> tuple[str, Any, dict[str
         PlanError: it is unknown, or has no such preset or parameter.
     """
     from bench.errors import PlanError, did_you_mean
+    from bench.files.toml import read_setting
     from bench.plugins import registry
     from bench.plugins.parameters import resolve_params
 
@@ -264,7 +264,7 @@ def _network(target: str, settings: tuple[str, ...]) -> tuple[str, Any, dict[str
         )
     given = {
         **(facts.presets[preset] if colon else {}),
-        **dict(_setting(text) for text in settings),
+        **dict(read_setting(text, "depth=110") for text in settings),
     }
     parameters = resolve_params(facts.parameters, given, "--set")
     return base, provider.load(), parameters
@@ -347,19 +347,6 @@ def _rows(text: str) -> tuple[int, ...]:
     if any(one < 0 for one in found) or len(set(found)) != len(found):
         raise PlanError(f"--rows {text}: each class once, from 0 on")
     return found
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """A key and its value, read as TOML where it can be, as a word elsewhere."""
-    from bench.errors import PlanError
-
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise PlanError(f"--set {text}: expected KEY=VALUE, for example --set depth=110")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
 
 
 def _arguments(parameters: dict[str, Any]) -> dict[str, Any]:

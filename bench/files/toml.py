@@ -1,4 +1,4 @@
-"""Writing the small TOML documents that people also read.
+"""Writing the small TOML documents that people also read, and reading settings in its notation.
 
 Strings, numbers, booleans, arrays and tables of those.
 """
@@ -8,9 +8,39 @@ from __future__ import annotations
 import json
 import math
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.errors import PlanError
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def read_setting(text: str, example: str) -> tuple[str, Any]:
+    """(key, value) of KEY=VALUE, the value in TOML's notation; what is none is a string.
+
+    Args:
+        text: as on the command line.
+        example: what such a setting looks like.
+
+    Raises:
+        PlanError: there is no key, or the value is nested too deeply.
+
+    Example:
+        >>> read_setting("depth = 20", "depth=20"), read_setting("gate=ff", "depth=20")
+        (('depth', 20), ('gate', 'ff'))
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise PlanError(f"--set {text}: expected KEY=VALUE, for example --set {example}")
+    try:
+        found = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return key, value
+    except (RecursionError, ValueError) as error:
+        raise PlanError(f"--set {text[:200]}: the value cannot be read") from error
+    return key, found["value"] if len(found) == 1 else value
 
 
 def dump_tables(tables: Mapping[str, Mapping[str, object]], head: str = "") -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import weights
 from bench.contracts.cell import Component, defended_name
-from bench.errors import GatebenchError, PlanError, did_you_mean
+from bench.errors import GatebenchError, PlanError, did_you_mean, in_words
 from bench.plans.problems import Problems
 from bench.plans.schema import ABSENT, AttackTable, DefenseTable, Document, TargetTable
 from bench.plans.toml import LineNumbers
@@ -209,6 +209,9 @@ def _makes_sense(component: Component, where: str, problems: Problems) -> bool:
     except GatebenchError as error:
         problems.add(f"{where}.params", error.message)
         return False
+    except Exception as error:  # it is a plugin's own code
+        problems.add(where, f"{named} of {component.label!r} raised {in_words(error)}")
+        return False
     return True
 
 
@@ -269,6 +272,10 @@ def _with_members(placed: Sequence[Placed], implied: set[str], problems: Problem
             table = AttackTable(use=use, params=dict(params))
             made = _component("attack", table, where, params, problems)
             if made is None:
+                continue
+            if registry.find("attack", made.provider).facts().constants.get("members"):
+                said = f"{component.name!r} has the ensemble {use!r} as a member"
+                problems.add(where, said)
                 continue
             if _identity(made) not in known:
                 known[_identity(made)] = made

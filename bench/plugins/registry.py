@@ -16,6 +16,7 @@ from importlib.metadata import Distribution, EntryPoint, distributions, entry_po
 from typing import Any
 
 from bench.errors import PluginError, UnknownName, in_words
+from bench.plugins.constants import wrong_constant
 from bench.plugins.declarations import ClassFacts, read_class
 
 GROUPS = {
@@ -152,15 +153,16 @@ def handing_over(objects: Iterable[HandedOver]) -> Iterator[None]:
 @functools.cache
 def _facts(provider: Provider, imports: bool) -> ClassFacts:
     module, _, name = provider.value.partition(":")
+    who = f"{provider.kind} {provider.name!r} (from {provider.distribution})"
     try:
-        return read_class(module, name, provider.load if imports else provider.unread)
+        found = read_class(module, name, provider.load if imports else provider.unread)
     except PluginError:
         raise
     except Exception as error:  # annotations are a plugin's own code too
-        raise PluginError(
-            f"{provider.kind} {provider.name!r} (from {provider.distribution}) cannot be read: "
-            f"{in_words(error)}"
-        ) from error
+        raise PluginError(f"{who} cannot be read: {in_words(error)}") from error
+    if wrong := wrong_constant(found):
+        raise PluginError(f"{who} breaks its contract: {wrong}")
+    return found
 
 
 @functools.cache
