@@ -200,6 +200,7 @@ def _train(asked: _Asked) -> None:
     borrowed, theirs = inputs.borrow(stage, len(data.classes), asked.out)
     if borrowed:
         state = {**(state or {}), **theirs}
+    teacher = inputs.find_teacher(stage, len(data.classes), asked.out)
     checkpoint = asked.out / "checkpoints" / f"{name}.pt"
     if asked.fresh:
         checkpoint.unlink(missing_ok=True)
@@ -220,7 +221,9 @@ def _train(asked: _Asked) -> None:
     )
     try:
         with TrainingDisplay() as watch:
-            trained = loop.train(plan, data, checkpoint, start=state, device=where, watch=watch)
+            trained = loop.train(
+                plan, data, checkpoint, start=state, teacher=teacher, device=where, watch=watch
+            )
     except KeyboardInterrupt:
         say("stopped; the same command goes on after the last checkpoint", err=True)
         raise

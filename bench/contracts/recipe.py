@@ -24,17 +24,21 @@ class Moment:
         done: the share of the training that is done, in [0,1).
         generator: on the CPU; the only source of randomness.
         history: the means of what the stage showed, of each epoch so far.
+        teacher: the frozen network that the stage's setting `teacher` names; None where it names
+            none.
     """
 
     done: float
     generator: torch.Generator
     history: Sequence[Mapping[str, float]] = ()
+    teacher: Target | None = None
 
 
 class Stage(Protocol):
     """One link of a recipe's chain: a frozen dataclass of settings, with a loss.
 
-    The fields of the dataclass are the options of `gatebench train RECIPE`.
+    The fields of the dataclass are the options of `gatebench train RECIPE`. A field `teacher: str`
+    names weights, whose network the loss finds in `Moment.teacher`; "" names none.
     Every method is required; `targets.recipes.stage.TrainingStage` is a base class that has all
     but `build`, `loss`, `target_params` and `weights_name`.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bench import weights
 from bench.contracts.dataset import Dataset, PixelDataset
 from bench.contracts.recipe import Stage
+from bench.contracts.target import Target
 from bench.datasets import base
 from bench.errors import DataError, UnknownName, WeightsError
 from bench.plugins import registry
@@ -169,6 +170,34 @@ def _whole_state(entry: Entry) -> dict[str, Tensor]:
         }
     )
     return weights.read_whole(entry, network)
+
+
+def find_teacher(stage: Stage, classes: int, folder: Path) -> Target | None:
+    """The network that a stage's setting `teacher` names, with its weights.
+
+    Args:
+        stage: to be trained.
+        classes: of the data set that it is trained on.
+        folder: of the user's weights, looked into first.
+
+    Returns:
+        None where the stage has no such setting, or names none.
+
+    Raises:
+        UnknownName: there are no weights of that name.
+        WeightsError: they are damaged, or were trained on another number of classes.
+    """
+    name: str = getattr(stage, "teacher", "")
+    if not name:
+        return None
+    entry = weights.read_manifest(folder).get(name) or weights.find(name)
+    network: Target = registry.load("target", entry.target)(**entry.params)
+    if network.classes != classes:
+        raise WeightsError(
+            f"the teacher {name} tells {network.classes} classes apart, the data set has {classes}"
+        )
+    weights.load_into(network, weights.read_state(entry), name)
+    return network
 
 
 def precision_before(name: str, checkpoint: Path, folder: Path) -> str | None:

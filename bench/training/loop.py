@@ -58,6 +58,7 @@ def train(
     checkpoint: Path,
     *,
     start: Mapping[str, Tensor] | None = None,
+    teacher: Target | None = None,
     device: torch.device,
     watch: Watch | None = None,
     every: float = CHECKPOINT_SECONDS,
@@ -71,6 +72,7 @@ def train(
         checkpoint: the file written after every epoch, and within one after `every` seconds.
         start: weights to start from; entries that the network has and these have not keep their
             fresh values.
+        teacher: a network that the loss may look at, frozen.
         device: where to compute.
         watch: whom to tell.
         every: seconds of training after which a checkpoint is written between two steps.
@@ -97,7 +99,11 @@ def train(
         progress = restore(checkpoint, training, target, optimizer, watch)
     seen, held = split_off(data, stage.held_out, training.images)
     ready = _features(stage, seen, target, device, watch)
-    loop = _Loop(training, seen, target, optimizer, device, watch, checkpoint, every, clock, ready)
+    if teacher is not None:
+        teacher = teacher.to(device).eval().requires_grad_(False)
+    loop = _Loop(
+        training, seen, target, teacher, optimizer, device, watch, checkpoint, every, clock, ready
+    )
     while len(progress.history) < stage.epochs:
         loop.run_epoch(progress)
     target = target.to("cpu", memory_format=torch.contiguous_format).eval()
@@ -112,6 +118,7 @@ class _Loop:
     training: Training
     data: Part
     target: Target
+    teacher: Target | None
     optimizer: torch.optim.Optimizer
     device: torch.device
     watch: Watch
@@ -140,7 +147,8 @@ class _Loop:
         for step, rows in enumerate(order.split(stage.batch)):
             if step < progress.step:
                 continue
-            moment = Moment((epoch * steps + step) / (steps * stage.epochs), generator, history)
+            done = (epoch * steps + step) / (steps * stage.epochs)
+            moment = Moment(done, generator, history, self.teacher)
             for name, value in self._take_step(rows, moment).items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
             progress.step = step + 1
