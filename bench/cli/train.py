@@ -237,7 +237,10 @@ def _train(asked: _Asked) -> None:
     noted = results.record(trained.history, measured)
     candidates = [*borrowed, *(before.parts if before else ())]
     kept = results.untouched(candidates, state or {}, trained.target)
-    entry = weights.add_entry(asked.out, name, trained.target.state_dict(), values, noted, kept)
+    tensors = trained.target.state_dict()
+    if getattr(stage, "rounded", False):
+        tensors = weights.halved(tensors)
+    entry = weights.add_entry(asked.out, name, tensors, values, noted, kept)
     checkpoint.unlink(missing_ok=True)
     if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
         checkpoint.parent.rmdir()

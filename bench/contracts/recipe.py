@@ -38,7 +38,8 @@ class Stage(Protocol):
     """One link of a recipe's chain: a frozen dataclass of settings, with a loss.
 
     The fields of the dataclass are the options of `gatebench train RECIPE`. A field `teacher: str`
-    names weights, whose network the loss finds in `Moment.teacher`; "" names none.
+    names weights, whose network the loss finds in `Moment.teacher`; "" names none. Where a field
+    `rounded: bool` is true, weights that `finish` rounded to half precision are stored as such.
     Every method is required; `targets.recipes.stage.TrainingStage` is a base class that has all
     but `build`, `loss`, `target_params` and `weights_name`.
 

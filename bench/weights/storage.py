@@ -261,6 +261,24 @@ def add_entry(
     return entry
 
 
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Single-precision tensors that hold half-precision numbers alone, as half-precision ones.
+
+    Nothing is rounded: tensors that would lose anything stay as they are. A network that loads the
+    result has the weights that it had.
+
+    Args:
+        state: name -> tensor.
+    """
+    import torch
+
+    found = {}
+    for name, value in state.items():
+        half = value.to(torch.float16) if value.dtype == torch.float32 else value
+        found[name] = half if torch.equal(half.to(value.dtype), value) else value
+    return found
+
+
 def load_into(target: nn.Module, state: Mapping[str, Tensor], name: str = "these weights") -> None:
     """Put tensors into a network, all of them or none.
 
