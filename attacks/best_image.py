@@ -17,10 +17,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.api import BudgetSpent, Threat, View
+from bench.api import BudgetSpent, Output, Threat, View
 from bench.image import difference, inside, settle, to_float, to_grid
 
 Iterate = Literal["best", "first", "last", "loss"]
+
+UNWANTED = -2
+"""The price of an image that is never kept: under that of no image at all."""
 
 NEARER = 0.9
 """Share of the kept squared distance that an equally expensive image must stay below to be worth a
@@ -78,6 +81,13 @@ class BestImage:
         Of a random target nobody knows.
         """
         return (self.macs[rows] >= self.view.ceiling) & (self.view.draws == 1)
+
+    def price(self, output: Output, rows: Tensor) -> Tensor:
+        """(M,) int64, what an evaluation of images `rows` is worth: its executed MACs.
+
+        An attack with a condition of its own prices what breaks it at `UNWANTED`.
+        """
+        return self.view.price(output.decisions)
 
     def offer(self, rows: Tensor, images: Tensor, macs: Tensor, loss: Tensor) -> None:
         """Consider iterates (M, C, H, W) of distinct images `rows`, with their evaluated `macs` and
@@ -138,7 +148,7 @@ class BestImage:
         saved = to_float(settle(images, self._grid[rows], self.threat)).to(images)
         if len(moved) > 0:
             try:
-                counts = self.view.price(self.view(saved[moved], rows[moved]).decisions)
+                counts = self.price(self.view(saved[moved], rows[moved]), rows[moved])
             except BudgetSpent:
                 still = torch.ones_like(rows, dtype=torch.bool).index_fill(0, moved, False)
                 self._judge(rows, saved, macs, still)

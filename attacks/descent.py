@@ -140,9 +140,7 @@ class Descent:
                 return end
             try:
                 seen = rule.evaluate(point, rows, share)
-                self.best.offer(
-                    rows, point.image, self.view.price(seen.output.decisions), seen.loss
-                )
+                self.best.offer(rows, point.image, self.best.price(seen.output, rows), seen.loss)
                 taken += 1
                 if (
                     taken == self.steps
@@ -180,7 +178,7 @@ class Descent:
         rows, images = (torch.cat(parts) for parts in zip(*left, strict=True))
         seen = self.view(images, rows)
         unknown = torch.full((len(rows),), torch.inf, device=rows.device)
-        self.best.offer(rows, images, self.view.price(seen.decisions), unknown)
+        self.best.offer(rows, images, self.best.price(seen, rows), unknown)
 
     def _may_go_on(self, rows: Tensor) -> Tensor:
         needed = self.cost + self.best.reserve

@@ -22,7 +22,8 @@ from attacks.descent import Descent, Direction, StepRule
 from attacks.gradient_attack import GradientAttack, no_joint_loss
 from attacks.objective import MarginLoss, SquaredDistance, missing_ponder
 from attacks.optimizer import Adam
-from bench.api import Job, Skip, Target, Threat, Units, View
+from attacks.token_losses import is_cumulative
+from bench.api import Job, Skip, Target, Threat, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ class ILFO(GradientAttack):
 
         The ponder loss needs units that halt one after the other.
         """
-        halting = halts(target.units)
+        halting = is_cumulative(target.units)
         if self.loss == "ponder" and not halting:
             return Skip(
                 "the ponder loss is about halting: units that run one after the other until a "
@@ -201,14 +202,6 @@ class ILFO(GradientAttack):
             self.c * (len(view.units) if self.broadcast else 1),
             ponder=ponder,
         )
-
-
-def halts(units: Units) -> bool:
-    """Whether there are units, other than the stages behind exits, that run one after the other."""
-    return any(
-        after >= 0 and kind != "exit"
-        for kind, after in zip(units.kind, units.after.tolist(), strict=True)
-    )
 
 
 class DistancePlusLoss(StepRule):

@@ -4,8 +4,8 @@ every image, fitted elsewhere.
 Only the patch is trained, by AdamW, on images that are never scored, and it is quantised to 256
 levels in every forward pass with the gradient passed straight through: it is 8-bit by construction.
 The original pastes it into the top left corner and raises each vision transformer's own halting,
-keep or attention terms; here the loss is that of missing units' margins, which says the same for
-every family.
+keep or attention terms: the preset `slowformer` does so by ponder cost or keep scores. The bare
+name's loss is that of missing units' margins, which speaks of every family.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from attacks.gradient_attack import GradientAttack, no_joint_loss
-from attacks.universal import fit_losses
+from attacks.universal import fit_losses, loss_refusal, predictions
 from bench.api import BudgetSpent, Job, Skip, Target, Threat, View
 from bench.image import to_float, to_grid
 
@@ -50,7 +50,7 @@ class Patch(GradientAttack):
     """
 
     unkeyed_defaults: ClassVar[tuple[str, ...]] = ()
-    losses: ClassVar[tuple[str, ...]] = ("auto", "exits", "margins")
+    losses: ClassVar[tuple[str, ...]] = ("auto", "exits", "margins", "desparsify", "slowformer")
     fits: ClassVar[bool] = True
     version: ClassVar[int] = 1
     follows: ClassVar[str] = (
@@ -67,11 +67,14 @@ class Patch(GradientAttack):
         "lr": (0, None),
         "offset": (0, None),
     }
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "slowformer": {"loss": "slowformer"},
+        "desparsify": {"loss": "desparsify"},
+    }
 
     side: int = 8
     place: Literal["corner", "centre"] = "corner"
-    loss: Literal["hinge", "auto", "exits", "margins"] | str = "hinge"
+    loss: Literal["hinge", "auto", "exits", "margins", "desparsify", "slowformer"] | str = "hinge"
     passes: int | Literal["budget"] = "budget"
     batch: int = 32
     lr: float = 0.2
@@ -81,9 +84,11 @@ class Patch(GradientAttack):
         """A square of any colours fits no ball."""
         if threat.norm not in ("patch", "none"):
             return Skip('a patch fits no ball; run it under threat = { patch = SIDE } or "none"')
-        if self.loss == "exits" and "exit" not in target.units.kind:
-            return Skip("its loss is about exits, and this target has none")
-        return self.refusal(target) or (no_joint_loss(self) if self.loss in self.losses else None)
+        return (
+            loss_refusal(self.loss, target.units)
+            or self.refusal(target)
+            or (no_joint_loss(self) if self.loss in self.losses else None)
+        )
 
     def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:
         view = self.seen_by(view)
@@ -94,12 +99,14 @@ class Patch(GradientAttack):
         optimizer = torch.optim.AdamW([value], lr=self.lr)
         batch = self.batch or len(images)
         parts = torch.arange(len(images), device=images.device).split(batch)
+        labels = predictions(self, view, images)
         affordable = int(view.left.min()) // 3
         passes = affordable if self.passes == "budget" else min(self.passes, affordable)
-        losses, steps = fit_losses(self, view), passes * len(parts)
+        steps = passes * len(parts)
         try:
             for step in range(steps):
                 rows = parts[step % len(parts)]
+                losses = fit_losses(self, view, labels[rows])
                 pasted = paste(images[rows], quantised(value.detach()), top, left)
                 (gradient,) = view.gradients(losses, pasted, rows)[1]
                 value.grad = (

@@ -108,12 +108,12 @@ class TransformerBackbone(Target):
         mixtures take n^2 products of the attention's width each.
         """
         block: Any = self.net.blocks[0]
-        linear = sum(
+        linear: int = sum(
             layer.weight.numel() + (0 if layer.bias is None else layer.bias.numel())
             for layer in block.modules()
             if isinstance(layer, nn.Linear)
         )
-        inner = block.attn.qkv.out_features // 3
+        inner: int = block.attn.qkv.out_features // 3
         return counts * linear + 2 * inner * counts * counts
 
     def token_macs(self) -> int:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from gated_toys import NONE, ConvGates, Exits, Halting, begin, frozen, pictures
 
-from attacks.ilfo import ILFO, halts
+from attacks.ilfo import ILFO
 from attacks.objective import MarginLoss, SquaredDistance, logit_shift, missing_ponder
+from attacks.token_losses import is_cumulative
 from bench.api import Output, Units
 
 CPU = torch.device("cpu")
@@ -148,9 +149,9 @@ def test_the_ponder_gradient_lowers_the_scores_before_the_stop():
 
 def test_ilfo_ponders_where_something_halts_and_says_why_not_elsewhere():
     target = frozen(Halting())
-    assert halts(target.units)
+    assert is_cumulative(target.units)
     for other in (Exits(), ConvGates()):
-        assert not halts(other.units)
+        assert not is_cumulative(other.units)
         assert "halting" in ILFO(loss="ponder").supports(frozen(other), NONE).reason
     images = (pictures(6, (1, 4, 4)) * 0.5 + 0.5).mul(255).round() / 255
     view, job = begin(target, images, 90)
