@@ -96,6 +96,7 @@ class DynamicViT(TransformerBackbone):
         self.patches = self.tokens - 1
         with torch.device("cpu"):
             self.units = self._table()
+            self._outer = self.outer_macs()
 
     @classmethod
     def from_official(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -126,16 +127,7 @@ class DynamicViT(TransformerBackbone):
         blocks = starts.diff().to(decisions.device)
         total = (self.block_macs(before + 1) * blocks).sum(1)
         per_token = self._predictor_macs()
-        return self.outer_macs_once + total + before[:, :STAGES].sum(1) * per_token
-
-    @property
-    def outer_macs_once(self) -> int:
-        """MACs of stem and head, counted at the first use."""
-        if self._outer is None:
-            self._outer = self.outer_macs()
-        return self._outer
-
-    _outer: int | None = None
+        return self._outer + total + before[:, :STAGES].sum(1) * per_token
 
     def keep(self, stage: int, scores: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
         """The margins of a stage.

@@ -9,7 +9,18 @@ import targets
 from bench.plugins import registry
 
 HOME = Path(targets.__file__).parent
-FAMILIES = ("resnet", "skipnet", "sact", "manidp", "sdn", "fbs", "cascade")
+FAMILIES = (
+    "resnet",
+    "skipnet",
+    "sact",
+    "manidp",
+    "sdn",
+    "fbs",
+    "cascade",
+    "vit",
+    "avit",
+    "dynamicvit",
+)
 
 
 def test_the_folders_are_families_shared_pieces_defenses_recipes_and_weights():
