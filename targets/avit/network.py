@@ -26,8 +26,8 @@ class AViT(TransformerBackbone):
     tokens).
 
     Args:
-        backbone: "vit-WIDTHxDEPTH" for 32x32 images, or any plain vision transformer of timm
-            ("deit_tiny_patch16_224").
+        backbone: "vit-WIDTHxDEPTH" for 32x32 images with 8x8 patch tokens, or 4x4 with "-p8"
+            behind it; or any plain vision transformer of timm ("deit_tiny_patch16_224").
         gate_scale: gamma of the score.
         gate_center: beta of the score.
         stop: "tokens" as published, every token by its own scores; "class" stops all of them where

@@ -19,8 +19,8 @@ class FixedTokens(DynamicViT):
     budget, the control that attacks cannot move (DynamicViT as released).
 
     Args:
-        backbone: "vit-WIDTHxDEPTH" for 32x32 images, or any plain vision transformer of timm
-            ("deit_small_patch16_224").
+        backbone: "vit-WIDTHxDEPTH" for 32x32 images with 8x8 patch tokens, or 4x4 with "-p8"
+            behind it; or any plain vision transformer of timm ("deit_small_patch16_224").
         ratio: rho in (0, 1]; stage s of 1, 2, 3 keeps floor(P rho^s) of P patch tokens, 137, 96 and
             67 of 196 at 0.7.
         num_classes: "auto" is 10, and 1000 for models of timm.

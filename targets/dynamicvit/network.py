@@ -33,8 +33,8 @@ class DynamicViT(TransformerBackbone):
     being kept is at most a threshold (DynamicViT, threshold form).
 
     Args:
-        backbone: "vit-WIDTHxDEPTH" for 32x32 images, or any plain vision transformer of timm
-            ("deit_small_patch16_224").
+        backbone: "vit-WIDTHxDEPTH" for 32x32 images with 8x8 patch tokens, or 4x4 with "-p8"
+            behind it; or any plain vision transformer of timm ("deit_small_patch16_224").
         threshold: T in (0, 1), above which a token is kept.
         num_classes: "auto" is 10, and 1000 for models of timm.
 

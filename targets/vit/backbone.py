@@ -19,8 +19,8 @@ class TransformerBackbone(Target):
 
     Args:
         backbone: "vit-WIDTHxDEPTH" for 32x32 images (a convolutional stem, 8x8 patch tokens and a
-            class token), or any plain vision transformer of timm with a class token
-            ("deit_tiny_patch16_224").
+            class token), "vit-WIDTHxDEPTH-p8" with 4x4; or any plain vision transformer of timm
+            with a class token ("deit_tiny_patch16_224").
         num_classes: "auto" is 10, and 1000 for models of timm.
 
     Attributes:

@@ -18,11 +18,11 @@ class ViT(TransformerBackbone):
     no attack can gain any.
 
     Args:
-        backbone: "vit-WIDTHxDEPTH" for 32x32 images, or any plain vision transformer of timm
-            ("deit_tiny_patch16_224").
+        backbone: "vit-WIDTHxDEPTH" for 32x32 images with 8x8 patch tokens, or 4x4 with "-p8"
+            behind it; or any plain vision transformer of timm ("deit_tiny_patch16_224").
         num_classes: "auto" is 10, and 1000 for models of timm.
 
-    The small ones have a convolutional stem, 8x8 patch tokens, a class token, heads of 16 channels
+    The small ones have a convolutional stem, patch tokens and a class token, heads of 16 channels
     and an MLP of twice their width.
 
     Source: Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; Touvron et al., Training

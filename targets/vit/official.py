@@ -40,7 +40,8 @@ def recognize_transformer(state: Mapping[str, Tensor], network: str) -> dict[str
         )
     width, depth = positions.shape[2], len(blocks)
     if "patch_embed.layers.0.weight" in state:
-        return {"backbone": f"vit-{width}x{depth}", "num_classes": head.shape[0]}
+        few = "-p8" if positions.shape[1] == 17 else ""
+        return {"backbone": f"vit-{width}x{depth}{few}", "num_classes": head.shape[0]}
     if width not in _NAMED or depth != 12 or positions.shape[1] != 197:
         raise WeightsError(
             f"{depth} blocks of {positions.shape[1]} tokens of width {width} are no DeiT; tiny, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +16,8 @@ from bench.errors import PlanError
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
-SMALL = re.compile(r"vit-([1-9]\d{0,3})x([1-9]\d?)")
-"""The name of a small transformer: "vit-WIDTHxDEPTH"."""
+SMALL = re.compile(r"vit-([1-9]\d{0,3})x([1-9]\d?)(-p8)?")
+"""The name of a small transformer: "vit-WIDTHxDEPTH", "vit-WIDTHxDEPTH-p8" with fewer tokens."""
 HEAD_WIDTH = 16
 """Channels of an attention head of a small transformer."""
 HIDDEN = 2
@@ -24,40 +25,48 @@ HIDDEN = 2
 et al., Escaping the Big Data Paradigm with Compact Transformers, 2021)."""
 SIDE = 32
 """Height and width of a small transformer's image."""
-PATCH = 4
-"""Pixels of an image side that one token of a small transformer stands for."""
+PATCHES = {"": 4, "-p8": 8}
+"""End of a small transformer's name -> pixels of an image side that one token stands for."""
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 class ConvStem(nn.Module):
-    """Two 3x3 convolutions at stride 2 and a 1x1 one: 8x8 tokens from a 32x32 image.
+    """3x3 convolutions at stride 2 and a 1x1 one: 8x8 or 4x4 tokens from a 32x32 image.
 
     Convolutions in place of large patches make small transformers train in few epochs (Xiao et
     al., Early Convolutions Help Transformers See Better, NeurIPS 2021, section 3).
 
     Args:
         img_size: of the image.
+        patch_size: pixels of an image side that a token stands for, 4 or 8.
         in_chans: channels of the image.
         embed_dim: width of a token.
         unused: what timm hands to every embedding besides.
     """
 
     def __init__(
-        self, *, img_size: int = SIDE, in_chans: int = 3, embed_dim: int = 32, **unused: Any
+        self,
+        *,
+        img_size: int = SIDE,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        embed_dim: int = 32,
+        **unused: Any,
     ) -> None:
         super().__init__()
-        inner = embed_dim // 2
-        self.grid_size = (img_size // PATCH, img_size // PATCH)
+        self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
-        self.layers = nn.Sequential(
-            nn.Conv2d(in_chans, inner, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(inner),
-            nn.ReLU(),
-            nn.Conv2d(inner, embed_dim, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(embed_dim),
-            nn.ReLU(),
-            nn.Conv2d(embed_dim, embed_dim, 1),
-        )
+        widths = [embed_dim // 2, embed_dim]
+        if patch_size == 8:
+            widths = [16, 32, embed_dim]
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise([in_chans, *widths]):
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            ]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(embed_dim, embed_dim, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, T, D) tokens of normalized images (N, C, H, W)."""
@@ -69,8 +78,9 @@ def build_transformer(name: str, num_classes: int) -> VisionTransformer:
     """A plain vision transformer with a class token, with fresh weights.
 
     Args:
-        name: "vit-WIDTHxDEPTH", a small one for 32x32 images; or a model of timm, such as
-            "deit_tiny_patch16_224", whose weights are never downloaded.
+        name: "vit-WIDTHxDEPTH", a small one for 32x32 images with 8x8 patch tokens, or 4x4 with
+            "-p8" behind it; or a model of timm, such as "deit_tiny_patch16_224", whose weights are
+            never downloaded.
         num_classes: K.
 
     Raises:
@@ -81,7 +91,7 @@ def build_transformer(name: str, num_classes: int) -> VisionTransformer:
 
     small = SMALL.fullmatch(name)
     if small is not None:
-        return _small(int(small[1]), int(small[2]), num_classes)
+        return _small(int(small[1]), int(small[2]), PATCHES[small[3] or ""], num_classes)
     if not timm.is_model(name):
         near = get_close_matches(name, ["vit-32x6", *timm.list_models("*deit*"), "vit-64x6"], 3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -199,7 +209,7 @@ _HIGHEST = 20.0
 of."""
 
 
-def _small(width: int, depth: int, num_classes: int) -> VisionTransformer:
+def _small(width: int, depth: int, patch: int, num_classes: int) -> VisionTransformer:
     from timm.models.vision_transformer import VisionTransformer
 
     if width % HEAD_WIDTH:
@@ -210,7 +220,7 @@ def _small(width: int, depth: int, num_classes: int) -> VisionTransformer:
         )
     return VisionTransformer(
         img_size=SIDE,
-        patch_size=PATCH,
+        patch_size=patch,
         num_classes=num_classes,
         embed_dim=width,
         depth=depth,

@@ -87,7 +87,7 @@ def test_what_is_no_released_state_is_refused_by_name():
         AViT.from_official(
             {name: value for name, value in state.items() if name != "blocks.3.attn.proj.bias"}
         )
-    with pytest.raises(WeightsError, match="unexpected: net.extra"):
+    with pytest.raises(WeightsError, match=r"unexpected: net\.extra"):
         AViT.from_official({**state, "extra": torch.zeros(1)})
     with pytest.raises(WeightsError, match="score_predictor"):
         DynamicViT.from_official(state)
