@@ -97,7 +97,7 @@ class Silent(GradientAttack):
             clean = view(images, torch.arange(len(images), device=images.device))
         except BudgetSpent:
             return images.clone()
-        answer = Answer.of(view.units, clean, labels)
+        answer = CleanAnswer.of(view.units, clean, labels)
         best = BestSilent(view, images, job.threat, "best", answer)
         sharp = job.threat.norm in ("linf", "patch")
         length = self.lr * reach(job.threat, images[0].numel(), self.psnr)
@@ -118,7 +118,7 @@ class Silent(GradientAttack):
 
 
 @dataclass(frozen=True)
-class Answer:
+class CleanAnswer:
     """How clean images are answered, and which work lies behind that.
 
     Attributes:
@@ -134,7 +134,7 @@ class Answer:
     late: Tensor
 
     @classmethod
-    def of(cls, units: Units, clean: Output, labels: Tensor) -> Answer:
+    def of(cls, units: Units, clean: Output, labels: Tensor) -> CleanAnswer:
         """From the output on clean images.
 
         A unit of the class token and the units behind it, up to its next one, are one block.
@@ -163,7 +163,7 @@ class BestSilent(BestImage):
     """
 
     def __init__(
-        self, view: View, clean: Tensor, threat: Threat, rule: Iterate, answer: Answer
+        self, view: View, clean: Tensor, threat: Threat, rule: Iterate, answer: CleanAnswer
     ) -> None:
         super().__init__(view, clean, threat, rule, verify=True)
         self.answer = answer
@@ -179,7 +179,7 @@ class LateWork(StepRule):
     """The gradient of what is late and missing, and of what holds the class token to its path."""
 
     def __init__(
-        self, view: View, answer: Answer, penalty: Penalty, offset: float, hold: float
+        self, view: View, answer: CleanAnswer, penalty: Penalty, offset: float, hold: float
     ) -> None:
         self.view, self.answer, self.penalty = view, answer, penalty
         self.offset, self.hold = offset, hold

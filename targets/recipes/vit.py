@@ -24,7 +24,8 @@ class TransformerStage(DistilledStage):
     """
 
     backbone: str = "vit-32x6"
-    lr: float = 2e-3
+    batch: int = 64
+    lr: float = 1e-3
     weight_decay: float = 0.05
 
     target_name: ClassVar[str] = "vit"

@@ -218,7 +218,7 @@ def _small(width: int, depth: int, patch: int, num_classes: int) -> VisionTransf
             f'backbone = "vit-{width}x{depth}": the width is a multiple of {HEAD_WIDTH}; did you '
             f"mean vit-{below}x{depth} or vit-{below + HEAD_WIDTH}x{depth}?"
         )
-    return VisionTransformer(
+    net = VisionTransformer(
         img_size=SIDE,
         patch_size=patch,
         num_classes=num_classes,
@@ -228,3 +228,7 @@ def _small(width: int, depth: int, patch: int, num_classes: int) -> VisionTransf
         mlp_ratio=HIDDEN,
         embed_layer=ConvStem,
     )
+    for layer in net.modules():  # timm's deviation of 0.02 is that of wide tokens
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+    return net
