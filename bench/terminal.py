@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
-from typing import IO, TYPE_CHECKING, Any, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 LONGEST_LINE = 2000
@@ -82,11 +86,11 @@ def page(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), nl=False, err=err)
 
 
-def cell(text: object, style: str = "") -> Text:
+def cell(text: object, style: str = "", longest: int = LONGEST_CELL) -> Text:
     """`text` for a cell of a rich table; never read as markup."""
     from rich.text import Text
 
-    return Text(one_line(text), style=style)
+    return Text(one_line(text, longest), style=style)
 
 
 def console(*, err: bool = False) -> Console:
@@ -94,6 +98,159 @@ def console(*, err: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=err, markup=False, highlight=False, emoji=False)
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """A column of a table that fits a terminal.
+
+    Attributes:
+        head: its title.
+        gives_way: the larger, the sooner it is left out where there is no room; 0 is never.
+        name: whether it holds names, which are folded at their joints; else numbers, which are
+            never folded.
+    """
+
+    head: str
+    gives_way: int = 0
+    name: bool = False
+
+
+_GAP = 2
+_NARROW, _LEAST = 16, 4
+"""Columns of a terminal that names have before others give way, and whatever happens."""
+_JOINT = re.compile(r"(?<=[-:+/,;=_@ ])(?=[^ ])")
+"""Where names break: after what joins their parts."""
+
+
+@dataclass(frozen=True)
+class FittedTable:
+    """A table of at most `width` columns in which no name and no number is cut.
+
+    Where there is no room, columns are left out, those that give way soonest first; then names are
+    folded.
+
+    Args:
+        columns: of the table.
+        rows: all that are to be shown, a text for each column; plain strings are shown as `cell`
+            shows them.
+        width: of the terminal.
+    """
+
+    columns: Sequence[TableColumn]
+    rows: Sequence[Sequence[Text | str]]
+    width: int
+
+    @property
+    def left_out(self) -> list[str]:
+        """The heads of the columns that there is no room for."""
+        return [one.head for place, one in enumerate(self.columns) if place not in self._widths]
+
+    def table(
+        self,
+        rows: Sequence[Sequence[Text | str]] | None = None,
+        styles: Sequence[str] = (),
+        *,
+        heads: bool = True,
+    ) -> Table:
+        """The table for a rich console.
+
+        Args:
+            rows: those to show; all unless given.
+            styles: of each row; none by default.
+            heads: whether the titles are shown.
+        """
+        from rich.table import Table
+
+        made = Table(
+            box=None, pad_edge=False, header_style="dim", padding=(0, _GAP // 2), show_header=heads
+        )
+        for place, width in self._widths.items():
+            column = self.columns[place]
+            side: Literal["left", "right"] = "left" if column.name else "right"
+            made.add_column(column.head, justify=side, no_wrap=True, min_width=width)
+        shown = self.rows if rows is None else rows
+        for number, row in enumerate(shown):
+            made.add_row(
+                *(
+                    folded(_text(row[place]), width)
+                    if self.columns[place].name
+                    else _text(row[place])
+                    for place, width in self._widths.items()
+                ),
+                style=styles[number] if styles else None,
+            )
+        return made
+
+    @cached_property
+    def _widths(self) -> dict[int, int]:
+        """Place -> width of each column that is shown."""
+        natural = [
+            max([len(column.head), *(_text(row[place]).cell_len for row in self.rows)])
+            for place, column in enumerate(self.columns)
+        ]
+        widths = {
+            place: min(natural[place], _NARROW)
+            if column.name and not column.gives_way
+            else natural[place]
+            for place, column in enumerate(self.columns)
+        }
+
+        def spare() -> int:
+            return self.width - sum(widths.values()) - _GAP * (len(widths) - 1)
+
+        optional = [place for place in widths if self.columns[place].gives_way]
+        for place in sorted(optional, key=lambda place: -self.columns[place].gives_way):
+            if spare() < 0:
+                del widths[place]
+        names = [place for place in widths if self.columns[place].name]
+        for left, place in zip(
+            range(len(names), 0, -1), sorted(names, key=lambda place: natural[place]), strict=True
+        ):
+            share = widths[place] + spare() // left
+            widths[place] = max(min(natural[place], share), _LEAST)
+        return widths
+
+
+def _text(text: Text | str) -> Text:
+    return cell(text) if isinstance(text, str) else text
+
+
+def folded(text: Text, width: int) -> Text:
+    """A text on as many lines as it needs, broken at spaces, else after what joins its parts.
+
+    Args:
+        text: on one line.
+        width: of the widest line, in columns of a terminal.
+    """
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    if text.cell_len <= width:
+        return text
+    lines: list[tuple[int, int]] = []
+    start, plain = 0, text.plain
+    joints = [match.start() for match in _JOINT.finditer(plain)] + [len(plain)]
+    while start < len(plain):
+        fitting = [end for end in joints if end > start and _fits(plain[start:end], width)]
+        spaces = [end for end in fitting if plain[end - 1] == " " or end == len(plain)]
+        end = (spaces or fitting or [start + 1])[-1]
+        while not fitting and end < len(plain) and cell_len(plain[start : end + 1]) <= width:
+            end += 1  # one part alone is too wide
+        lines.append((start, end))
+        start = end
+    return Text("\n").join([_trimmed(text[start:end]) for start, end in lines])
+
+
+def _fits(plain: str, width: int) -> bool:
+    from rich.cells import cell_len
+
+    return cell_len(plain.rstrip()) <= width
+
+
+def _trimmed(line: Text) -> Text:
+    line.rstrip()
+    return line
 
 
 def _written_out(character: str) -> str:

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from bench.contracts.report import ComparisonReport, SavedImages
 from bench.regression.compare import Change, Comparison
-from bench.terminal import LONGEST_LINE, one_line
+from bench.terminal import LONGEST_LINE, FittedTable, TableColumn, one_line
 from reports import numbers
 from reports.differences import LEGEND, attacked, clean_images, counts, target_name
 from reports.markdown import markdown
@@ -43,7 +42,7 @@ class Changes(ComparisonReport):
         out.print(Text(one_line(f"{names[1]} against {names[0]}", LONGEST_LINE), style="bold"))
         for name, changes in groupby(comparison.changes, key=target_name):
             out.print(Text(one_line(name, LONGEST_LINE), style="bold"))
-            out.print(_table(list(changes)))
+            out.print(_table(list(changes), out.width))
         for note in comparison.notes:
             out.print(Text(f"note: {one_line(note, LONGEST_LINE)}", style="yellow"))
         out.print(Text(LEGEND, style="dim"))
@@ -99,25 +98,32 @@ def _clean_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _table(changes: Sequence[Change]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for place, head in enumerate(
-        ("attack", "dearer", "cheaper", "MACs", "points", "p", "accuracy", "p")
-    ):
-        table.add_column(
-            head, justify="right" if place else "left", no_wrap=place > 0, overflow="fold"
-        )
+_TABLE = (
+    TableColumn("attack", name=True),
+    TableColumn("dearer", 3),
+    TableColumn("cheaper", 4),
+    TableColumn("MACs", 2),
+    TableColumn("points"),
+    TableColumn("p", 1),
+    TableColumn("accuracy", 5),
+    TableColumn("p of accuracy", 6),
+)
+
+
+def _table(changes: Sequence[Change], width: int) -> Table:
     first = changes[0]
     dearer, cheaper = (
         int((first.clean_now > first.clean_before).sum()),
         int((first.clean_now < first.clean_before).sum()),
     )
-    table.add_row("(clean)", str(dearer), str(cheaper), *clean_images(first), style="dim")
-    for change in changes:
-        table.add_row(
+    rows: list[list[Text | str]] = [["(clean)", str(dearer), str(cheaper), *clean_images(first)]]
+    rows += [
+        [
             Text(one_line(change.attack, LONGEST_LINE)),
             str(change.dearer),
             str(change.cheaper),
             *attacked(change),
-        )
-    return table
+        ]
+        for change in changes
+    ]
+    return FittedTable(_TABLE, rows, width).table(styles=["dim", *("" for _ in changes)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from bench.contracts.report import BoardReport
 from bench.files.atomic import write_atomic
 from bench.results.headroom import HeadroomEntry
 from bench.results.records import Board, BoardCell, defended_name
-from bench.terminal import one_line
+from bench.terminal import FittedTable, TableColumn, one_line
 from reports import numbers
 from reports.answers import answers, sentence, summary
 from reports.html.encode import clean
@@ -28,7 +29,17 @@ LONGEST = 1000
 WIDTH = 100
 """Columns that the table needs at most; used where there is no terminal to ask."""
 
-_HEADS = ("#", "attack", "recovery", "MACs", "saving left", "acc.", "PSNR", "SSIM", "evals")
+_COLUMNS = (
+    TableColumn("#", 4),
+    TableColumn("attack", name=True),
+    TableColumn("recovery"),
+    TableColumn("MACs", 2),
+    TableColumn("saving left", 1),
+    TableColumn("acc.", 3),
+    TableColumn("PSNR", 5),
+    TableColumn("SSIM", 6),
+    TableColumn("evals", 7),
+)
 _STYLES = {
     "invalid": "bold red",
     "failed": "bold red",
@@ -40,11 +51,12 @@ _STYLES = {
 }
 
 
-def render_table(board: Board) -> Group:
-    """The board as something that a rich console prints, at most `WIDTH` columns wide.
+def render_table(board: Board, width: int = WIDTH) -> Group:
+    """The board as something that a rich console prints, at most `width` columns wide.
 
     A block a target, in the order of the standings; in it attacks by rank, then controls, then what
-    has no numbers, with the reason. Text from plugins is never read as markup.
+    has no numbers, with the reason. Text from plugins is never read as markup. Where there is no
+    room, columns are left out and said; names and flags are folded, never cut.
     """
     from rich.console import Group
     from rich.text import Text
@@ -56,9 +68,15 @@ def render_table(board: Board) -> Group:
         remarks.insert(0, "preliminary: fewer than 100 images")
     if remarks:
         parts.append(Text("; ".join(remarks), style="yellow"))
+    measured = [_numbers(cell) for cell in board.cells if cell.status == "ok"]
+    fitted = FittedTable(_COLUMNS, measured, width)
     for target, defense in _targets(board):
-        parts += [Text(""), *_block(board, target, defense)]
+        parts += [Text(""), *_block(board, target, defense, fitted)]
     parts.append(Text(""))
+    if fitted.left_out:
+        heads = ", ".join(fitted.left_out)
+        told = f"left out for want of room: {heads}; 'gatebench show RUN --json' has all numbers"
+        parts.append(Text(told, style="dim"))
     parts += [_answer(answer.question, answer.answer, answer.detail) for answer in answers(board)]
     legend = (
         "recovery: (adversarial − clean) / (ceiling − clean) in executed MACs "
@@ -80,7 +98,8 @@ def print_table(board: Board, file: TextIO | None = None) -> None:
     """Print the board: in color and to the terminal's width on a terminal, plain and `WIDTH` wide
     elsewhere; NO_COLOR is honoured.
     """
-    console(file).print(render_table(board))
+    out = console(file)
+    out.print(render_table(board, out.width))
 
 
 class Terminal(BoardReport):
@@ -99,15 +118,14 @@ class Terminal(BoardReport):
 
 def console(file: TextIO | None = None) -> Console:
     """A console on `file` (default: standard output) that reads no markup and adds no colors of
-    its own.
+    its own; as wide as the terminal, or as COLUMNS says.
     """
     from rich.console import Console
 
     stream = sys.stdout if file is None else file
-    terminal = stream.isatty()
-    return Console(
-        file=stream, markup=False, highlight=False, emoji=False, width=None if terminal else WIDTH
-    )
+    asked = file is None and os.environ.get("COLUMNS", "").isdecimal()
+    width = None if stream.isatty() or asked else WIDTH
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width)
 
 
 def _targets(board: Board) -> list[tuple[str, str]]:
@@ -115,8 +133,7 @@ def _targets(board: Board) -> list[tuple[str, str]]:
     return list(dict.fromkeys([*standing, *((cell.target, cell.defense) for cell in board.cells)]))
 
 
-def _block(board: Board, target: str, defense: str) -> list[Text | Table]:
-    from rich.table import Table
+def _block(board: Board, target: str, defense: str, fitted: FittedTable) -> list[Text | Table]:
     from rich.text import Text
 
     cells = [cell for cell in board.cells if (cell.target, cell.defense) == (target, defense)]
@@ -140,24 +157,17 @@ def _block(board: Board, target: str, defense: str) -> list[Text | Table]:
             ),
             style="not bold dim",
         )
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1), expand=False)
-    for index, head in enumerate(_HEADS):
-        table.add_column(
-            head,
-            justify="left" if index == 1 else "right",
-            no_wrap=index != 1,
-            overflow="fold",
-            min_width=10 if index == 1 else None,
-            max_width=26 if index == 1 else None,
-        )
-    without = []
+    rows, styles = [], []
+    without: list[Text | Table] = []
     for cell in sorted(cells, key=_order):
         if cell.status == "ok":
-            table.add_row(*_numbers(cell), style="dim" if cell.control else "")
+            rows.append(_numbers(cell))
+            styles.append("dim" if cell.control else "")
         else:
             without.append(_unfinished(cell))
+    table = [fitted.table(rows, styles)] if rows else []
     found = [] if standing is None or standing.headroom is None else [_headroom(standing.headroom)]
-    return [title, *([table] if table.row_count else []), *found, *without]
+    return [title, *table, *found, *without]
 
 
 def _headroom(found: HeadroomEntry) -> Text:

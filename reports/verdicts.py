@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from bench.contracts.report import RegressionReport
 from bench.regression.check import CheckedMeasure, CheckResult
 from bench.results.records import defended_name
-from bench.terminal import LONGEST_LINE, one_line
+from bench.terminal import LONGEST_LINE, FittedTable, TableColumn, one_line
 from reports import junit
 from reports.differences import signed
 from reports.markdown import markdown
@@ -42,7 +41,7 @@ class Verdicts(RegressionReport):
         out = console()
         for name, comparisons in groupby(verdict.comparisons, key=_target):
             out.print(Text(one_line(name, LONGEST_LINE), style="bold"))
-            out.print(_table(list(comparisons)))
+            out.print(_table(list(comparisons), out.width))
         for note in verdict.notes:
             out.print(Text(f"note: {one_line(note, LONGEST_LINE)}", style="yellow"))
         out.print(
@@ -117,25 +116,27 @@ def _numbers(one: CheckedMeasure) -> list[str]:
     ]
 
 
-def _table(comparisons: Sequence[CheckedMeasure]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for head, numeric in (
-        ("", False),
-        ("attack", False),
-        ("measure", False),
-        *((name.lower(), True) for name, _ in COLUMNS[3:]),
-    ):
-        table.add_column(
-            head,
-            justify="right" if numeric else "left",
-            no_wrap=head not in ("attack", "measure"),
-            overflow="fold",
-        )
-    for one in comparisons:
-        mark = "WORSE" if one.failed else "ok"
-        cells = [mark, one.attack or "-", one.measure.replace("-", " "), *_numbers(one)]
-        table.add_row(
-            *(Text(one_line(text, LONGEST_LINE)) for text in cells),
-            style="bold red" if one.failed else None,
-        )
-    return table
+_TABLE = (
+    TableColumn("", name=True),
+    TableColumn("attack", name=True),
+    TableColumn("measure", name=True),
+    TableColumn("before", 3),
+    TableColumn("now", 2),
+    TableColumn("change, points"),
+    TableColumn("may lose", 4),
+    TableColumn("p", 1),
+)
+
+
+def _table(comparisons: Sequence[CheckedMeasure], width: int) -> Table:
+    rows = [
+        [
+            "WORSE" if one.failed else "ok",
+            one.attack or "-",
+            one.measure.replace("-", " "),
+            *_numbers(one),
+        ]
+        for one in comparisons
+    ]
+    styles = ["bold red" if one.failed else "" for one in comparisons]
+    return FittedTable(_TABLE, rows, width).table(styles=styles)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli.options import as_json, emit
 from bench.terminal import cell, console, say
 
 if TYPE_CHECKING:
@@ -39,11 +40,20 @@ class Check:
 
 
 @click.command()
-def doctor() -> None:
+@click.option(
+    "--json", "json_file", metavar="FILE", help='Write the diagnosis as JSON; "-" is the terminal.'
+)
+def doctor(json_file: str | None) -> None:
     """Examine the environment: Python, torch, devices, dependencies, plugins, data, weights.
 
     Imports every plugin to see whether it can be. Exit code 7 if anything is bad, 0 otherwise.
     """
+    if json_file is not None:
+        checks = [vars(check) for check in diagnose()]
+        emit(json_file, as_json({"schema": 1, "checks": checks}))
+        if any(check["state"] == "bad" for check in checks):
+            raise SystemExit(7)
+        return
     out = console()
     colors = {"ok": "green", "note": "yellow", "bad": "bold red"}
     group, bad = "", 0
@@ -253,6 +263,19 @@ def _folders() -> Iterator[Check]:
         yield Check(
             "folders", name, "ok", f"{folder}{'' if folder.is_dir() else ' (made when needed)'}"
         )
+    from bench.files.settings import CONFIG, settings
+
+    chosen = settings()
+    told = [f"out {chosen.out}"]
+    told += [f"data root {chosen.data_root}"] if chosen.data_root else []
+    told += [f"device {chosen.device}"] if chosen.device else []
+    where = home() / CONFIG
+    yield Check(
+        "folders",
+        "settings",
+        "ok",
+        f"{where}{'' if where.is_file() else ' (none)'}: {', '.join(told)}",
+    )
     for name, folder in (("space here", Path.cwd()), ("space at home", home())):
         free = shutil.disk_usage(_existing(folder)).free
         yield Check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from bench.cli.options import data_root_option, device_option
 from bench.terminal import one_line, say
 
 
@@ -23,10 +24,8 @@ from bench.terminal import one_line, say
     type=click.IntRange(2),
     help="The reference's budget, in the board's.",
 )
-@click.option("--data-root", type=click.Path(), help="Where the data set lies.")
-@click.option(
-    "--device", default="cpu", show_default=True, help="Where to evaluate: cpu, cuda, mps."
-)
+@data_root_option()
+@device_option("Where to evaluate")
 def headroom(run: str, images: int, times: int, data_root: str | None, device: str) -> None:
     """Run the strongest attack on each target of RUN again, with a multiple of the budget.
 

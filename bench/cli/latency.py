@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from bench.cli.options import data_root_option, device_option
 from bench.terminal import one_line, say
 
 
@@ -23,14 +24,8 @@ from bench.terminal import one_line, say
     type=click.IntRange(1),
     help="Rounds; in each, every target takes its turn.",
 )
-@click.option(
-    "--data-root",
-    type=click.Path(),
-    help="Where the data set lies; for defenses that learn from it.",
-)
-@click.option(
-    "--device", default="cpu", show_default=True, help="Where to execute: cpu, cuda, mps."
-)
+@data_root_option("; for defenses that learn from it")
+@device_option("Where to execute")
 def latency(run: str, images: int, repeats: int, data_root: str | None, device: str) -> None:
     """Measure how long the targets of RUN take for one image, with and without their defenses.
 

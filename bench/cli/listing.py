@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.terminal import cell, console, page, say
+from bench.cli.options import as_json, emit
+from bench.terminal import LONGEST_LINE, FittedTable, TableColumn, cell, console, page, say
 
 if TYPE_CHECKING:
     from bench.plugins.registry import Provider
@@ -24,16 +25,25 @@ KINDS = {
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(list(KINDS)), metavar="|".join(KINDS))
+@click.argument("kind", required=False, type=click.Choice(list(KINDS)), metavar="|".join(KINDS))
 @click.argument("name", required=False)
-def listing(kind: str, name: str | None) -> None:
+@click.option("--json", "json_file", metavar="FILE", help='Write it as JSON; "-" is the terminal.')
+def listing(kind: str | None, name: str | None, json_file: str | None) -> None:
     """List what there is of a KIND, or teach NAME: what it is, its parameters and presets.
 
+    Without a KIND, an overview of everything.
+
     \b
+    gatebench list
     gatebench list attacks
     gatebench list attacks gradauto
     """
-    if kind == "suites":
+    if json_file is not None:
+        emit(json_file, as_json(_document(kind, name)))
+        return
+    if kind is None:
+        _overview()
+    elif kind == "suites":
         _suites(name)
     elif kind == "weights":
         _weights(name)
@@ -43,16 +53,78 @@ def listing(kind: str, name: str | None) -> None:
         _teach(KINDS[kind], name)
 
 
-def _print_rows(rows: Sequence[Sequence[str]]) -> None:
-    """A table without lines; the name is never cut, what follows takes what width is left."""
-    from rich.table import Table
+def _names(kind: str) -> list[str]:
+    """What there is of a kind, by name."""
+    if kind == "suite":
+        from bench.plans import suites
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(overflow="fold", max_width=40)
-    table.add_column(overflow="fold")
-    for cells in rows:
-        table.add_row(*(cell(text, "" if i else "bold") for i, text in enumerate(cells)))
-    console().print(table)
+        return list(suites.found())
+    if kind == "weights":
+        from bench import weights
+
+        return list(weights.entries())
+    from bench.plugins import registry
+
+    return registry.names(kind)
+
+
+def _overview() -> None:
+    """All kinds with the names that there are, and how to go on."""
+    _print_rows(
+        [
+            (f"{plural} ({len(names)})", ", ".join(names) or "none")
+            for plural, names in ((plural, _names(kind)) for plural, kind in KINDS.items())
+        ]
+    )
+    say("'gatebench list KIND' says what each is, 'gatebench list KIND NAME' teaches one")
+
+
+def _document(kind: str | None, name: str | None) -> dict[str, Any]:
+    """What `--json` writes: names, or what one thing is."""
+    from bench.plugins import registry
+
+    if kind is None:
+        return {plural: _names(one) for plural, one in KINDS.items()}
+    singular = KINDS[kind]
+    if kind == "weights":
+        from bench import weights
+
+        entries = weights.entries() if name is None else {name: weights.find(name)}
+        return {
+            each: {key: value for key, value in vars(entry).items() if key != "folder"}
+            for each, entry in entries.items()
+        }
+    if kind == "suites":
+        from bench.plans import suites
+
+        found = suites.found() if name is None else {name: suites.find(name)}
+        return {each: {"summary": suites.summary(path)} for each, path in found.items()}
+    names = _names(singular) if name is None else [name]
+    return {
+        each: _facts_document(registry.find(singular, each.partition(":")[0])) for each in names
+    }
+
+
+def _facts_document(provider: Provider) -> dict[str, Any]:
+    facts = provider.facts()
+    return {
+        "provider": f"{provider.distribution}/{provider.name}",
+        "value": provider.value,
+        "summary": facts.summary,
+        "parameters": {one.name: one.describe() for one in facts.parameters.values()},
+        "presets": {preset: dict(params) for preset, params in facts.presets.items()},
+    }
+
+
+def _print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """A table without lines; a name that is too wide is folded at its joints, never cut."""
+    out = console()
+    names = (TableColumn("name", name=True), TableColumn("what", name=True))
+    plain = [
+        [cell(text, "" if i else "bold", LONGEST_LINE) for i, text in enumerate(row)]
+        for row in rows
+    ]
+    out.print(FittedTable(names, plain, out.width).table(heads=False))
 
 
 def _all(kind: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.files.settings import settings
 from bench.terminal import page
 
 if TYPE_CHECKING:
@@ -15,6 +16,33 @@ if TYPE_CHECKING:
     from bench.runs.execute import RunRequest
 
 Command = Callable[..., Any]
+
+
+def device_option(what: str) -> Callable[[Command], Command]:
+    """--device of a command that evaluates what a run left behind.
+
+    Args:
+        what: it does there, the beginning of the help.
+    """
+    return click.option(
+        "--device",
+        default=lambda: settings().device or "cpu",
+        help=f"{what}: cpu, cuda, mps; default: cpu, or as your config.toml says.",
+    )
+
+
+def data_root_option(why: str = "") -> Callable[[Command], Command]:
+    """--data-root of a command that reads what a run left behind.
+
+    Args:
+        why: it is needed, the end of the help.
+    """
+    return click.option(
+        "--data-root",
+        type=click.Path(),
+        default=lambda: settings().data_root,
+        help=f"Where the data set lies{why}.",
+    )
 
 
 def plan_options(command: Command) -> Command:
@@ -39,7 +67,8 @@ def plan_options(command: Command) -> Command:
             "--only",
             multiple=True,
             metavar="TEXT",
-            help="Only cells with TEXT in their label; may be repeated.",
+            help="Only cells with TEXT in their label; may be repeated. A run of the whole plan "
+            "goes on with these cells.",
         ),
         click.argument("plan_source", metavar="[PLAN]", default="bench.toml"),
     ):
@@ -66,14 +95,14 @@ def run_options(command: Command) -> Command:
         click.option(
             "--data-root",
             type=click.Path(path_type=Path),
+            default=lambda: settings().data_root,
             help="Where the data set lies; enters no key and no result.",
         ),
         click.option(
             "--out",
             type=click.Path(path_type=Path, file_okay=False),
-            default=Path("runs"),
-            show_default=True,
-            help="Folder of all runs.",
+            default=lambda: settings().out,
+            help="Folder of all runs; default: runs, or as your config.toml says.",
         ),
         click.option(
             "--name",
@@ -98,7 +127,12 @@ def read_plan(
 
     extra = [f"protocol.images={images}"] if images is not None else []
     extra += [f'run.device="{device}"'] if device is not None else []
-    return load_plan(plan_source, overrides=[*overrides, *extra], only=only)
+    plan = load_plan(plan_source, overrides=[*overrides, *extra], only=only)
+    preferred = settings().device
+    if plan.options.device != "auto" or device is not None or preferred is None:
+        return plan
+    again = [*overrides, *extra, f'run.device="{preferred}"']
+    return load_plan(plan_source, overrides=again, only=only)
 
 
 def run_request(
@@ -131,6 +165,9 @@ def run_request(
         keep=keep,
         in_process=in_process,
         share=None if share is None else parse_share(share),
+        whole=None
+        if share is not None or not only
+        else read_plan(plan_source, (), images, device, overrides),
     )
 
 

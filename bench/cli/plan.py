@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import plan_options, read_plan
-from bench.terminal import cell, console, one_line, say
+from bench.cli.options import as_json, emit, plan_options, read_plan
+from bench.terminal import (
+    LONGEST_LINE,
+    FittedTable,
+    TableColumn,
+    cell,
+    console,
+    one_line,
+    say,
+)
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from bench.contracts.cell import Cell
+    from bench.plans.estimates import Speed
     from bench.plans.plan import Plan
 
-WIDE = 110
-"""Columns of a terminal from which a table also shows the weights and the number of images."""
+    Speeds = Mapping[str, Speed]
 
 
 @click.command()
+@click.option("-v", "--verbose", is_flag=True, help="A line a cell, not only a line a target.")
+@click.option(
+    "--json", "json_file", metavar="FILE", help='Write all cells as JSON; "-" is the terminal.'
+)
 @plan_options
 def plan(
     plan_source: str,
@@ -28,81 +38,161 @@ def plan(
     images: int | None,
     device: str | None,
     overrides: Sequence[str],
+    verbose: bool,
+    json_file: str | None,
 ) -> None:
-    """Show the cells of PLAN (a suite's name or a TOML file; default ./bench.toml).
+    """Show what PLAN comes to (a suite's name or a TOML file; default ./bench.toml).
 
-    Nothing is run. The time is estimated from earlier runs on this machine; before the first one
-    there is nothing to estimate from. A forward-equivalent is one forward pass of one image; a
-    backward pass counts as another.
+    Nothing is run. A line a target, with the attacks on it and the time they would take, estimated
+    from earlier runs on this machine. A forward-equivalent is one forward pass of one image; a
+    backward pass counts as two.
     """
     from bench.plans.estimates import speeds
 
     resolved = read_plan(plan_source, only, images, device, overrides)
-    known, out = speeds(), console()
+    known = speeds()
+    emit(json_file, as_json(_document(resolved, known)))
+    if json_file == "-":
+        return
+    out = console()
     for cells in resolved.boards:
-        out.print(_board(cells, known, wide=out.width >= WIDE))
+        protocol = cells[0].protocol
+        out.print(cell(f"{protocol.dataset}, {protocol.images} images, {protocol.terms}", "bold"))
+        table = _cells(cells, known, out.width) if verbose else _targets(cells, known, out.width)
+        out.print(table.table())
+        out.print(cell(f"attacks: {_attacks(cells)}", "dim", LONGEST_LINE))
     say(_summary(resolved, known))
+    say(
+        "forward-eq.: a forward-equivalent is one forward pass of one image, a backward pass "
+        "counts as two (docs/glossary.md)"
+    )
 
 
-def _board(cells: Sequence[Cell], known: Mapping[str, float], *, wide: bool) -> Table:
-    """The cells of one board; where the terminal is narrow, columns go and names are folded."""
-    from rich.table import Table
-
-    protocol = cells[0].protocol
-    title = f"{protocol.dataset}, {protocol.images} images, {protocol.threat}"
-    table = Table(title=cell(f"{title}, budget {protocol.budget}"), title_justify="left")
-    heads = ["target", "defense", "attack", "weights", "images", "forward-eq.", "about"]
-    left_out = set() if wide else {"weights", "images"}
-    if all(one.defense is None for one in cells):
-        left_out.add("defense")
-    shown = [i for i, head in enumerate(heads) if head not in left_out]
-    for i in shown:
-        number = heads[i] in ("images", "forward-eq.", "about")
-        table.add_column(
-            heads[i],
-            justify="right" if number else "left",
-            overflow="fold",
-            no_wrap=number,
-            min_width=None if number else 10,
-        )
-    for one in cells:
-        texts = _row(one, known)
-        table.add_row(*(cell(texts[i]) for i in shown))
-    return table
+def _cells(cells: Sequence[Cell], known: Speeds, width: int) -> FittedTable:
+    """One line a cell."""
+    columns = (
+        TableColumn("target", name=True),
+        TableColumn("defense", 0 if any(one.defense for one in cells) else 9, name=True),
+        TableColumn("attack", name=True),
+        TableColumn("weights", 3, name=True),
+        TableColumn("images", 4),
+        TableColumn("forward-eq.", 2),
+        TableColumn("about", 1),
+    )
+    return FittedTable(columns, [_row(one, known) for one in cells], width)
 
 
-def _row(one: Cell, known: Mapping[str, float]) -> list[str]:
-    protocol, members = one.protocol, len(one.attack.members)
-    evaluations = protocol.images * protocol.budget
-    speed = known.get(one.target.label)
-    about = _duration(speed * evaluations) if speed else "?"
-    if one.excluded or members:
-        about = "-"
+def _row(one: Cell, known: Speeds) -> list[str]:
+    members = len(one.attack.members)
     excluded = f" (excluded: {one_line(one.excluded)})" if one.excluded else ""
     return [
         one.target.label,
         one.defense.label if one.defense else "-",
         f"{one.attack.label}{excluded}",
         one.target.weights,
-        str(protocol.images),
-        f"of {members} cells" if members else f"<= {evaluations:,}",
-        about,
+        str(one.protocol.images),
+        f"of {members} cells" if members else f"<= {_work(one):,}",
+        _about([one], known) if _live([one]) else "-",
     ]
 
 
-def _summary(resolved: Plan, known: Mapping[str, float]) -> str:
-    live = [one for one in resolved.cells if not one.excluded and not one.attack.members]
-    work = sum(one.protocol.images * one.protocol.budget for one in live)
-    parts = [
-        known[one.target.label] * one.protocol.images * one.protocol.budget
-        for one in live
-        if one.target.label in known
-    ]
+def _targets(cells: Sequence[Cell], known: Speeds, width: int) -> FittedTable:
+    """One line a target and defense."""
+    columns = (
+        TableColumn("target", name=True),
+        TableColumn("attacks"),
+        TableColumn("combined", 5),
+        TableColumn("excluded", 4),
+        TableColumn("forward-eq.", 2),
+        TableColumn("about", 1),
+    )
+    rows = []
+    for who in dict.fromkeys(one.who for one in cells):
+        own = [one for one in cells if one.who == who]
+        live = _live(own)
+        rows.append(
+            [
+                own[0].defended,
+                str(len(live)),
+                str(sum(one.is_combined and not one.excluded for one in own)),
+                str(sum(bool(one.excluded) for one in own)),
+                f"<= {sum(map(_work, live)):,}",
+                _about(live, known) if live else "-",
+            ]
+        )
+    return FittedTable(columns, rows, width)
+
+
+def _attacks(cells: Sequence[Cell]) -> str:
+    """The attacks of a board by name."""
+    return ", ".join(dict.fromkeys(one.attack.label for one in cells))
+
+
+def _live(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that are computed: neither excluded nor combined from others."""
+    return [one for one in cells if not one.excluded and not one.is_combined]
+
+
+def _work(one: Cell) -> int:
+    """Forward-equivalents of a cell at most."""
+    return one.protocol.images * one.protocol.budget
+
+
+def _seconds(cells: Sequence[Cell], known: Speeds) -> float | None:
+    """What the cells would take; None where one of their targets was never run here."""
+    if any(one.target.label not in known for one in cells):
+        return None
+    return sum(known[one.target.label].seconds * _work(one) for one in cells)
+
+
+def _about(cells: Sequence[Cell], known: Speeds) -> str:
+    seconds = _seconds(cells, known)
+    if seconds is None:
+        return "?"
+    rough = any(known[one.target.label].is_rough for one in cells)
+    return f"{'~' if rough else ''}{_duration(seconds)}"
+
+
+def _summary(resolved: Plan, known: Speeds) -> str:
+    live = _live(resolved.cells)
+    unknown = {one.target.label for one in live if one.target.label not in known}
+    timed = [one for one in live if one.target.label not in unknown]
     time = "time unknown before a first run here"
-    if len(parts) == len(live):
-        time = f"about {_duration(sum(parts))} of one worker's time"
+    if timed:
+        time = f"about {_about(timed, known)} of one worker's time"
+        time += f" without {', '.join(sorted(unknown))}, never run here" if unknown else ""
+    if any(known[one.target.label].is_rough for one in timed):
+        time += " (~: from a small run)"
     boards = len(resolved.boards)
+    work = sum(map(_work, live))
     return f"{len(live)} cells in {boards} boards, at most {work:,} forward-equivalents, {time}"
+
+
+def _document(resolved: Plan, known: Speeds) -> dict[str, Any]:
+    """Everything that the table says, and what each cell is."""
+    live = _live(resolved.cells)
+    return {
+        "schema": 1,
+        "digest": resolved.digest,
+        "options": vars(resolved.options),
+        "forward_equivalents": sum(map(_work, live)),
+        "seconds": _seconds(live, known),
+        "boards": [
+            {
+                "protocol": cells[0].protocol.document(),
+                "cells": [
+                    {
+                        **one.document(),
+                        "label": one.label,
+                        "forward_equivalents": _work(one) if _live([one]) else 0,
+                        "seconds": _seconds([one], known) if _live([one]) else 0.0,
+                    }
+                    for one in cells
+                ],
+            }
+            for cells in resolved.boards
+        ],
+    }
 
 
 def _duration(seconds: float) -> str:

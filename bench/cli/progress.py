@@ -93,7 +93,8 @@ class PlainDisplay:
         label = one_line(event.task.label)
         if event.what == "done":
             recovery = _recovery(self.tally, event.task.key)
-            self._print(f"{_counts(self.tally)} {label}{recovery}{_left(self.tally)}")
+            took = f", {event.seconds:.1f} s"
+            self._print(f"{_counts(self.tally)} {label}{recovery}{took}{_left(self.tally)}")
         elif event.what == "problem":
             reason = one_line(event.reason, LONGEST_LINE)
             self._print(f"{_counts(self.tally)} {label}: {event.status}, {reason}")
@@ -177,16 +178,17 @@ class Live:
         )
 
 
-def make_display(laid: Laid, *, aside: bool = False) -> PlainDisplay | Live:
+def make_display(laid: Laid, *, aside: bool = False, plain: bool = False) -> PlainDisplay | Live:
     """A live display if there is a terminal, else plain lines.
 
     Args:
         laid: the plan.
         aside: show it on standard error.
+        plain: lines on a terminal too.
     """
     out, stream = console(err=aside), sys.stderr if aside else sys.stdout
     live = stream.isatty() and out.is_terminal and not out.is_dumb_terminal
-    return Live(laid, out) if live else PlainDisplay(laid, stream)
+    return Live(laid, out) if live and not plain else PlainDisplay(laid, stream)
 
 
 def _counts(tally: Tally) -> str:

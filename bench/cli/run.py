@@ -13,7 +13,7 @@ from bench.terminal import LONGEST_LINE, one_line, say
 
 if TYPE_CHECKING:
     from bench.cli.progress import Live, PlainDisplay
-    from bench.runs.execute import RunRequest
+    from bench.runs.execute import RunRequest, Silence
     from bench.runs.layout import Laid
     from bench.runs.run import Outcome
 
@@ -26,14 +26,16 @@ if TYPE_CHECKING:
     help="Compute only part I of N, in a folder of its own; 'gatebench merge' unites the parts.",
 )
 @click.option("--no-report", is_flag=True, help="Leave out the HTML pages.")
-def run(no_report: bool, **options: Any) -> int:
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no table: only where the page is.")
+@click.option("-v", "--verbose", is_flag=True, help="A line for everything that is computed.")
+def run(no_report: bool, quiet: bool, verbose: bool, **options: Any) -> int:
     """Run PLAN (a suite's name or a TOML file; default ./bench.toml).
 
     What is there already is kept: a run that was stopped, killed or partly failed goes on with the
     same command. It ends with the table and the path of the page.
     """
     request = run_request(**options)
-    outcome = execute_with_progress(request)
+    outcome = execute_with_progress(request, quiet=quiet, verbose=verbose)
     if outcome is None:
         return 130
     if options["share"] is not None:
@@ -41,27 +43,31 @@ def run(no_report: bool, **options: Any) -> int:
         say(f"share {options['share']}: {outcome.computed} images computed in {outcome.folder}")
         return 0 if outcome.is_clean else 4
     measure_headroom(outcome, request)
-    finish(outcome, pages=not no_report)
+    finish(outcome, pages=not no_report, table=not quiet)
     return 0 if outcome.is_clean else 4
 
 
-def execute_with_progress(request: RunRequest, *, aside: bool = False) -> Outcome | None:
+def execute_with_progress(
+    request: RunRequest, *, aside: bool = False, quiet: bool = False, verbose: bool = False
+) -> Outcome | None:
     """Run to the end, with progress on the way; None if Ctrl-C stopped it, which was said.
 
     Args:
         request: what to run.
         aside: progress goes to stderr, for commands whose document goes to stdout.
+        quiet: no progress is shown.
+        verbose: a line for everything that is computed, on a terminal too.
     """
     from bench.cli.progress import make_display
-    from bench.runs.execute import execute
+    from bench.runs.execute import Silence, execute
 
     where = request.out / (request.name or "")
 
-    def display(laid: Laid) -> PlainDisplay | Live:
+    def display(laid: Laid) -> PlainDisplay | Live | Silence:
         nonlocal where
         where = laid.folder.path
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        return make_display(laid, aside=aside)
+        return Silence() if quiet else make_display(laid, aside=aside, plain=verbose)
 
     try:
         return execute(request, display)[1]
@@ -95,7 +101,7 @@ def measure_headroom(outcome: Outcome, request: RunRequest) -> None:
         say(f"'gatebench headroom {outcome.folder}' tries again", err=True)
 
 
-def finish(outcome: Outcome, *, pages: bool) -> None:
+def finish(outcome: Outcome, *, pages: bool, table: bool = True) -> None:
     """The board's files, the table, what went wrong, and where the page is."""
     from bench.plugins import registry
     from bench.results.board import load_boards
@@ -111,7 +117,7 @@ def finish(outcome: Outcome, *, pages: bool) -> None:
         from bench.cli.report import write_report
 
         page = write_report([outcome.folder], outcome.folder / "report")
-    for board in boards:  # printed last: a reader that goes away loses no file
+    for board in boards if table else []:  # printed last: a reader that goes away loses no file
         terminal.render(board, None)
     if page is not None:
         say(f"page: {page}")

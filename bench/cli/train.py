@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.files.settings import settings
 from bench.terminal import say
 
 if TYPE_CHECKING:
@@ -72,10 +73,14 @@ if TYPE_CHECKING:
 @click.option(
     "--data-root",
     type=click.Path(file_okay=False, path_type=Path),
+    default=lambda: settings().data_root,
     help="The folder that the data set lies in.",
 )
 @click.option(
-    "--device", default="auto", show_default=True, metavar="NAME", help="cuda, cpu, mps, or auto."
+    "--device",
+    default=lambda: settings().device or "auto",
+    metavar="NAME",
+    help="cuda, cpu, mps, or auto; default: auto, or as your config.toml says.",
 )
 @click.option(
     "--precision",

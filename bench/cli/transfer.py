@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bench.cli.options import data_root_option, device_option
 from bench.terminal import say
 
 
@@ -16,14 +17,8 @@ from bench.terminal import say
     metavar="LABEL",
     help="Whose images to take; default: on each target those of its strongest attack.",
 )
-@click.option(
-    "--device", default="cpu", show_default=True, help="Where to evaluate: cpu, cuda, mps."
-)
-@click.option(
-    "--data-root",
-    type=click.Path(),
-    help="Where the data set lies; for defenses that learn from it.",
-)
+@device_option("Where to evaluate")
+@data_root_option("; for defenses that learn from it")
 @click.option("--no-report", is_flag=True, help="Leave the pages as they are.")
 def transfer(
     run: str, attack: str | None, device: str, data_root: str | None, no_report: bool

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from bench.cli.options import as_json, emit
+from bench.cli.options import as_json, data_root_option, device_option, emit
 from bench.terminal import cell, console, say
 
 
@@ -31,14 +31,8 @@ from bench.terminal import cell, console, say
     metavar="TEXT",
     help="Execute only cells with TEXT in their label; everything is read all the same.",
 )
-@click.option(
-    "--data-root",
-    type=click.Path(),
-    help="Where the data set lies; clean images are compared with it.",
-)
-@click.option(
-    "--device", default="cpu", show_default=True, help="Where to execute: cpu, cuda, mps."
-)
+@data_root_option("; clean images are compared with it")
+@device_option("Where to execute")
 @click.option(
     "--json", "json_file", metavar="FILE", help='Write what was found as JSON; "-" is the terminal.'
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from bench.terminal import cell, console, page, say
+from bench.terminal import FittedTable, TableColumn, cell, console, page, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from bench.weights.parts import WeightsPart
 
 Translate: TypeAlias = "Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]"
+
+
+_COLUMNS = (
+    TableColumn("name", name=True),
+    TableColumn("accuracy"),
+    TableColumn("static", 2),
+    TableColumn("saving"),
+    TableColumn("spread", 1),
+    TableColumn("MB", 4),
+    TableColumn("from", 3, name=True),
+)
 
 
 @click.group("weights")
@@ -36,31 +47,25 @@ def list_weights() -> None:
     MACs between images, as a share of the ceiling. A dash is something that was not measured.
     Nothing is read but the manifests.
     """
-    from rich.table import Table
-
     from bench import weights as store
 
     found = store.entries()
     if found:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("name", overflow="fold")
-        for title in ("accuracy", "static", "saving", "spread", "MB"):
-            table.add_column(title, justify="right", no_wrap=True)
-        table.add_column("from", overflow="fold")
-        for name, entry in found.items():
-            shares = [
-                percent(value)
-                for value in (
-                    entry.accuracy,
-                    entry.static_accuracy,
-                    entry.clean_saving,
-                    entry.spread,
-                )
+        out = console()
+        rows = [
+            [
+                name,
+                *map(percent, (entry.accuracy, entry.static_accuracy)),
+                *map(percent, (entry.clean_saving, entry.spread)),
+                f"{entry.bytes / 1e6:.1f}" if entry.bytes is not None else "-",
+                entry.origin,
             ]
-            size = f"{entry.bytes / 1e6:.1f}" if entry.bytes is not None else "-"
-            table.add_row(*(cell(text) for text in (name, *shares, size, entry.origin)))
-            table.add_row(cell(f"  {_story(entry)}", "dim"))
-        console().print(table)
+            for name, entry in found.items()
+        ]
+        table = FittedTable(_COLUMNS, rows, out.width)
+        for number, (row, entry) in enumerate(zip(rows, found.values(), strict=True)):
+            out.print(table.table([row], heads=number == 0))
+            out.print(cell(f"  {_story(entry)}", "dim"))
     else:
         say(
             "no weights yet; 'gatebench train' makes some, 'gatebench weights import' "

@@ -28,7 +28,7 @@ class RunOptions:
     """
 
     device: str = "auto"
-    shard: int = 64
+    shard: int = 1
     deadline: float = 600
     workers: int | Literal["auto"] = "auto"
     threads: int = 1

@@ -56,8 +56,9 @@ class RunTable(_Strict):
 
     device: str = "auto"
     """`"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`; auto takes a GPU where there is one."""
-    shard: int = 64
-    """Images computed, stored and resumed together: as many whole batches as fit, at least one."""
+    shard: int = 1
+    """Images computed, stored and resumed together: as many whole batches as fit, at least one. So
+    by default a run that was killed loses at most the batches that were being computed."""
     deadline: str | int = "10m"
     """The time a shard may take: seconds, or a text such as `"90s"`, `"10m"`, `"2h"`."""
     workers: int | Literal["auto"] = "auto"

@@ -33,6 +33,7 @@ class RunRequest:
         in_process: no workers, for debuggers and tests.
         share: compute only this share of it, in a folder of its own.
         accept: hears of the resolved plan before anything is computed, and may refuse it.
+        whole: the plan that `plan` is a part of; a run of it goes on with that part.
     """
 
     plan: Plan
@@ -46,6 +47,7 @@ class RunRequest:
     in_process: bool = False
     share: Share | None = None
     accept: Callable[[StoredPlan], None] = lambda plan: None
+    whole: Plan | None = None
 
 
 class Display(Protocol):
@@ -106,6 +108,7 @@ def execute(
         renew=request.renew,
         accept=request.accept,
         suffix=request.share.suffix if request.share else "",
+        whole=request.whole,
     )
     run = Run(
         laid,

@@ -29,12 +29,14 @@ class Laid:
         options: how to run it.
         folder: where it goes.
         ids: of its images, in order; all boards share them.
+        chosen: keys of the cells to compute where it is not all of them.
     """
 
     plan: StoredPlan
     options: RunOptions
     folder: RunFolder
     ids: tuple[str, ...]
+    chosen: frozenset[str] | None = None
 
     @property
     def cells(self) -> Mapping[str, Cell]:
@@ -66,8 +68,11 @@ class Laid:
     def write(self) -> None:
         """Write plan.json; only for who holds the run's lock.
 
-        Rows that were handed in to the board stay on it.
+        Rows that were handed in to the board stay on it. Where a part of a run is computed, it is
+        there already.
         """
+        if self.chosen is not None:
+            return
         plan = self.plan
         with contextlib.suppress(RunFolderError):
             plan = plan.with_handed_in(read_plan(self.folder))
@@ -85,6 +90,7 @@ def lay_out(
     renew: bool = False,
     accept: Callable[[StoredPlan], None] = lambda plan: None,
     suffix: str = "",
+    whole: Plan | None = None,
 ) -> Laid:
     """Check that all that the plan names is there, give every cell its key, look at its folder.
 
@@ -101,6 +107,8 @@ def lay_out(
         renew: see `Laid.check_folder`.
         accept: hears of the resolved plan, and may refuse it.
         suffix: what the name ends with, whether given or not.
+        whole: the plan that `plan` is a part of. Where there is a run of it already, that one goes
+            on, and only the cells of `plan` are computed.
 
     Raises:
         DataError: the data set is missing or damaged.
@@ -112,21 +120,40 @@ def lay_out(
     for weights_name in {cell.target.weights for cell in plan.cells if cell.target.digest}:
         weights.check_files(weights.find(weights_name))
     dataset = _opened(plan, data_root)
-    chosen = subset(dataset, plan.cells[0].protocol.images)
+    places = subset(dataset, plan.cells[0].protocol.images)
     run = RunFolder(out / f"{name or plan.default_name(str(dataset))}{suffix}")
+    part = {(cell.protocol.terms, cell.label) for cell in plan.cells}
+    is_part = whole is not None and _holds(
+        there := RunFolder(out / f"{name or whole.default_name(str(dataset))}{suffix}"), whole
+    )
+    if whole is not None and is_part:
+        plan, run = whole, there
     stored = StoredPlan.of(
         plan,
         name=run.name,
         command=command,
         dataset=str(dataset),
-        subset=subset_digest(dataset, chosen),
+        subset=subset_digest(dataset, places),
         fit_subset=_fit_pinned(plan, dataset, data_root),
     )
     accept(stored)
-    ids = tuple(dataset.ids[place] for place in chosen)
-    laid = Laid(stored, plan.options, run, ids)
+    ids = tuple(dataset.ids[place] for place in places)
+    chosen = (
+        frozenset(
+            key for key, cell in stored.cells.items() if (cell.protocol.terms, cell.label) in part
+        )
+        if is_part
+        else None
+    )
+    laid = Laid(stored, plan.options, run, ids, chosen)
     laid.check_folder(fresh=fresh, renew=renew)
     return laid
+
+
+def _holds(run: RunFolder, plan: Plan) -> bool:
+    """Whether a folder holds a run of a plan."""
+    before = _before(run, fresh=True)
+    return before is not None and before.digest == plan.digest
 
 
 def _before(run: RunFolder, fresh: bool) -> StoredPlan | None:

@@ -98,7 +98,11 @@ class Run:
         self.fresh, self.keep, self.renew = fresh, keep, renew
         self.share = share
         self.outcome = Outcome(laid.folder.path)
-        self._cells = laid.cells
+        self._cells = {
+            key: cell
+            for key, cell in laid.cells.items()
+            if laid.chosen is None or key in laid.chosen
+        }
         self._left: dict[str, set[Span]] = {}
         self._division = None if share is None else self._divided(share)
         self._speeds: dict[str, list[tuple[float, int]]] = defaultdict(list)

@@ -2,7 +2,7 @@
 
     runs/NAME/plan.json  log.txt  lock
     runs/NAME/cells/KEY/target.json                what the target says of itself (store.target)
-    runs/NAME/cells/KEY/shard-00000-00063.parquet  one row an image (store.schema, store.shards)
+    runs/NAME/cells/KEY/shard-00000-00031.parquet  one row an image (store.schema, store.shards)
     runs/NAME/cells/KEY/fit.json, fit.safetensors  what an attack learned first
     runs/NAME/cells/KEY/cell.json                  how the cell ended (store.sealed)
 
@@ -26,6 +26,7 @@ from bench.files.atomic import write_atomic
 from bench.files.locks import try_lock, wait_lock
 from bench.files.regular import read_regular
 from bench.files.remove import remove
+from bench.files.settings import settings
 from bench.store.documents import read_document
 from bench.store.latency import LATENCY, Latency
 from bench.store.schema import ROWS
@@ -347,12 +348,17 @@ def same_record(shards: Sequence[Shard], record: Mapping[str, Any]) -> dict[str,
     return differences
 
 
-def find_run(name: str, root: Path = Path("runs")) -> Path:
-    """The folder of a run, given as a path or as the name of a folder in runs/.
+def find_run(name: str, root: Path | None = None) -> Path:
+    """The folder of a run.
+
+    Args:
+        name: a path, or the name of a folder in `root`.
+        root: the folder of all runs; the user's own unless given (`bench.files.settings`).
 
     Raises:
         RunFolderError: there is none; names the nearest.
     """
+    root = settings().out if root is None else root
     for path in (Path(name), root / name):
         if (path / "plan.json").is_file():
             return path
