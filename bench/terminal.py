@@ -101,7 +101,7 @@ def console(*, err: bool = False) -> Console:
 
 
 @dataclass(frozen=True)
-class TableColumn:
+class FittedColumn:
     """A column of a table that fits a terminal.
 
     Attributes:
@@ -137,7 +137,7 @@ class FittedTable:
         width: of the terminal.
     """
 
-    columns: Sequence[TableColumn]
+    columns: Sequence[FittedColumn]
     rows: Sequence[Sequence[Text | str]]
     width: int
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench.contracts.report import ComparisonReport, SavedImages
 from bench.regression.compare import Change, Comparison
-from bench.terminal import LONGEST_LINE, FittedTable, TableColumn, one_line
+from bench.terminal import LONGEST_LINE, FittedColumn, FittedTable, one_line
 from reports import numbers
 from reports.differences import LEGEND, attacked, clean_images, counts, target_name
 from reports.markdown import markdown
@@ -99,14 +99,14 @@ def _clean_lines(comparison: Comparison) -> list[str]:
 
 
 _TABLE = (
-    TableColumn("attack", name=True),
-    TableColumn("dearer", 3),
-    TableColumn("cheaper", 4),
-    TableColumn("MACs", 2),
-    TableColumn("points"),
-    TableColumn("p", 1),
-    TableColumn("accuracy", 5),
-    TableColumn("p of accuracy", 6),
+    FittedColumn("attack", name=True),
+    FittedColumn("dearer", 3),
+    FittedColumn("cheaper", 4),
+    FittedColumn("MACs", 2),
+    FittedColumn("points"),
+    FittedColumn("p", 1),
+    FittedColumn("accuracy", 5),
+    FittedColumn("p of accuracy", 6),
 )
 
 

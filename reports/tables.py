@@ -13,7 +13,7 @@ from bench.contracts.report import BoardReport
 from bench.files.atomic import write_atomic
 from bench.results.headroom import HeadroomEntry
 from bench.results.records import Board, BoardCell, defended_name
-from bench.terminal import FittedTable, TableColumn, one_line
+from bench.terminal import FittedColumn, FittedTable, one_line
 from reports import numbers
 from reports.answers import answers, sentence, summary
 from reports.html.encode import clean
@@ -30,15 +30,15 @@ WIDTH = 100
 """Columns that the table needs at most; used where there is no terminal to ask."""
 
 _COLUMNS = (
-    TableColumn("#", 4),
-    TableColumn("attack", name=True),
-    TableColumn("recovery"),
-    TableColumn("MACs", 2),
-    TableColumn("saving left", 1),
-    TableColumn("acc.", 3),
-    TableColumn("PSNR", 5),
-    TableColumn("SSIM", 6),
-    TableColumn("evals", 7),
+    FittedColumn("#", 4),
+    FittedColumn("attack", name=True),
+    FittedColumn("recovery"),
+    FittedColumn("MACs", 2),
+    FittedColumn("saving left", 1),
+    FittedColumn("acc.", 3),
+    FittedColumn("PSNR", 5),
+    FittedColumn("SSIM", 6),
+    FittedColumn("evals", 7),
 )
 _STYLES = {
     "invalid": "bold red",

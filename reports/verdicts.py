@@ -15,7 +15,7 @@ from rich.text import Text
 from bench.contracts.report import RegressionReport
 from bench.regression.check import CheckedMeasure, CheckResult
 from bench.results.records import defended_name
-from bench.terminal import LONGEST_LINE, FittedTable, TableColumn, one_line
+from bench.terminal import LONGEST_LINE, FittedColumn, FittedTable, one_line
 from reports import junit
 from reports.differences import signed
 from reports.markdown import markdown
@@ -117,14 +117,14 @@ def _numbers(one: CheckedMeasure) -> list[str]:
 
 
 _TABLE = (
-    TableColumn("", name=True),
-    TableColumn("attack", name=True),
-    TableColumn("measure", name=True),
-    TableColumn("before", 3),
-    TableColumn("now", 2),
-    TableColumn("change, points"),
-    TableColumn("may lose", 4),
-    TableColumn("p", 1),
+    FittedColumn("", name=True),
+    FittedColumn("attack", name=True),
+    FittedColumn("measure", name=True),
+    FittedColumn("before", 3),
+    FittedColumn("now", 2),
+    FittedColumn("change, points"),
+    FittedColumn("may lose", 4),
+    FittedColumn("p", 1),
 )
 
 

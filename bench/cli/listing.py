@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.options import as_json, emit
-from bench.terminal import LONGEST_LINE, FittedTable, TableColumn, cell, console, page, say
+from bench.terminal import LONGEST_LINE, FittedColumn, FittedTable, cell, console, page, say
 
 if TYPE_CHECKING:
     from bench.plugins.registry import Provider
@@ -119,7 +119,7 @@ def _facts_document(provider: Provider) -> dict[str, Any]:
 def _print_rows(rows: Sequence[Sequence[str]]) -> None:
     """A table without lines; a name that is too wide is folded at its joints, never cut."""
     out = console()
-    names = (TableColumn("name", name=True), TableColumn("what", name=True))
+    names = (FittedColumn("name", name=True), FittedColumn("what", name=True))
     plain = [
         [cell(text, "" if i else "bold", LONGEST_LINE) for i, text in enumerate(row)]
         for row in rows

@@ -10,8 +10,8 @@ import click
 from bench.cli.options import as_json, emit, plan_options, read_plan
 from bench.terminal import (
     LONGEST_LINE,
+    FittedColumn,
     FittedTable,
-    TableColumn,
     cell,
     console,
     one_line,
@@ -71,13 +71,13 @@ def plan(
 def _cells(cells: Sequence[Cell], known: Speeds, width: int) -> FittedTable:
     """One line a cell."""
     columns = (
-        TableColumn("target", name=True),
-        TableColumn("defense", 0 if any(one.defense for one in cells) else 9, name=True),
-        TableColumn("attack", name=True),
-        TableColumn("weights", 3, name=True),
-        TableColumn("images", 4),
-        TableColumn("forward-eq.", 2),
-        TableColumn("about", 1),
+        FittedColumn("target", name=True),
+        FittedColumn("defense", 0 if any(one.defense for one in cells) else 9, name=True),
+        FittedColumn("attack", name=True),
+        FittedColumn("weights", 3, name=True),
+        FittedColumn("images", 4),
+        FittedColumn("forward-eq.", 2),
+        FittedColumn("about", 1),
     )
     return FittedTable(columns, [_row(one, known) for one in cells], width)
 
@@ -99,12 +99,12 @@ def _row(one: Cell, known: Speeds) -> list[str]:
 def _targets(cells: Sequence[Cell], known: Speeds, width: int) -> FittedTable:
     """One line a target and defense."""
     columns = (
-        TableColumn("target", name=True),
-        TableColumn("attacks"),
-        TableColumn("combined", 5),
-        TableColumn("excluded", 4),
-        TableColumn("forward-eq.", 2),
-        TableColumn("about", 1),
+        FittedColumn("target", name=True),
+        FittedColumn("attacks"),
+        FittedColumn("combined", 5),
+        FittedColumn("excluded", 4),
+        FittedColumn("forward-eq.", 2),
+        FittedColumn("about", 1),
     )
     rows = []
     for who in dict.fromkeys(one.who for one in cells):

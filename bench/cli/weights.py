@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from bench.terminal import FittedTable, TableColumn, cell, console, page, say
+from bench.terminal import FittedColumn, FittedTable, cell, console, page, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,13 +21,13 @@ Translate: TypeAlias = "Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]"
 
 
 _COLUMNS = (
-    TableColumn("name", name=True),
-    TableColumn("accuracy"),
-    TableColumn("static", 2),
-    TableColumn("saving"),
-    TableColumn("spread", 1),
-    TableColumn("MB", 4),
-    TableColumn("from", 3, name=True),
+    FittedColumn("name", name=True),
+    FittedColumn("accuracy"),
+    FittedColumn("static", 2),
+    FittedColumn("saving"),
+    FittedColumn("spread", 1),
+    FittedColumn("MB", 4),
+    FittedColumn("from", 3, name=True),
 )
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 from synthetic import full_board
 
-from bench.terminal import FittedTable, TableColumn, folded
+from bench.terminal import FittedColumn, FittedTable, folded
 from reports.tables import render_table
 
 WIDTHS = pytest.mark.parametrize("width", [80, 100, 140], ids=lambda width: f"{width}-columns")
@@ -59,10 +59,10 @@ def _first_columns(shown):
 
 def test_columns_give_way_by_importance():
     columns = (
-        TableColumn("name", name=True),
-        TableColumn("needed"),
-        TableColumn("useful", 1),
-        TableColumn("nice", 2),
+        FittedColumn("name", name=True),
+        FittedColumn("needed"),
+        FittedColumn("useful", 1),
+        FittedColumn("nice", 2),
     )
     rows = [["a-name-of-some-length", "12345678", "12345678", "12345678"]]
     for width, left_out in (
