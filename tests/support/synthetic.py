@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from hashlib import sha256
 
 import numpy as np
@@ -27,6 +28,13 @@ def png(pixels: np.ndarray) -> bytes:
     return out.getvalue()
 
 
+@cache
+def saved(seed: int, shift: int = 0) -> bytes:
+    """`picture` as a file."""
+    return png(picture(seed, shift))
+
+
+@cache
 def picture(seed: int, shift: int = 0) -> np.ndarray:
     """A smooth colour field with a bright bar, and noise of `shift` levels on it."""
     random = np.random.default_rng(seed)
@@ -39,7 +47,9 @@ def picture(seed: int, shift: int = 0) -> np.ndarray:
         if shift
         else 0
     )
-    return np.clip(base.round() + noise, 0, 255).astype(np.uint8)
+    found = np.clip(base.round() + noise, 0, 255).astype(np.uint8)
+    found.setflags(write=False)
+    return found
 
 
 def block_units(count: int = 18) -> tuple[UnitRow, ...]:
@@ -115,8 +125,8 @@ def image_rows(
                 near_threshold=index % 11 == 3,
                 overshoot=index == 4,
                 trace=trace if shift else (),
-                image=png(clean),
-                adversarial=png(adversarial),
+                image=saved(index),
+                adversarial=saved(index, shift),
             )
         )
     return tuple(rows)
@@ -212,6 +222,7 @@ ATTACKS = (
 CONTROLS = (("identity", 0.0, 0), ("noise", 0.02, 6), ("contrast", 0.15, 9))
 
 
+@cache
 def full_board(*, n: int = 120, ranked: bool = True) -> Board:
     """Two skipping targets, one of them defended too, and one with maps of positions and channels;
     every status.
