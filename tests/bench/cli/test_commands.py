@@ -163,25 +163,38 @@ def test_listing_survives_broken_plugins(gatebench):
         assert out.strip()
 
 
-def test_plugin_test_of_sound_and_lying_plugins(gatebench):
+def test_plugin_test_of_a_sound_and_a_lying_plugin(gatebench):
     code, out, _ = gatebench("plugin", "test", "wander")
     assert code == 0
     assert "10 promises kept, 0 broken" in out
-    code, out, _ = gatebench("plugin", "test", "toy")
-    assert code == 0
-    code, out, _ = gatebench("plugin", "test", "monitor")
-    assert code == 0, out
-    code, out, _ = gatebench("plugin", "test", "trick", "--set", "trick=another-network")
-    assert code == 7
-    assert "FAIL  `undefended` is the network that it was given" in out
     code, out, err = gatebench("plugin", "test", "liar", "--set", "lie=mask")
     assert code == 7
     assert "FAIL  a run can open it" in out
     assert "macs(decisions) says" in out
     assert "does not keep its contract" in err
-    code, out, err = gatebench("plugin", "test", "mischief", "--set", "deed=shape")
-    assert code == 7
-    assert "expected images of shape" in out
+
+
+@pytest.mark.slow  # each is a process that imports torch; the contracts are tested in one
+@pytest.mark.parametrize(
+    ("arguments", "ends", "said"),
+    [
+        pytest.param(["toy"], 0, "0 broken", id="toy"),
+        pytest.param(["monitor"], 0, "0 broken", id="monitor"),
+        pytest.param(
+            ["trick", "--set", "trick=another-network"],
+            7,
+            "FAIL  `undefended` is the network that it was given",
+            id="another-network",
+        ),
+        pytest.param(
+            ["mischief", "--set", "deed=shape"], 7, "expected images of shape", id="shape"
+        ),
+    ],
+)
+def test_plugin_test_of_other_plugins(gatebench, arguments, ends, said):
+    code, out, _ = gatebench("plugin", "test", *arguments)
+    assert code == ends, out
+    assert said in out
 
 
 def test_ctrl_c_in_the_middle(gatebench, tmp_path, monkeypatch):
