@@ -38,7 +38,7 @@ LOSSES = 3
 """How often the worker of one shard may die before its cell fails; nodes that are lost do not
 count."""
 _PATIENCE = 0.25
-_NODE_CHECK = 5.0
+NODE_CHECK = 30.0
 """Seconds that a lost node may take to be reported as such."""
 
 
@@ -123,7 +123,7 @@ class Ray:
         ready, _ = ray.wait([asked], timeout=START_LIMIT)
         if not ready:
             ray.cancel(asked, force=True)
-            raise self._no_room()
+            raise self.no_room()
         found = ray.get(asked)
         if isinstance(found, GatebenchError):
             raise found
@@ -162,16 +162,8 @@ class Ray:
         return max(2 * int(there.get(kind, 0) // each), 1)
 
     def is_lost(self, node: str) -> bool:
-        """Whether a node is gone; one that was lost a moment ago is waited for."""
-        until = time.monotonic() + _NODE_CHECK
-        while node:
-            alive = {found["NodeID"] for found in self._ray.nodes() if found["Alive"]}
-            if node not in alive:
-                return True
-            if time.monotonic() > until:
-                return False
-            time.sleep(_PATIENCE)
-        return True  # it had not begun
+        """Whether a node is gone; one that was lost a moment ago may not be known to be."""
+        return all(found["NodeID"] != node or not found["Alive"] for found in self._ray.nodes())
 
     def _remote(self, function: Callable[..., Any], *, streaming: bool, fresh: bool = False) -> Any:
         options: dict[str, Any] = {
@@ -185,12 +177,13 @@ class Ray:
             options["max_calls"] = 1
         return self._ray.remote(**options)(function)
 
-    def _no_room(self) -> GatebenchError:
+    def no_room(self, error: str = "") -> GatebenchError:
+        """What to say where no node computes anything."""
         gpu = " and one GPU" if self.device == "cuda" else ""
         return GatebenchError(
             f"no node of the Ray cluster took a task within {START_LIMIT:.0f} seconds; a task asks "
             f"for {self.threads} CPUs{gpu}",
-            hint="'ray status' shows what the nodes have",
+            hint=error.strip().partition("\n")[0] or "'ray status' shows what the nodes have",
         )
 
 
@@ -202,6 +195,8 @@ class _Course:
         flying: groups that are.
         over: keys of cells that ended.
         losses: (key, first image) -> how often its worker died.
+        doubtful: groups that were lost, and when, while it is not known whether their node was.
+        last_error: what was said of the last loss.
     """
 
     def __init__(self, ray: Any, cluster: Ray, tell: Tell, groups: Sequence[_Group]) -> None:
@@ -209,14 +204,18 @@ class _Course:
         self.queue, self.flying = deque(groups), list[_Group]()
         self.over: set[str] = set()
         self.losses: Counter[tuple[str, int]] = Counter()
+        self.doubtful: list[tuple[_Group, float]] = []
+        self.last_error = ""
         self.quiet_since = time.monotonic()
 
     def run(self) -> None:
         """To the end."""
         try:
-            while self.queue or self.flying:
+            while self.queue or self.flying or self.doubtful:
+                self._check_doubtful()
                 self._fill()
                 if not self.flying:
+                    time.sleep(_PATIENCE if self.doubtful else 0)
                     continue
                 streams = {group.stream: group for group in self.flying}
                 ready, _ = self.ray.wait(
@@ -277,16 +276,38 @@ class _Course:
             self.over.add(task.key)
         self.tell(event)
 
-    def _lost(self, group: _Group, error: object) -> None:
-        """A group's worker or node is gone: its other shards are computed again, elsewhere."""
+    def _lost(self, group: _Group, error: Exception | str) -> None:
+        """A group's worker or node is gone: its other shards are computed again, elsewhere.
+
+        It takes the cluster a while to know that a node is lost; until then nobody is blamed.
+        """
+        self.last_error = str(error)
+        if isinstance(error, self.ray.exceptions.OutOfMemoryError):
+            self._blame(group, str(error), memory=True)
+        elif isinstance(error, self.ray.exceptions.NodeDiedError) or not group.node:
+            self.queue.appendleft(_Group(group.key, group.tasks))
+        else:
+            self.doubtful.append((group, time.monotonic()))
+
+    def _check_doubtful(self) -> None:
+        """Whose fault a loss was: the node's, or that of what it computed."""
+        for group, since in list(self.doubtful):
+            if self.cluster.is_lost(group.node):
+                self.queue.appendleft(_Group(group.key, group.tasks))
+            elif time.monotonic() - since > NODE_CHECK:
+                self._blame(group, self.last_error)
+            else:
+                continue
+            self.doubtful.remove((group, since))
+
+    def _blame(self, group: _Group, error: str, *, memory: bool = False) -> None:
+        """Count a loss against the shard at hand; its cell fails after `LOSSES` of them."""
         task = group.running or group.tasks[0]
-        memory = isinstance(error, self.ray.exceptions.OutOfMemoryError)
-        if memory or not (
-            isinstance(error, self.ray.exceptions.NodeDiedError) or self.cluster.is_lost(group.node)
-        ):
-            self.losses[task.key, task.first] += 1
+        self.losses[task.key, task.first] += 1
         if self.losses[task.key, task.first] < LOSSES:
             self.queue.appendleft(_Group(group.key, group.tasks))
+            return
+        if task.key in self.over:
             return
         self.over.add(task.key)
         said = (
@@ -295,7 +316,7 @@ class _Course:
             if memory
             else f"the worker process died {LOSSES} times while computing {task.label!r}"
         )
-        self.tell(Event("problem", task, "oom" if memory else "failed", said, str(error)))
+        self.tell(Event("problem", task, "oom" if memory else "failed", said, error))
 
     def _check_times(self) -> None:
         """End what is late, and say when no node takes anything."""
@@ -317,7 +338,7 @@ class _Course:
         if any(group.running for group in self.flying):
             self.quiet_since = now
         elif self.flying and now - self.quiet_since > START_LIMIT:
-            raise self.cluster._no_room()
+            raise self.cluster.no_room(self.last_error)
 
     def _cancel(self, group: _Group) -> None:
         self.ray.cancel(group.stream, force=True)

@@ -18,9 +18,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
 HEALTH = {
-    "health_check_initial_delay_ms": 1000,
-    "health_check_period_ms": 1000,
-    "health_check_failure_threshold": 3,
+    "health_check_initial_delay_ms": 5000,
+    "health_check_period_ms": 2000,
+    "health_check_failure_threshold": 5,
 }
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 

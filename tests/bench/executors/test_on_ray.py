@@ -14,8 +14,8 @@ import ray_cluster
 
 from bench.contracts.executor import Event
 from bench.errors import GatebenchError, PlanError
-from bench.executors import remote
-from bench.executors.on_ray import SHARDS_A_TASK, Ray, _grouped, _write
+from bench.executors import on_ray, remote
+from bench.executors.on_ray import SHARDS_A_TASK, Ray, _Course, _grouped, _write
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
@@ -191,10 +191,8 @@ class FakeRay:
         self.cancelled.append(stream)
 
 
-def course(tasks, streams, *, deadline=60.0, lost=False):
+def course(monkeypatch, tasks, streams, *, deadline=60.0, lost=False):
     """The events of a course whose groups are answered by `streams` in turn."""
-    from bench.executors.on_ray import _Course
-
     fake, told = FakeRay(), []
     cluster = Ray(device="cpu", workers=1, threads=1, deadline=deadline, log="")
     cluster._environment = {"device": "cpu", "versions": {"torch": "2"}}
@@ -203,6 +201,7 @@ def course(tasks, streams, *, deadline=60.0, lost=False):
     def submit(group):
         group.running, group.stream = None, Stream(*left.popleft()(fake, list(group.tasks)))
 
+    monkeypatch.setattr(on_ray, "NODE_CHECK", -1.0)
     cluster.submit = submit
     cluster.is_lost = lambda node: lost
     found = _Course(fake, cluster, told.append, _grouped(tasks))
@@ -226,16 +225,22 @@ def dies_after(count, kind):
     return stream
 
 
-def test_a_lost_node_costs_its_unfinished_shards_and_nothing_else(tasks):
+def test_a_lost_node_costs_its_unfinished_shards_and_nothing_else(monkeypatch, tasks):
     few = tasks[:4]
-    told, _ = course(few, [dies_after(2, "NodeDiedError")] * 1 + [done])
+    told, _ = course(monkeypatch, few, [dies_after(2, "NodeDiedError")] * 1 + [done])
     assert [event.task.first for event in told if event.what == "done"] == [0, 2, 4, 6]
     assert all(event.what != "problem" for event in told)
     assert len(list(few[0].folder.glob("shard-*"))) == 4
 
 
-def test_nodes_may_be_lost_any_number_of_times(tasks):
-    told, _ = course(tasks[:1], [dies_after(0, "NodeDiedError")] * 20 + [done])
+def test_a_crash_on_a_node_that_is_gone_blames_nobody(monkeypatch, tasks):
+    streams = [dies_after(0, "RayError")] * 20 + [done]
+    told, _ = course(monkeypatch, tasks[:1], streams, lost=True)
+    assert [event.what for event in told if event.what != "started"] == ["done"]
+
+
+def test_nodes_may_be_lost_any_number_of_times(monkeypatch, tasks):
+    told, _ = course(monkeypatch, tasks[:1], [dies_after(0, "NodeDiedError")] * 20 + [done])
     assert [event.what for event in told if event.what != "started"] == ["done"]
 
 
@@ -244,29 +249,31 @@ def test_nodes_may_be_lost_any_number_of_times(tasks):
     [("RayError", "failed", "died 3 times"), ("OutOfMemoryError", "oom", "out of memory 3 times")],
     ids=["crash", "memory"],
 )
-def test_a_shard_whose_worker_dies_again_and_again_ends_its_cell_alone(tasks, kind, status, said):
+def test_a_shard_whose_worker_dies_again_and_again_ends_its_cell_alone(
+    monkeypatch, tasks, kind, status, said
+):
     other = next(task for task in tasks if task.key != tasks[0].key)
-    told, _ = course([tasks[0], other], [dies_after(0, kind)] * 3 + [done])
+    told, _ = course(monkeypatch, [tasks[0], other], [dies_after(0, kind)] * 3 + [done])
     (problem,) = [event for event in told if event.what == "problem"]
     assert (problem.status, problem.task) == (status, tasks[0])
     assert said in problem.reason
     assert [event.task for event in told if event.what == "done"] == [other]
 
 
-def test_a_late_shard_is_cancelled_and_its_cell_times_out(tasks):
+def test_a_late_shard_is_cancelled_and_its_cell_times_out(monkeypatch, tasks):
     def hangs(fake, tasks):
         yield remote.Streamed("n", Event("started", tasks[0]))
         yield remote.Streamed("n", Event("progress", tasks[0], share=0.5))
 
-    told, fake = course(tasks[:1], [hangs], deadline=-1.0)
+    told, fake = course(monkeypatch, tasks[:1], [hangs], deadline=-1.0)
     (problem,) = [event for event in told if event.what == "problem"]
     assert problem.status == "timeout"
     assert len(fake.cancelled) == 1
 
 
-def test_a_node_of_another_device_class_ends_the_run_by_name(tasks):
+def test_a_node_of_another_device_class_ends_the_run_by_name(monkeypatch, tasks):
     def other(fake, tasks):
         yield remote.Streamed("n", environment={"device": "NVIDIA H200", "versions": {}})
 
     with pytest.raises(GatebenchError, match="device was 'cpu', is 'NVIDIA H200'"):
-        course(tasks[:1], [other])
+        course(monkeypatch, tasks[:1], [other])
