@@ -8,12 +8,14 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.results.records import Board, BoardCell
 from bench.results.rows import pack
+from reports.history import FILE, History, history_page, read_history
 from reports.html.cache import RenderCache
 from reports.html.pictures import encode, file_name, pixels
 from reports.html.sections import Picture, Section, SectionPage
@@ -36,12 +38,16 @@ class Publication(Leaderboard):
             of many defenses stays small: its page of defenses still draws on all of them, its
             tables, pictures and rows leave them out, and curves and fronts, which compare attacks
             of one budget, are not drawn.
+        earlier: folder of the publication that this one replaces, whose versions are kept.
+        version_name: what this version is called; its number by default.
     """
 
     shown: int = 8
     members: bool = True
     cells: bool = False
     title: str = ""
+    earlier: Path | None = None
+    version_name: str = ""
 
     def shown_of(self, board: Board) -> Board:
         """The board, without members where they are not asked for."""
@@ -53,8 +59,14 @@ class Publication(Leaderboard):
         return replace(board, cells=tuple(cell for cell in board.cells if cell.key not in inside))
 
     def over_all(self, boards: Sequence[Board]) -> Sequence[SectionPage | None]:
-        """Fronts and rounding, with members alone."""
-        return super().over_all(boards) if self.members else ()
+        """Fronts and rounding, with members alone; and what changed since the last version."""
+        more = super().over_all(boards) if self.members else ()
+        return [*more, history_page(self._history(boards))]
+
+    def _history(self, boards: Sequence[Board]) -> History:
+        shown = [self.shown_of(board) for board in boards]
+        history = History() if self.earlier is None else read_history(self.earlier)
+        return history.with_boards(shown, self.version_name)
 
     def sheets(self, board: Board) -> Sequence[SectionPage | None]:
         """The further pages; curves with members alone."""
@@ -83,6 +95,7 @@ class Publication(Leaderboard):
         self, boards: Sequence[Board], version: str, cache: RenderCache | None
     ) -> Iterator[File]:
         yield from super().files(boards, version=version, cache=cache)
+        yield FILE, self._history(boards).document()
         yield "rows.parquet", rows_bytes([self.shown_of(board) for board in boards])
 
     @property

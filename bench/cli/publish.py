@@ -25,8 +25,16 @@ from bench.terminal import say
     type=click.IntRange(0),
     help="Saved images shown of every cell.",
 )
+@click.option(
+    "--edition",
+    default="",
+    metavar="NAME",
+    help="What this version is called; default: its number.",
+)
 @click.option("--no-members", is_flag=True, help="Leave out the cells that an ensemble is made of.")
-def publish(runs: tuple[str, ...], out: Path, title: str, shown: int, no_members: bool) -> None:
+def publish(
+    runs: tuple[str, ...], out: Path, title: str, shown: int, edition: str, no_members: bool
+) -> None:
     """Write the boards of RUN... as a static site that any host can serve.
 
     \b
@@ -34,6 +42,8 @@ def publish(runs: tuple[str, ...], out: Path, title: str, shown: int, no_members
       index.html       every board with its answers, and the commands that repeat the runs
       01-NAME/ ...     a folder a board: the leaderboard, further pages, pictures, board.csv
       rows.parquet     the row of every image, without its pictures
+      versions.json    the tables of this version and of those that were here before
+      history.html     what changed since then, row by row, where something did
       SHA256SUMS       the digest of every file: `sha256sum -c SHA256SUMS`
 
     Nothing in it is asked of the network, and no server is needed: copy the folder to a host of
@@ -48,4 +58,5 @@ def publish(runs: tuple[str, ...], out: Path, title: str, shown: int, no_members
 
     folders = [find_run(run) for run in runs]
     options = {"title": title, "shown": shown, "members": not no_members}
+    options |= {"earlier": out, "version_name": edition}
     say(str(write_report(folders, out, name="publication", options=options)))
