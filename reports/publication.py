@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from bench.results.history import FILE, History, read_history
 from bench.results.records import Board, BoardCell
 from bench.results.rows import pack
-from reports.history import FILE, History, history_page, read_history
+from reports.history import history_page
 from reports.html.cache import RenderCache
 from reports.html.pictures import encode, file_name, pixels
 from reports.html.sections import Picture, Section, SectionPage

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from synthetic import full_board
 
+from bench.results.history import History, changes, read_history
 from bench.results.stats import Estimate
-from reports.history import History, changes, history_page, read_history
+from reports.history import history_page
 from reports.publication import Publication
 
 BOARD = full_board(n=3)
