@@ -166,5 +166,7 @@ def summary(board: Board) -> str:
     if "threat" in board.protocol:
         parts.append(threat_words(board.protocol["threat"]))
     if "budget" in board.protocol:
-        parts.append(f"{board.protocol['budget']} forward-equivalents an image")
+        parts.append(
+            f"{board.protocol['budget']} forward-equivalents an image (forward 1, backward 2)"
+        )
     return " · ".join(parts)

@@ -99,7 +99,7 @@ def _target(one: CheckedMeasure) -> str:
 
 
 def _head(one: CheckedMeasure) -> list[str]:
-    return ["worse" if one.failed else "ok", one.label, one.measure.replace("-", " ")]
+    return [one.verdict, one.label, one.measure.replace("-", " ")]
 
 
 def _numbers(one: CheckedMeasure) -> list[str]:
@@ -131,7 +131,7 @@ _TABLE = (
 def _table(comparisons: Sequence[CheckedMeasure], width: int) -> Table:
     rows = [
         [
-            "WORSE" if one.failed else "ok",
+            "WORSE" if one.failed else one.verdict,
             one.attack or "-",
             one.measure.replace("-", " "),
             *_numbers(one),

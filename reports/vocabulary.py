@@ -186,6 +186,14 @@ COLUMNS = (
 
 READING = (
     (
+        "Floor, ceiling",
+        "MACs of the cheapest and of the dearest decisions that the network's own rule allows.",
+    ),
+    (
+        "Forward-equivalent",
+        "What an attack's budget is counted in: a forward of one image is 1, a backward 2.",
+    ),
+    (
         "MACs",
         "Multiply-accumulates that were really executed, counted one image at a time with the "
         "left-out work left out. One MAC is often "

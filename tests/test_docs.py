@@ -129,6 +129,23 @@ def test_files_that_are_named_exist(path):
         assert (ROOT / name).exists(), name
 
 
+OURS = re.compile(r"forward-equivalent|recovery|ceiling|\bshards?\b", re.IGNORECASE)
+"""Words of gatebench's own, which the glossary explains."""
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_pages_that_use_words_of_ours_lead_to_the_glossary(path):
+    generated = path.parent.name in ("reference", "api", "cards") and path.name != "README.md"
+    text = re.sub(
+        r"```.*?```|`[^`\n]*`|^\|.*?$",
+        "",
+        path.read_text(encoding="utf-8"),
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    if not generated and path.name != "glossary.md" and OURS.search(text):
+        assert "glossary.md" in text
+
+
 def test_every_page_is_in_the_navigation():
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     named = re.findall(r"[\w/-]+\.md", text.split("\nnav:")[1])

@@ -73,6 +73,8 @@ class CheckedMeasure:
             tested.
         failed: both conditions
         hold. images: n. board: terms of its board, "" where there is only one.
+        decidable: whether it could have failed; not where it got worse by more than its effect and
+            fewer images differ than the test needs.
     """
 
     target: str
@@ -89,6 +91,7 @@ class CheckedMeasure:
     failed: bool
     images: int
     board: str = ""
+    decidable: bool = True
 
     @property
     def label(self) -> str:
@@ -100,6 +103,13 @@ class CheckedMeasure:
     def defended(self) -> str:
         """The target with its defense, in words."""
         return defended_name(self.target, self.defense)
+
+    @property
+    def verdict(self) -> str:
+        """ "worse", "ok", or "cannot tell" where the test could not have found it worse."""
+        if self.failed:
+            return "worse"
+        return "ok" if self.decidable else "cannot tell"
 
     @property
     def words(self) -> str:
@@ -150,6 +160,13 @@ class CheckResult:
             if not chance:
                 return f"check: {head}, none worse than allowed: pass"
             worst = max(chance, key=lambda one: one.worse - one.effect)
+            blind = sum(not one.decidable for one in chance)
+            if blind:
+                return (
+                    f"check: {head}, {len(chance)} worse than allowed but not beyond chance; of "
+                    f"{blind} nobody can tell, since fewer images differ than the test needs "
+                    f"(first {worst.words}): pass"
+                )
             return (
                 f"check: {head}, {len(chance)} worse than allowed but not beyond chance "
                 f"(first {worst.words}): pass"
@@ -319,7 +336,9 @@ def _tested(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> Iterator
     intervals = _intervals([worse for _, worse in found])
     for i, ((one, _), (low, high)) in enumerate(zip(found, intervals, strict=True)):
         p = adjusted.get(i, 1.0)
-        yield replace(one, low=low, high=high, p=p, failed=one.worse > one.effect and p <= alpha)
+        decidable = i in adjusted or one.worse <= one.effect
+        failed = one.worse > one.effect and p <= alpha
+        yield replace(one, low=low, high=high, p=p, failed=failed, decidable=decidable)
 
 
 def _able_to_fail(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> list[int]:

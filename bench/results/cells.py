@@ -234,6 +234,7 @@ def _measured(
         block_recovery=float(won.mean() / blocks) if blocks > 0 else None,
         psnr=float(columns["psnr"].mean()),
         pooled_psnr=_pooled(columns),
+        unchanged=int((columns["squared"] == 0).sum()),
         ssim=float(columns["ssim"].mean()),
         l2=float(columns["l2"].mean()),
         linf=int(columns["linf"].max()),

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.contracts.cell import Who, cell_label
 from bench.contracts.cell import defended_name as defended_name
+from bench.contracts.threat import PSNR_CAP
 from bench.results.headroom import HeadroomEntry
 from bench.results.row_table import COLUMNS, RowTable
 from bench.results.rows import ImageRow, Rows, UnitRow
@@ -61,6 +62,7 @@ class BoardCell:
         agreement: share of adversarial images that keep the clean prediction.
         psnr: mean over the saved images, dB.
         pooled_psnr: of the mean squared error over all images, dB.
+        unchanged: images that the attack left as they are; `psnr` has them at `PSNR_CAP`.
         ssim: mean over the saved images.
         l2: mean, pixel values in [0,1].
         linf: largest change of any image, gray levels.
@@ -114,6 +116,7 @@ class BoardCell:
     agreement: Estimate = UNDEFINED
     psnr: float | None = None
     pooled_psnr: float | None = None
+    unchanged: int = 0
     ssim: float | None = None
     l2: float | None = None
     linf: int | None = None
@@ -158,6 +161,14 @@ class BoardCell:
     def label(self) -> str:
         """What it is called everywhere."""
         return cell_label(self.target, self.defense, self.attack)
+
+    @property
+    def changed_psnr(self) -> float | None:
+        """Mean PSNR of the images that changed, dB; None where none did."""
+        changed = self.n - self.unchanged
+        if self.psnr is None or not changed:
+            return None
+        return (self.psnr * self.n - PSNR_CAP * self.unchanged) / changed
 
     @property
     def overall_psnr(self) -> float | None:

@@ -38,7 +38,15 @@ def estimate_field(estimate: Estimate) -> Field:
 
 
 def psnr_field(cell: BoardCell) -> Field:
-    """The pooled PSNR, with the mean of the images below it where the two differ visibly."""
-    pooled, mean = cell.overall_psnr, cell.psnr
+    """The pooled PSNR; below it the mean of the images that changed, where that differs visibly."""
+    pooled, mean = cell.overall_psnr, cell.changed_psnr
     apart = pooled is not None and mean is not None and abs(pooled - mean) >= 0.1
-    return Field(numbers.decibel(pooled), f"mean {numbers.decibel(mean)}" if apart else "", pooled)
+    return Field(numbers.decibel(pooled), changed_words(cell) if apart else "", pooled)
+
+
+def changed_words(cell: BoardCell) -> str:
+    """The mean PSNR of the images that changed, and how many did not."""
+    if cell.changed_psnr is None:
+        return "no image changed"
+    same = f", {cell.unchanged} of {cell.n} unchanged" if cell.unchanged else ""
+    return f"mean {numbers.decibel(cell.changed_psnr)}{same}"

@@ -37,3 +37,17 @@ def test_psnr_in_decibel_and_grey_levels() -> None:
     assert numbers.decibel(120.0) == "unchanged"
     assert numbers.levels(35.0) == "4.5"
     assert numbers.levels(120.0) == numbers.decibel(None) == "–"
+
+
+def test_images_that_did_not_change_are_in_no_mean():
+    """Two images at 40 dB and six unchanged ones, which count as 120 dB in the plain mean."""
+    from dataclasses import replace
+
+    from synthetic import full_board
+
+    from reports.html.fields import changed_words, psnr_field
+
+    cell = replace(full_board(n=8).cells[0], n=8, psnr=100.0, pooled_psnr=46.0, unchanged=6)
+    assert cell.changed_psnr == 40.0
+    assert psnr_field(cell).below == "mean 40.0 dB, 6 of 8 unchanged".replace(" dB", "\u00a0dB")
+    assert changed_words(replace(cell, psnr=120.0, unchanged=8)) == "no image changed"

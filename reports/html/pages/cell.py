@@ -14,7 +14,7 @@ from bench.results.row_table import RowTable
 from bench.results.rows import ImageRow
 from reports import numbers
 from reports.html.encode import safe_link
-from reports.html.fields import estimate_field
+from reports.html.fields import changed_words, estimate_field
 from reports.html.gates import GateMap, gate_map, owners
 from reports.html.links import page_of
 from reports.html.pages.board import document
@@ -90,7 +90,7 @@ def key_numbers(cell: BoardCell) -> list[tuple[str, str, str]]:
         (
             "PSNR",
             numbers.decibel(cell.overall_psnr),
-            f"pooled; mean of the images {numbers.decibel(cell.psnr)}",
+            f"pooled; {changed_words(cell)}",
         ),
         ("SSIM", numbers.plain(cell.ssim, 3), "1 is equal"),
         ("L2", numbers.plain(cell.l2, 3), "mean, pixel values in [0,1]"),

@@ -224,6 +224,29 @@ def test_a_large_change_of_few_images_is_no_proof():
     assert verdict.passed
 
 
+def test_too_few_differing_images_are_no_ok():
+    """Two images of 32 that lose everything: by more than allowed, but any test would miss it."""
+    before = baseline([cell(np.random.default_rng(0), n=32)])
+
+    def lost(one):
+        macs = one.adversarial_macs.copy()
+        macs[:2] = one.reference
+        return replace(one, adversarial_macs=macs)
+
+    found = check(before, with_cells(before, lost), effects={"surviving-saving": 0.0})
+    verdicts = {one.measure: one.verdict for one in found.comparisons}
+    assert verdicts["surviving-saving"] == "cannot tell"
+    assert verdicts["clean-saving"] == "ok"
+    assert found.passed
+    assert "nobody can tell, since fewer images differ than the test needs" in found.summary()
+
+    def all_lost(one):
+        return replace(one, adversarial_macs=np.full(32, one.reference))
+
+    found = check(before, with_cells(before, all_lost))
+    assert {one.verdict for one in found.failures} == {"worse"}
+
+
 def test_what_an_attack_does_not_change_is_compared_once():
     verdict = check(board(rng(9)), board(rng(9)))
     measures = [one.measure for one in verdict.comparisons]
