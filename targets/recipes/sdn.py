@@ -17,6 +17,8 @@ from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.recipes.static import StaticStage, static_name
 from targets.recipes.threshold import choose_threshold
 from targets.sdn import SDN
+from targets.vit import ViT
+from targets.vit.transformer import SMALL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,8 @@ class PlainBackboneStage(TrainingStage):
     """static: the backbone without exits, cross-entropy only; what the others' accuracy is measured
     against.
 
-    For our own residual networks this is the plain ResNet that all families share.
+    For our own residual networks and small transformers this is the plain one that all families
+    share.
 
     Attributes:
         backbone: as in `SDN`.
@@ -38,25 +41,25 @@ class PlainBackboneStage(TrainingStage):
     @property
     def target_name(self) -> str:  # type: ignore[override]
         """The plain ResNet is a target of its own."""
-        return "resnet" if _depth(self.backbone) else "sdn"
+        shared = "vit" if _is_small(self.backbone) else "sdn"
+        return "resnet" if _depth(self.backbone) else shared
 
     def target_params(self) -> dict[str, Any]:
         """The parameters under which the trained network is used."""
         depth = _depth(self.backbone)
-        return (
-            {"depth": depth, "layout": "cifar"}
-            if depth
-            else {"backbone": self.backbone, "exits": "none"}
-        )
+        if depth:
+            return {"depth": depth, "layout": "cifar"}
+        exits = {} if _is_small(self.backbone) else {"exits": "none"}
+        return {"backbone": self.backbone, **exits}
 
     def build(self, classes: int) -> Target:
         """The plain network, with fresh weights."""
         depth = _depth(self.backbone)
-        return (
-            StaticStage(depth=depth).build(classes)
-            if depth
-            else SDN(backbone=self.backbone, exits="none", num_classes=classes)
-        )
+        if depth:
+            return StaticStage(depth=depth).build(classes)
+        if _is_small(self.backbone):
+            return ViT(backbone=self.backbone, num_classes=classes)
+        return SDN(backbone=self.backbone, exits="none", num_classes=classes)
 
     def weights_name(self, stage: str) -> str:
         """ "resnet-20-static", "sdn-vgg-16-bn-static"."""
@@ -226,9 +229,18 @@ class JointStage(_ExitStage):
 
 
 def plain_name(backbone: str) -> str:
-    """The name of the static twin's weights: "resnet-20-static", "sdn-vgg-16-bn-static"."""
+    """The name of the static twin's weights: "resnet-20-static", "vit-32x6-p8-static",
+    "sdn-vgg-16-bn-static"."""
     depth = _depth(backbone)
-    return static_name(depth, "cifar") if depth else f"sdn-{backbone.replace('_', '-')}-static"
+    if depth:
+        return static_name(depth, "cifar")
+    plain = backbone.replace("_", "-")
+    return f"{plain}-static" if _is_small(backbone) else f"sdn-{plain}-static"
+
+
+def _is_small(backbone: str) -> bool:
+    """Whether it is one of our small transformers."""
+    return SMALL.fullmatch(backbone) is not None
 
 
 def _depth(backbone: str) -> int:

@@ -25,11 +25,13 @@ class SDN(Target):
     DeepSloth's victim).
 
     Args:
-        backbone: "resnet-20" and other cifar depths, "vgg-16-bn", or any timm model with feature
-            stages ("resnet18").
+        backbone: "resnet-20" and other cifar depths, "vgg-16-bn", a vision transformer as in `ViT`
+            ("vit-32x6-p8", "deit_tiny_patch16_224"), or any timm model with feature stages
+            ("resnet18").
         exits: "six" at 15 to 90 % of the cost, where SDN's code puts them for vgg-16-bn and
             resnet-56; "all" behind every layer, as DeepSloth has them; "none" is the plain
-            backbone. On timm models both are one behind each feature stage but the last.
+            backbone. On timm models both are one behind each feature stage but the last, on
+            transformers behind each block but the last, at the class token.
         otherwise: what an image gets that no exit takes: "final" is the last output (DeepSloth),
             "confident" the most confident of all (SDN's code). The cost is the same.
         threshold: T in (0, 1), the confidence from which on an exit is taken; "weights" is what the
@@ -62,6 +64,9 @@ class SDN(Target):
         "resnet-56-all": {"backbone": "resnet-56", "exits": "all"},
         "vgg-16-bn": {"backbone": "vgg-16-bn"},
         "vgg-16-bn-all": {"backbone": "vgg-16-bn", "exits": "all"},
+        "vit": {"backbone": "vit-32x6-p8", "exits": "all"},
+        "deit-tiny": {"backbone": "deit_tiny_patch16_224", "exits": "all"},
+        "deit-small": {"backbone": "deit_small_patch16_224", "exits": "all"},
     }
 
     threshold: Tensor
@@ -264,6 +269,10 @@ def chain_for(backbone: str, num_classes: int | Literal["auto"]) -> Chain:
         from targets.sdn.vgg import VGG16BN
 
         return VGG16BN(num_classes)
+    from targets.sdn.vit_chain import TransformerChain, is_transformer
+
+    if is_transformer(backbone):
+        return TransformerChain(backbone, num_classes)
     from targets.sdn.timm_chain import TimmChain
 
     return TimmChain(backbone, num_classes)

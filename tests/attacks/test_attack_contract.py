@@ -11,6 +11,7 @@ from attacks.apgd import APGDMargin
 from attacks.autoenergy import AutoEnergySplit
 from attacks.controls import Contrast, Identity, Noise, Photometric
 from attacks.deepsloth import DeepSloth
+from attacks.desparsify import DeSparsify
 from attacks.genetic import Genetic
 from attacks.gradauto import GradAuto
 from attacks.gradmdm import GradMDM
@@ -31,6 +32,7 @@ SHIPPED = [
     NES,
     Universal,
     Patch,
+    DeSparsify,
     AutoEnergySplit,
     Identity,
     Noise,

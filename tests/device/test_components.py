@@ -13,6 +13,7 @@ from attacks.accuracy import Accuracy
 from attacks.apgd import APGDMargin
 from attacks.controls import Contrast, Identity, Noise, Photometric
 from attacks.deepsloth import DeepSloth
+from attacks.desparsify import DeSparsify
 from attacks.gradauto import GradAuto
 from attacks.gradmdm import GradMDM
 from attacks.ilfo import ILFO
@@ -83,6 +84,7 @@ ATTACKS = {
     "apgd-margin": APGDMargin(),
     "square": Square(),
     "accuracy": Accuracy(),
+    "desparsify": DeSparsify(),
 }
 
 STEPPING = ["gradauto", "gradauto-inside", "ilfo", "gradmdm", "apgd-margin", "square", "deepsloth"]
@@ -221,7 +223,9 @@ def test_an_attack_waits_four_times_a_step_whatever_the_batch(name):
 
 
 @pytest.mark.slow  # large batches, operator by operator
-@pytest.mark.parametrize("name", [name for name in TARGETS if name not in ("resnet", "fbs")])
+@pytest.mark.parametrize(
+    "name", [name for name in TARGETS if name not in ("resnet", "fbs", "fixed-tokens")]
+)
 def test_a_target_waits_four_times_a_step_whatever_the_batch(name):
     for count in (8, 64):
         waits, steps, where = _waits(_made(TARGETS[name]), GradAuto(), count)

@@ -251,7 +251,8 @@ def test_thresholds_that_make_no_sense(wrong):
         ("resnt18", "did you mean resnet18"),
         ("vgg-16", "vgg-16-bn"),
         ("resnet-21", "did you mean 20 or 26"),
-        ("vit_tiny_patch16_224", "no map of"),
+        ("xcit_nano_12_p16_224", "no map of"),
+        ("vit_small_patch16_36x1_224_x", "neither resnet-DEPTH"),
         ("swin_tiny_patch4_window7_224", "no map of"),
     ],
 )
@@ -382,3 +383,45 @@ def test_the_threshold_is_the_smallest_that_costs_little():
         "the first of the grid that the wrong 0.55 does not reach"
     )
     assert choose_threshold(Told().all_exits, held, drop=0.25) == 0.2
+
+
+# --- transformers
+
+
+def test_exits_of_a_transformer_keep_the_contract():
+    torch.manual_seed(2)
+    target = SDN(backbone="vit-16x4-p8", exits="all").eval()
+    with torch.no_grad():
+        sure = confidence(target.all_exits(natural(12))[:, :-1])
+    target.set_threshold(float(sure.median()) + 1e-4)
+    assert [tap.shape for tap in target.backbone.taps] == [(16, 1, 1)] * 3
+    runs = target(natural(12)).decisions
+    assert 0 < runs.double().mean() < 1
+    assert not problems(check_target(target, natural(6)))
+
+
+def test_an_exit_reads_the_normalized_class_token():
+    torch.manual_seed(2)
+    target = SDN(backbone="vit-16x4-p8", exits="all").eval()
+    images, net = natural(3), target.backbone.net
+    x = net.embed(images)
+    for place in range(3):
+        x = net.net.blocks[place](x)
+        token = x[:, 0]
+        centred = token - token.mean(1, keepdim=True)
+        token = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        expected = target.heads[place].linear(token)
+        torch.testing.assert_close(target.all_exits(images)[:, place], expected)
+    plain = net(images).logits
+    torch.testing.assert_close(target.all_exits(images)[:, 3], plain)
+
+
+def test_recipes_of_exits_start_from_the_plain_transformer():
+    stage = SDNRecipe.stages["ic-only"](backbone="vit-16x4-p8", exits="all")
+    assert stage.weights_name("static") == "vit-16x4-p8-static"
+    assert stage.weights_name("ic-only") == "sdn-vit-16x4-p8-all-ic-only"
+    plain = SDNRecipe.stages["static"](backbone="vit-16x4-p8")
+    assert plain.target_name == "vit"
+    assert plain.target_params() == {"backbone": "vit-16x4-p8"}
+    renamed = stage.adopt(plain.build(10).state_dict())
+    assert set(renamed) <= set(stage.build(10).state_dict())

@@ -24,7 +24,10 @@ def plan(tmp_path, target):
             'use = "resnet18"\nweights = "random:0"',
             r"resnet18 is a plain network of timm.*puts exits on it",
         ),
-        ('use = "sdn"\nweights = "random:0"\nparams = { backbone = "test_vit" }', "no map of"),
+        (
+            'use = "sdn"\nweights = "random:0"\nparams = { backbone = "xcit_nano_12_p16_224" }',
+            "no map of",
+        ),
         (
             'use = "sdn"\nweights = "random:0"\nparams = { backbone = "resnt18" }',
             "did you mean resnet18",
