@@ -185,7 +185,7 @@ def test_the_defense_in_the_documents_is_one():
         )
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a program of its own, with a run
 @pytest.mark.parametrize("number", [0, 1], ids=["evaluate", "run"])
 def test_what_programs_are_told_to_write_runs(number, tmp_path, child_environment):
     code = blocks(read("python.md"), "python")[number].replace("count=32", "count=4, batch=4")

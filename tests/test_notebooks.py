@@ -31,7 +31,7 @@ def test_no_output_is_committed(path):
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells(path))
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # runs a notebook whole
 def test_an_own_network_is_attacked_in_ten_lines(monkeypatch):
     """A number, a picture and a table, from a plain torch module."""
     from torch import nn

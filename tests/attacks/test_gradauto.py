@@ -186,7 +186,7 @@ def test_two_conflicting_gates():
     assert history["full"][-1] == [True, True]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 300 iterations of two loops
 def test_without_complexity_the_released_loop_returns_to_the_clean_image():
     """Golden 6: from the stretched start, distance alone leads back, to over 55 dB by iteration 100
     and over 100 at 300.

@@ -133,7 +133,7 @@ def test_the_example_has_at_most_fifteen_lines_of_test():
     assert sum(bool(line.strip()) for line in lines) <= 15
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a test run of its own, with attacks
 def test_the_original_defense_passes_and_a_weakened_one_fails_with_numbers(project):
     passed = pytest_in(project)
     assert passed.returncode == 0, passed.stdout + passed.stderr
@@ -146,7 +146,7 @@ def test_the_original_defense_passes_and_a_weakened_one_fails_with_numbers(proje
     assert "1 deselected" in deselected.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a test run of its own, with attacks
 def test_workers_of_xdist_share_one_run(tmp_path):
     """Two workers ask for the same run at the same time; one computes, the other waits and finds it
     done."""
@@ -167,7 +167,7 @@ def test_workers_of_xdist_share_one_run(tmp_path):
     assert len(list(runs[0].glob("cells/*/cell.json"))) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a test run of its own, with attacks
 def test_an_attack_that_was_skipped_is_no_pass_and_torch_is_given_back(tmp_path):
     (tmp_path / "test_skipped.py").write_text(
         "import pytest, torch\n"
@@ -185,7 +185,7 @@ def test_an_attack_that_was_skipped_is_no_pass_and_torch_is_given_back(tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a test run of its own, with attacks
 def test_mistakes_in_a_test_are_told_at_once(tmp_path):
     (tmp_path / "test_wrong.py").write_text(
         "def test_it(gatebench):\n    gatebench.run(target='skipnet-20-budget@digits-m', attack='gradato', defense='jpg', images=9999)\n"

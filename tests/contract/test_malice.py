@@ -159,7 +159,7 @@ def malice(tmp_path_factory, child_environment):
     return done, {attack: sealed for (_, attack), sealed in sealed_cells(folder).items()}, folder
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 50 cells with workers, two of which run into a deadline
 @pytest.mark.parametrize("label", [*ATTACKS, *NAMED])
 def test_each_attack_ends_as_it_deserves(malice, label):
     done, cells, _ = malice
@@ -175,7 +175,7 @@ def test_each_attack_ends_as_it_deserves(malice, label):
         assert not cells[label]["shards"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 50 cells with workers, two of which run into a deadline
 def test_one_bad_cell_never_stops_the_others(malice):
     done, cells, folder = malice
     assert done.returncode == 4, done.stderr
@@ -192,7 +192,7 @@ def test_one_bad_cell_never_stops_the_others(malice):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 50 cells with workers, two of which run into a deadline
 def test_tracebacks_are_kept_with_the_cell(malice):
     _, cells, _ = malice
     assert "in _raise" in cells["raise"]["detail"]
@@ -200,7 +200,7 @@ def test_tracebacks_are_kept_with_the_cell(malice):
     assert "this module leaves" in cells["broken"]["detail"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 50 cells with workers, two of which run into a deadline
 def test_an_attack_that_leaves_the_ball_is_pulled_back_and_flagged(malice):
     import io
 
@@ -230,7 +230,7 @@ def test_an_attack_that_leaves_the_ball_is_pulled_back_and_flagged(malice):
             assert row["overshoot"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 50 cells with workers, two of which run into a deadline
 def test_cells_do_not_reach_into_each_other(malice):
     """`global-state` ran in the same workers as what came after it, and `labels` wrote into what it
     was handed."""
@@ -261,7 +261,7 @@ def lies(tmp_path_factory, child_environment):
     return done, sealed_cells(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a run of 22 targets that lie
 @pytest.mark.parametrize("lie", LIARS)
 def test_a_target_that_lies_ends_invalid(lies, lie):
     done, cells = lies
@@ -274,7 +274,7 @@ def test_a_target_that_lies_ends_invalid(lies, lie):
     assert done.returncode == 4
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a run of 22 targets that lie
 def test_no_number_of_a_liar_reaches_the_board(lies):
     done, _ = lies
     rows = [

@@ -317,7 +317,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks a
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.slow  # a run of real workers, started three times
 def test_real_workers_killed_with_their_parent_and_started_again(
     reference, tmp_path, child_environment
 ):
@@ -340,7 +340,7 @@ def test_real_workers_killed_with_their_parent_and_started_again(
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.slow  # a long run of real workers, ended half way
 def test_ctrl_c_ends_cleanly_and_the_lock_holds_meanwhile(tmp_path, child_environment):
     plan(
         tmp_path, workers=2, images=40, budget=3000

@@ -42,7 +42,7 @@ use = "black-box"
 """
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow,  # runs of real workers, killed again and again
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc"),
 ]
 

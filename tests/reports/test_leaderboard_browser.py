@@ -15,7 +15,7 @@ from synthetic import full_board
 from reports.leaderboard import Leaderboard
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow,  # starts a browser
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here"),
 ]
 

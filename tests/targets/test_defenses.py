@@ -79,13 +79,15 @@ def toy():
     return target
 
 
+SLOW = pytest.mark.slow  # 35 times the whole contract on trained networks
+
+
 def wrappings():
     """Every defense on every family. Each defense on one family, and each family, is quick."""
     quick = {(list(FAMILIES)[place % len(FAMILIES)], name) for place, name in enumerate(DEFENSES)}
     for family in FAMILIES:
         for name in DEFENSES:
-            # slow: 35 times the whole contract on trained networks is half a minute
-            marks = () if (family, name) in quick else pytest.mark.slow
+            marks = () if (family, name) in quick else SLOW
             yield pytest.param(family, name, id=f"{family}-{name}", marks=marks)
 
 

@@ -10,6 +10,7 @@ from targets.skipnet import SkipNet
 from targets.skipnet.official import recognise
 
 CIFAR = {"cifar-20": (20, (3, 3, 3)), "cifar-38": (38, (6, 6, 6))}
+SLOW = pytest.mark.slow  # 50 layers at 224 pixels
 FORMS = [
     *[
         ("cifar", depth, counts, gate, form, False)
@@ -19,7 +20,7 @@ FORMS = [
     ],
     ("imagenet", 18, (2, 2, 2, 2), "rnn", "sp", False),
     ("imagenet", 18, (2, 2, 2, 2), "rnn", "hrl", False),
-    pytest.param("imagenet", 50, (3, 4, 6, 3), "rnn", "sp", True, marks=pytest.mark.slow),
+    pytest.param("imagenet", 50, (3, 4, 6, 3), "rnn", "sp", True, marks=SLOW),
 ]
 
 

@@ -31,7 +31,7 @@ def single(state):
     return {name: value.float().double() for name, value in state.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a whole network for ImageNet
 def test_a_released_avit_halts_token_by_token_as_the_rewriting_does():
     state = single(random_state(WIDTH, 12, 10, seed=1))
     target = built(AViT, state, gate_scale=2.0, gate_center=2.0)
@@ -47,7 +47,7 @@ def test_a_released_avit_halts_token_by_token_as_the_rewriting_does():
     assert bool(ran[0, 0])
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a whole network for ImageNet
 def test_a_released_dynamicvit_drops_by_threshold_as_the_rewriting_does():
     state = single({**random_state(WIDTH, 12, 10, seed=2), **predictor_state(WIDTH, ODDS, seed=3)})
     target = built(DynamicViT, state, threshold=0.4)
@@ -64,7 +64,7 @@ def test_a_released_dynamicvit_drops_by_threshold_as_the_rewriting_does():
     assert 196 > counts[0] > counts[1] > counts[2] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a whole network for ImageNet
 def test_a_released_dynamicvit_keeps_its_fixed_numbers_as_the_rewriting_does():
     state = single({**random_state(WIDTH, 12, 10, seed=2), **predictor_state(WIDTH, ODDS, seed=3)})
     target = built(FixedTokens, state)

@@ -11,7 +11,7 @@ from targets.resnet import ResNet
 from targets.skipnet import SkipNet
 
 CIFAR = [(depth, gate) for depth in (20, 38, 110) for gate in ("rnn", "ff1", "ff2")]
-IMAGENET = [18, 34, 50, 101, pytest.param(152, marks=pytest.mark.slow)]
+IMAGENET = [18, 34, 50, 101, pytest.param(152, marks=pytest.mark.slow)]  # 152 layers
 
 
 def lively(seed=0, **params):

@@ -238,7 +238,7 @@ def test_an_output_folder_that_cannot_be_made(gatebench, tmp_path):
     assert "cannot make" in err
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # processes that import torch, one of which hangs until its limit
 @pytest.mark.parametrize(
     ("deed", "said"),
     [

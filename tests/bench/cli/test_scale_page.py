@@ -52,7 +52,7 @@ def test_the_indexed_job_covers_every_share():
     assert set(yaml.safe_load(matrix)["jobs"]) == {"share", "merge"}
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # every share is a process of its own
 def test_the_array_runs_and_merges(gatebench, tmp_path, child_environment):
     share, union = blocks("bash")
     bin_ = tmp_path / "bin"

@@ -71,7 +71,7 @@ def same(one, other):
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.slow  # starts a cluster
 @pytest.mark.parametrize("kills", [0, 3], ids=["no-kill", "three-kills"])
 def test_a_cluster_gives_the_same_bytes_though_nodes_are_killed(tmp_path, child_environment, kills):
     environment = child_environment()

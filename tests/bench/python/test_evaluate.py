@@ -270,7 +270,7 @@ print("ended")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a script of its own, with workers
 @pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "unguarded"])
 def test_a_script_without_a_main_guard_is_told_what_helps(guarded, tmp_path, child_environment):
     plan = {

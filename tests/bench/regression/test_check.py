@@ -25,7 +25,7 @@ def test_nothing_changed_passes_and_says_the_same_twice():
     assert first.summary() == "check: 33 comparisons on 256 images, none worse than allowed: pass"
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 1000 pairs of draws
 def test_false_alarms_stay_under_alpha():
     """1000 pairs of draws of one project, three targets under three attacks. Allowed: 5 %, and
     three standard errors of such a count.
@@ -43,7 +43,7 @@ def test_false_alarms_stay_under_alpha():
     assert with_effect <= alone <= 1000 * 0.05 + 3 * (1000 * 0.05 * 0.95) ** 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 1000 pairs of draws
 def test_the_test_is_not_idle():
     """Where one thing is compared and its effect is nothing, the test fires about as often as it
     says."""

@@ -41,19 +41,28 @@ params = { draws = 3 }
 [[attack]]
 use = "wander"
 params = { step = 0.2 }
-[[attack]]
-use = "autoenergy"
 """
+ENSEMBLE = '[[attack]]\nuse = "autoenergy"\n'
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory):
-    """A finished run of a toy, bare and behind two defenses, under an attack and an ensemble."""
-    folder = tmp_path_factory.mktemp("verify")
+    """A finished run of a toy, bare and behind two defenses, under an attack."""
+    yield from finished(tmp_path_factory.mktemp("verify"), PLAN)
+
+
+@pytest.fixture(scope="module")
+def combined(tmp_path_factory):
+    """The same under an ensemble too."""
+    yield from finished(tmp_path_factory.mktemp("combined"), PLAN + ENSEMBLE)
+
+
+def finished(folder, plan):
+    """The folder of a run of this plan."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SITE))
         registry.providers.cache_clear()
-        (folder / "plan.toml").write_text(PLAN)
+        (folder / "plan.toml").write_text(plan)
         with pytest.raises(SystemExit) as end:
             main(
                 [
@@ -76,6 +85,12 @@ def honest(tmp_path_factory):
 def run(honest, tmp_path, plugins):
     """A copy to be tampered with."""
     return RunFolder(shutil.copytree(honest, tmp_path / "r"))
+
+
+@pytest.fixture
+def ensemble(combined, tmp_path, plugins):
+    """A copy of the run with an ensemble."""
+    return RunFolder(shutil.copytree(combined, tmp_path / "r"))
 
 
 def cell(run, attack="wander", defense=""):
@@ -112,14 +127,14 @@ READ_ALONE = ["no cell is called so"]
 """Cells to execute where reading has to be enough."""
 
 
-def test_an_honest_run_holds_to_the_last_image(run):
-    found = verify(run, images=None, seed=1)
+def test_an_honest_run_holds_to_the_last_image(ensemble):
+    found = verify(ensemble, images=None, seed=1)
     assert found.problems == []
     assert found.cells > 6
     assert found.images == 8 * found.cells
     assert found.executed == 2 * found.images
     assert found.counted > 0
-    some = verify(run, images=2, seed=1)
+    some = verify(ensemble, images=2, seed=1)
     assert some.holds
     assert some.executed == 2 * 2 * found.cells
 
@@ -258,12 +273,12 @@ def test_what_cell_json_says_is_made_again(run, change, said):
     assert any(said in problem for problem in found.problems), found.problems
 
 
-def test_the_winners_of_an_ensemble_are_made_again(run):
+def test_the_winners_of_an_ensemble_are_made_again(ensemble):
     rewritten_json(
-        cell(run, "autoenergy").path / "cell.json",
+        cell(ensemble, "autoenergy").path / "cell.json",
         lambda found: found["combination"]["members"][0].update(wins=10**6),
     )
-    found = verify(run, images=1, seed=1, only=READ_ALONE)
+    found = verify(ensemble, images=1, seed=1, only=READ_ALONE)
     assert any("another combination than its members make" in text for text in found.problems)
 
 
@@ -313,9 +328,9 @@ def test_pictures_of_another_size_are_refused_before_they_are_decoded(run):
     assert any("4000x4000 pixels, expected" in text for text in found.problems), found.problems
 
 
-def test_an_ensemble_that_is_none_of_its_members_is_found(run):
-    rewritten(cell(run, "autoenergy", "bit-depth"), dearer)
-    found = verify(run, images=1, seed=1, only=["nothing"])
+def test_an_ensemble_that_is_none_of_its_members_is_found(ensemble):
+    rewritten(cell(ensemble, "autoenergy", "bit-depth"), dearer)
+    found = verify(ensemble, images=1, seed=1, only=["nothing"])
     assert any("its strongest member has" in problem for problem in found.problems), found.problems
 
 
