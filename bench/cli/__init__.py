@@ -23,6 +23,7 @@ COMMANDS = {
     "show": "Print the table of a run.",
     "report": "Render the pages of one or more runs.",
     "publish": "Write the boards of several runs as a static site for any host.",
+    "export": "Write boards for model hubs: results of models, a data set with card.",
     "beat": "Attack again, from the saved images of a row.",
     "submit": "Hand in: pack rows of a run as one archive.",
     "accept": "Judge what was handed in, and add it to a board.",

@@ -248,7 +248,7 @@ class _Course:
             return
         except self.ray.exceptions.RayError as error:
             self.flying.remove(group)
-            if group.key not in self.over:
+            if group.tasks and group.key not in self.over:  # else all it was to do is here
                 self._lost(group, error)
             return
         self.quiet_since = time.monotonic()

@@ -239,6 +239,17 @@ def test_a_crash_on_a_node_that_is_gone_blames_nobody(monkeypatch, tasks):
     assert [event.what for event in told if event.what != "started"] == ["done"]
 
 
+@pytest.mark.parametrize("kind", ["NodeDiedError", "RayError", "OutOfMemoryError"])
+def test_what_is_lost_after_its_last_shard_costs_nothing(monkeypatch, tasks, kind):
+    def stream(fake, tasks):
+        yield from done(fake, tasks)
+        yield getattr(fake.exceptions, kind)("gone")
+
+    told, _ = course(monkeypatch, tasks[:3], [stream])
+    assert [event.what for event in told].count("done") == 3
+    assert all(event.what != "problem" for event in told)
+
+
 def test_nodes_may_be_lost_any_number_of_times(monkeypatch, tasks):
     told, _ = course(monkeypatch, tasks[:1], [dies_after(0, "NodeDiedError")] * 20 + [done])
     assert [event.what for event in told if event.what != "started"] == ["done"]
