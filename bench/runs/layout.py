@@ -153,7 +153,7 @@ def lay_out(
 def _holds(run: RunFolder, plan: Plan) -> bool:
     """Whether a folder holds a run of a plan."""
     before = _before(run, fresh=True)
-    return before is not None and before.digest == plan.digest
+    return before is not None and before.planned().digest == plan.digest
 
 
 def _before(run: RunFolder, fresh: bool) -> StoredPlan | None:

@@ -204,7 +204,8 @@ class _Stage:
             )
             what = "several boards" if found else "no board"
             raise SubmissionError(
-                f"{self.run.path} has {what} of {said.dataset} under {threat} (it has: {there})"
+                f"{self.run.path} has {what} of {said.dataset[:120]} under {threat} (it has: "
+                f"{there})"
             )
         return found[0]
 
@@ -299,12 +300,13 @@ def _judged_row(
     archive: Archive, row: GivenRow, board: StoredBoard, images: _BoardImages
 ) -> _JudgedRow:
     """Read the pictures of a row, and hold them against data set and threat."""
-    where = cell_label(row.target, row.defense, row.attack)
+    where = cell_label(row.target, row.defense, row.attack)[:300]
     whom = {cell.who: cell for cell in board.cells.values()}
     if (row.target, row.defense) not in whom:
         wanted = defended_name(row.target, row.defense)
         known = [defended_name(*who) for who in whom]
-        raise SubmissionError(f"the board has no target {wanted!r}{did_you_mean(wanted, known)}")
+        near = did_you_mean(wanted, known)
+        raise SubmissionError(f"the board has no target {wanted[:120]!r}{near}")
     target = whom[row.target, row.defense].target
     if row.weights != (target.digest or target.weights):
         raise SubmissionError(

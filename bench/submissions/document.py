@@ -20,6 +20,8 @@ from bench.submissions.archive import Archive
 DOCUMENT = "submission.json"
 SCHEMA = 1
 """Version of the format; a newer one is refused."""
+MOST_OF_DOCUMENT = 2**25
+"""Bytes of submission.json at most."""
 MOST_WORDS = 2000
 """Characters of `what` at most; of `who` and labels a tenth."""
 
@@ -129,6 +131,8 @@ def read_submission_document(archive: Archive) -> SubmissionDocument:
     where = f"{archive.path}: {DOCUMENT}"
     try:
         data = archive.read(DOCUMENT)
+        if len(data) > MOST_OF_DOCUMENT:
+            raise ValueError(f"it has {len(data):,} bytes, more than the {MOST_OF_DOCUMENT:,} read")
         _check_keys(data)
         document = parse(data)
         if not isinstance(document, dict):

@@ -52,9 +52,24 @@ def test_the_indexed_job_covers_every_share():
     assert set(yaml.safe_load(matrix)["jobs"]) == {"share", "merge"}
 
 
+def test_the_files_for_ray_are_scripts_and_the_plan_names_its_executor():
+    import tomllib
+
+    from bench.plugins import registry
+
+    scripts = [text for text in blocks("bash") if "ray start" in text]
+    assert len(scripts) == 2
+    for text in scripts:
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+        (head,) = set(re.findall(r"--port=(\d+)", text))
+        assert f"RAY_ADDRESS=$(hostname):{head}" in text or f"RAY_ADDRESS=$head:{head}" in text
+    (plan,) = [tomllib.loads(text) for text in blocks("toml")]
+    assert plan["run"]["executor"] in registry.names("executor")
+
+
 @pytest.mark.slow  # every share is a process of its own
 def test_the_array_runs_and_merges(gatebench, tmp_path, child_environment):
-    share, union = blocks("bash")
+    share, union = [text for text in blocks("bash") if "ray start" not in text]
     bin_ = tmp_path / "bin"
     bin_.mkdir()
     (bin_ / "gatebench").write_text(f'#!/bin/bash\nexec {sys.executable} -m bench "$@"\n')
