@@ -17,6 +17,8 @@ from pathlib import Path
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
+os.environ.update({"RAY_raylet_start_wait_time_s": "180"})  # machines that are busy elsewhere
+
 HEALTH = {
     "health_check_initial_delay_ms": 5000,
     "health_check_period_ms": 2000,
