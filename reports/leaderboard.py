@@ -153,6 +153,12 @@ class Leaderboard(BoardReport):
         """Whether the cells of a board have pages."""
         return self.cells and (self.full or len(board.cells) <= MOST_PAGES)
 
+    def places(self, board: Board) -> Mapping[str, str]:
+        """Key -> where the row of a cell leads to, from the index; "" for nowhere."""
+        if self._pages(board):
+            return pages(board)
+        return dict.fromkeys((cell.key for cell in board.cells), "")
+
     def _board(
         self, whole: Board, cache: RenderCache, *, folder: str, more: Sequence[SectionPage] = ()
     ) -> Iterator[File]:
@@ -190,7 +196,11 @@ class Leaderboard(BoardReport):
             f"{folder}index.html",
             page(
                 "board.html",
-                **{**board_view(board, linked=linked), "answers": answers(whole), **context},
+                **{
+                    **board_view(board, self.places(board)),
+                    "answers": answers(whole),
+                    **context,
+                },
                 board=board,
                 root=root,
                 charted=front is not None,

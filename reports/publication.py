@@ -5,7 +5,7 @@ rows without pictures.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,11 +18,14 @@ from bench.results.records import Board, BoardCell
 from bench.results.rows import pack
 from reports.history import history_page
 from reports.html.cache import RenderCache
+from reports.html.links import pages, row_name
 from reports.html.pictures import encode, file_name, pixels
 from reports.html.sections import Picture, Section, SectionPage
 from reports.html.site import File
 from reports.leaderboard import Leaderboard
 
+PICTURES = "pictures.html"
+"""The page of pictures, from a board's index."""
 GAP = 2
 """White pixels between pictures of a strip."""
 
@@ -77,6 +80,14 @@ class Publication(Leaderboard):
             if sheet is not None and (self.members or sheet.path != "curves.html")
         ]
 
+    def places(self, board: Board) -> Mapping[str, str]:
+        """Rows lead to the pictures of their cells, where any are shown."""
+        names = {key: row_name(page) for key, page in pages(board).items()}
+        return {
+            cell.key: f"{PICTURES}#{names[cell.key]}" if cell.status == "ok" and self.shown else ""
+            for cell in board.cells
+        }
+
     def further(self, board: Board) -> Sequence[SectionPage]:
         """The page of pictures."""
         sheet = pictures_page(board, self.shown)
@@ -117,13 +128,14 @@ def pictures_page(board: Board, shown: int) -> SectionPage | None:
     for cell in board.cells:
         if cell.status == "ok":
             groups.setdefault(cell.defended, []).append(cell)
+    names = {key: row_name(page) for key, page in pages(board).items()}
     sections = [
-        Section(name, pictures=list(_strips(cells, shown))) for name, cells in groups.items()
+        Section(name, pictures=list(_strips(cells, shown, names))) for name, cells in groups.items()
     ]
-    if not sections:
+    if not sections or not shown:
         return None
     return SectionPage(
-        path="pictures.html",
+        path=PICTURES,
         title="Pictures",
         lead=(
             f"The first {shown} images as they were saved: clean, then under every attack on "
@@ -134,8 +146,9 @@ def pictures_page(board: Board, shown: int) -> SectionPage | None:
     )
 
 
-def _strips(cells: Sequence[BoardCell], shown: int) -> Iterator[Picture]:
-    unchanged = []
+def _strips(cells: Sequence[BoardCell], shown: int, names: Mapping[str, str]) -> Iterator[Picture]:
+    """The strips of one target; each bears the anchors of the cells that it shows."""
+    unchanged: list[BoardCell] = []
     for number, cell in enumerate(cells):
         rows = cell.some_rows(range(min(shown, cell.n)))
         if number == 0:
@@ -144,18 +157,22 @@ def _strips(cells: Sequence[BoardCell], shown: int) -> Iterator[Picture]:
             yield from strip(
                 [row.adversarial for row in rows],
                 f"{cell.attack}{' (control)' if cell.control else ''}",
+                [names[cell.key]],
             )
         else:
-            unchanged.append(cell.attack)
+            unchanged.append(cell)
     if unchanged and cells:
         yield from strip(
             [row.image for row in cells[0].some_rows(range(min(shown, cells[0].n)))],
-            f"unchanged: {', '.join(unchanged)}",
+            f"unchanged: {', '.join(cell.attack for cell in unchanged)}",
+            [names[cell.key] for cell in unchanged],
         )
 
 
-def strip(pictures: Sequence[bytes], said: str) -> Iterator[Picture]:
-    """PNG pictures of one size side by side as one; nothing where they cannot be read."""
+def strip(pictures: Sequence[bytes], said: str, names: Sequence[str] = ()) -> Iterator[Picture]:
+    """PNG pictures of one size side by side as one, with the anchors `names`; nothing where they
+    cannot be read.
+    """
     found = [one for data in pictures if (one := pixels(data)) is not None]
     if not found or len({one.shape for one in found}) > 1:
         return
@@ -171,6 +188,7 @@ def strip(pictures: Sequence[bytes], said: str) -> Iterator[Picture]:
         said,
         scale * strip.shape[1],
         scale * height,
+        tuple(names),
     )
 
 

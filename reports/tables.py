@@ -17,6 +17,7 @@ from bench.terminal import FittedColumn, FittedTable, one_line
 from reports import numbers
 from reports.answers import answers, sentence, summary
 from reports.html.encode import clean
+from reports.order import strongest_first, target_order
 from reports.vocabulary import WIDE_HEADROOM
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def render_table(board: Board, width: int = WIDTH) -> Group:
         parts.append(Text("; ".join(remarks), style="yellow"))
     measured = [_numbers(cell) for cell in board.cells if cell.status == "ok"]
     fitted = FittedTable(_COLUMNS, measured, width)
-    for target, defense in _targets(board):
+    for target, defense in target_order(board):
         parts += [Text(""), *_block(board, target, defense, fitted)]
     parts.append(Text(""))
     if fitted.left_out:
@@ -128,11 +129,6 @@ def console(file: TextIO | None = None) -> Console:
     return Console(file=stream, markup=False, highlight=False, emoji=False, width=width)
 
 
-def _targets(board: Board) -> list[tuple[str, str]]:
-    standing = [(standing.target, standing.defense) for standing in board.standings]
-    return list(dict.fromkeys([*standing, *((cell.target, cell.defense) for cell in board.cells)]))
-
-
 def _block(board: Board, target: str, defense: str, fitted: FittedTable) -> list[Text | Table]:
     from rich.text import Text
 
@@ -159,7 +155,7 @@ def _block(board: Board, target: str, defense: str, fitted: FittedTable) -> list
         )
     rows, styles = [], []
     without: list[Text | Table] = []
-    for cell in sorted(cells, key=_order):
+    for cell in strongest_first(cells):
         if cell.status == "ok":
             rows.append(_numbers(cell))
             styles.append("dim" if cell.control else "")
@@ -179,15 +175,6 @@ def _headroom(found: HeadroomEntry) -> Text:
     )
     wide = (found.low or 0) > WIDE_HEADROOM
     return Text(said, style="yellow" if wide else "dim")
-
-
-def _order(cell: BoardCell) -> tuple[bool, bool, float, float]:
-    """Attacks before controls, by rank, then by recovery; Python's sort keeps plan order among
-    equals.
-    """
-    rank = float("inf") if cell.attack_rank is None else cell.attack_rank
-    recovery = float("-inf") if cell.recovery.value is None else cell.recovery.value
-    return cell.status != "ok", cell.control, rank, -recovery
 
 
 def _numbers(cell: BoardCell) -> Sequence[Text]:

@@ -120,14 +120,25 @@ def _threat(threat: Threat) -> str:
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column of the leaderboard; `hint` explains it, `better` says which way is good for the
-    defender ("", "high" or "low").
+    """A column of the leaderboard.
+
+    Attributes:
+        key: its name in the page.
+        label: its head.
+        hint: explains it.
+        unit: of its numbers: "share" is shown in per cent, "macs" in MACs, "db" in decibels,
+            "number" as it is; "" for text.
     """
 
     key: str
     label: str
     hint: str
-    numeric: bool = True
+    unit: str = ""
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it holds numbers."""
+        return bool(self.unit)
 
 
 WIDE_HEADROOM = 0.02
@@ -139,48 +150,58 @@ COLUMNS = (
         "Rank",
         "of the attack on this target, 1 is strongest; attacks that cannot be told apart share a "
         "rank",
+        unit="number",
     ),
-    TableColumn("target", "Target", "the dynamic network, with its defense", numeric=False),
+    TableColumn("target", "Target", "the dynamic network, with its defense"),
     TableColumn(
         "attack",
         "Attack",
         "with its label; controls are marked and ranked with nobody",
-        numeric=False,
     ),
     TableColumn(
         "recovery",
         "Recovery",
         "(adversarial − clean) / (ceiling − clean) in executed MACs, ratio of means over images; "
         "the ceiling is the undefended network's",
+        unit="share",
     ),
     TableColumn(
         "float_recovery",
         "Float",
         "recovery of the float image that the attack returned, before it was saved with 8 bits",
+        unit="share",
     ),
     TableColumn(
         "jpeg_recovery",
         "JPEG-90",
         "recovery of the saved image after one more save as JPEG of quality 90 and reload",
+        unit="share",
     ),
     TableColumn(
         "adversarial_macs",
         "Adversarial MACs",
         "executed on the saved adversarial image, mean; multiply-accumulates, not FLOPs",
+        unit="macs",
     ),
-    TableColumn("surviving_saving", "Saving left", "1 − adversarial / ceiling"),
-    TableColumn("adversarial_accuracy", "Accuracy, adv.", "on the adversarial images"),
+    TableColumn("surviving_saving", "Saving left", "1 − adversarial / ceiling", unit="share"),
+    TableColumn(
+        "adversarial_accuracy", "Accuracy, adv.", "on the adversarial images", unit="share"
+    ),
     TableColumn(
         "psnr",
         "PSNR",
         "of the saved image against the clean one, from the mean squared error over all images; "
         "higher is harder to see",
+        unit="db",
     ),
-    TableColumn("ssim", "SSIM", "structural similarity of the same pair, 1 is equal"),
+    TableColumn(
+        "ssim", "SSIM", "structural similarity of the same pair, 1 is equal", unit="number"
+    ),
     TableColumn(
         "evaluations",
         "Evals",
         "evaluations used: forward-equivalents an image: forward 1, backward 2",
+        unit="number",
     ),
 )
 

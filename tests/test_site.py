@@ -35,7 +35,7 @@ pytestmark = [
 def test_pages_open_from_disk_and_fit(width, dark):
     with Browser(width=width, height=900, dark=dark) as browser:
         for page in PAGES:
-            browser.open(SITE / page, settle=0.3)
+            browser.open(SITE / page)
             assert browser.ask("document.documentElement.scrollWidth") <= width, page
             background = browser.ask("getComputedStyle(document.body).backgroundColor")
             brightness = sum(map(int, background.strip("rgba()").split(",")[:3]))

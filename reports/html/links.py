@@ -10,6 +10,11 @@ def cell_page(cell: BoardCell) -> str:
     return f"cells/{page_of(cell.key)}"
 
 
+def row_name(page: str) -> str:
+    """The anchor of a cell's row on the index, by its page: "row-0123456789ab"."""
+    return f"row-{page.removeprefix('cells/').removesuffix('.html')}"
+
+
 def page_of(key: str) -> str:
     """The file of a cell's page, by its key; letters and digits only, whatever the key is."""
     return f"{''.join(c for c in key if c.isascii() and c.isalnum())[:12] or 'cell'}.html"

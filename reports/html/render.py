@@ -23,7 +23,7 @@ POLICY = (
 that give pages from disk no origin.
 """
 
-_ASSETS = ("style.css", "early.js", "page.js", "draw.js", "gates.js")
+_ASSETS = ("style.css", "icon.svg", "early.js", "page.js", "board.js", "draw.js", "gates.js")
 
 
 def assets() -> Iterator[File]:

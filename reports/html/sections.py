@@ -14,7 +14,7 @@ from reports.html.fields import Entry
 @dataclass(frozen=True)
 class Picture:
     """A picture of a page: its file in the site's folder of pictures (named by content), PNG bytes,
-    words, and its size on the page.
+    words, its size on the page, and the anchors that lead to it.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Picture:
     caption: str
     width: int
     height: int
+    anchors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from bench.results.stats import Estimate
 from reports.answers import answers, strongest_attack, summary
 from reports.html.links import pages
 from reports.html.pages.board import board_view, front_points
+from reports.order import board_order
 from reports.vocabulary import COLUMNS, threat_words
 
 BOARD = full_board(n=12)
@@ -68,11 +69,24 @@ def test_a_shared_first_place_is_said() -> None:
 def test_cells_that_are_not_ok_show_a_reason_and_no_number() -> None:
     rows = board_view(BOARD)["rows"]
     assert len(rows) == len(BOARD.cells)
-    for row, cell in zip(rows, BOARD.cells, strict=True):
+    for row, cell in zip(rows, board_order(BOARD), strict=True):
         assert row.ok == (cell.status == "ok")
         assert ("recovery" in row.fields) == row.ok
         assert row.ok or row.reason
         assert not row.ok or {column.key for column in COLUMNS} <= set(row.fields)
+
+
+def test_rows_stand_strongest_first_on_the_most_robust_target_first() -> None:
+    rows = board_view(BOARD)["rows"]
+    targets = list(dict.fromkeys(row.fields["target"].sort for row in rows))
+    assert targets == [one.defended for one in BOARD.standings]
+    assert {row.name for row in rows} == {f"row-{cell.key[:12]}" for cell in BOARD.cells}
+    for target in targets:
+        own = [row for row in rows if row.fields["target"].sort == target]
+        kinds = [(not row.ok, row.control) for row in own]
+        assert kinds == sorted(kinds)
+        ranks = [row.fields["rank"].sort for row in own if row.fields["rank"].sort is not None]
+        assert ranks == sorted(ranks)
 
 
 def test_an_invalid_cell_s_numbers_never_reach_the_table() -> None:

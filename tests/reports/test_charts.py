@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -43,6 +44,52 @@ DOCUMENTS = [
     charts.opening_rates(["a", "b"], [0.1, 0.2], [0.5, 0.9]),
     charts.opening_rates([str(i) for i in range(40)], [0.1] * 40, [0.5] * 40),
 ]
+
+
+MANY = [
+    point(f"attack {i}", 34 + i / 10, 0.01 * i + (0.2 if i % 10 == 7 else 0), target=f"net {i % 4}")
+    for i in range(80)
+]
+
+
+def test_many_points_of_several_targets_get_a_panel_each() -> None:
+    found = charts.front(MANY)
+    assert found is not None
+    alt.ConcatChart.from_dict(found)
+    assert [panel["title"]["text"] for panel in found["concat"]] == [f"net {i}" for i in range(4)]
+    drawn = [
+        record
+        for panel in found["concat"]
+        for part in panel["layer"]
+        if part["mark"]["type"] == "point"
+        for record in part["data"]["values"]
+    ]
+    assert len(drawn) == len(MANY)
+    axes = {
+        json.dumps(part["encoding"][axis]["scale"])
+        for panel in found["concat"]
+        for part in panel["layer"]
+        for axis in "xy"
+    }
+    assert len(axes) == 2  # all panels on the same two axes
+
+
+def test_of_many_attacks_those_in_front_have_colors_and_the_rest_are_gray() -> None:
+    alone = [replace(one, target="net") for one in MANY[:30]]
+    found = charts.front(alone, by_target=False)
+    assert found is not None
+    color = next(
+        part["encoding"]["color"] for part in found["layer"] if "color" in part["encoding"]
+    )
+    named = color["legend"]["values"]
+    assert len(named) == len(set(named)) == 10
+    colors = dict(zip(color["scale"]["domain"], color["scale"]["range"], strict=True))
+    assert len({colors[name] for name in named}) == 10
+    assert {colors[one.attack] for one in alone if one.attack not in named} == {"#8a93a3"}
+    front = {one.attack for one in charts.undominated(alone)}
+    assert front <= set(named) or len(front) > 10
+    said = next(part for part in found["layer"] if part["mark"]["type"] == "text")
+    assert {record["attack"] for record in said["data"]["values"]} <= front
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

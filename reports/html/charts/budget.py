@@ -11,7 +11,7 @@ from reports.html.charts.style import (
     QUIET,
     Document,
     by_attack,
-    dashes,
+    colored,
     document,
     each_once,
     layer,
@@ -111,11 +111,13 @@ def curves(points: Sequence[CurvePoint]) -> Document | None:
         title="forward-equivalents an image",
         scale={"type": "log", "nice": False},
     )
+    ends = {point.attack: point.recovery for point in points}
+    leading = sorted(ends, key=lambda attack: -ends[attack])
     where = {
         "x": x,
         "y": number("recovery", title="recovery, best so far", axis=PERCENT),
-        "color": by_attack(attacks),
-        "strokeDash": dashes(attacks),
+        "color": by_attack(attacks, colored(attacks, leading)),
+        "detail": name("attack"),
         "tooltip": [name("attack"), number("evaluations"), number("recovery", format=".1%")],
     }
     return document(

@@ -27,7 +27,6 @@ SERIES = (
     "#d16ba5",
 )
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
-DASHES = ([1, 0], [6, 3], [2, 2])
 
 PERCENT = {"format": ".0%"}
 _STILL_WIDTH = 640
@@ -95,17 +94,33 @@ def two_series() -> Document:
     return scaled("series", None, ("clean", "adversarial"), (CLEAN, ADVERSARIAL))
 
 
-def by_attack(attacks: Sequence[str]) -> Document:
-    """Color: one for each attack, again from the first where there are many."""
-    return scaled(
-        "attack", "attack", attacks, [SERIES[i % len(SERIES)] for i in range(len(attacks))]
-    )
+MOST_COLORED = len(SERIES)
+"""Attacks of one chart that have a color; more cannot be told apart."""
 
 
-def dashes(attacks: Sequence[str]) -> Document:
-    """Dashes: other ones where the colors start again."""
-    rounds = [DASHES[(i // len(SERIES)) % len(DASHES)] for i in range(len(attacks))]
-    return scaled("attack", "attack", attacks, rounds)
+def colored(attacks: Sequence[str], leading: Iterable[str]) -> list[str]:
+    """The attacks that get a color of their own, in their order: all where they are few, else those
+    that lead, as many as there are colors.
+
+    Args:
+        attacks: of the chart.
+        leading: the ones that matter most, first.
+    """
+    if len(attacks) <= MOST_COLORED:
+        return list(attacks)
+    kept = each_once(name for name in leading if name in attacks)[:MOST_COLORED]
+    return [name for name in attacks if name in kept]
+
+
+def by_attack(attacks: Sequence[str], named: Sequence[str]) -> Document:
+    """Color: one for each attack of `named`, which the legend names; gray for the rest."""
+    colors = dict(zip(named, SERIES, strict=False))
+    channel = scaled("attack", "attack", attacks, [colors.get(name, QUIET) for name in attacks])
+    if len(named) < len(attacks):
+        channel["legend"] = {**legend(), "values": list(named)}
+    if len(attacks) > MOST_COLORED:
+        channel["legend"]["title"] = "attack; the others gray"
+    return channel
 
 
 def macs_unit(largest: float) -> tuple[int, str]:
@@ -125,5 +140,6 @@ def still(document: Document) -> bytes:
     """The same chart as an SVG picture, for pages whose scripts are off."""
     import vl_convert
 
-    fixed = {**document, "width": _STILL_WIDTH, "background": "white", "config": _STILL_CONFIG}
+    width = {} if "concat" in document else {"width": _STILL_WIDTH}
+    fixed = {**document, **width, "background": "white", "config": _STILL_CONFIG}
     return vl_convert.vegalite_to_svg(fixed).encode("utf-8")

@@ -17,14 +17,16 @@ from reports.answers import answers, sentence, summary
 from reports.html.charts import FrontPoint
 from reports.html.encode import clean_tree, split_links
 from reports.html.fields import Field, estimate_field, psnr_field
-from reports.html.links import pages
+from reports.html.links import pages, row_name
+from reports.order import board_order
 from reports.vocabulary import COLUMNS, STATUSES, WIDE_HEADROOM, threat_words
 
 
 @dataclass(frozen=True)
 class Row:
-    """A cell of the leaderboard."""
+    """A cell of the leaderboard; `name` is the anchor of its row, `page` leads to more of it."""
 
+    name: str
     page: str
     ok: bool
     status: str
@@ -39,11 +41,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Standing:
-    """A target of the board; the two widths draw clean and surviving saving, in thousandths of the
-    bar.
+    """A target of the board; `defended` is its name among the rows, the two widths draw clean and
+    surviving saving, in thousandths of the bar.
     """
 
     rank: str
+    defended: str
     name: str
     defense: str
     strongest: str
@@ -53,7 +56,7 @@ class Standing:
     surviving_width: int
 
 
-def leaderboard_row(cell: BoardCell, page: str) -> Row:
+def leaderboard_row(cell: BoardCell, name: str, page: str) -> Row:
     """A cell as a row; cells that are not ok carry no numbers."""
     fields = {
         "rank": Field(
@@ -91,6 +94,7 @@ def leaderboard_row(cell: BoardCell, page: str) -> Row:
             numbers.plain(cell.evaluations), _budget(cell), cell.evaluations
         )
     return Row(
+        name=name,
         page=page,
         ok=cell.status == "ok",
         status=cell.status,
@@ -140,6 +144,7 @@ def standing_row(
     )
     return Standing(
         rank=numbers.DASH if standing.rank is None else str(standing.rank),
+        defended=standing.defended,
         name=standing.target,
         defense=standing.defense,
         strongest=standing.strongest or "",
@@ -251,14 +256,20 @@ def _shortened(value: Any, shown: Collection[str]) -> Any:
     return [_shortened(part, shown) for part in value] if isinstance(value, list) else value
 
 
-def board_view(board: Board, *, linked: bool = True) -> dict[str, Any]:
-    """Everything that the template of the index needs, but for the chart; `linked` where every cell
-    has its page.
+def board_view(board: Board, places: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Everything that the template of the index needs, but for the chart.
+
+    Args:
+        board: what is shown.
+        places: key -> where a row leads to, "" for nowhere; by default the page of the cell.
     """
-    places = pages(board) if linked else dict.fromkeys((cell.key for cell in board.cells), "")
+    anchors = {key: row_name(page) for key, page in pages(board).items()}
+    places = pages(board) if places is None else places
     by_names = {(cell.target, cell.defense, cell.attack): places[cell.key] for cell in board.cells}
     strongest = {(cell.target, cell.defense, cell.attack): cell for cell in board.cells}
-    rows = [leaderboard_row(cell, places[cell.key]) for cell in board.cells]
+    rows = [
+        leaderboard_row(cell, anchors[cell.key], places[cell.key]) for cell in board_order(board)
+    ]
     drawn = {point.attack for point in front_points(board.cells)}
     measured = [cell for cell in board.cells if cell.status == "ok" and cell.attack not in drawn]
     unchanged = sorted({cell.attack for cell in measured if (cell.overall_psnr or 0) >= PSNR_CAP})

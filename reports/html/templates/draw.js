@@ -16,6 +16,52 @@
     };
   };
 
+  // The reader points at a mark or clicks in the legend: its attack stands out, the others step back.
+  const focus = (spec) => {
+    let named = false;
+    for (const panel of spec.concat ?? [spec]) {
+      for (const part of panel.layer ?? [panel]) {
+        const kind = part.mark?.type;
+        if (part.encoding?.color?.field !== "attack" || !["line", "point", "rule"].includes(kind)) continue;
+        const usual = part.mark.opacity ?? 1;
+        part.encoding.opacity = { condition: { param: "focus", value: usual }, value: 0.1 };
+        if (kind === "rule" || named) continue;
+        part.params = [{ name: "focus", select: { type: "point", fields: ["attack"], on: "click", clear: "dblclick" }, bind: "legend" }];
+        named = true;
+      }
+    }
+  };
+
+  // The figure as a file, on the colour of the card that it stands on.
+  const offer = (figure, name, view) => {
+    figure.querySelector(".chart-files")?.remove();
+    const line = document.createElement("p");
+    line.className = "chart-files script-only";
+    for (const kind of ["svg", "png"]) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "quiet";
+      button.textContent = kind.toUpperCase();
+      button.setAttribute("aria-label", `Save this figure as ${kind.toUpperCase()}`);
+      button.addEventListener("click", async () => {
+        const usual = view.background();
+        view.background(getComputedStyle(figure).backgroundColor);
+        await view.runAsync();
+        const link = document.createElement("a");
+        link.download = `${name}.${kind}`;
+        link.href = kind === "png"
+          ? await view.toImageURL("png", 2)
+          : URL.createObjectURL(new Blob([await view.toSVG()], { type: "image/svg+xml" }));
+        link.click();
+        if (kind === "svg") setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+        view.background(usual);
+        await view.runAsync();
+      });
+      line.append(button);
+    }
+    figure.querySelector("figcaption").before(line);
+  };
+
   // On a phone the legend takes two columns, and the room that it needs is added to the height.
   const narrow = (spec) => {
     spec.height = Math.round(spec.height * 1.15);
@@ -31,7 +77,9 @@
     const figure = place.closest("figure");
     const spec = JSON.parse(block.textContent);
     spec.config = {};
-    if (place.clientWidth < 520) narrow(spec);
+    if (spec.concat) spec.columns = Math.max(1, Math.floor(place.clientWidth / 330));
+    else if (place.clientWidth < 520) narrow(spec);
+    focus(spec);
     try {
       views.get(place)?.finalize();
       const result = await vegaEmbed(place, spec, {
@@ -40,6 +88,7 @@
       });
       views.set(place, result);
       figure.classList.add("drawn");
+      offer(figure, place.dataset.chart, result.view);
     } catch (error) {
       figure.classList.remove("drawn");
       figure.classList.add("undrawn");
