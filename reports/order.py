@@ -8,8 +8,8 @@ from bench.contracts.cell import Who
 from bench.results.records import Board, BoardCell
 
 
-def target_order(board: Board) -> list[Who]:
-    """The defended targets, most robust first; those without a standing come last."""
+def target_order(board: Board) -> list[tuple[str, str]]:
+    """The defended targets as (target, defense), most robust first; those without a standing come last."""
     standing = [(one.target, one.defense) for one in board.standings]
     return list(dict.fromkeys([*standing, *(cell.who for cell in board.cells)]))
 
@@ -23,7 +23,7 @@ def strongest_first(cells: Iterable[BoardCell]) -> list[BoardCell]:
 
 def board_order(board: Board) -> list[BoardCell]:
     """All cells: targets most robust first, the cells of each strongest first."""
-    groups: dict[Who, list[BoardCell]] = {who: [] for who in target_order(board)}
+    groups: dict[tuple[str, str], list[BoardCell]] = {who: [] for who in target_order(board)}
     for cell in board.cells:
         groups[cell.who].append(cell)
     return [cell for cells in groups.values() for cell in strongest_first(cells)]
