@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.contracts.cell import Who
 from bench.results.records import Board, BoardCell
 
 
 def target_order(board: Board) -> list[tuple[str, str]]:
-    """The defended targets as (target, defense), most robust first; those without a standing come last."""
+    """(target, defense) of every row, most robust first; those without a standing come last."""
     standing = [(one.target, one.defense) for one in board.standings]
     return list(dict.fromkeys([*standing, *(cell.who for cell in board.cells)]))
 

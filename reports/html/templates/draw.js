@@ -11,6 +11,8 @@
       background: "transparent",
       font,
       view: { stroke: of("--line") },
+      text: { color: of("--ink-2") },
+      title: { color: of("--ink") },
       axis: { domainColor: of("--line"), tickColor: of("--line"), gridColor: of("--line-soft"), labelColor: of("--ink-2"), titleColor: of("--ink-2"), titleFontWeight: "normal", titlePadding: 8, labelFontSize: 11, titleFontSize: 12 },
       legend: { labelColor: of("--ink-2"), titleColor: of("--ink-2"), titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 11, symbolBaseFillColor: of("--ink-2"), symbolBaseStrokeColor: of("--ink-2"), layout: { bottom: { anchor: "start", direction: "vertical" } } },
     };
