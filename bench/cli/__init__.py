@@ -37,7 +37,7 @@ COMMANDS = {
     "latency": "Time targets and their defenses, side by side.",
     "train": "Train weights from a recipe.",
     "weights": "List, verify and import weights.",
-    "plugin": "Test a target, an attack or a defense against its contract.",
+    "plugin": "Start a plugin of your own, and test it against its contract.",
     "doctor": "Check the installation, devices and plugins.",
     "cite": "Print what to cite.",
 }

@@ -1,18 +1,46 @@
-"""`gatebench plugin`: contract tests on a target, an attack or a defense."""
+"""`gatebench plugin`: contract tests on somebody's plugin, and a package to start from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from bench.files.settings import settings
 from bench.terminal import say
+
+KINDS = ("target", "attack", "defense", "dataset", "recipe", "report")
+"""Kinds that `plugin new` writes."""
 
 
 @click.group()
 def plugin() -> None:
-    """Test a target, an attack or a defense of your own against its contract."""
+    """Start a plugin of your own, and test it against its contract."""
+
+
+@plugin.command()
+@click.argument("kind", type=click.Choice(KINDS), metavar="|".join(KINDS))
+@click.argument("name")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the package; default: gatebench-NAME.",
+)
+def new(kind: str, name: str, out: Path | None) -> None:
+    """Write a small package with a plugin of KIND that passes its contract test at once.
+
+    NAME is what plans will call it: lower-case letters, digits and '-'. Install it beside gatebench
+    with pip install -e FOLDER.
+    """
+    from bench.cli.plugin_package import write_package
+
+    folder, module, made = write_package(kind, name, out)
+    say(f"wrote {folder}")
+    say(f"install it:    pip install -e {folder}")
+    say(f"test it:       gatebench plugin test {module}:{made}")
+    say(f"read on:       docs/guides/{kind}.md")
 
 
 @plugin.command()
@@ -39,6 +67,12 @@ def plugin() -> None:
     help="For an attack or a defense: the target to try it on (default: the toy target).",
 )
 @click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    default=lambda: settings().data_root,
+    help="For a data set: the folder that it lies in.",
+)
+@click.option(
     "--deadline",
     type=click.IntRange(min=1),
     default=300,
@@ -50,11 +84,13 @@ def test(
     overrides: Sequence[str],
     weights_name: str | None,
     target_name: str | None,
+    data_root: Path | None,
     deadline: int,
 ) -> None:
     """Run the contract tests on PLUGIN.
 
-    PLUGIN is "MODULE:CLASS", or the name of an installed target, attack or defense.
+    PLUGIN is "MODULE:CLASS", or the name of an installed target, attack, defense, data set, recipe
+    or report of boards; "KIND/NAME" where several share a name.
 
     The tests run in a process of their own, so a plugin that crashes, exits or hangs is told from
     one that passes.
@@ -63,9 +99,6 @@ def test(
     gatebench plugin test my_package.networks:MyTarget --set depth=20
     gatebench plugin test my-attack
     """
-    from bench.contracts.attack import Attack
-    from bench.contracts.defense import Defense
-    from bench.contracts.target import Target
     from bench.errors import ContractBroken
     from bench.files.toml import read_setting
     from bench.plugins.constants import wrong_constant
@@ -77,25 +110,26 @@ def test(
         facts = read_class(made.__module__, made.__qualname__, lambda: made)
         if wrong := wrong_constant(facts):
             raise ContractBroken(f"{plugin_name} breaks its contract: {wrong}")
-    if isinstance(made, type) and issubclass(made, Target):
-        findings = _guarded(deadline, _target, plugin_name, params, weights_name)
-    elif isinstance(made, type) and issubclass(made, Attack):
-        findings = _guarded(deadline, _attack, plugin_name, params, target_name)
-    elif isinstance(made, type) and issubclass(made, Defense):
-        findings = _guarded(deadline, _defense, plugin_name, params, target_name)
-    else:
+    kind = _kind(made)
+    if kind is None:
         raise ContractBroken(
-            f"{plugin_name} is {made!r}, neither a bench.api.Target nor a bench.api.Attack or "
-            "Defense"
+            f"{plugin_name} is {made!r}, none of {', '.join(_CHECKS)} (see bench.api)"
         )
+    others = {"target": weights_name, "attack": target_name, "defense": target_name}
+    other: Any = data_root if kind == "data set" else others.get(kind)
+    findings = _guarded(deadline, _CHECKS[kind], plugin_name, params, other)
     failed = 0
     for finding in findings:
         failed += bool(finding.problem)
         word, color = ("FAIL", "red") if finding.problem else ("ok  ", "green")
+        if finding.skipped:
+            word, color = "-   ", "yellow"
         say(f"{word}  {finding.promise}", color=color)
-        if finding.problem:
-            say(f"      {finding.problem}")
-    say(f"{len(findings) - failed} promises kept, {failed} broken")
+        if finding.problem or finding.skipped:
+            say(f"      {finding.problem or f'does not apply: {finding.skipped}'}")
+    skipped = sum(bool(finding.skipped) for finding in findings)
+    rest = f", {skipped} that do not apply" if skipped else ""
+    say(f"{len(findings) - failed - skipped} promises kept, {failed} broken{rest}")
     if failed:
         raise ContractBroken(f"{plugin_name} does not keep its contract")
 
@@ -161,13 +195,52 @@ def _find(name: str) -> Any:
             raise PluginError(
                 f"{name} cannot be imported: {type(error).__name__}: {error}"
             ) from error
-    kinds = ("target", "attack", "defense")
-    for kind in kinds:
-        if name in registry.names(kind):
-            return registry.load(kind, name)
-    raise UnknownName(
-        "target, attack or defense", name, [name for kind in kinds for name in registry.names(kind)]
-    )
+    known = [(kind, each) for kind in _KINDS for each in registry.names(kind)]
+    wanted, _, plain = name.rpartition("/")
+    chosen = [
+        (kind, each)
+        for kind, each in known
+        if each == name or (each == plain and wanted in (kind, _KINDS[kind]))
+    ]
+    if len(chosen) > 1:
+        choices = " or ".join(f"'{kind}/{each}'" for kind, each in chosen)
+        raise PluginError(f"{name} is the name of several plugins; write {choices}")
+    if chosen:
+        return registry.load(*chosen[0])
+    raise UnknownName("plugin", name, [each for _, each in known])
+
+
+_KINDS = {
+    "target": "target",
+    "attack": "attack",
+    "defense": "defense",
+    "dataset": "data set",
+    "recipe": "recipe",
+    "report": "report",
+}
+"""Kinds of plugins that can be tested, and what they are called."""
+
+
+def _kind(made: Any) -> str | None:
+    """What an imported object is a plugin of, in words; None for nothing that can be tested."""
+    from bench.contracts.attack import Attack
+    from bench.contracts.dataset import Dataset
+    from bench.contracts.defense import Defense
+    from bench.contracts.report import BoardReport
+    from bench.contracts.target import Target
+
+    bases: dict[str, type] = {
+        "target": Target,
+        "attack": Attack,
+        "defense": Defense,
+        "data set": Dataset,
+        "report": BoardReport,
+    }
+    if isinstance(made, type):
+        for kind, base in bases.items():
+            if issubclass(made, base):
+                return kind
+    return "recipe" if hasattr(made, "stages") else None
 
 
 def _make(made: type, params: dict[str, Any]) -> Any:
@@ -215,6 +288,24 @@ def _defense(plugin_name: str, params: dict[str, Any], target_name: str | None) 
     return check_defense(_make(_find(plugin_name), params), _tried_on(target_name))
 
 
+def _dataset(plugin_name: str, params: dict[str, Any], data_root: Path | None) -> Any:
+    from bench.testing import check_dataset
+
+    return check_dataset(_find(plugin_name), data_root)
+
+
+def _recipe(plugin_name: str, params: dict[str, Any], other: None) -> Any:
+    from bench.testing import check_recipe
+
+    return check_recipe(_find(plugin_name), params)
+
+
+def _report(plugin_name: str, params: dict[str, Any], other: None) -> Any:
+    from bench.testing import check_report
+
+    return check_report(_make(_find(plugin_name), params))
+
+
 def _tried_on(target_name: str | None) -> Any:
     import torch
 
@@ -222,3 +313,14 @@ def _tried_on(target_name: str | None) -> Any:
         return None
     torch.manual_seed(0)
     return _make(_find(target_name), {})
+
+
+_CHECKS: dict[str, Callable[[str, dict[str, Any], Any], Any]] = {
+    "target": _target,
+    "attack": _attack,
+    "defense": _defense,
+    "data set": _dataset,
+    "recipe": _recipe,
+    "report": _report,
+}
+"""What tests each kind of plugin, by the name of the kind."""

@@ -153,16 +153,174 @@ class Units:
     ) -> Units:
         """Independent units with gate values in [0,1], each wanted strictly above `threshold`."""
         count = len(names)
-        column = torch.ones(count, dtype=torch.float64)
+        after = torch.full((count,), -1, dtype=torch.int64)
+        return cls._made(names, owners, ((),) * count, cost, after, kind, threshold, 0.0, 1.0, True)
+
+    @classmethod
+    def chain(
+        cls,
+        names: Sequence[str],
+        cost: Sequence[int],
+        *,
+        kind: str = "exit",
+        threshold: float = 0.5,
+        low: float = 0.0,
+        high: float = 1.0,
+        strict: bool = True,
+    ) -> Units:
+        """Units each of which runs only if the one before does: stages behind exits.
+
+        Args:
+            names: of the U units, in the order in which they run.
+            cost: MACs of the work that each alone guards.
+            kind: of all of them.
+            threshold: gate value = margin + threshold.
+            low: the least gate value; -inf where there is none.
+            high: the largest gate value; inf where there is none.
+            strict: wanted when margin > 0, else when margin >= 0.
+
+        Examples:
+            >>> Units.chain(["stage2", "stage3"], [300, 200]).after.tolist()
+            [-1, 0]
+        """
+        after = torch.arange(len(names)) - 1
+        return cls._made(
+            names, names, ((),) * len(names), cost, after, kind, threshold, low, high, strict
+        )
+
+    @classmethod
+    def positions(
+        cls,
+        owners: Sequence[str],
+        shape: tuple[int, int],
+        cost: Sequence[int],
+        *,
+        chained: bool = False,
+        threshold: float = 0.5,
+        low: float = 0.0,
+        high: float = 1.0,
+        strict: bool = True,
+    ) -> Units:
+        """The positions of one or several maps: work that is left out place by place.
+
+        Args:
+            owners: blocks or layers, in the order in which they run.
+            shape: (H, W) of each map.
+            cost: MACs of one position of each owner.
+            chained: whether a position runs only if the same place of the owner before does
+                (halting).
+            threshold: gate value = margin + threshold.
+            low: the least gate value; -inf where there is none.
+            high: the largest gate value; inf where there is none.
+            strict: wanted when margin > 0, else when margin >= 0.
+
+        Returns:
+            len(owners) H W units, owner by owner, row by row.
+
+        Examples:
+            >>> units = Units.positions(["block0", "block1"], (1, 2), [10, 20], chained=True)
+            >>> units.name[1], units.cost.tolist(), units.after.tolist()
+            ('block0[0,1]', [10, 10, 20, 20], [-1, -1, 0, 1])
+        """
+        places = [f"[{y},{x}]" for y in range(shape[0]) for x in range(shape[1])]
+        return cls._maps(
+            owners, shape, places, cost, chained, "position", threshold, low, high, strict
+        )
+
+    @classmethod
+    def tokens(
+        cls,
+        owners: Sequence[str],
+        count: int,
+        cost: Sequence[int],
+        *,
+        chained: bool = True,
+        threshold: float = 0.5,
+        low: float = 0.0,
+        high: float = 1.0,
+        strict: bool = True,
+    ) -> Units:
+        """The tokens of the layers of a transformer: a token that was dropped stays dropped.
+
+        Args:
+            owners: layers, in the order in which they run.
+            count: tokens of each.
+            cost: MACs of one token in each layer, without what it shares with others.
+            chained: whether a token runs only if it did in the layer before.
+            threshold: gate value = margin + threshold.
+            low: the least gate value; -inf where there is none.
+            high: the largest gate value; inf where there is none.
+            strict: wanted when margin > 0, else when margin >= 0.
+
+        Returns:
+            len(owners) count units, layer by layer.
+
+        Examples:
+            >>> Units.tokens(["layer0", "layer1"], 2, [7, 7]).after.tolist()
+            [-1, -1, 0, 1]
+        """
+        places = [f"[{place}]" for place in range(count)]
+        return cls._maps(
+            owners, (count,), places, cost, chained, "token", threshold, low, high, strict
+        )
+
+    @classmethod
+    def _maps(
+        cls,
+        owners: Sequence[str],
+        shape: tuple[int, ...],
+        places: Sequence[str],
+        cost: Sequence[int],
+        chained: bool,
+        kind: str,
+        threshold: float,
+        low: float,
+        high: float,
+        strict: bool,
+    ) -> Units:
+        """One map an owner."""
+        if len(cost) != len(owners):
+            raise ContractBroken(f"{len(cost)} costs for {len(owners)} owners; give one each")
+        size = len(places)
+        after = torch.arange(len(owners) * size) - size
+        return cls._made(
+            [f"{owner}{place}" for owner in owners for place in places],
+            [owner for owner in owners for _ in places],
+            (shape,) * (len(owners) * size),
+            [each for each in cost for _ in places],
+            after.clamp(min=-1) if chained else torch.full_like(after, -1),
+            kind,
+            threshold,
+            low,
+            high,
+            strict,
+        )
+
+    @classmethod
+    def _made(
+        cls,
+        names: Sequence[str],
+        owners: Sequence[str],
+        shape: tuple[tuple[int, ...], ...],
+        cost: Sequence[int],
+        after: Tensor,
+        kind: str,
+        threshold: float,
+        low: float,
+        high: float,
+        strict: bool,
+    ) -> Units:
+        """Units that share kind, threshold, range and strictness."""
+        column = torch.ones(len(names), dtype=torch.float64)
         return cls(
             name=tuple(names),
-            kind=(kind,) * count,
+            kind=(kind,) * len(names),
             owner=tuple(owners),
-            shape=((),) * count,
+            shape=shape,
             cost=torch.tensor(list(cost), dtype=torch.int64),
             threshold=column * threshold,
-            low=column * 0,
-            high=column,
-            strict=torch.ones(count, dtype=torch.bool),
-            after=torch.full((count,), -1, dtype=torch.int64),
+            low=torch.full_like(column, low),
+            high=torch.full_like(column, high),
+            strict=torch.full((len(names),), strict, dtype=torch.bool),
+            after=after,
         )

@@ -15,14 +15,20 @@ class Finding:
     Attributes:
         promise: in words.
         problem: why it does not hold; "" if it does.
+        skipped: why it does not apply, so that nothing was looked at; "" if it does.
     """
 
     promise: str
     problem: str = ""
+    skipped: str = ""
 
 
 class NotKept(GatebenchError):
     """A promise that does not hold."""
+
+
+class NotApplying(GatebenchError):
+    """A promise that there is nothing to look at for."""
 
 
 def problems(findings: list[Finding]) -> list[str]:
@@ -34,6 +40,8 @@ def found(promise: str, check: Callable[[], object]) -> Finding:
     """The finding of a check, which raises where the promise does not hold."""
     try:
         check()
+    except NotApplying as error:
+        return Finding(promise, skipped=error.message)
     except GatebenchError as error:
         return Finding(promise, error.message)
     except (Exception, SystemExit) as error:

@@ -12,7 +12,7 @@ from bench.errors import ContractBroken
 from bench.evaluation import cost
 from bench.evaluation.outputs import check_margins, check_output, check_unchanged, freeze
 from bench.evaluation.target_checks import BATCH_TOLERANCE, copy_target, examine
-from bench.testing.findings import Finding, NotKept, found
+from bench.testing.findings import Finding, NotApplying, NotKept, found
 from bench.testing.samples import random_decisions, sample_images
 
 OPENED = "a run can open it: copies, outputs, single images, execute, forced decisions, MACs"
@@ -116,9 +116,13 @@ def _margin_gradient(target: Target, images: Tensor) -> Tensor:
     return grad
 
 
-def _gradients(target: Target, images: Tensor) -> None:
+def _check_has_units(target: Target) -> None:
     if len(target.units) == 0:
-        return
+        raise NotApplying("it has no units")
+
+
+def _gradients(target: Target, images: Tensor) -> None:
+    _check_has_units(target)
     grad = _margin_gradient(target, images)
     if not bool(torch.isfinite(grad).all()):
         raise NotKept("the gradient of the margins is not finite")
@@ -127,8 +131,7 @@ def _gradients(target: Target, images: Tensor) -> None:
 
 
 def _gradient_company(target: Target, images: Tensor) -> None:
-    if len(target.units) == 0:
-        return
+    _check_has_units(target)
     together = _margin_gradient(target, images)
     found = []
     for i in range(min(3, len(images))):
@@ -148,14 +151,18 @@ def _gradient_company(target: Target, images: Tensor) -> None:
 def _forked(target: Target, images: Tensor) -> None:
     """Forks are where GradMDM edits gradients; a target that does not use them says so, and such
     attacks skip it."""
-    if len(target.units) == 0:
-        return
+    _check_has_units(target)
     seen: list[int] = []
 
     def noting(loss: int, unit: int, main: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
         seen.append(unit)
         return main, gate
 
+    if not target.forks:
+        with target.evaluating(at_fork=noting):
+            _margin_gradient(target, images)
+        if not seen:
+            raise NotApplying("it does not say that it forks (forks = True)")
     plain = _margin_gradient(target, images)
     with target.evaluating(at_fork=noting):
         edited = _margin_gradient(target, images)
@@ -171,8 +178,11 @@ def _forked(target: Target, images: Tensor) -> None:
 def _governed(target: Target, images: Tensor) -> None:
     """Admitting is how a budget cap holds units back while the network runs; a target that does not
     says so, and cannot be capped."""
-    if len(target.units) == 0 or not target.admits or target.floor == target.ceiling:
-        return
+    _check_has_units(target)
+    if not target.admits:
+        raise NotApplying("it does not say that it admits (admits = True), so it cannot be capped")
+    if target.floor == target.ceiling:
+        raise NotApplying("floor and ceiling are one, so there is nothing to hold back")
     asked: list[int] = []
 
     def refusing(first: int, margins: Tensor, wanted: Tensor) -> Tensor:
