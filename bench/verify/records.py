@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from bench.runs.ensemble import combined
 from bench.runs.seal import environment_of, flags_of
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.schema import TRACE_POINTS
-from bench.store.sealed import Sealed
+from bench.store.sealed import Combination, Sealed
 from bench.store.target import TargetDescription
 from bench.verify.findings import short
 
@@ -26,6 +27,7 @@ def record_problems(
     cells: Mapping[str, Cell],
     sealed: Sealed,
     table: pa.Table,
+    remark: Callable[[str], None],
 ) -> Iterator[str]:
     """What cell.json says otherwise than shards, target.json, fit.json and members do, in words.
 
@@ -35,6 +37,7 @@ def record_problems(
         cells: all cells of the board, by key.
         sealed: its cell.json.
         table: its rows.
+        remark: hears what cell.json leaves out because the run is older than that.
     """
     shards = folder.shards()
     made = environment_of(shards[0])
@@ -51,7 +54,9 @@ def record_problems(
             yield "its members are not there"
             return
         flags += ensemble.flags
-        if sealed.combination != ensemble.combination:
+        if sealed.combination == _without_adds(ensemble.combination) != ensemble.combination:
+            remark("cell.json does not say what the ensemble would lose without each member")
+        elif sealed.combination != ensemble.combination:
             yield "cell.json says another combination than its members make"
     elif sealed.combination is not None:
         yield "cell.json says that it is combined of others, the plan does not"
@@ -60,6 +65,12 @@ def record_problems(
         yield f"cell.json has the flags {_listed(sealed.flags)}, made again {again}"
     if sealed.fit != folder.fit():
         yield "cell.json and fit.json say different things of the fit"
+
+
+def _without_adds(combination: Combination) -> Combination:
+    """As runs wrote it that are older than that number."""
+    members = tuple(replace(member, adds=0.0) for member in combination.members)
+    return replace(combination, members=members)
 
 
 def row_problems(rows: Sequence[Row], target: TargetDescription) -> Iterator[str]:

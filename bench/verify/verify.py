@@ -185,6 +185,9 @@ def _read(
     def wrong(text: str) -> None:
         found.problems.append(f"{label}: {text}")
 
+    def remark(text: str) -> None:
+        found.remarks.append(f"{label}: {text}")
+
     if (made := board.key(cell)) != key:
         wrong(f"its key is {key[:12]}…, but what the plan says of it makes {made[:12]}…")
     if cell.target.digest and cell.target.digest != find(cell.target.weights).digest:
@@ -208,7 +211,7 @@ def _read(
     table = folder.table()
     found.images += table.num_rows
     elsewhere = list(made_elsewhere(cell, sealed, device, reads))
-    found.remarks += [remark for remark in elsewhere if remark not in found.remarks]
+    found.remarks += [text for text in elsewhere if text not in found.remarks]
     try:
         check_table(table, cell.protocol.images)
     except ValueError as error:
@@ -225,7 +228,7 @@ def _read(
     target = folder.target()
     for problem in row_problems(rows, target):
         wrong(problem)
-    for problem in record_problems(run, folder, board.cells, sealed, table):
+    for problem in record_problems(run, folder, board.cells, sealed, table, remark):
         wrong(problem)
     return Examined(cell, folder, rows, target, bool(elsewhere))
 
