@@ -19,15 +19,32 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.evaluation.counters import call_directly
 from bench.evaluation.operators import is_accounted, is_counted
 
-PRODUCTS = frozenset("mul div true_divide addcmul addcdiv lerp".split())
-"""Elementwise operators that multiply."""
+ADDITIONS = frozenset(
+    "add sub rsub maximum minimum fmax fmin where masked_fill clamp clamp_min clamp_max".split()
+)
+"""Elementwise operators on several tensors that multiply nothing by themselves."""
+
+COPIES = frozenset("copy fill clone lift lift_fresh to _to_copy view_copy set".split())
+
+CURVES = frozenset("pow square exp exp2 expm1 cosh".split())
+"""Elementwise operators that make a product of a sum: 2 a b = (a + b)^2 - a^2 - b^2."""
+
+SQUARED_SUMS = frozenset(
+    """
+    _log_softmax linalg_norm linalg_vector_norm logcumsumexp logsumexp norm std std_mean var
+    var_mean
+    """.split()
+)
+"""Operators that add up such curves of what they are given."""
 
 REDUCTIONS = frozenset(
     """
-    _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d avg_pool1d avg_pool2d avg_pool3d
-    col2im cumsum embedding_bag index_add index_reduce linalg_norm linalg_vector_norm logcumsumexp
-    logsumexp mean nanmean nansum norm scatter_add scatter_reduce std std_mean sum trace var
-    var_mean
+    _adaptive_avg_pool2d _adaptive_avg_pool3d _fused_rms_norm _log_softmax _native_batch_norm_legit
+    _upsample_bicubic2d_aa _upsample_bilinear2d_aa adaptive_avg_pool1d avg_pool1d avg_pool2d
+    avg_pool3d col2im cumprod cumsum embedding_bag grid_sampler_2d index_add index_put index_reduce
+    linalg_norm linalg_vector_norm logcumsumexp logsumexp mean nanmean nansum native_group_norm
+    native_layer_norm norm prod scatter_add scatter_reduce std std_mean sum trace
+    upsample_bicubic2d upsample_bilinear2d upsample_linear1d var var_mean
     """.split()
 )
 """Operators that add up."""
@@ -61,6 +78,7 @@ class Witness(TorchDispatchMode):
             self._names.setdefault(self._memory(value), []).append(name)
         self._from_image = {self._memory(image)}
         self._products: dict[int, str] = {}
+        self._sums: dict[int, str] = {}
 
     def is_from_image(self, value: Tensor) -> bool:
         """Whether a tensor was computed from the image by operators that were seen."""
@@ -90,12 +108,29 @@ class Witness(TorchDispatchMode):
         inputs = list(_tensors((args, kwargs or {})))
         places = [self._memory(each) for each in inputs]
         result = func(*args, **(kwargs or {}))
-        self._follow(name.rstrip("_"), is_counted(packet), inputs, places, result)
+        together = torch.Tag.pointwise in func.tags and len(inputs) > 1
+        self._follow(name.rstrip("_"), is_counted(packet), together, inputs, places, result)
         return result
 
     def _follow(
-        self, name: str, counted: bool, inputs: list[Tensor], places: list[int], result: Any
+        self,
+        name: str,
+        counted: bool,
+        together: bool,
+        inputs: list[Tensor],
+        places: list[int],
+        result: Any,
     ) -> None:
+        """Follow one operator.
+
+        Args:
+            name: of the operator, without the underscore of its form in place.
+            counted: whether its MACs are.
+            together: whether it is elementwise on several tensors.
+            inputs: the tensors among its arguments.
+            places: their memory.
+            result: what it returned.
+        """
         results = [(out, self._memory(out)) for out in _tensors(result)]
         if any(place not in places for _, place in results):  # more than a view
             for place in places:
@@ -104,6 +139,8 @@ class Witness(TorchDispatchMode):
             each for each, at in zip(inputs, places, strict=True) if at in self._from_image
         ]
         product = next((self._products[at] for at in places if at in self._products), "")
+        added = next((self._sums[at] for at in places if at in self._sums), "")
+        ends = counted or name in REDUCTIONS
         for out, place in results:
             if not place:
                 continue
@@ -112,17 +149,22 @@ class Witness(TorchDispatchMode):
                 self._from_image.add(place)
             elif not kept:
                 self._from_image.discard(place)
-            if product and name in REDUCTIONS and not self.summed:
-                self.summed = product
-            mark = "" if counted or name in REDUCTIONS else product
-            if name in PRODUCTS and from_image:
+            if not self.summed:
+                self.summed = product if name in REDUCTIONS else ""
+                self.summed = self.summed or (added if name in SQUARED_SUMS else "")
+            marks = ["" if ends else product, "" if ends else added]
+            if added and (name in CURVES or (together and name not in ADDITIONS | COPIES)):
+                marks[0] = added
+            if together and from_image and name not in COPIES and out.dtype != torch.bool:
                 largest = max(_distinct(each) for each in from_image)
                 if out.numel() > largest:
-                    mark = f"{name} of {out.numel()} values from at most {largest}"
-            if mark:
-                self._products[place] = mark
-            elif not kept:
-                self._products.pop(place, None)
+                    said = f"{name} of {out.numel()} values from at most {largest}"
+                    marks[name in ADDITIONS] = said
+            for known, mark in zip((self._products, self._sums), marks, strict=True):
+                if mark:
+                    known[place] = mark
+                elif not kept:
+                    known.pop(place, None)
 
 
 call_directly(Witness)

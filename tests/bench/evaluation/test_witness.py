@@ -54,6 +54,69 @@ class Matrix(Sneaky):
         return signed.mean(2).view(1, 4, 8, 8) * 36 + block.bias.view(1, 4, 1, 1)
 
 
+class Distances(Sneaky):
+    """2 a b = a^2 + b^2 - (a - b)^2, the last one summed as a distance."""
+
+    def sneak(self, block, x):
+        windows = F.unfold(x, 3, padding=1).view(1, 1, 36, 64)
+        weights = block.weight.view(1, 4, 36, 1)
+        apart = self.squared(windows - weights)
+        own = windows.square().sum(2) + weights.square().sum(2)
+        return ((own - apart) / 2).view(1, 4, 8, 8) + block.bias.view(1, 4, 1, 1)
+
+    def squared(self, gaps):
+        return gaps.square().sum(2)
+
+
+class Multiplied(Distances):
+    def squared(self, gaps):
+        return (gaps * gaps).sum(2)
+
+
+class Normed(Distances):
+    def squared(self, gaps):
+        return torch.linalg.vector_norm(gaps, dim=2) ** 2
+
+
+class Varied(Distances):
+    def squared(self, gaps):
+        return 36 * (gaps.var(2, correction=0) + gaps.mean(2) ** 2)
+
+
+class Scattered(Sneaky):
+    """Adds up by writing to one place many times."""
+
+    def sneak(self, block, x):
+        windows = F.unfold(x, 3, padding=1).view(1, 1, 36, 64)
+        product = block.weight.view(1, 4, 36, 1) * windows
+        place = torch.arange(4)[:, None, None].expand(4, 36, 64)
+        column = torch.arange(64).expand(4, 36, 64)
+        total = torch.zeros(4, 64).index_put((place, column), product[0], accumulate=True)
+        return total.view(1, 4, 8, 8) + block.bias.view(1, 4, 1, 1)
+
+
+class Logarithms(Sneaky):
+    """a b = exp(log a + log b), by sign."""
+
+    def sneak(self, block, x):
+        windows = F.unfold(x, 3, padding=1).view(1, 1, 36, 64)
+        weights, total = block.weight.view(1, 4, 36, 1), 0.0
+        for sign in (1, -1):
+            logs = windows.clamp(min=1e-30).log() + (sign * weights).clamp(min=1e-30).log()
+            total = total + sign * torch.logsumexp(logs, 2).exp()
+        return total.view(1, 4, 8, 8) + block.bias.view(1, 4, 1, 1)
+
+
+class Normalized(Sneaky):
+    """The mean that a layer's normalization returns beside its values is a sum."""
+
+    def sneak(self, block, x):
+        windows = F.unfold(x, 3, padding=1).view(1, 1, 36, 64)
+        product = (block.weight.view(1, 4, 36, 1) * windows).transpose(2, 3).contiguous()
+        _, means, _ = torch.native_layer_norm(product, [36], None, None, 1e-5)
+        return 36 * means.view(1, 4, 8, 8) + block.bias.view(1, 4, 1, 1)
+
+
 class NumPy(Sneaky):
     def sneak(self, block, x):
         windows = F.unfold(x, 3, padding=1)[0].numpy()
@@ -98,6 +161,13 @@ class Remembering(ToyTarget):
     [
         pytest.param(Broadcast, "adds up a product of broadcast operands", id="broadcast"),
         pytest.param(Matrix, "adds up a product of broadcast operands", id="expanded"),
+        pytest.param(Distances, "adds up a product of broadcast operands", id="distances"),
+        pytest.param(Multiplied, "adds up a product of broadcast operands", id="gaps-times-gaps"),
+        pytest.param(Normed, "adds up a product of broadcast operands", id="norms"),
+        pytest.param(Varied, "adds up a product of broadcast operands", id="variances"),
+        pytest.param(Scattered, "adds up a product of broadcast operands", id="index-put"),
+        pytest.param(Logarithms, "adds up a product of broadcast operands", id="logarithms"),
+        pytest.param(Normalized, "adds up a product of broadcast operands", id="layer-norm"),
         pytest.param(NumPy, r"weights that no counted operator read \(blocks\.2", id="numpy"),
         pytest.param(Threaded, r"weights that no counted operator read \(blocks\.2", id="thread"),
     ],
