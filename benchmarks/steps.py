@@ -26,6 +26,7 @@ from attacks.gradauto import GradAuto
 from attacks.optimizer import OPTIMIZERS
 from attacks.rules import Incidents
 from bench.api import Job, Output, Target, Threat
+from bench.evaluation.passes import gradient_pass
 from bench.evaluation.view import TargetView
 from targets.defenses.cap import Capped
 from targets.defenses.monitor import Monitor
@@ -179,13 +180,14 @@ def attack_step(target: Target, images: Tensor) -> Callable[[], None]:
 
 
 def bare_pass(target: Target, images: Tensor) -> Callable[[], None]:
-    """One forward and two input gradients of the plain network."""
+    """One forward and two input gradients of the plain network, on the terms of an attack's."""
 
     def run() -> None:
         inputs = images.clone().requires_grad_()
-        logits = target(inputs).logits
-        for k in range(2):
-            torch.autograd.grad(logits[:, k].sum(), inputs, retain_graph=k == 0)
+        with gradient_pass():
+            logits = target(inputs).logits
+            for k in range(2):
+                torch.autograd.grad(logits[:, k].sum(), inputs, retain_graph=k == 0)
 
     return run
 

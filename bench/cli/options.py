@@ -135,6 +135,13 @@ def read_plan(
     return load_plan(plan_source, overrides=again, only=only)
 
 
+def batch_words(plan: Plan) -> str:
+    """What is said of a batch that the plan does not name; "" where it names one."""
+    if not plan.batch_for:
+        return ""
+    return f"batch {plan.batch}, taken for {plan.batch_for}; protocol.batch names another"
+
+
 def run_request(
     *,
     plan_source: str,
@@ -154,9 +161,12 @@ def run_request(
     from bench.runs.execute import RunRequest
     from bench.runs.share import parse_share
 
+    plan = read_plan(plan_source, only, images, device, overrides)
+    if plan.batch_for == "cuda":  # elsewhere the same plan would take another one
+        overrides = [*overrides, f"protocol.batch={plan.batch}"]
     words = [command_line(plan_source, images, overrides), *(f"--only {part!r}" for part in only)]
     return RunRequest(
-        plan=read_plan(plan_source, only, images, device, overrides),
+        plan=plan,
         command=" ".join(words),
         out=out,
         name=name,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import as_json, emit, plan_options, read_plan
+from bench.cli.options import as_json, batch_words, emit, plan_options, read_plan
 from bench.terminal import (
     LONGEST_LINE,
     FittedColumn,
@@ -66,6 +66,8 @@ def plan(
         "forward-eq.: a forward-equivalent is one forward pass of one image, a backward pass "
         "counts as two (docs/glossary.md)"
     )
+    if taken := batch_words(resolved):
+        say(taken)
 
 
 def _cells(cells: Sequence[Cell], known: Speeds, width: int) -> FittedTable:

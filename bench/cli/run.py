@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import run_options, run_request
+from bench.cli.options import batch_words, run_options, run_request
 from bench.errors import in_words
 from bench.terminal import LONGEST_LINE, one_line, say
 
@@ -62,6 +62,8 @@ def execute_with_progress(
     from bench.runs.execute import Silence, execute
 
     where = request.out / (request.name or "")
+    if (taken := batch_words(request.plan)) and not quiet:
+        say(taken, err=aside)
 
     def display(laid: Laid) -> PlainDisplay | Live | Silence:
         nonlocal where

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bench.contracts.threat import Threat
 from bench.files.canonical import digest
@@ -18,6 +18,9 @@ SCHEMA = 1
 
 HANDED_IN = "handed-in"
 """The distribution of what nobody provides: images that were handed in."""
+
+Precision = Literal["float32", "tf32", "bf16"]
+"""What the convolutions and products of an attack's gradient passes are computed in."""
 
 Who = tuple[str, str]
 """A target and its defense by label; "" for no defense."""
@@ -124,6 +127,7 @@ class Protocol:
         seed: of random draws.
         audit: images of every cell whose execution is counted.
         fit: for attacks and defenses that fit; no part of what makes other cells comparable.
+        precision: of an attack's gradient passes; decisions, scores and audits are in float32.
     """
 
     dataset: str
@@ -134,11 +138,13 @@ class Protocol:
     seed: int
     audit: int
     fit: Fit = Fit("train", 256, 30)
+    precision: Precision = "float32"
 
     @property
     def terms(self) -> str:
         """What tells the boards of one run apart, in words."""
-        return f"{self.threat}, budget {self.budget}, seed {self.seed}"
+        reduced = f", gradients in {self.precision}" if self.precision != "float32" else ""
+        return f"{self.threat}, budget {self.budget}, seed {self.seed}{reduced}"
 
     @property
     def fit_dataset(self) -> str:
@@ -146,8 +152,11 @@ class Protocol:
         return f"{self.dataset.partition(':')[0]}:{self.fit.split}"
 
     def document(self) -> dict[str, Any]:
-        """The protocol, as stored."""
-        return {**vars(self), "threat": self.threat.document(), "fit": dict(vars(self.fit))}
+        """The protocol, as stored; the precision only where it is not float32."""
+        found = {**vars(self), "threat": self.threat.document(), "fit": dict(vars(self.fit))}
+        if self.precision == "float32":
+            del found["precision"]
+        return found
 
     def identity(self, *, fits: bool) -> dict[str, Any]:
         """What enters a cell's key: the terms of the fit only where there is one."""

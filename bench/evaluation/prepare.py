@@ -23,6 +23,7 @@ from bench.evaluation.build import (
 from bench.evaluation.describe import describe
 from bench.evaluation.meter import ForwardMeter
 from bench.evaluation.outputs import check_unchanged, freeze
+from bench.evaluation.passes import check_precision
 from bench.evaluation.target_checks import check_equivalent, copy_target, evaluate
 from bench.image import to_float
 from bench.store.target import DatasetWords, FloatNoise, TargetDescription
@@ -151,6 +152,7 @@ def _ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
 def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
     """Build a target with its defense, probe and audit it."""
     protocol = cell.protocol
+    check_precision(protocol.precision, device)
     dataset = opened_dataset(protocol.dataset, root)
     indices = subset(dataset, protocol.images)
     values = int(np.prod(dataset.image_shape))

@@ -70,6 +70,8 @@ def _restore_torch() -> None:
     torch.set_default_device(None)
     torch.set_anomaly_enabled(False)
     torch.set_flush_denormal(False)
+    filling: Any = torch.utils.deterministic
+    filling.fill_uninitialized_memory = True
     torch.set_float32_matmul_precision("highest")
     torch.backends.mkldnn.set_flags(True)
     for device, dtype in _AUTOCAST.items():

@@ -152,6 +152,7 @@ def run_batch(
         protocol.budget,
         opened.attack.access,
         seeds_of(ids, protocol.seed, "attack"),
+        protocol.precision,
     )
     job = Job(
         threat,

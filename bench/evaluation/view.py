@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from bench.contracts.attack import Losses
+from bench.contracts.cell import Precision
 from bench.contracts.target import EvaluationChanges, ForkEdit, Output, Target
 from bench.contracts.units import Units
 from bench.errors import ContractBroken
 from bench.evaluation.draws import affordable_draws
 from bench.evaluation.ledger import Ledger
+from bench.evaluation.passes import gradient_pass, reduced, widened
 from bench.evaluation.plain import plain
 from bench.evaluation.seeds import seeded, typical
 
@@ -36,6 +38,7 @@ class TargetView:
         each: draws of a random target in every evaluation, all paid for.
         allowed: (N,) how much each image may have used in all, where `within` said less than the
             budget.
+        precision: of gradient passes; evaluations without gradients are in float32.
     """
 
     whole: Target
@@ -47,6 +50,7 @@ class TargetView:
     alarm: Literal["raise", "avoid"] = "raise"
     each: int = 1
     allowed: Tensor | None = None
+    precision: Precision = "float32"
 
     @classmethod
     def of(
@@ -56,6 +60,7 @@ class TargetView:
         budget: int,
         access: Literal["gates", "macs"] = "gates",
         seeds: Tensor | None = None,
+        precision: Precision = "float32",
     ) -> TargetView:
         """A view for a batch of images.
 
@@ -65,8 +70,9 @@ class TargetView:
             budget: forward-equivalents for each image.
             access: of the attack.
             seeds: (N,) int64, for random targets.
+            precision: of gradient passes.
         """
-        return cls(target, Ledger(clean, budget, seeds), access).using()
+        return cls(target, Ledger(clean, budget, seeds), access, precision=precision).using()
 
     @property
     def target(self) -> Target:
@@ -161,16 +167,18 @@ class TargetView:
             changes["mask_grad"] = self.mask_grad
         sums: list[Tensor] = []
         outputs: list[Output] = []
-        with self.target.evaluating(**changes):
+        with gradient_pass(self.precision), self.target.evaluating(**changes):
             for _ in range(self.each):
                 with torch.enable_grad():
-                    (output,) = self._draws(inputs, rows, once=True)
+                    with reduced(self.precision, inputs.device):
+                        (output,) = self._draws(inputs, rows, once=True)
+                    output = widened(output)
                     outputs.append(output.detach())
                     values = [plain(loss, "a loss") for loss in losses(output)]
                 early = len(passes)
                 asking, masks, asked = self._asked(values, rows)
                 if len(outputs) == self.each:
-                    seen = self._noted(outputs, images, rows)
+                    seen = self._noted(outputs, images, rows, exact=self.precision == "float32")
                 grads = self._backward(values, inputs, asking, masks, asked)
                 if early or len(passes) > len(values):
                     raise ContractBroken(
@@ -245,10 +253,13 @@ class TargetView:
             return contextlib.nullcontext()
         return seeded(self.target, self.ledger.seeds[rows.cpu()], self.ledger.looks)
 
-    def _noted(self, draws: list[Output], images: Tensor, rows: Tensor) -> Output:
+    def _noted(
+        self, draws: list[Output], images: Tensor, rows: Tensor, *, exact: bool = True
+    ) -> Output:
         """What the attack sees of these draws, noted in the ledger.
 
-        An evaluation of the network inside says nothing of the defended target and is not traced.
+        An evaluation of the network inside says nothing of the defended target and is not traced;
+        nor is one in less than float32, which may decide otherwise.
         """
         seen = (
             draws[0]
@@ -256,7 +267,7 @@ class TargetView:
             else typical(draws, [self._macs(draw.decisions) for draw in draws])
         )
         self.ledger.watch(rows, seen.decisions)
-        if self.target is self.whole:
+        if exact and self.target is self.whole:
             self.ledger.record(rows, images, self._macs(seen.decisions))
         return seen
 

@@ -45,12 +45,19 @@ class Plan:
         options: how to run it.
         pages: what else the report shows: "paper", the published table to stand beside;
             "audits"; "headroom", the images of its reference runs.
+        batch_for: the kind of device that the batch was taken for, "" where the plan names one.
     """
 
     source: str
     boards: tuple[tuple[Cell, ...], ...]
     options: RunOptions
     pages: Mapping[str, Any] = field(default_factory=dict)
+    batch_for: str = ""
+
+    @property
+    def batch(self) -> int:
+        """Of all its boards."""
+        return self.boards[0][0].protocol.batch
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -13,6 +13,7 @@ from bench.contracts.cell import Fit, Protocol
 from bench.contracts.threat import Threat, parse_threat
 from bench.datasets.base import parse_name
 from bench.errors import GatebenchError, PlanError, did_you_mean
+from bench.plans.devices import default_batch, precision_problem
 from bench.plans.plan import RunOptions
 from bench.plans.problems import Problems
 from bench.plans.schema import ABSENT, ProtocolTable, RunTable
@@ -28,8 +29,14 @@ MOST_WORKERS = 4096
 MOST_BOARDS = 1000
 
 
-def resolve_protocols(entry: ProtocolTable, problems: Problems) -> list[Protocol]:
-    """The protocols of a plan, one a board."""
+def resolve_protocols(entry: ProtocolTable, device: str, problems: Problems) -> list[Protocol]:
+    """The protocols of a plan, one a board.
+
+    Args:
+        entry: the [protocol] table.
+        device: that the plan runs on.
+        problems: gets what is wrong.
+    """
     shape = _image_shape(entry, problems)
     _check_counts(entry, problems)
     budgets = entry.budget if isinstance(entry.budget, list) else [entry.budget]
@@ -53,8 +60,13 @@ def resolve_protocols(entry: ProtocolTable, problems: Problems) -> list[Protocol
         return []
     audit = min(entry.audit, max(entry.images, 1))
     fit = Fit(entry.fit.split, entry.fit.images, entry.fit.budget)
+    if problem := precision_problem(entry.precision, device):
+        problems.add("protocol.precision", problem)
+    batch = default_batch(device, entry.images) if entry.batch == "auto" else entry.batch
     return [
-        Protocol(entry.dataset, entry.images, entry.batch, threat, budget, seed, audit, fit)
+        Protocol(
+            entry.dataset, entry.images, batch, threat, budget, seed, audit, fit, entry.precision
+        )
         for threat, budget, seed in itertools.product(threats, budgets, entry.seeds)
     ]
 
@@ -90,7 +102,7 @@ def resolve_options(entry: RunTable, problems: Problems) -> RunOptions:
 def _check_counts(entry: ProtocolTable, problems: Problems) -> None:
     for name in ("images", "batch"):
         value = getattr(entry, name)
-        if not 1 <= value <= MOST:
+        if value != "auto" and not 1 <= value <= MOST:
             _out_of_range(f"protocol.{name}", value, problems)
     for seed in entry.seeds:
         if seed < 0:

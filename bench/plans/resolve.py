@@ -17,6 +17,7 @@ from typing import Any
 from bench.contracts.cell import SCHEMA, Cell, Component, Protocol
 from bench.errors import PlanError, did_you_mean
 from bench.plans.components import Components, resolve_components
+from bench.plans.devices import kind_of
 from bench.plans.plan import Plan
 from bench.plans.problems import Problems
 from bench.plans.protocols import resolve_options, resolve_protocols
@@ -64,8 +65,8 @@ def _resolve(source: PlanSource, name: str) -> Plan:
     document = _document(source, problems)
     if document is None:
         raise PlanError(problems.all())
-    protocols = resolve_protocols(document.protocol, problems)
     options = resolve_options(document.run, problems)
+    protocols = resolve_protocols(document.protocol, options.device, problems)
     components = resolve_components(document, problems)
     if document.headroom < 0 or document.headroom == 1:
         problems.add("headroom", f"{document.headroom}: 0 for none, or at least 2 images")
@@ -80,7 +81,13 @@ def _resolve(source: PlanSource, name: str) -> Plan:
         raise PlanError(problems.all())
     pages = {"paper": document.paper, "audits": document.audits, "headroom": document.headroom}
     boards = _boards(components, document.exclude, protocols)
-    return Plan(name, boards, options, {key: value for key, value in pages.items() if value})
+    return Plan(
+        name,
+        boards,
+        options,
+        {key: value for key, value in pages.items() if value},
+        kind_of(options.device) if document.protocol.batch == "auto" else "",
+    )
 
 
 def _document(source: PlanSource, problems: Problems) -> Document | None:

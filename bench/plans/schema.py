@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.contracts.cell import SCHEMA
+from bench.contracts.cell import SCHEMA, Precision
 from bench.errors import did_you_mean
 
 
@@ -37,8 +37,9 @@ class ProtocolTable(_Strict):
     """`"NAME:SPLIT"`, for example `"digits-m:test"`; `gatebench list datasets` shows the names."""
     images: int = 100
     """How many images, at least 1: the first ones in a fixed order (by hash of the id)."""
-    batch: int = 32
-    """Images evaluated together, at least 1; another batch is another board."""
+    batch: int | Literal["auto"] = "auto"
+    """Images evaluated together, at least 1; another batch is another board. "auto" is 32, and on a
+    GPU as many 32s as the images fill, at most 256."""
     threat: Any
     """What a saved image may change; see [Threats](#threats). A list makes one board each."""
     budget: int | list[int] = 150
@@ -47,6 +48,9 @@ class ProtocolTable(_Strict):
     """Seeds of all random draws; one board each."""
     audit: int = 4
     """Images of every cell whose execution is counted by ptflops, at least 1."""
+    precision: Precision = "float32"
+    """What gradient passes of attacks compute in: `"float32"`, `"tf32"` (on NVIDIA GPUs from Ampere
+    on) or `"bf16"`; another one is another board. Decisions, scores, audits stay in float32."""
     fit: FitTable = FitTable()
     """See [`[protocol.fit]`](#protocolfit)."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.contracts.cell import SCHEMA, Cell, Component, Fit, Protocol
+from bench.contracts.cell import SCHEMA, Cell, Component, Fit, Precision, Protocol
 from bench.contracts.threat import parse_threat
 from bench.errors import PlanError, RunFolderError
 from bench.files.canonical import canonical, digest
@@ -185,6 +185,7 @@ class _ProtocolDocument:
     seed: int
     audit: int
     fit: Fit
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bench.contracts.cell import Precision
+
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A number of MACs or images; exact as a float, too."""
 Bits = Annotated[str, Field(pattern="^[01]*$")]
@@ -38,6 +40,7 @@ class _Protocol(_Strict):
     seed: int
     audit: Count
     threat: str | dict[str, Any]
+    precision: Precision | None = None
 
 
 class _Clean(_Strict):

@@ -17,7 +17,18 @@ from bench.regression.records import MeasuredBoard, MeasuredCell
 
 RENEW = "if the change is meant, write a new baseline with 'gatebench baseline RUN'"
 
-_TERMS = ("dataset", "images", "threat", "budget", "batch", "seed", "fit", "fit_subset", "subset")
+_TERMS = (
+    "dataset",
+    "images",
+    "threat",
+    "budget",
+    "batch",
+    "seed",
+    "precision",
+    "fit",
+    "fit_subset",
+    "subset",
+)
 
 
 def differing(before: MeasuredBoard, after: MeasuredBoard) -> list[tuple[str, str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contracts.cell import Cell, Fit, Who, cell_label, defended_name
+from bench.contracts.cell import Cell, Fit, Precision, Who, cell_label, defended_name
 from bench.contracts.threat import Threat, parse_threat
 from bench.errors import RunFolderError
 from bench.plans.stored import StoredBoard
@@ -30,6 +30,7 @@ class Terms:
         budget: forward-equivalents an image.
         seed: of random draws.
         audit: images of every cell whose execution is counted.
+        precision: of gradient passes, where it is not float32.
         fit: what is learned from, where a cell learns something.
         fit_subset: digest of the images of the fit, where a cell learns something.
     """
@@ -42,6 +43,7 @@ class Terms:
     budget: int
     seed: int
     audit: int
+    precision: Precision | None = None
     fit: Fit | None = None
     fit_subset: str | None = None
 
@@ -49,6 +51,8 @@ class Terms:
     def of(cls, board: StoredBoard) -> Terms:
         """The terms of a board; those of the fit only where something fits."""
         found = {**vars(board.protocol), "dataset": board.dataset, "subset": board.subset}
+        if board.protocol.precision == "float32":
+            del found["precision"]
         if any(cell.fits for cell in board.cells.values()):
             return cls(**found, fit_subset=board.fit_subset)
         return cls(**{**found, "fit": None})

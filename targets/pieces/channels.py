@@ -162,10 +162,11 @@ class ChannelGated(Backbone):
             x, read = self.fork(x, self.convolutions[2 * index].first)
             shortcut = self.shortcut(place, x)
             first = self._look(2 * index, read.mean((2, 3)), keep)
-            x = block.bn1(block.conv1(x)).relu() * self._scale(first).to(x.dtype)
+            x = block.bn1(block.conv1(x)).relu_() * self._scale(first).to(x.dtype)
             x, read = self.fork(x, self.convolutions[2 * index + 1].first)
             second = self._look(2 * index + 1, read.mean((2, 3)), keep)
-            x = (block.bn2(block.conv2(x)) * self._scale(second).to(x.dtype) + shortcut).relu()
+            y = block.bn2(block.conv2(x)) * self._scale(second).to(x.dtype)
+            x = y.add_(shortcut).relu_()
             seen += [first, second]
         return self.head(x), seen
 

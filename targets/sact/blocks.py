@@ -118,14 +118,20 @@ class BasicUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C', H', W') from (N, C, H, W)."""
-        ready = _leaky(self.preact(x))
+        ready = F.leaky_relu(self.preact(x), SLOPE, inplace=True)
         shortcut = ready if self.first else x
         if self.stride == 2:
             shortcut, ready = F.avg_pool2d(shortcut, 2), F.pad(ready, (0, 1, 0, 1))
         extra = self.conv2.out_channels - shortcut.shape[1]
         shortcut = F.pad(shortcut, (0, 0, 0, 0, extra // 2, extra - extra // 2))
-        residual: Tensor = self.conv2(F.leaky_relu(self.bn1(self.conv1(ready)), TWICE))
+        inner = F.leaky_relu(self.bn1(self.conv1(ready)), TWICE, inplace=True)
+        residual: Tensor = self.conv2(inner)
         return shortcut + residual
+
+    @property
+    def folds_forwards(self) -> bool:
+        """Whether the first convolution alone reads the first normalization."""
+        return not self.first
 
     def at(self, x: Tensor, where: Positions) -> Tensor:
         """(C, P) the residual at some positions of one image; for units that keep the shape."""
@@ -165,6 +171,11 @@ class BottleneckUnit(nn.Module):
         y = self.bn1(self.conv1(ready)).relu()
         residual: Tensor = self.conv3(self.bn2(self.conv2(y)).relu())
         return shortcut + residual
+
+    @property
+    def folds_forwards(self) -> bool:
+        """Whether the first convolution alone reads the first normalization."""
+        return self.shortcut is None
 
     def at(self, x: Tensor, where: Positions) -> Tensor:
         """(C, P) the residual at some positions of one image; for units that keep the shape."""

@@ -158,12 +158,8 @@ def halt(
     size = x.shape[2:] if scores[0].spatial else (1, 1)
     active = torch.ones((len(x), *size), dtype=torch.bool, device=x.device)
     total = torch.zeros((len(x), *size), dtype=_wide(x), device=x.device)
-    mean, remainder, sums, taken = (
-        torch.zeros_like(x, dtype=_wide(x)),
-        torch.zeros_like(total),
-        [],
-        [],
-    )
+    mean: Tensor | float = 0.0
+    remainder, sums, taken = torch.zeros_like(total), [], []
     for place, unit in enumerate(units[1:]):
         if not picks_rows(x) or bool(active.any()):
             x, found = score(scores[place], x, active)

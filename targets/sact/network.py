@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from bench.api import Output, Target, Units
 from bench.errors import PlanError
-from targets.pieces.counting import macs_of, require_one
-from targets.pieces.folding import folded
+from targets.pieces.counting import macs_of, picks_rows, require_one
+from targets.pieces.folding import fold_forwards, folded
+from targets.pieces.rows import on_rows
 from targets.sact.blocks import Stem, Unit, build_blocks, form_for
 from targets.sact.halting import Admit, HaltingRun, HaltingScore, Score, halt
 from targets.sact.official import translate
@@ -148,7 +149,12 @@ class SACT(Target):
 
     def equivalent(self) -> Target:
         """This network with its normalizations folded into its convolutions."""
-        return folded(self)
+        made = folded(self)
+        units = [unit for number in range(len(made.blocks)) for unit in made._block(number)[0]]
+        scores = [score for number in range(len(made.blocks)) for score in made._block(number)[1]]
+        fold_forwards((unit, "preact", "conv1") for unit in units if unit.folds_forwards)
+        fold_forwards((score, "local_bn", "local_conv") for score in scores if score.spatial)
+        return made.to(memory_format=torch.channels_last)
 
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
         """Evaluate one image (1, 3, H, W) at active positions only."""
@@ -353,4 +359,17 @@ class SACT(Target):
 
 
 def _residual_whole(unit: Unit, x: Tensor, active: Tensor) -> Tensor:
-    return torch.where(active[:, None], unit(x), x)
+    """The unit's output where it is active, of whole maps; images that have halted everywhere are
+    left out."""
+    wanted = active.flatten(1).any(1)
+    # in training the statistics of batch normalization are those of the whole batch
+    if unit.training or not picks_rows(x) or bool(wanted.all()):
+        return _masked(unit, x, active)
+    rows = wanted.nonzero().squeeze(1)
+    return on_rows(lambda inputs, _: _masked(unit, inputs, active[rows]), x, x, rows)
+
+
+def _masked(unit: Unit, x: Tensor, active: Tensor) -> Tensor:
+    through: Tensor = unit(x)
+    everywhere = picks_rows(x) and bool(active.all())
+    return through if everywhere else torch.where(active[:, None], through, x)

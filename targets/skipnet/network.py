@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.api import Evaluation, Output, Units
 from bench.errors import PlanError
 from targets.pieces.counting import macs_of, picks_rows, require_one
-from targets.pieces.rows import pick, put
+from targets.pieces.rows import dot_rows, on_rows, pick, put
 from targets.resnet.backbone import Backbone
 from targets.resnet.blocks import Place
 from targets.skipnet.gates import (
@@ -202,36 +202,20 @@ class SkipNet(Backbone):
         if self.training or not picks_rows(x):
             through = block(x, shortcut)
             mixed = torch.where(run[:, None, None, None], through, shortcut)
-            return (
-                mixed
-                if value is None
-                else _StraightThrough.apply(mixed, through.detach() - shortcut.detach(), value)
-            )
+            if value is None:
+                return mixed
+            effect = through.detach() - shortcut.detach()
+            return _straight_through(mixed, value, lambda: effect)
         count = int(run.sum())
-        rows = None if count in (0, len(run)) else run.nonzero().squeeze(1)
         if count == 0:
             mixed = shortcut
-        elif rows is None:
+        elif count == len(run):
             mixed = block(x, shortcut)
         else:
-            mixed = put(shortcut, rows, self._on_rows(block, x, shortcut, rows))
+            mixed = on_rows(block, x, shortcut, run.nonzero().squeeze(1))
         if value is None:
             return mixed
-        with torch.no_grad():
-            effect = mixed - shortcut
-            if count < len(run):
-                rows = (~run).nonzero().squeeze(1)
-                closed = self._on_rows(block, x, shortcut, rows)
-                effect = put(effect, rows, closed - pick(shortcut, rows))
-        passed: Tensor = _StraightThrough.apply(mixed, effect, value)
-        return passed
-
-    @staticmethod
-    def _on_rows(block: nn.Module, x: Tensor, shortcut: Tensor, rows: Tensor) -> Tensor:
-        """The block's output for some rows, which are gathered once where x is its own shortcut."""
-        inputs = pick(x, rows)
-        through: Tensor = block(inputs, inputs if shortcut is x else pick(shortcut, rows))
-        return through
+        return _straight_through(mixed, value, _effect(block, x, shortcut, mixed, run))
 
     def _gate_macs(self) -> int:
         """MACs of all gates that act."""
@@ -243,22 +227,61 @@ class SkipNet(Backbone):
         return gates + (len(self.places) - 1) * macs_of(self.control, (self.control.embed_dim,))
 
 
+def _straight_through(mixed: Tensor, value: Tensor, effect: Callable[[], Tensor]) -> Tensor:
+    """The mixed features, whose gradient reaches the gate values too; see `_StraightThrough`."""
+    passed: Tensor = _StraightThrough.apply(mixed, value, effect)
+    return passed
+
+
 class _StraightThrough(torch.autograd.Function):
     """The mixed features unchanged, with the gradient that a soft mask of the same value would give
     the gate.
 
     x' = m block(x) + (1 - m) shortcut(x), so d x' / d m = effect = block(x) - shortcut(x), and d m
-    / d G is taken as 1.
+    / d G is taken as 1. The effect is asked for when the first gradient arrives: none ever does at
+    a gate that nothing behind it depends on.
     """
 
     @staticmethod
-    def forward(ctx: Any, mixed: Tensor, effect: Tensor, value: Tensor) -> Tensor:
-        ctx.save_for_backward(effect)
+    def forward(ctx: Any, mixed: Tensor, value: Tensor, effect: Callable[[], Tensor]) -> Tensor:
+        ctx.effect, ctx.known = effect, None
         ctx.dtype = value.dtype
         return mixed.view_as(mixed)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         (grad,) = grads
-        (effect,) = ctx.saved_tensors
-        return grad, None, (grad * effect).flatten(1).sum(1, dtype=ctx.dtype)
+        if ctx.known is None:
+            ctx.known, ctx.effect = ctx.effect(), None
+        effect = ctx.known
+        return grad, dot_rows(grad.to(ctx.dtype), effect.to(ctx.dtype)), None
+
+
+def _effect(
+    block: nn.Module, x: Tensor, shortcut: Tensor, mixed: Tensor, run: Tensor
+) -> Callable[[], Tensor]:
+    """block(x) - shortcut of all rows, to be computed later; the block runs for the closed rows,
+    without a graph.
+
+    Args:
+        block: behind the gate.
+        x, shortcut: in front of it; `shortcut` may be x itself.
+        mixed: (N, C, H, W), block(x, shortcut) where `run` says so.
+        run: (N,) bool.
+    """
+    own, kind = shortcut is x, x.device.type
+    x, shortcut, mixed = x.detach(), shortcut.detach(), mixed.detach()
+    autocast = torch.autocast(
+        kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind)
+    )
+
+    def found() -> Tensor:
+        rows = (~run).nonzero().squeeze(1)
+        with torch.no_grad(), autocast:
+            if len(rows) == 0:
+                return mixed - shortcut
+            inputs = pick(x, rows)
+            closed = block(inputs, inputs if own else pick(shortcut, rows))
+            return put(mixed, rows, closed).sub_(shortcut)
+
+    return found

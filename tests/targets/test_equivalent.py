@@ -51,7 +51,7 @@ DEFENDED = {
     "cap": lambda target: Capped(target, (target.floor + target.ceiling) // 2),
     "monitor": _monitor,
 }
-FOLDED = {"resnet": 21, "skipnet": 21, "sact": 9, "manidp": 21, "sdn": 21, "sdn-vgg": 13}
+FOLDED = {"resnet": 21, "skipnet": 21, "sact": 23, "manidp": 21, "sdn": 21, "sdn-vgg": 13}
 FOLDED |= {"cascade": 24, "cascade-timm": 13}
 """Normalizations that stand right behind a convolution."""
 
@@ -122,3 +122,14 @@ def test_an_equivalent_that_is_not_one_is_refused():
     images = natural(4)
     with torch.no_grad(), pytest.raises(ContractBroken, match="equivalent network differ by"):
         check_equivalent(target, target.equivalent()(images), target(images), "image")
+
+
+def test_a_scale_below_zero_is_not_folded_forwards():
+    target = _made("sact")
+    turned = target.blocks[0][1].preact
+    turned.weight[0] = -0.5
+    freeze(target)
+    made, images = target.equivalent(), natural(8, seed=4)
+    assert isinstance(made.blocks[0][1].preact, nn.BatchNorm2d)
+    assert not isinstance(made.blocks[0][2].preact, nn.BatchNorm2d)
+    check_equivalent(target, made(images).detach(), target(images).detach(), "image")

@@ -17,8 +17,9 @@ from bench.testing import check_target, finite_difference, problems, random_deci
 from bench.weights.checkpoint import read_checkpoint
 from targets.recipes.sact import SACTRecipe
 from targets.sact import SACT
-from targets.sact.blocks import standardize
+from targets.sact.blocks import BasicUnit, form_for, standardize
 from targets.sact.halting import HaltingRun, HaltingScore, halt
+from targets.sact.network import _residual_whole
 from targets.sact.positions import Positions, dilate, multiply
 
 
@@ -442,3 +443,24 @@ def test_the_ponder_cost_is_ramped_and_pushes_scores_up():
     bias = target.scores[0][0].bias
     (gradient,) = torch.autograd.grad(losses[-1] - losses[0], bias)
     assert float(gradient) < 0
+
+
+def test_images_that_halted_everywhere_are_left_out_of_a_unit():
+    torch.manual_seed(0)
+    unit = BasicUnit(form_for("cifar", 8), 16, 16, 1, first=False).eval().requires_grad_(False)
+    images = torch.randn(4, 16, 8, 8)
+    active = torch.rand(4, 8, 8) < 0.5
+    active[1], active[3] = False, True
+    met = []
+    unit.register_forward_hook(lambda module, inputs, output: met.append(len(output)))
+
+    def found(mix):
+        x = images.clone().requires_grad_()
+        y = mix(x)
+        return y.detach(), torch.autograd.grad((y * y).sum(), x)[0]
+
+    mine = found(lambda x: _residual_whole(unit, x, active))
+    whole = found(lambda x: torch.where(active[:, None], unit(x), x))
+    assert met == [3, 4]
+    for a, b in zip(mine, whole, strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)

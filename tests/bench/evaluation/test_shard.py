@@ -225,3 +225,26 @@ def test_a_cell_on_cuda_keeps_the_contracts(opened, tmp_path):
     folder = CellFolder(tmp_path)
     shard.run_shard(cell, folder, 0, 7, lambda *ignored: None)
     assert "cpu" not in json.dumps(folder.shards()[0].record["device"]).lower()
+
+
+def test_the_judge_knows_nothing_of_the_precision_of_gradients(opened, monkeypatch):
+    """Attacked in bfloat16: what rows hold is what float32 says of the saved images."""
+    seen = []
+    forward = ToyTarget.forward
+
+    def noted(self, *args):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return forward(self, *args)
+
+    monkeypatch.setattr(ToyTarget, "forward", noted)
+    cell = opened("gradauto", audit='2\nprecision = "bf16"')
+    assert not any(seen)
+    rows = batches(cell, 0)
+    assert any(seen)
+    del seen[:]
+    torch.manual_seed(3)
+    target = ToyTarget().eval()
+    for row in rows:
+        output = target(pixels(row["adversarial"]).float() / 255)
+        assert int(target.macs(output.decisions)) == row["adversarial_macs"]
+    assert not any(seen)
