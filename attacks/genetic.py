@@ -134,8 +134,9 @@ class Population:
         macs = self.view.macs(to_float(saved).to(self.clean), rows)
         self.best.offer(rows, saved, macs)
         stays = macs >= self.macs[rows, places]
-        self.pattern[rows[stays], places[stays]] = pattern[stays]
-        self.macs[rows[stays], places[stays]] = macs[stays]
+        before = self.pattern[rows, places]
+        self.pattern[rows, places] = torch.where(stays[:, None, None, None], pattern, before)
+        self.macs[rows, places] = torch.where(stays, macs, self.macs[rows, places])
 
     def worst(self, rows: Tensor) -> Tensor:
         """(M,) the place of the member that executes least."""

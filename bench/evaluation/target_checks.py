@@ -293,16 +293,16 @@ def check_equivalent(target: Target, seen: Output, own: Output, where: str) -> N
     """
     scale = float(own.margins.abs().amax().clamp(min=1)) if own.margins.numel() else 1.0
     noise = FloatNoise(BATCH_TOLERANCE, BATCH_TOLERANCE * scale)
-    differ = (seen.decisions != own.decisions).any(1).tolist()
-    for i in [i for i, is_other in enumerate(differ) if is_other]:
+    differ = (seen.decisions != own.decisions).any(1)
+    for i in differ.nonzero().flatten().tolist():
         unit = differing_unit(target, seen.decisions[i], own.decisions[i], own.margins[i], noise)
         if unit is not None:
             raise ContractBroken(
                 f"the equivalent network decides {target.units.name[unit]} differently "
                 f"on {where} {i}, beyond float noise"
             )
-    same = [i for i, is_other in enumerate(differ) if not is_other]
-    apart = float((seen.logits - own.logits)[same].abs().amax()) if same else 0.0
+    gaps = (seen.logits - own.logits).abs().amax(1)
+    apart = float(gaps.masked_fill(differ, 0).amax()) if len(gaps) else 0.0
     if not apart <= BATCH_TOLERANCE * float(own.logits.abs().amax().clamp(min=1)):
         raise ContractBroken(
             f"the logits of the equivalent network differ by {apart:.3g} on a {where}",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from targets.pieces.counting import picks_rows
 from targets.sact.blocks import Form, Unit
 from targets.sact.positions import Positions, multiply
 
@@ -135,6 +134,8 @@ def halt(
     residual: Residual,
     score: Score,
     admit: Admit = lambda place, margins, wanted: wanted,
+    *,
+    leaves_out: bool = True,
 ) -> tuple[Tensor, HaltingRun]:
     """HaltingRun one block.
 
@@ -146,6 +147,7 @@ def halt(
         limit: a position stops when its scores add up to this.
         residual, score: how a unit and a score are evaluated.
         admit: has the last word on where a gated unit runs.
+        leaves_out: ask whether any position is active, and leave units out where none is.
 
     Returns:
         (N, C', H', W') the weighted mean of the states, and how it came about.
@@ -161,7 +163,7 @@ def halt(
     mean: Tensor | float = 0.0
     remainder, sums, taken = torch.zeros_like(total), [], []
     for place, unit in enumerate(units[1:]):
-        if not picks_rows(x) or bool(active.any()):
+        if not leaves_out or bool(active.any()):
             x, found = score(scores[place], x, active)
             if forced is None:
                 margin = limit - (total + found).detach()
@@ -173,7 +175,7 @@ def halt(
             remainder = remainder + left
             total = torch.where(active, total + found, total)
             active = onward
-            if not picks_rows(x) or bool(active.any()):
+            if not leaves_out or bool(active.any()):
                 x = residual(unit, x, active)
         sums.append(total)
         taken.append(active)

@@ -164,7 +164,15 @@ class SACT(Target):
             units, scores = self._block(number)
             forced, admit = self._forced(decisions, number), self._admitting(number)
             x, run = halt(
-                units, scores, x, forced, 1 - EPSILON, self._residual_at, self._score_at, admit
+                units,
+                scores,
+                x,
+                forced,
+                1 - EPSILON,
+                self._residual_at,
+                self._score_at,
+                admit,
+                leaves_out=True,
             )
             runs.append(run)
         return self._output(self._head(x), runs)
@@ -206,6 +214,7 @@ class SACT(Target):
                 _residual_whole,
                 self._score_whole(number),
                 admit,
+                leaves_out=picks_rows(x),
             )
             runs.append(run)
         return self._head(x), runs

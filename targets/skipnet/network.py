@@ -131,14 +131,21 @@ class SkipNet(Backbone):
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
         """Evaluate one image (1, 3, H, W); a closed block is not touched."""
         require_one(image)
-        return self.walk(image, self._rule(decisions), straight_through=False)
+        return self.walk(image, self._rule(decisions), straight_through=False, leaves_out=True)
 
     def macs(self, decisions: Tensor) -> Tensor:
         """(N,) int64: what always runs, all gates that act, and the blocks decided for."""
         cost = self.units.column("cost", decisions.device)
         return self._always + (decisions.to(torch.int64) * cost).sum(1)
 
-    def walk(self, images: Tensor, choose: Choose, *, straight_through: bool) -> Output:
+    def walk(
+        self,
+        images: Tensor,
+        choose: Choose,
+        *,
+        straight_through: bool,
+        leaves_out: bool | None = None,
+    ) -> Output:
         """Evaluate N images block by block, asking `choose` at every gate; the HRL recipe samples
         its actions here.
 
@@ -146,7 +153,13 @@ class SkipNet(Backbone):
             images: (N, 3, H, W) in [0,1].
             choose: called once a unit, in order.
             straight_through: let the gradient of a mask be that of its gate value.
+            leaves_out: whether closed blocks are left out, for which the host waits at every gate,
+                or masked. None is what is faster on the device of the images.
         """
+        if leaves_out is None:
+            leaves_out = picks_rows(images)
+        if self.training:  # the statistics of batch normalization are those of the whole batch
+            leaves_out = False
         x = self.stem(images)
         x = self.get_submodule(self.places[0].layer)(x, self.shortcut(self.places[0], x))
         state: State | None = None
@@ -156,9 +169,8 @@ class SkipNet(Backbone):
             logit, state = self._read_gate(place, seen, state)
             value = logit.sigmoid()
             run = choose(unit, value)
-            x = self._mix(
-                guarded, x, run, value if straight_through and value.requires_grad else None
-            )
+            passed = value if straight_through and value.requires_grad else None
+            x = self._mix(guarded, x, run, passed, leaves_out)
             logits.append(logit)
             values.append(value)
             taken.append(run)
@@ -188,18 +200,20 @@ class SkipNet(Backbone):
         gate = self.get_submodule(place.gate)
         return (gate(x), None) if self.control is None else self.control(gate(x), state)
 
-    def _mix(self, place: Place, x: Tensor, run: Tensor, value: Tensor | None) -> Tensor:
-        """m block(x) + (1 - m) shortcut(x), evaluating the block only where that matters.
+    def _mix(
+        self, place: Place, x: Tensor, run: Tensor, value: Tensor | None, leaves_out: bool
+    ) -> Tensor:
+        """m block(x) + (1 - m) shortcut(x).
 
         Args:
             place: the block.
             x: (N, C, H, W) features in front of it.
             run: (N,) bool, m.
             value: (N,) gate values whose gradient the mask passes on; None for a constant mask.
+            leaves_out: evaluate the block only where that matters.
         """
         block, shortcut = self.get_submodule(place.layer), self.shortcut(place, x)
-        # in training the statistics of batch normalization are those of the whole batch
-        if self.training or not picks_rows(x):
+        if not leaves_out:
             through = block(x, shortcut)
             mixed = torch.where(run[:, None, None, None], through, shortcut)
             if value is None:

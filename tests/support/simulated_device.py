@@ -55,7 +55,7 @@ class DeviceTensor(Tensor):
     """A tensor of the simulated device; its values lie in `inner`, on the CPU."""
 
     inner: Tensor
-    where: torch.device
+    place: torch.device
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
@@ -69,19 +69,19 @@ class DeviceTensor(Tensor):
             device="meta",
             requires_grad=False,
         )
-        made.inner, made.where = inner, where
+        made.inner, made.place = inner, where
         return made
 
     @property
     def device(self) -> torch.device:
-        return self.where
+        return self.place
 
     @property
     def is_cuda(self) -> bool:
         return True
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return f"DeviceTensor({self.inner!r}, device={self.where})"
+        return f"DeviceTensor({self.inner!r}, device={self.place})"
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
@@ -91,7 +91,7 @@ class DeviceTensor(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DeviceTensor:
         if id(self) not in memo:
-            made = DeviceTensor(self.inner.detach().clone(), self.where)
+            made = DeviceTensor(self.inner.detach().clone(), self.place)
             if getattr(self, "_is_param", False):
                 made._is_param = True
             memo[id(self)] = made.requires_grad_(self.requires_grad)
@@ -152,7 +152,7 @@ class Accelerator(TorchDispatchMode):
             target = where
         self._count(func, packet, args, kwargs, where, target)
         if found:
-            self._last = found[0].where
+            self._last = found[0].place
         plain_args, plain_kwargs = tree_map(
             lambda value: value.inner if isinstance(value, DeviceTensor) else value, (args, kwargs)
         )
@@ -183,15 +183,15 @@ class Accelerator(TorchDispatchMode):
                 indices too (a copy).
         """
         if packet in (aten.copy_, aten._to_copy, aten.equal) and found:
-            return found[0].where
-        devices = {one.where for one in found}
+            return found[0].place
+        devices = {one.place for one in found}
         if hosts and found and packet in (aten.index, aten.index_put, aten.index_put_):
             self._note(func, "index from the host")
             hosts = []
         if len(devices) > 1 or (devices and hosts):
             names = sorted({str(device) for device in devices} | {"cpu" for _ in hosts[:1]})
             raise MixedDevices(f"{func} got tensors on {' and '.join(names)} at {self._line()}")
-        return found[0].where if found else None
+        return found[0].place if found else None
 
     def _count(
         self,
@@ -205,7 +205,7 @@ class Accelerator(TorchDispatchMode):
         if packet in READS:
             self._note(func)
         elif packet is aten._to_copy:
-            came = args[0].where if isinstance(args[0], DeviceTensor) else torch.device("cpu")
+            came = args[0].place if isinstance(args[0], DeviceTensor) else torch.device("cpu")
             to_host = target is not None and target.type == "cpu"
             if (
                 came != target
@@ -214,7 +214,7 @@ class Accelerator(TorchDispatchMode):
             ):
                 self._note(func)
         elif packet is aten.copy_:
-            ends = [getattr(end, "where", torch.device("cpu")) for end in args[:2]]
+            ends = [getattr(end, "place", torch.device("cpu")) for end in args[:2]]
             blocking = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
             if ends[0] != ends[1] and (blocking or ends[0].type == "cpu"):
                 self._note(func)
@@ -302,6 +302,8 @@ def accelerator(devices: int = 1) -> Iterator[Accelerator]:
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "device_count", lambda: devices)
+        patch.setattr(torch.cuda, "get_device_name", lambda device=None: "simulated")
+        patch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
         for module in (
             plain,
             outputs,
