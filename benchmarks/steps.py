@@ -97,22 +97,31 @@ class Case:
         target: that is attacked.
         bare: the plain network.
         bound: what the ratio may be at most, where something is promised.
+        share: of the blocks' evaluations that run, where that is known.
+        closed: whether blocks that do not run are evaluated for the gradient of their masks.
     """
 
     name: str
     target: Target
     bare: Target
     bound: float | None = None
+    share: float | None = None
+    closed: bool = False
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """What was measured: medians, in seconds of the processor."""
+    """What was measured: medians, in seconds of the processor.
+
+    Attributes:
+        least: ratio of the convolutions alone that the step cannot do without (`least_work`).
+    """
 
     name: str
     step: float
     bare: float
     ratio: float
+    least: float | None
     bound: float | None
 
 
@@ -128,7 +137,9 @@ def cases(depths: tuple[int, ...], batch: int) -> Iterator[Case]:
         ):
             net = _frozen(Forced(depth=depth, form=mask))  # type: ignore[arg-type]
             net.wish = torch.rand(batch, len(net.units)) < share
-            yield Case(f"SkipNet-{depth}, {name}", net, bare, bound)
+            blocks = len(net.places)
+            runs = (1 + float(net.wish.float().mean()) * (blocks - 1)) / blocks
+            yield Case(f"SkipNet-{depth}, {name}", net, bare, bound, runs, mask == "sp")
     yield Case("SACT-20", _frozen(ForcedSACT(depth=20)), _frozen(SACT(depth=20, halting="none")))
     yield Case("ManiDP-20", _frozen(ForcedManiDP(depth=20)), _frozen(ResNet(depth=20)))
     yield Case(
@@ -192,17 +203,44 @@ def bare_pass(target: Target, images: Tensor) -> Callable[[], None]:
     return run
 
 
+def least_work(target: Target, images: Tensor, share: float, closed: bool) -> Callable[[], None]:
+    """The convolutions of a step in a network without gates: rows stand for blocks that run.
+
+    Args:
+        target: the plain network, folded.
+        images: (N, C, H, W).
+        share: of the blocks' evaluations that run: so many rows have a forward pass and two input
+            gradients.
+        closed: whether the others have a forward pass.
+    """
+    count = round(share * len(images))
+    some, others = bare_pass(target, images[:count]), images[count:]
+
+    def run() -> None:
+        some()
+        if closed and len(others):
+            with gradient_pass(), torch.no_grad():
+                target(others)
+
+    return run
+
+
 def measure(case: Case, batch: int, repeats: int) -> Ratio:
     """Medians over interleaved repeats; two rounds beforehand are not counted."""
     images = torch.rand(batch, *case.target.image_shape)
     step = attack_step(_frozen(case.target.equivalent()), images)
     bare = bare_pass(case.bare, images)
-    pairs = [(_seconds(step), _seconds(bare)) for _ in range(repeats + 2)][2:]
+    works = [step, bare]
+    if case.share is not None:
+        folded = _frozen(case.bare.equivalent())
+        works.append(least_work(folded, images, case.share, case.closed))
+    rounds = [[_seconds(work) for work in works] for _ in range(repeats + 2)][2:]
     return Ratio(
         case.name,
-        statistics.median(step for step, _ in pairs),
-        statistics.median(bare for _, bare in pairs),
-        statistics.median(step / bare for step, bare in pairs),
+        statistics.median(times[0] for times in rounds),
+        statistics.median(times[1] for times in rounds),
+        statistics.median(times[0] / times[1] for times in rounds),
+        None if case.share is None else statistics.median(times[2] / times[1] for times in rounds),
         case.bound,
     )
 

@@ -42,17 +42,22 @@ def gradient_pass(precision: Precision = "float32") -> Iterator[None]:
     it never wrote is at least the same each time. In a gradient pass that is a sixth of the time.
     Scores, audits and everything else that becomes a number stay outside.
     """
-    settings: Any = torch.utils.deterministic
-    before = settings.fill_uninitialized_memory
-    settings.fill_uninitialized_memory = False
+    memory: Any = torch.utils.deterministic
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (
+        memory.fill_uninitialized_memory,
+        products.allow_tf32,
+        convolutions.allow_tf32,
+    )
+    memory.fill_uninitialized_memory = False
     if precision == "tf32":
-        _allow_tf32(True)
+        products.allow_tf32 = convolutions.allow_tf32 = True
     try:
         yield
     finally:
-        settings.fill_uninitialized_memory = before
+        memory.fill_uninitialized_memory = before[0]
         if precision == "tf32":
-            _allow_tf32(False)
+            products.allow_tf32, convolutions.allow_tf32 = before[1:]
 
 
 def reduced(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -77,8 +82,3 @@ def widened(output: Output) -> Output:
 
 def _wide(values: torch.Tensor) -> torch.Tensor:
     return values.float() if values.dtype == torch.bfloat16 else values
-
-
-def _allow_tf32(allowed: bool) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed

@@ -27,6 +27,7 @@ from attacks.universal import Universal
 from bench.api import Job, Threat, parse_threat
 from bench.evaluation import cost
 from bench.evaluation.outputs import check_unchanged, freeze
+from bench.evaluation.passes import check_precision
 from bench.evaluation.view import TargetView
 from bench.plugins import registry
 from targets.cascade import Cascade
@@ -291,3 +292,33 @@ def test_weights_are_compared_at_once():
         device.reset()
         check_unchanged(target, state, "the test")
         assert device.total == 1
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_reduced_precision_is_that_of_gradients_alone(precision):
+    """The simulation computes in float32 all the same; what is seen is what torch was told."""
+    target, seen = _made(TARGETS["skipnet"]), []
+    images = natural(3, seed=2)
+
+    def told():
+        products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+        return products.allow_tf32, convolutions.allow_tf32, torch.is_autocast_enabled("cuda")
+
+    before = told()
+    with accelerator():
+        there = copy.deepcopy(target).to("cuda:0")
+        check_precision(precision, torch.device("cuda:0"))
+        forward = there.forward
+
+        def noted(*args):
+            seen.append(told())
+            return forward(*args)
+
+        there.forward = noted
+        inputs, rows = images.to("cuda:0"), torch.arange(3, device="cuda:0")
+        view = TargetView.of(there, inputs, 20, precision=precision)
+        view(inputs, rows)
+        view.gradients(lambda output: [output.margins.sum(1)], inputs, rows)
+        view.macs(inputs, rows)
+    assert seen[0] == seen[2] == told() == before
+    assert seen[1] == ((True, True, False) if precision == "tf32" else (*before[:2], True))

@@ -302,6 +302,7 @@ def accelerator(devices: int = 1) -> Iterator[Accelerator]:
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "device_count", lambda: devices)
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
         patch.setattr(torch.cuda, "get_device_name", lambda device=None: "simulated")
         patch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
         for module in (
