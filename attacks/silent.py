@@ -195,7 +195,7 @@ class LateWork(StepRule):
 
     def loss(self, output: Output, rows: Tensor) -> Tensor:
         """(M,) of an evaluation of images `rows`; 0 where nothing late is missing."""
-        weight = self.weight.to(output.margins)
+        weight = self.weight.to(output.margins, non_blocking=True)
         gap = torch.relu(self.offset - output.margins)
         missing = (self.penalty(gap) * weight * self.answer.late[rows]).sum(1)
         sign = torch.where(self.answer.ran[rows], 1.0, -1.0).to(output.margins)

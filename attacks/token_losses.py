@@ -32,7 +32,9 @@ def openness(output: Output, units: Units) -> Tensor:
         output: of M images.
         units: of the target; every upper bound is finite.
     """
-    far = (units.high - units.threshold).to(output.margins) - output.margins
+    device = output.margins.device
+    highest = units.column("high", device) - units.column("threshold", device)
+    far = highest.to(output.margins) - output.margins
     return far.square().mean(1)
 
 

@@ -124,7 +124,7 @@ class DynamicViT(TransformerBackbone):
         first = torch.full_like(kept[:, :1], self.patches)
         before = torch.cat([first, kept], 1)
         starts = torch.tensor((0, *self.stages, self.depth))
-        blocks = starts.diff().to(decisions.device)
+        blocks = starts.diff().to(decisions.device, non_blocking=True)
         total = (self.block_macs(before + 1) * blocks).sum(1)
         per_token = self._predictor_macs()
         return self._outer + total + before[:, :STAGES].sum(1) * per_token
