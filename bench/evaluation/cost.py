@@ -152,7 +152,7 @@ def audit_extremes(target: Target, image: Tensor) -> tuple[int, int]:
         if declared != found.macs:
             raise ContractBroken(
                 f"the {name} is declared as {declared} MACs, but ptflops counts {found.macs} when "
-                "it is executed",
+                f"it is executed{_where(target, image)}",
                 hint="override extremes where not all units off and on are admissible",
             )
         counted.append(found.macs)
@@ -245,12 +245,37 @@ def audit(target: Target, image: Tensor, decisions: Tensor | None = None) -> Cou
     taken = result.output.decisions
     if decisions is not None and not torch.equal(taken.cpu(), decisions.cpu()):
         raise ContractBroken("execute was told which units to run and ran others")
-    declared = int(target.macs(taken)[0])
+    declared = _declared(target, taken)
     if declared != result.macs:
         raise ContractBroken(
             f"macs(decisions) says {declared}, but ptflops counts {result.macs} when the image is "
-            "executed",
+            f"executed{_where(target, image)}",
             hint="declare what execute multiplies in this thread, biases included; leave out in "
             "execute what is not declared",
         )
     return result
+
+
+def _declared(target: Target, decisions: Tensor) -> int:
+    """What `macs` says of one row of decisions.
+
+    Raises:
+        ContractBroken: it returns no tensor of one number.
+    """
+    said: object = target.macs(decisions)
+    if not isinstance(said, Tensor) or said.shape != (1,):
+        shape = f" of shape {tuple(said.shape)}" if isinstance(said, Tensor) else ""
+        raise ContractBroken(
+            f"macs(decisions) returns {type(said).__name__}{shape}, expected a tensor of one "
+            "number a row, (N,) int64",
+            hint="for example self.base + decisions.to(torch.int64) @ self.units.cost",
+        )
+    return int(said[0])
+
+
+def _where(target: Target, image: Tensor) -> str:
+    """A table of what differs, to be added to a message; "" where there is none."""
+    from bench.evaluation.differences import explained
+
+    table = explained(target, lambda d: count(target, image, d.to(image.device)).macs)
+    return f"\n{table}" if table else ""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.contracts.target import Target
+from bench.contracts.target import Output, Target
 from bench.errors import ContractBroken
 from bench.evaluation import cost
 from bench.evaluation.outputs import check_margins, check_output, check_unchanged, freeze
@@ -100,7 +100,7 @@ def _forced(target: Target, images: Tensor) -> None:
 def _followed(target: Target, images: Tensor) -> None:
     decisions = random_decisions(target, len(images))
     with torch.no_grad():
-        batch = target(images, decisions)
+        batch = _output(target, images, decisions)
         if not torch.equal(batch.decisions, decisions):
             raise NotKept("forward was told which units to run and ran others")
         for i in range(min(3, len(images))):
@@ -112,8 +112,32 @@ def _followed(target: Target, images: Tensor) -> None:
 
 def _margin_gradient(target: Target, images: Tensor) -> Tensor:
     inputs = images.clone().requires_grad_()
-    (grad,) = torch.autograd.grad(target(inputs).logit_margins.sum(), inputs)
+    output = _output(target, inputs)
+    for name in ("margins", "logit_margins"):
+        if not getattr(output, name).requires_grad:
+            raise NotKept(
+                f"no gradient leads from {name} to the images: it is cut by detach, no_grad, item, "
+                "NumPy, or a comparison"
+            )
+    (grad,) = torch.autograd.grad(output.logit_margins.sum(), inputs, allow_unused=True)
+    if grad is None:
+        raise NotKept("logit_margins have a gradient, but none with respect to the images")
     return grad
+
+
+def _output(target: Target, images: Tensor, decisions: Tensor | None = None) -> Output:
+    """What `forward` returns, if it is an `Output` of tensors."""
+    found: object = target(images, decisions)
+    if not isinstance(found, Output):
+        raise NotKept(
+            f"forward returned {type(found).__name__}, expected a bench.api.Output: return "
+            "Output(logits, margins, logit_margins, decisions)"
+        )
+    for name in ("logits", "margins", "logit_margins", "decisions"):
+        value: object = getattr(found, name)
+        if not isinstance(value, Tensor):
+            raise NotKept(f"Output.{name} is {type(value).__name__}, expected a torch.Tensor")
+    return found
 
 
 def _check_has_units(target: Target) -> None:
@@ -190,9 +214,9 @@ def _governed(target: Target, images: Tensor) -> None:
         return torch.zeros_like(wanted)
 
     with torch.no_grad():
-        wants = bool(target(images).decisions.any())
+        wants = bool(_output(target, images).decisions.any())
         with target.evaluating(governor=refusing):
-            outputs = [target(images), target.execute(images[:1])]
+            outputs = [_output(target, images), target.execute(images[:1])]
     if wants and not asked:
         raise NotKept("it says that it admits, but no decision passes through admit")
     for output in outputs:
@@ -205,9 +229,9 @@ def _governed(target: Target, images: Tensor) -> None:
 
 def _mask_values(target: Target, images: Tensor) -> None:
     with target.evaluating(mask_grad="ste"):
-        soft = target(images.clone().requires_grad_()).detach()
+        soft = _output(target, images.clone().requires_grad_()).detach()
     with target.evaluating(mask_grad="none"):
-        hard = target(images.clone().requires_grad_()).detach()
+        hard = _output(target, images.clone().requires_grad_()).detach()
     apart = float((soft.logits - hard.logits).abs().max())
     if apart > BATCH_TOLERANCE or not torch.equal(soft.decisions, hard.decisions):
         raise NotKept(f"logits differ by {apart:.3g} between mask_grad = 'ste' and 'none'")

@@ -1,6 +1,9 @@
 """The contract tests that plugin authors get find every kind of broken promise, and nothing in what
 is sound."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -265,3 +268,78 @@ def test_units_refuse_columns_that_do_not_fit():
     ]:
         with pytest.raises(ContractBroken, match=f"Units.{column}|Units.kind"):
             replace(units, **{column: value})
+
+
+class _Whole(ToyTarget):
+    """Multiplies with 0 instead of leaving out."""
+
+    def execute(self, image, decisions=None):
+        return self.forward(image, decisions)
+
+
+class _Priced(ToyTarget):
+    """Forgets the bias of a block, and says a block too many of what always runs."""
+
+    def macs(self, decisions):
+        return 7203 + 5 + (9472 - 256) * decisions.to(torch.int64).sum(1)
+
+
+class _Tuple(ToyTarget):
+    def forward(self, images, decisions=None):
+        output = super().forward(images, decisions)
+        return output.logits, output.margins
+
+
+class _Cut(ToyTarget):
+    def forward(self, images, decisions=None):
+        return super().forward(images, decisions).detach()
+
+
+class _Int(ToyTarget):
+    def macs(self, decisions):
+        return int(super().macs(decisions).sum())
+
+
+class _IntInside(ToyTarget):
+    def forward(self, images, decisions=None):
+        return replace(super().forward(images, decisions), decisions=3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        pytest.param(
+            _Whole, "execute counts the ceiling (35619) every time", id="nothing-left-out"
+        ),
+        pytest.param(_Priced, "block block1 9216 9472 +256", id="declared-against-counted"),
+        pytest.param(_Priced, "what always runs 7208 7203 -5", id="what-always-runs"),
+        pytest.param(_Tuple, "returned tuple, expected a bench.api.Output", id="tuple"),
+        pytest.param(_Cut, "no gradient leads from margins to the images", id="cut-gradient"),
+        pytest.param(_Int, "macs(decisions) returns int, expected", id="int-for-a-tensor"),
+        pytest.param(
+            _IntInside, "Output.decisions is int, expected a torch.Tensor", id="int-inside"
+        ),
+    ],
+)
+def test_messages_lead_to_the_mistake(kind, said):
+    told = problems(check_target(kind()))
+    assert said in re.sub(r"\s+", " ", "\n".join(told))
+    assert not [one for one in told if "AttributeError" in one or "TypeError" in one]
+
+
+def test_promises_that_do_not_apply_are_said():
+    class Rigid(ToyTarget):
+        """Neither forks nor admits."""
+
+        forks = False
+        admits = False
+
+        def fork(self, x, unit):
+            return x, x
+
+    findings = check_target(Rigid())
+    assert problems(findings) == []
+    assert [one.skipped[:29] for one in findings if one.skipped] == [
+        "it does not say that it forks",
+        "it does not say that it admit",
+    ]
