@@ -131,14 +131,18 @@ class MarginLoss:
         found = output.margins if self.space == "gate" else output.logit_margins
         return found if self.sign is None else found * self.sign.to(found.dtype)
 
-    def missing(self, output: Output) -> Tensor:
-        """(M,) L_C >= 0.
+    def gaps(self, output: Output) -> Tensor:
+        """(M, U) how far each margin is below its target, 0 where it is not."""
+        return torch.relu(self.offset - self.margins(output))
+
+    def missing(self, output: Output, factor: Tensor | None = None) -> Tensor:
+        """(M,) L_C >= 0, each unit's weight times a `factor` (M, U) of no gradient where given.
 
         0 with a zero gradient where every unit is past its target (relu: clamp's slope at 0 differs
         between releases).
         """
-        gap = torch.relu(self.offset - self.margins(output))
-        return (self.penalty(gap) * self.weight).sum(1)
+        weight = self.weight if factor is None else self.weight * factor
+        return (self.penalty(self.gaps(output)) * weight).sum(1)
 
     def finished(self, output: Output, where: Tensor) -> Tensor:
         """(M,) L_F <= 0, exactly 0 (and so neither computed back nor charged) in rows where `where`

@@ -36,6 +36,7 @@ from attacks.descent import Descent, Direction, StepRule
 from attacks.gradient_attack import GradientAttack
 from attacks.objective import MarginLoss
 from attacks.optimizer import Sgd
+from attacks.outlook import Outlook
 from attacks.rules import norms
 from bench.api import Job, Output, Skip, Target, Threat, View
 from bench.image import project
@@ -54,6 +55,10 @@ class Pry(GradientAttack):
         lr: length of the first step, as a share of the ball's reach.
         lr_end: length of the last step, as a share of the same.
         momentum: beta, the share of a step that is the gradient's.
+        worth: what a unit weighs: "cost" its own MACs, always; "marginal" the MACs that opening or
+            closing it alone would move now.
+        give_up: how many radii of the ball a unit may lie beyond its threshold, at the speed at
+            which its margin moves, before its weight is halved; 0 gives up nothing.
         rounding: every iterate is evaluated as it would be saved ("inside"), or only those that
             are verified ("after"), as in GradAuto.
         verify: images are kept by what they execute as saved; see `attacks.best_image`.
@@ -66,7 +71,7 @@ class Pry(GradientAttack):
     """
 
     unkeyed_defaults: ClassVar[tuple[str, ...]] = ()
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     follows: ClassVar[str] = (
         "gatebench (docs/attacks/pry.md); momentum of APGD, Croce and Hein, ICML 2020"
     )
@@ -75,14 +80,19 @@ class Pry(GradientAttack):
         "lr": (0, None),
         "lr_end": (0, None),
         "momentum": (0, 1),
+        "give_up": (0, None),
         "psnr": (1, 120),
     }
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"concave": {"rounding": "after"}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "concave": {"rounding": "after", "worth": "cost", "give_up": 0.0}
+    }
 
     loss: str = "log(temperature=0.001, offset=0.0005)"
     lr: float = 0.5
     lr_end: float = 0.02
     momentum: float = 0.75
+    worth: Literal["marginal", "cost"] = "marginal"
+    give_up: float = 1.0
     rounding: Literal["after", "inside"] = "inside"
     verify: bool = True
     psnr: float = 30.0
@@ -141,6 +151,7 @@ class CosineSteps(StepRule):
         self.reach = reach(ball, clean[0].numel(), attack.psnr)
         self.signs = ball.norm in ("linf", "patch")
         self.before = clean.clone()
+        self.outlook = Outlook(len(clean), self.reach * sqrt(clean[0].numel()))
         self.gradient = clean[:0]
         self.share = clean[:0, 0, 0, 0]
 
@@ -148,10 +159,12 @@ class CosineSteps(StepRule):
         values: list[Tensor] = []
 
         def one(output: Output) -> list[Tensor]:
-            values.append(self.loss.missing(output))
+            values.append(self.loss.missing(output, self._factor(output.detach(), point, rows)))
             return values[-1:]
 
         output, (gradient,) = self.view.gradients(one, point.image, rows)
+        if self.attack.give_up:
+            self.outlook.note(point.image, self.loss.margins(output), rows)
         self.gradient, self.share = torch.nan_to_num(gradient, 0.0, 0.0, 0.0), share
         return Direction(output, torch.stack(values).mean(0).detach(), self.gradient)
 
@@ -162,6 +175,18 @@ class CosineSteps(StepRule):
         new = project(x + beta * (z - x) + (1 - beta) * (x - self.before[rows]), clean, self.ball)
         self.before[rows] = x
         return x - new
+
+    def _factor(self, output: Output, point: Point, rows: Tensor) -> Tensor | None:
+        """(M, U) what the units' weights are multiplied by; None where nothing changes them."""
+        factor = None
+        if self.attack.worth == "marginal":
+            cost = self.view.units.column("cost", output.decisions.device).clamp(min=1)
+            factor = self.view.marginal_macs(output.decisions) / cost
+        if self.attack.give_up:
+            gap, margins = self.loss.gaps(output), self.loss.margins(output)
+            hope = self.outlook.hope(gap, point.image, margins, rows, self.attack.give_up)
+            factor = hope if factor is None else factor * hope
+        return factor
 
     def length(self) -> Tensor:
         """(M,) root mean square of the steps to take now, in pixels."""

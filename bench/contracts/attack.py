@@ -149,6 +149,20 @@ class View(Protocol):
         """(M,) int64, MACs of (M, U) decisions already seen. Free; needs access "gates"."""
         ...
 
+    def marginal_macs(self, decisions: Tensor) -> Tensor:
+        """What each unit is worth under these decisions, by the target's own arithmetic.
+
+        Free of charge; needs access "gates".
+
+        Args:
+            decisions: (M, U) bool.
+
+        Returns:
+            (M, U) int64, how far the executed MACs move when the decision on that unit alone is
+            turned; see `bench.api.Target.marginal_macs`.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Job:

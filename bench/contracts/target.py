@@ -107,7 +107,7 @@ class Target(nn.Module, ABC):
     Required methods: `forward`, `execute`, `macs`.
     Required attributes, set in `__init__`: `units`, `image_shape`, `classes`.
     Optional methods: `extremes`, where not every combination of decisions is admissible; `bound`;
-    `equivalent`, where the same can be computed faster.
+    `equivalent`, where the same can be computed faster; `marginal_macs`, where the count is no sum.
     Optional calls: `fork` where a gate reads its features, `admit` where a decision is taken.
 
     Attributes:
@@ -197,6 +197,14 @@ class Target(nn.Module, ABC):
     @abstractmethod
     def macs(self, decisions: Tensor) -> Tensor:
         """(N,) int64, the exact MACs of `execute` under these (N, U) decisions."""
+
+    def marginal_macs(self, decisions: Tensor) -> Tensor:
+        """(N, U) int64, how far `macs` moves when the decision on that unit alone is turned.
+
+        It tells an attack what a unit is worth now. Where the count is no plain sum over the units,
+        a subclass says better than this one, which returns the units' costs.
+        """
+        return self.units.column("cost", decisions.device).expand(len(decisions), -1)
 
     def equivalent(self) -> Target:
         """A network that computes the same and is faster to take gradients of, for attacks alone.

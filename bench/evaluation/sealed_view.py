@@ -84,5 +84,8 @@ class SealedView:
     def price(self, decisions: Tensor) -> Tensor:
         return _INSIDE[self].price(decisions)
 
+    def marginal_macs(self, decisions: Tensor) -> Tensor:
+        return _INSIDE[self].marginal_macs(decisions)
+
 
 _INSIDE: WeakKeyDictionary[SealedView, TargetView] = WeakKeyDictionary()

@@ -154,6 +154,11 @@ class TargetView:
         alarm = self.units.alarm.to(decisions.device)
         return macs.masked_fill((decisions & alarm).any(1), 0)
 
+    def marginal_macs(self, decisions: Tensor) -> Tensor:
+        self._need_gates("decisions")
+        decisions = plain(decisions, "decisions")
+        return self.target.marginal_macs(decisions).to(decisions.device)
+
     def gradients(
         self, losses: Losses, images: Tensor, rows: Tensor, at_fork: ForkEdit | None = None
     ) -> tuple[Output, tuple[Tensor, ...]]:

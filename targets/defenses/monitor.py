@@ -99,6 +99,13 @@ class Monitored(Wrapped):
             + decisions[:, -1].to(torch.int64) * int(self.units.cost[-1])
         )
 
+    def marginal_macs(self, decisions: Tensor) -> Tensor:
+        """(N, U) int64: those of the network inside, and the second pass."""
+        inner = self.inner.marginal_macs(decisions[:, :-1])
+        return torch.cat(
+            [inner, self.units.column("cost", inner.device)[-1:].expand(len(inner), 1)], 1
+        )
+
     def extremes(self) -> tuple[Tensor, Tensor]:
         """Those of the network inside, without and with the second pass."""
         least, most = self.inner.extremes()

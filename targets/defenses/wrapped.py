@@ -63,6 +63,10 @@ class Wrapped(Target):
         """(N,) int64: of the network inside, and what the defense itself multiplies."""
         return self.inner.macs(decisions) + self.overhead
 
+    def marginal_macs(self, decisions: Tensor) -> Tensor:
+        """(N, U) int64: those of the network inside."""
+        return self.inner.marginal_macs(decisions)
+
     def extremes(self) -> tuple[Tensor, Tensor]:
         """Those of the network inside."""
         return self.inner.extremes()

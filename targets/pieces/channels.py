@@ -152,6 +152,20 @@ class ChannelGated(Backbone):
             inputs = outputs
         return total
 
+    def marginal_macs(self, decisions: Tensor) -> Tensor:
+        """(N, U) int64: an output of the first convolution of a block costs its inputs and the kept
+        outputs of the second; one of the second costs the kept outputs of the first."""
+        found = []
+        for first, second in zip(self.convolutions[::2], self.convolutions[1::2], strict=True):
+            inner = decisions[:, first.units].sum(1, keepdim=True)
+            outer = decisions[:, second.units].sum(1, keepdim=True)
+            one = 9 * first.positions * first.inputs + 9 * second.positions * outer
+            found += [
+                one.expand(-1, first.outputs),
+                (9 * second.positions * inner).expand(-1, second.outputs),
+            ]
+        return torch.cat(found, 1)
+
     def walk(self, images: Tensor, keep: Keep) -> tuple[Tensor, list[Gated]]:
         """((N, K) logits, what each branch said), asking `keep` at every convolution; the recipes
         train here."""

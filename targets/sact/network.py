@@ -19,7 +19,7 @@ from targets.pieces.rows import on_rows
 from targets.sact.blocks import Stem, Unit, build_blocks, form_for
 from targets.sact.halting import Admit, HaltingRun, HaltingScore, Score, halt
 from targets.sact.official import translate
-from targets.sact.positions import Positions, dilate
+from targets.sact.positions import Positions, dilate, neighbors
 
 EPSILON = 0.01
 """A position stops when its scores add up to 1 - EPSILON."""
@@ -196,6 +196,35 @@ class SACT(Target):
             if gate.unit < len(scores):
                 total += scores[gate.unit].macs(active)
         return total
+
+    def marginal_macs(self, decisions: Tensor) -> Tensor:
+        """(N, U) int64: a position's own work, and that of the first convolution at the neighbors
+        for which it alone asks."""
+        found = []
+        for gate in self.gates:
+            units, scores = self._block(gate.block)
+            size = self.form.sizes[gate.block]
+            with torch.device("cpu"):
+                one = torch.tensor([1 if gate.size else size * size])
+            none = torch.zeros_like(one)
+            own, around = (
+                int(units[gate.unit].macs(one, none)),
+                int(units[gate.unit].macs(none, one)),
+            )
+            start = 0
+            if gate.unit < len(scores):
+                own += scores[gate.unit].own_macs(int(one))
+                start = int(scores[gate.unit].macs(one)) - scores[gate.unit].own_macs(int(one))
+            mask = decisions[:, gate.rows]
+            if not gate.size:  # the whole image decides
+                found.append(torch.full_like(mask, own + around, dtype=torch.int64))
+                continue
+            mask = mask.view(-1, gate.size, gate.size)
+            asking = neighbors(mask)
+            alone = torch.where(mask, neighbors(asking == 1), neighbors(asking == 0))
+            only = mask.sum((1, 2), keepdim=True) == mask.to(torch.int64)
+            found.append((own + around * alone + start * only).flatten(1))
+        return torch.cat(found, 1) if found else decisions.to(torch.int64)
 
     def walk(
         self, images: Tensor, decisions: Tensor | None = None

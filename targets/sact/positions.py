@@ -66,6 +66,12 @@ def dilate(masks: Tensor) -> Tensor:
     return F.max_pool2d(masks[:, None].to(torch.float32), 3, 1, 1)[:, 0] > 0
 
 
+def neighbors(masks: Tensor) -> Tensor:
+    """(N, H, W) int64: how many of `masks` (N, H, W) are set in each 3x3 neighborhood."""
+    wide = F.pad(masks.to(torch.float32)[:, None], (1, 1, 1, 1))
+    return (9 * F.avg_pool2d(wide, 3, 1))[:, 0].round().to(torch.int64)
+
+
 def multiply(conv: nn.Conv2d, columns: Tensor) -> Tensor:
     """(C', P) what `conv` makes of the windows (its kernel size times C, P)."""
     weight = conv.weight.flatten(1)

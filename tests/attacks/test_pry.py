@@ -16,13 +16,14 @@ L2 = Threat("l2", Fraction(1, 2))
 
 
 def trajectory(
-    target, image, threat, steps, *, inside, beta=0.75, lr=0.5, end=0.02, T=0.001, o=0.0005
+    target, image, threat, steps, *, inside, beta=0.75, lr=0.5, end=0.02, T=0.001, o=0.0005, s=1.0
 ):
     """The points that the attack stands at, one image, in plain sums over units."""
     far, values = reach(threat, image.numel(), 30.0), image.numel()
     cost = target.units.cost.double()
     weight = (cost / cost.sum()).tolist()
     x, before, visited = image[None], image[None], []
+    speed, last, stood = [0.0] * len(weight), None, None
     for k in range(steps):
         share = k / (steps - 1)
         seen = x
@@ -31,8 +32,18 @@ def trajectory(
         visited.append(seen[0])
         inputs = seen.clone().requires_grad_()
         margins = target(inputs).logit_margins[0]
+        now = margins.detach().double().tolist()
+        hope = [1.0] * len(weight)
+        if s and last is not None:
+            moved = max(float((seen - stood).norm()), 1e-6)
+            for j, (new, old) in enumerate(zip(now, last, strict=True)):
+                speed[j] = max(0.9 * speed[j], abs(new - old) / moved)
+                within = max(s * speed[j] * far * values**0.5, 1e-9)
+                hope[j] = 1 / (1 + (max(o - new, 0) / within) ** 2)
+        last, stood = now, seen
         loss = sum(
-            weight[j] * torch.log(1 + torch.relu(o - margins[j]) / T) for j in range(len(weight))
+            hope[j] * weight[j] * torch.log(1 + torch.relu(o - margins[j]) / T)
+            for j in range(len(weight))
         )
         (gradient,) = torch.autograd.grad(loss, inputs)
         eta = (end + (lr - end) * (1 + math.cos(math.pi * share)) / 2) * far
@@ -48,12 +59,13 @@ def trajectory(
 
 @pytest.mark.parametrize("threat", [pytest.param(t, id=t.norm) for t in (PSNR35, L2, LINF8)])
 @pytest.mark.parametrize("rounding", ["after", "inside"])
-def test_it_stands_where_the_page_says(threat, rounding, monkeypatch):
+@pytest.mark.parametrize("radii", [pytest.param(0.0, id="all"), pytest.param(1.0, id="near")])
+def test_it_stands_where_the_page_says(threat, rounding, radii, monkeypatch):
     """Verification is left out, so that every step costs 3 and the shares are those of the steps."""
     target, images = frozen(ConvGates()), pictures(3)
     steps = 8
     view, job = begin(target, images, 3 * steps, threat)
-    attacker = Pry(rounding=rounding, verify=False)
+    attacker = Pry(rounding=rounding, verify=False, give_up=radii)
     visited = [[], [], []]
     original = Pry.step_rule
 
@@ -72,11 +84,11 @@ def test_it_stands_where_the_page_says(threat, rounding, monkeypatch):
     monkeypatch.setattr(Pry, "step_rule", spied)
     attacker.perturb(view, images, torch.zeros(3, dtype=torch.int64), job)
     for row in range(3):
-        slow = trajectory(target, images[row], threat, steps, inside=rounding == "inside")
+        slow = trajectory(target, images[row], threat, steps, inside=rounding == "inside", s=radii)
         fast = visited[row]
         assert len(fast) >= 2
         for one, other in zip(fast, slow, strict=False):
-            assert float((one - other).abs().max()) < (1e-5 if rounding == "after" else 1.01 / 255)
+            assert float((one - other).abs().max()) < (2e-4 if rounding == "after" else 1.01 / 255)
 
 
 @pytest.mark.parametrize("threat", [pytest.param(t, id=t.norm) for t in (PSNR35, L2, LINF8, NONE)])
