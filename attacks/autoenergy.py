@@ -50,7 +50,7 @@ class AutoEnergy(Attack):
     members: ClassVar[tuple[tuple[str, Mapping[str, Any]], ...]] = (
         ("pry", {}),
         ("pry", {"mask_grad": "ste"}),
-        ("pry", {"loss": "power(exponent=-0.5, temperature=0.001, offset=0.0005)"}),
+        ("pry", {"loss": "power(exponent=-0.25, temperature=0.001, offset=0.0005)"}),
         ("genetic", {}),
         ("pry", {"knows": "network"}),
     )
@@ -58,7 +58,7 @@ class AutoEnergy(Attack):
 
     Ties are won by the earlier.
     """
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     randomised: ClassVar[bool] = True
     follows: ClassVar[str] = (
         "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of "
@@ -97,7 +97,7 @@ class AutoEnergySplit(Attack):
     be saved.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     randomised: ClassVar[bool] = True
     follows: ClassVar[str] = (
         "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of "

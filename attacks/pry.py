@@ -1,6 +1,6 @@
 """Pry: steps of one length on a concave loss, on iterates as they would be saved.
 
-    minimize    L(x) = sum_j lambda_j log(1 + max(o - m_j(x), 0) / T)      inside the ball
+    minimize    L(x) = sum_j w_j log(1 + max(o - m_j(x), 0) / T)           inside the ball
     z_k         = P(x_k - eta_k u(g_k))
     x_{k+1}     = P(x_k + beta (z_k - x_k) + (1 - beta) (x_k - x_{k-1}))
 
@@ -10,10 +10,16 @@ of the ball (the root mean square of the largest change that it admits). The mom
 (Croce and Hein, ICML 2020); the steps do not depend on the loss's progress.
 
 Why a logarithm: inside a small ball most missing units cannot be opened. A hinge spends the
-gradient on all of them alike; the logarithm gives unit j the weight lambda_j / (T + gap_j), so that
+gradient on all of them alike; the logarithm gives unit j the weight w_j / (T + gap_j), so that
 the step works on the units that are nearest to their thresholds, relative to the gap and so
 whatever the scale of a gate, and turns to the next once these are open. An opened unit that falls
 back by T is pushed as hard as all others together, which keeps it open. See `attacks.penalties`.
+
+The weights follow the iterate: w_j = lambda_j h_j. lambda_j is the share of the MACs that turning
+the decision on unit j alone would move at x_k (`View.marginal_macs`): where the count is no plain
+sum, a unit's own cost says little of it. h_j falls once the unit is too far away to be opened at
+the speed at which its margin moves (`attacks.outlook`), so that the step is left to the others.
+Both are constants of the gradient.
 
 Why rounding inside: an iterate that is evaluated as it would be saved needs no second evaluation
 before it is kept, so that the whole budget goes into steps, and the loss is that of the saved
@@ -48,7 +54,8 @@ class Pry(GradientAttack):
 
     Costs per step: 1 forward, and 1 backward while a unit is missing.
 
-    Preset `concave` is the loss and the steps alone: iterates are rounded when they are verified.
+    Preset `concave` is the loss and the steps alone: a unit weighs its own cost, nothing is given
+    up, and iterates are rounded when they are verified.
 
     Attributes:
         loss: see `attacks.gradient_attack.GradientAttack`; the offset keeps opened units open.
@@ -92,7 +99,7 @@ class Pry(GradientAttack):
     lr_end: float = 0.02
     momentum: float = 0.75
     worth: Literal["marginal", "cost"] = "marginal"
-    give_up: float = 1.0
+    give_up: float = 2.0
     rounding: Literal["after", "inside"] = "inside"
     verify: bool = True
     psnr: float = 30.0
