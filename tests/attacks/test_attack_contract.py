@@ -17,6 +17,7 @@ from attacks.gradauto import GradAuto
 from attacks.gradmdm import GradMDM
 from attacks.ilfo import ILFO
 from attacks.nes import NES
+from attacks.onward import Onward
 from attacks.patch import Patch
 from attacks.pry import Pry
 from attacks.square import Square
@@ -24,7 +25,7 @@ from attacks.universal import Universal
 from bench.results import stats
 from bench.testing import ToyTarget, check_attack, problems
 
-PUSHING = [GradAuto, ILFO, GradMDM, DeepSloth, APGDMargin, Pry]
+PUSHING = [GradAuto, ILFO, GradMDM, DeepSloth, APGDMargin, Pry, Onward]
 SHIPPED = [
     *PUSHING,
     Square,
