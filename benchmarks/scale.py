@@ -225,7 +225,13 @@ def main() -> None:
         "handed out one by one": dynamic(
             durations, world, np.random.default_rng(asked.seed + 1), 1
         ),
-        "shares (--share i/n)": static(durations, world, np.random.default_rng(asked.seed + 1)),
+        "20 shares a worker": dynamic(
+            durations,
+            world,
+            np.random.default_rng(asked.seed + 1),
+            max(durations.size // (20 * world.workers), 1),
+        ),
+        "one share a worker": static(durations, world, np.random.default_rng(asked.seed + 1)),
     }
     driver = measured_driver(run, asked.shard)
     if asked.json:
