@@ -215,19 +215,21 @@ def _features(
     stage: Stage, data: Part, target: Target, device: torch.device, watch: Watch
 ) -> Tensor | None:
     """What a stage computes ahead of every training image, (N, D) on the CPU; None for nothing."""
-    found: list[Tensor] = []
+
+    def images(rows: range) -> Tensor:
+        return (data.images(rows).to(torch.float32) / 255).to(device)
+
     was_training = target.training
     target.eval()
+    found: list[Tensor] = []
     with torch.no_grad():
-        for start in range(0, len(data), _AHEAD):
-            rows = range(start, min(start + _AHEAD, len(data)))
-            images = (data.images(rows).to(torch.float32) / 255).to(device)
-            made = stage.features(target, images)
-            if made is None:
-                break
-            if not found:
-                watch.note(f"computing features of {len(data)} images once")
-            found.append(made.to("cpu", torch.float32))
+        if stage.features(target, images(range(1))) is not None:
+            watch.note(f"computing features of {len(data)} images once")
+            faster = target.equivalent().eval()
+            for start in range(0, len(data), _AHEAD):
+                made = stage.features(faster, images(range(start, min(start + _AHEAD, len(data)))))
+                assert made is not None
+                found.append(made.to("cpu", torch.float32))
     target.train(was_training)
     return torch.cat(found) if found else None
 

@@ -115,7 +115,9 @@ class CalibrateStage(TrainingStage):
     def finish(self, target: Target, held: Part) -> None:
         """Choose the threshold."""
         assert isinstance(target, Cascade)
-        target.set_threshold(choose_threshold(target.all_stages, held, self.drop))
+        faster = target.equivalent()
+        assert isinstance(faster, Cascade)
+        target.set_threshold(choose_threshold(faster.all_stages, held, self.drop))
 
 
 class CascadeRecipe:

@@ -132,7 +132,9 @@ class _ExitStage(TrainingStage):
     def finish(self, target: Target, held: Part) -> None:
         """Choose the threshold."""
         assert isinstance(target, SDN)
-        target.set_threshold(choose_threshold(target.all_exits, held, self.drop))
+        faster = target.equivalent()
+        assert isinstance(faster, SDN)
+        target.set_threshold(choose_threshold(faster.all_exits, held, self.drop))
 
     def errors(self, target: SDN, images: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
         """((E,) cross-entropy of each exit, the last one's accuracy and the mean one)."""
