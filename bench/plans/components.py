@@ -191,14 +191,14 @@ def _targets(entry: TargetTable, where: str, problems: Problems) -> list[Compone
     label = entry.label or entry.weights.partition("@")[0]
     params = {**component.params, **found.params}
     made = replace(component, weights=entry.weights, digest=found.digest)
-    made = replace(made, params=params, label=label)
-    return [made] if _makes_sense(made, where, problems) else []
+    return [replace(made, params=params, label=label)]
 
 
 def _makes_sense(component: Component, where: str, problems: Problems) -> bool:
-    """Whether a target's own check has nothing against its parameters; else it goes to `problems`.
+    """Whether a target's own check, if it has one, has nothing against its parameters.
 
-    Where the target has such a check.
+    What it says goes to `problems`. Weights that have a name were made with their parameters, so
+    only networks with random ones are asked about.
     """
     provider = registry.find("target", component.provider)
     named = provider.facts().constants.get("plan_check", "")
