@@ -20,6 +20,7 @@ DYNAMIC = sorted(
 CONTROLS = sorted(name for name, entry in SHIPPED.items() if entry.target == "fbs")
 IMPORTED = sorted(name for name, entry in SHIPPED.items() if entry.recipe == "imported")
 ACCURACY_GIVEN_UP = {"digits-m": 0.02, "cifar10-jpeg": 0.015, "imagenette": 0.025}
+LEAST_SAVED = {"imagenette": 0.2}
 PRICE_OF_DEFENSE = 0.02
 """Accuracy that energy-adversarial training may cost on top."""
 UNRECORDED = {"resnet-20-static@digits-m", "skipnet-20-budget@digits-m", "skipnet-20-hrl@digits-m"}
@@ -41,7 +42,6 @@ ZOO = {
         "manidp-20-dynamic",
         "sdn-resnet-20-joint",
         "fbs-20-fbs",
-        "cascade-resnet-20-resnet-38",
     ],
     "imagenette": [
         "sdn-tf-efficientnet-lite0-static",
@@ -133,7 +133,7 @@ def test_they_are_worth_attacking(name):
     entry = SHIPPED[name]
     price = PRICE_OF_DEFENSE if entry.stage == "adversarial" else 0.0
     assert entry.accuracy >= entry.static_accuracy - ACCURACY_GIVEN_UP[entry.dataset] - price
-    assert entry.clean_saving >= (0.15 if entry.target == "skipnet" else 0.25)
+    assert entry.clean_saving >= LEAST_SAVED.get(entry.dataset, 0.15 if entry.target == "skipnet" else 0.25)
     assert entry.spread >= 0.03
     assert entry.gates_varying >= min(3, len(entry.opening_rates))
 
