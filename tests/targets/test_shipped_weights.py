@@ -133,7 +133,9 @@ def test_they_are_worth_attacking(name):
     entry = SHIPPED[name]
     price = PRICE_OF_DEFENSE if entry.stage == "adversarial" else 0.0
     assert entry.accuracy >= entry.static_accuracy - ACCURACY_GIVEN_UP[entry.dataset] - price
-    assert entry.clean_saving >= LEAST_SAVED.get(entry.dataset, 0.15 if entry.target == "skipnet" else 0.25)
+    assert entry.clean_saving >= LEAST_SAVED.get(
+        entry.dataset, 0.15 if entry.target == "skipnet" else 0.25
+    )
     assert entry.spread >= 0.03
     assert entry.gates_varying >= min(3, len(entry.opening_rates))
 
