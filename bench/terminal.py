@@ -56,8 +56,8 @@ def message(text: object) -> str:
 
     The indent keeps a line feed in a name from starting a line that looks like one of gatebench's.
     """
-    lines = printable(text).split("\n")
-    kept = [_shortened(line, LONGEST_LINE) for line in lines[:MOST_LINES]]
+    lines = str(text).split("\n")
+    kept = [_shortened(printable(line), LONGEST_LINE) for line in lines[:MOST_LINES]]
     if len(lines) > MOST_LINES:
         kept.append(f"… {len(lines) - MOST_LINES} more lines")
     return "\n".join(

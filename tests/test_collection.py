@@ -31,7 +31,7 @@ def collected(folder, hash_seed, ahead):
     return [line for line in run.stdout.splitlines() if "::" in line]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # collects every test twice
 def test_every_test_has_one_name_at_any_time_and_hash_seed():
     first, second = collected(HERE, 1, 0), collected(HERE, 2, 86_461)
     assert len(first) > 1000

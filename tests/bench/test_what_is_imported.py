@@ -107,7 +107,16 @@ def test_a_run_without_a_report_imports_what_it_computes_with(ran):
     assert not unasked, {name: HEAVY[name] for name in unasked}
 
 
-@pytest.mark.parametrize("arguments", OF_A_RUN, ids=lambda arguments: "-".join(arguments[:3]))
+WHOLE = pytest.mark.slow  # renders every page
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(one, id="-".join(one[:3]), marks=WHOLE if "--full" in one else ())
+        for one in OF_A_RUN
+    ],
+)
 def test_a_command_about_a_run_imports_what_it_needs(arguments, ran, child_environment):
     unasked = imported(arguments, ran[0], child_environment()) - OF_A_RUN[arguments]
     assert not unasked, {name: HEAVY[name] for name in unasked}

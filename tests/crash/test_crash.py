@@ -113,7 +113,10 @@ def test_the_same_run_twice_gives_the_same_bytes(reference, forks, tmp_path):
     assert files(tmp_path) == reference[0]
 
 
-@pytest.mark.parametrize("nth", [0, 6])
+LATER = pytest.mark.slow  # the same instants, later in the run
+
+
+@pytest.mark.parametrize("nth", [0, pytest.param(6, marks=LATER)])
 @pytest.mark.parametrize("point", ["before shard", "mid-write", "before rename", "after rename"])
 def test_killed_at_a_shard(reference, forks, tmp_path, point, nth):
     plan(tmp_path)
@@ -245,7 +248,10 @@ def test_a_run_that_is_finished_computes_nothing(reference, forks, tmp_path):
 # ---------------------------------------------------------------- in shares
 
 
-@pytest.mark.parametrize("shares", [1, 2, 5])
+MANY = pytest.mark.slow  # sixteen runs one after the other
+
+
+@pytest.mark.parametrize("shares", [1, 2, pytest.param(5, marks=MANY)])
 def test_shares_in_any_order_with_kills_are_the_bytes_of_one_run(
     reference, forks, tmp_path, shares
 ):

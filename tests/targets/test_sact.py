@@ -252,7 +252,10 @@ def test_deep_networks_cost_what_they_say(depth):
         assert counted.macs == int(target.macs(counted.output.decisions))
 
 
-@pytest.mark.parametrize("depth", [50, 101, 152])
+LARGE = pytest.mark.slow  # 101 and 152 layers at 224 pixels
+
+
+@pytest.mark.parametrize("depth", [50, *(pytest.param(n, marks=LARGE) for n in (101, 152))])
 def test_imagenet_networks_cost_what_they_say(depth):
     target = lively(depth=depth, layout="imagenet")
     images = pictures(2, 224).float()

@@ -11,7 +11,9 @@ from targets.resnet import ResNet
 from targets.skipnet import SkipNet
 
 CIFAR = [(depth, gate) for depth in (20, 38, 110) for gate in ("rnn", "ff1", "ff2")]
-IMAGENET = [18, 34, 50, 101, pytest.param(152, marks=pytest.mark.slow)]  # 152 layers
+AGAIN = pytest.mark.slow  # the same with other weights
+LARGE = pytest.mark.slow  # 101 and 152 layers at 224 pixels
+IMAGENET = [18, 34, 50, *(pytest.param(depth, marks=LARGE) for depth in (101, 152))]
 
 
 def lively(seed=0, **params):
@@ -192,7 +194,7 @@ def masked(net, batch, soft):
 
 @pytest.mark.parametrize("mask_grad", ["ste", "none"])
 @pytest.mark.parametrize("gate", ["rnn", "ff1", "ff2"])
-@pytest.mark.parametrize("seed", [2, 4])
+@pytest.mark.parametrize("seed", [2, pytest.param(4, marks=AGAIN)])
 def test_gathering_keeps_the_gradient_of_the_masks(gate, mask_grad, seed):
     net = lively(seed=seed, gate=gate).double()
     net.evaluation = Evaluation(mask_grad=mask_grad)
