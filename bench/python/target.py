@@ -35,7 +35,7 @@ def load_target(
         >>> import bench
         >>> network = bench.load_target("skipnet-20-budget@digits-m")
         >>> len(network.units), network.image_shape
-        (9, (3, 32, 32))
+        (8, (3, 32, 32))
     """
     from bench.evaluation.build import build_defended
     from bench.plans.resolve import resolve_document

@@ -10,7 +10,7 @@ from itertools import groupby
 
 import torch
 
-from bench.contracts.dataset import Dataset
+from bench.contracts.dataset import Dataset, Part
 from bench.contracts.target import Target
 from bench.contracts.units import Units
 
@@ -40,7 +40,7 @@ class Measured:
     gates_varying: int
 
 
-def measure(target: Target, data: Dataset, *, batch: int = 100) -> Measured:
+def measure(target: Target, data: Dataset | Part, *, batch: int = 100) -> Measured:
     """Evaluate a target, in evaluation mode, on every image of a split, without autocast."""
     device = next((parameter.device for parameter in target.parameters()), torch.device("cpu"))
     right, macs, decisions = [], [], []
@@ -78,3 +78,38 @@ def owners_of(units: Units) -> tuple[tuple[str, str, tuple[int, ...], int], ...]
     """
     rows = zip(units.owner, units.kind, units.shape, strict=True)
     return tuple((*row, len(list(same))) for row, same in groupby(rows))
+
+
+def doubts(measured: Measured, classes: int) -> list[str]:
+    """What makes weights look as if they were loaded into another network than the trained one.
+
+    Args:
+        measured: on clean images.
+        classes: K, that the network tells apart.
+
+    Returns:
+        Sentences; none where all is plausible.
+    """
+    found = []
+    if measured.accuracy < 1.5 / classes:
+        found.append(
+            f"accuracy {100 * measured.accuracy:.1f} % is that of guessing among {classes}: "
+            "another normalization, another order of the classes, or other parameters than in "
+            "training (--set)?"
+        )
+    if measured.rates and not measured.gates_varying:
+        rates = set(measured.rates)
+        state = "open" if rates == {1.0} else "closed" if rates == {0.0} else "nearly constant"
+        found.append(
+            f"no gate decides anything: all {len(measured.rates)} units are {state}; the threshold "
+            "is probably not the one of the training (--set)"
+        )
+    elif measured.rates:
+        means = zip(measured.owners, measured.opening_rates, strict=True)
+        stuck = [name for (name, *_), rate in means if rate in (0.0, 1.0)]
+        if 2 * len(stuck) > len(measured.owners):
+            found.append(
+                f"{len(stuck)} of {len(measured.owners)} gates never decide anything (first "
+                f"{stuck[0]}); is the threshold the one of the training?"
+            )
+    return found

@@ -68,17 +68,11 @@ def manifest_values(
         "recipe": training.recipe,
         "stage": training.stage_name,
         "seed": training.seed,
-        "accuracy": measured.accuracy,
         "static_accuracy": measured.accuracy if is_twin else twin and twin.accuracy,
-        "clean_saving": measured.clean_saving,
-        "spread": measured.spread,
-        "ceiling": measured.ceiling,
-        "gates_varying": measured.gates_varying,
-        "opening_rates": list(measured.opening_rates),
         "epochs": stage.epochs,
         "seconds": round(seconds, 1),
         "started_from": before.name if before else None,
-        "measured_on": f"{test} ({len(test)} images)",
+        **measured_values(measured, f"{test} ({len(test)} images)"),
         "training": training.document(),
     }
 
@@ -102,6 +96,24 @@ def untouched(
         )
 
     return [part for part in parts if stays(part)]
+
+
+def measured_values(measured: Measured, where: str) -> dict[str, Any]:
+    """What a measurement adds to the manifest's table.
+
+    Args:
+        measured: on clean images.
+        where: in words.
+    """
+    return {
+        "accuracy": measured.accuracy,
+        "clean_saving": measured.clean_saving,
+        "spread": measured.spread,
+        "ceiling": measured.ceiling,
+        "gates_varying": measured.gates_varying,
+        "opening_rates": list(measured.opening_rates),
+        "measured_on": where,
+    }
 
 
 def record(history: Sequence[Mapping[str, float]], measured: Measured) -> dict[str, Any]:

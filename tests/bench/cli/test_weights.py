@@ -210,3 +210,53 @@ def test_a_broken_manifest_does_not_hide_the_others(home, monkeypatch):
     assert result.exit_code == 0
     assert "left out, from own" in result.stderr
     assert isinstance(run("verify").exception, WeightsError)
+
+
+def test_imported_weights_are_measured(home):
+    """Shipped weights under a name of one's own come out as their training measured them."""
+    shipped = store.find("skipnet-20-budget@digits-m")
+    values = {"target": "skipnet", "params": shipped.params, "dataset": "digits-m"}
+    store.add_entry(home, "mine", store.read_state(shipped), values)
+    assert store.find("mine").accuracy is None
+    result = run("measure", "mine", "--images", "200")
+    assert result.exception is None
+    found = store.find("mine")
+    assert found.accuracy == pytest.approx(shipped.accuracy, abs=0.05)
+    assert found.clean_saving == pytest.approx(shipped.clean_saving, abs=0.03)
+    assert found.ceiling == shipped.ceiling
+    assert found.more["measured_on"] == "digits-m:test (200 images)"
+    assert len(found.opening_rates) == len(store.read_record(found)["rates"]) == 8
+    assert found.sha256 == shipped.sha256
+    assert "warning" not in result.output
+    result = run("measure", shipped.name)
+    assert "whose manifest is not yours to write" in str(result.exception)
+
+
+def test_weights_that_decide_nothing_are_doubted(home):
+    """A random network guesses; with a bias of 100 no gate is ever closed."""
+    from targets.skipnet import SkipNet
+
+    torch.manual_seed(0)
+    state = SkipNet(depth=8).state_dict()
+    biases = [name for name in state if name.endswith("bias") and state[name].shape == (1,)]
+    assert biases
+    state |= {name: torch.full((1,), 100.0) for name in biases}
+    values = {"target": "skipnet", "params": {"depth": 8}, "dataset": "digits-m"}
+    store.add_entry(home, "odd", state, values)
+    result = run("measure", "odd", "--images", "64")
+    assert result.exception is None
+    assert "is that of guessing among 10" in result.output
+    assert "all 2 units are open; the threshold is probably not" in result.output
+
+
+def test_most_gates_that_never_decide_are_doubted():
+    from bench.training.evaluate import Measured, doubts
+
+    owners = tuple((f"block{i}", "block", (), 1) for i in range(3))
+    measured = Measured(0.9, 0.3, 0.1, 100, (0.0, 1.0, 0.5), (0.0, 1.0, 0.5), owners, 1)
+    assert doubts(measured, 10) == [
+        "2 of 3 gates never decide anything (first block0); is the threshold the one of the "
+        "training?"
+    ]
+    fine = Measured(0.9, 0.3, 0.1, 100, (0.2, 1.0, 0.5), (0.2, 1.0, 0.5), owners, 2)
+    assert doubts(fine, 10) == []
