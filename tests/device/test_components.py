@@ -109,6 +109,7 @@ ATTACKS = {
     **{
         f"autoenergy-{place}": _CLASSES[use](**params)
         for place, (use, params) in enumerate(AutoEnergy.members)
+        if params  # the others are here by their names
     },
 }
 
@@ -234,13 +235,18 @@ def test_two_devices_beside_each_other():
     assert torch.equal(results[0][1], results[1][1])
 
 
-def _waits(target, attack, count, threat=LINF, budget=26):
+SIZES = {8: 26, 256: 14}
+"""Batches, and the budget of their images."""
+
+
+def _waits(target, attack, count, threat=LINF):
     """(waits inside the attack, its steps, waits by line) on a batch of `count`.
 
     A step is a gradient, or for a search an evaluation of MACs.
     """
     with accelerator() as device:
         there, images = copy.deepcopy(target).to("cuda:0"), natural(count, 32, 2).to("cuda:0")
+        budget = SIZES[count]
         view = TargetView.of(there, images, budget, attack.access)
         labels = torch.zeros(count, dtype=torch.int64, device=images.device)
         steps = []
@@ -273,7 +279,7 @@ def test_a_step_waits_at_most_four_times():
 @pytest.mark.parametrize("name", STEPPING)
 def test_an_attack_waits_four_times_a_step_whatever_the_batch(name):
     target = _made(TARGETS[ATTACKED.get(name, "skipnet-hrl")])
-    for count in (8, 256):
+    for count in SIZES:
         waits, steps, where = _waits(target, ATTACKS[name], count)
         assert waits <= 4 * steps + ONCE, (count, where)
 
@@ -281,7 +287,7 @@ def test_an_attack_waits_four_times_a_step_whatever_the_batch(name):
 @pytest.mark.slow  # large batches, operator by operator
 @pytest.mark.parametrize("name", [name for name in TARGETS if name not in ("resnet", "vit")])
 def test_a_target_waits_four_times_a_step_whatever_the_batch(name):
-    for count in (8, 256):
+    for count in SIZES:
         waits, steps, where = _waits(_made(TARGETS[name]), GradAuto(), count)
         assert waits <= 4 * steps + ONCE, (count, where)
 
@@ -293,7 +299,7 @@ def test_a_defense_waits_four_times_a_step_whatever_the_batch(name):
     bound = 4 + (
         name == "monitor"
     )  # whether the alarm went off at all: one look is less than a pass for nothing
-    for count in (8, 256):
+    for count in SIZES:
         waits, steps, where = _waits(target, GradAuto(), count)
         assert waits <= bound * steps + ONCE, (count, where)
 
