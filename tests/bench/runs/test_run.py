@@ -246,7 +246,7 @@ def test_rows_about_other_images_are_never_sealed(run_with):
 def test_a_plan_is_written_only_by_who_holds_the_lock(run_with, tmp_path):
     run, _, _ = run_with(Honest)
     before = (run.laid.folder.path / "plan.json").read_bytes()
-    (tmp_path / "plan.toml").write_text(PLAN.format(budget=12))
+    (tmp_path / "plan.toml").write_text(PLAN.format(budget=12, images=8))
     laid = lay_out(load_plan(tmp_path / "plan.toml"), tmp_path, "r", "x", None, renew=True)
     assert (run.laid.folder.path / "plan.json").read_bytes() == before, "laying out writes nothing"
     with RunFolder(tmp_path / "r").locked(), pytest.raises(InUse):
@@ -256,7 +256,7 @@ def test_a_plan_is_written_only_by_who_holds_the_lock(run_with, tmp_path):
 
 def test_a_plan_that_came_in_between_is_seen_under_the_lock(run_with, tmp_path):
     """Two commands lay out an empty folder; the one that comes second is refused."""
-    (tmp_path / "plan.toml").write_text(PLAN.format(budget=12))
+    (tmp_path / "plan.toml").write_text(PLAN.format(budget=12, images=8))
     late = lay_out(load_plan(tmp_path / "plan.toml"), tmp_path, "r", "x", None)
     run, _, _ = run_with(Honest)
     with pytest.raises(RunFolderError, match=r"protocol\.budget was 9, is 12"):
