@@ -174,20 +174,27 @@ def test_plugin_test_of_a_sound_and_a_lying_plugin(gatebench):
     assert "does not keep its contract" in err
 
 
-@pytest.mark.slow  # each is a process that imports torch; the contracts are tested in one
+PROCESS = pytest.mark.slow  # each is a process that imports torch; contracts are tested in one
+
+
 @pytest.mark.parametrize(
     ("arguments", "ends", "said"),
     [
-        pytest.param(["toy"], 0, "0 broken", id="toy"),
+        pytest.param(["toy"], 0, "0 broken", id="toy", marks=PROCESS),
         pytest.param(["monitor"], 0, "0 broken", id="monitor"),
         pytest.param(
             ["trick", "--set", "trick=another-network"],
             7,
             "FAIL  `undefended` is the network that it was given",
             id="another-network",
+            marks=PROCESS,
         ),
         pytest.param(
-            ["mischief", "--set", "deed=shape"], 7, "expected images of shape", id="shape"
+            ["mischief", "--set", "deed=shape"],
+            7,
+            "expected images of shape",
+            id="shape",
+            marks=PROCESS,
         ),
     ],
 )
