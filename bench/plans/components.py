@@ -107,6 +107,8 @@ def _component(
 ) -> Component | None:
     """What one table names, or None where it is wrong."""
     name, _, preset = entry.use.partition(":")
+    if registry.is_module_class(entry.use) and name not in registry.names(kind):
+        name, preset = f"{registry.BY_MODULE}/{entry.use}", ""  # MODULE:CLASS
     if name == ABSENT:
         return None
     try:

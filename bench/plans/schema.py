@@ -101,7 +101,8 @@ class AttackTable(_Strict):
     """An attack, run on every target with and without its defenses; one table each."""
 
     use: str
-    """Its name, or `"NAME:PRESET"`; `gatebench list attacks` shows them."""
+    """Its name, or `"NAME:PRESET"`; `gatebench list attacks` shows them. A class that is not
+    installed is `"MODULE:CLASS"`, looked up in the working folder too; so are others."""
     params: dict[str, Any] = {}
     """Its parameters; `gatebench list attacks NAME` shows them. They override the preset's."""
     sweep: dict[str, list[Any]] = {}

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
@@ -18,6 +21,7 @@ from typing import Any
 from bench.errors import PluginError, UnknownName, in_words
 from bench.plugins.constants import wrong_constant
 from bench.plugins.declarations import ClassFacts, read_class
+from bench.plugins.sources import Unreadable, find_class, read_module, source_file
 
 GROUPS = {
     "target": "gatebench.targets",
@@ -35,6 +39,8 @@ GROUPS = {
 """Kinds of things that can be provided, and the entry-point group of each."""
 
 HOME_DISTRIBUTION = "gatebench"
+BY_MODULE = "(module)"
+"""Stands for the distribution of plugins that a plan names as MODULE:CLASS."""
 HANDED_OVER = "(this program)"
 """Stands for the distribution of objects that the running program made itself."""
 
@@ -201,6 +207,8 @@ def find(kind: str, name: str, *, where: str | None = None) -> Provider:
         PluginError: several do.
     """
     owner, _, plain = name.rpartition("/")
+    if owner == BY_MODULE and is_module_class(plain):
+        return by_module(kind, plain, where=where)
     if owner == HANDED_OVER and (kind, plain) in _handed_over:
         return _handed_over[kind, plain]
     rows = [
@@ -213,6 +221,48 @@ def find(kind: str, name: str, *, where: str | None = None) -> Provider:
     if len(rows) > 1:
         raise PluginError(f"{where + ': ' if where else ''}{rows[0].conflict}")
     return rows[0]
+
+
+_LONGEST = 300
+"""Characters of MODULE:CLASS."""
+_CONTRACTS = {"target": "Target", "attack": "Attack", "defense": "Defense"}
+_MODULE_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+def is_module_class(name: str) -> bool:
+    """Whether a name has the form MODULE:CLASS, and there is such a module; imports nothing.
+
+    Modules are looked up where Python looks, and in the working folder.
+    """
+    if _MODULE_CLASS.fullmatch(name) is None or len(name) > _LONGEST:
+        return False
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    return source_file(name.partition(":")[0]) is not None
+
+
+def by_module(kind: str, name: str, *, where: str | None = None) -> Provider:
+    """The provider of a class that is named as MODULE:CLASS, without importing it.
+
+    Only a class whose source derives from the contract of its kind is one, so that no plan imports
+    anything else.
+
+    Raises:
+        PluginError: there is no such class, or it is no plugin of this kind.
+    """
+    module, _, attribute = name.partition(":")
+    place = f"{where}: " if where else ""
+    try:
+        found = find_class(read_module(module), attribute)
+        contracts = {base.node.name for base in found.lineage if base.is_contract}
+    except Unreadable as error:
+        raise PluginError(
+            f"{place}there is no class {attribute!r} in the source of module {module!r}"
+        ) from error
+    if _CONTRACTS.get(kind) not in contracts:
+        raise PluginError(f"{place}{name} does not derive from bench.api.{_CONTRACTS.get(kind)}")
+    return Provider(kind, name, name, BY_MODULE)
 
 
 def load(kind: str, name: str) -> Any:

@@ -65,6 +65,15 @@ class ClassSource:
         names = (ast.unparse(node).partition("(")[0] for node in self.node.decorator_list)
         return any(name.rpartition(".")[2] == "dataclass" for name in names)
 
+    @property
+    def lineage(self) -> tuple[ClassSource, ...]:
+        """Itself and all that it derives from, as far as there is source.
+
+        Raises:
+            Unreadable: a base class is not found in any source file.
+        """
+        return (self, *(each for base in self.bases for each in base.lineage))
+
     @functools.cached_property
     def bases(self) -> tuple[ClassSource, ...]:
         """Its base classes; a contract's own bases and those of torch declare nothing.
