@@ -30,6 +30,9 @@ MOST_LINES = 400
 LONGEST_CELL = 300
 """Characters of a cell of a table that are shown."""
 
+NARROWEST, WIDEST = 20, 2000
+"""Columns that tables are laid out for, whatever COLUMNS or the terminal says."""
+
 _SHOWN = "\n\t"
 _HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
 """Categories that are written out: controls, halves of characters, and separators that some
@@ -97,7 +100,15 @@ def console(*, err: bool = False) -> Console:
     """A rich console that reads no markup; NO_COLOR and COLUMNS are honored."""
     from rich.console import Console
 
-    return Console(stderr=err, markup=False, highlight=False, emoji=False)
+    return of_sane_width(Console(stderr=err, markup=False, highlight=False, emoji=False))
+
+
+def of_sane_width(console: Console) -> Console:
+    """The console, with another width where nothing could be read at its own: at 0 rich prints
+    nothing at all."""
+    if not NARROWEST <= console.width <= WIDEST:
+        console.width = min(max(console.width, 80), WIDEST)
+    return console
 
 
 @dataclass(frozen=True)

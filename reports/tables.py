@@ -13,7 +13,7 @@ from bench.contracts.report import BoardReport
 from bench.files.atomic import write_atomic
 from bench.results.headroom import HeadroomEntry
 from bench.results.records import Board, BoardCell, defended_name
-from bench.terminal import FittedColumn, FittedTable, one_line
+from bench.terminal import FittedColumn, FittedTable, of_sane_width, one_line
 from reports import numbers
 from reports.answers import answers, sentence, summary
 from reports.html.encode import clean
@@ -126,7 +126,8 @@ def console(file: TextIO | None = None) -> Console:
     stream = sys.stdout if file is None else file
     asked = file is None and os.environ.get("COLUMNS", "").isdecimal()
     width = None if stream.isatty() or asked else WIDTH
-    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width)
+    found = Console(file=stream, markup=False, highlight=False, emoji=False, width=width)
+    return of_sane_width(found)
 
 
 def _block(board: Board, target: str, defense: str, fitted: FittedTable) -> list[Text | Table]:

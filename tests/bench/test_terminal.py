@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import bench.cli
 from bench import terminal
-from bench.terminal import Outlet, message, one_line, outlets, printable, say
+from bench.terminal import Outlet, cell, console, message, one_line, outlets, printable, say
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07b\rc\x08\x7f\x85\x9b31m\u202egnp\u2066\u200b\u2028d\udc80\x00"
 
@@ -119,3 +119,16 @@ def test_a_process_without_streams_prints_nothing(monkeypatch):
         say("nobody reads this")
         say("nor this", err=True)
     assert sys.stdout is None
+
+
+WIDTHS = {"0": 80, "1": 80, "19": 80, "20": 20, "-5": None, "999999999": 2000, "abc": None}
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_tables_are_printed_at_any_width(monkeypatch, capsys, columns):
+    """A width of 0, as of some consoles in continuous integration, printed nothing."""
+    monkeypatch.setenv("COLUMNS", columns)
+    found = console()
+    assert WIDTHS[columns] in (found.width, None)
+    found.print(cell("here"))
+    assert capsys.readouterr().out.strip() == "here"
