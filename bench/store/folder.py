@@ -177,7 +177,10 @@ class CellFolder:
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
         """Hold a lock of this cell; others wait."""
-        with open(self.path / name, "a+") as file:
+        path = self.path / name
+        if path.is_symlink():
+            path.unlink()
+        with open(path, "a+") as file:
             wait_lock(file)
             yield
 
@@ -310,11 +313,13 @@ class RunFolder:
         Raises:
             RunFolderError: another process holds it, named by its process id.
         """
-        path = self.path / "lock"
-        if path.is_symlink() or (os.path.lexists(path) and not path.is_file()):
-            raise RunFolderError(
-                f"{path} is no plain file", hint="--fresh removes it and computes everything again"
-            )
+        for name in ("log.txt", "lock"):  # both are written to where they lie
+            path = self.path / name
+            if path.is_symlink() or (os.path.lexists(path) and not path.is_file()):
+                raise RunFolderError(
+                    f"{path} is no plain file",
+                    hint="--fresh removes it and computes everything again",
+                )
         try:
             file = open(path, "a+")  # noqa: SIM115 — held open as long as the lock
         except OSError as error:

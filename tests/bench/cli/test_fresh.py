@@ -97,13 +97,14 @@ def test_a_run_that_is_a_file_or_a_dangling_link_is_replaced(gatebench, tmp_path
         os.rename(tmp_path / "away", tmp_path / f"away{len(list(tmp_path.iterdir()))}")
 
 
-def test_without_fresh_a_lock_that_is_a_link_is_refused_and_not_written_to(
-    gatebench, tmp_path, outside
+@pytest.mark.parametrize("name", ["lock", "log.txt"])
+def test_without_fresh_a_link_in_its_place_is_refused_and_not_written_to(
+    gatebench, tmp_path, outside, name
 ):
     assert gatebench(*RUN)[0] == 0
-    lock = tmp_path / "runs" / "r" / "lock"
-    lock.unlink()
-    lock.symlink_to(outside / "plan.json")
+    path = tmp_path / "runs" / "r" / name
+    path.unlink()
+    path.symlink_to(outside / "plan.json")
     code, _, err = gatebench(*RUN)
     assert code == 5
     assert "is no plain file" in err
