@@ -183,7 +183,7 @@ def _check_torch_zip(path: Path) -> None:
 
 def _check_legacy(path: Path, head: bytes) -> None:
     """Torch's older format asks for memory before it reads what fills it."""
-    found = _scan(path)
+    found = _scan(path) if head.startswith(b"\x80") else scan(head, pickles=1)
     if found.name and not head.startswith(b"\x80"):
         raise _wants_to_run(path, found.name)
     if not head.startswith(b"\x80"):
@@ -225,7 +225,11 @@ def _refusal(path: Path, error: Exception) -> WeightsError:
 
 def _scan(path: Path) -> Scan:
     """Look through the opcodes of a torch file without executing any."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except MemoryError as error:
+        size = path.stat().st_size
+        raise WeightsError(f"{path} has {size:,} bytes, more than fit into memory") from error
     if not data.startswith(b"PK"):
         return scan(data, pickles=5)
     try:

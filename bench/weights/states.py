@@ -85,8 +85,8 @@ def check_types(state: Mapping[str, Tensor]) -> None:
             return True
         if value.device.type == "meta":
             return True
-        small_integers = value.dtype in (torch.int8, torch.uint8)
-        if small_integers:  # a mask or a counter may be; a matrix of weights was rounded
+        if not value.is_floating_point():
+            # a mask, an index or a counter may be; a matrix of weights was rounded
             return value.ndim > 1 and name.endswith("weight")
         return bool(_LOSSY.fullmatch(str(value.dtype)))
 

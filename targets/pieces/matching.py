@@ -66,6 +66,13 @@ def matching_state(
             for name, value in found.items()
             if name in expected and value.shape != expected[name].shape
         ),
+        *(
+            f"rounded: {name} is {value.dtype}, expected {expected[name].dtype}"
+            for name, value in found.items()
+            if name in expected
+            and expected[name].is_floating_point()
+            and not value.is_floating_point()
+        ),
     ]
     if problems:
         shown = ", ".join(f"{key} = {value}" for key, value in parameters.items())

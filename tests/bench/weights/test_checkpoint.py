@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections import OrderedDict, defaultdict
 from decimal import Decimal
+from functools import partial
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -22,6 +23,7 @@ from bench.errors import WeightsError
 from bench.weights import checkpoint
 from bench.weights.checkpoint import read_checkpoint
 from bench.weights.pickles import Inert, stand_ins
+from targets.pieces.matching import matching_state
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
 WRAPPED = {
@@ -376,6 +378,45 @@ def test_a_call_hidden_in_an_inert_object_does_not_run(path):
 def test_lossy_types_are_refused(path, value, match):
     torch.save({"fc.weight": value}, path)
     with pytest.raises(WeightsError, match=match):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.int16, torch.int32, torch.int64, torch.bool], ids=lambda kind: str(kind)[6:]
+)
+def test_weights_that_were_rounded_to_whole_numbers_are_refused(path, kind):
+    """They would load, as zeros and ones."""
+    torch.save({"fc.weight": torch.ones(2, 3, dtype=kind), "n": torch.tensor(3)}, path)
+    with pytest.raises(WeightsError, match=f"fc.weight .{kind}"):
+        read_checkpoint(path)
+
+
+def test_biases_that_were_rounded_to_whole_numbers_are_refused():
+    build = partial(torch.nn.Linear, 3, 2)
+    given = {"weight": torch.ones(2, 3), "bias": torch.ones(2, dtype=torch.int64)}
+    with pytest.raises(WeightsError, match=r"rounded: bias is torch\.int64, expected torch\.float"):
+        matching_state(given, build, {}, "Linear", [])
+    state = matching_state({**given, "bias": torch.ones(2).half()}, build, {}, "Linear", [])
+    assert state["bias"].dtype == torch.float32
+
+
+def test_a_file_larger_than_memory_is_refused(path):
+    """A file with a hole of 8 TB."""
+    with open(path, "wb") as file:
+        file.write(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+        file.truncate(2**43)
+    with pytest.raises(WeightsError, match="8,796,093,022,208 bytes, more than fit into memory"):
+        read_checkpoint(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_or_a_device_is_no_checkpoint(path):
+    os.mkfifo(path)
+    with pytest.raises(WeightsError, match="no regular file"):
+        read_checkpoint(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(WeightsError, match="no regular file"):
         read_checkpoint(path)
 
 
