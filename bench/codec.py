@@ -115,6 +115,8 @@ def read_picture(
     try:
         if isinstance(source, bytes):
             return _read(io.BytesIO(source), formats, size)
+        if source.exists() and not source.is_file():  # a pipe would block, a device never ends
+            raise DataError("no regular file")
         with open(source, "rb") as file:
             return _read(file, formats, size)
     except DataError:

@@ -55,9 +55,12 @@ def walk_pictures(folder: Path, extensions: Sequence[str]) -> Iterator[str]:
     """Paths below `folder` of the files in it, at any depth, that end in one of `extensions`.
 
     In the order of torchvision's `make_dataset`: folders in text order, a folder's files in text
-    order. Links are followed, each folder once.
+    order. Links are followed, each folder once; one that leads to a folder above `folder` is not,
+    since everything beside `folder` would be below it.
     """
-    seen: set[tuple[int, int]] = set()
+    above = [os.stat(place) for place in Path(os.path.realpath(folder)).parents]
+    above += [os.stat(place) for place in Path(os.path.abspath(folder)).parents]
+    seen = {(status.st_dev, status.st_ino) for status in above}
     found: list[tuple[str, list[str]]] = []
     for place, folders, files in os.walk(folder, followlinks=True):
         status = os.stat(place)

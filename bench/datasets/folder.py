@@ -107,6 +107,14 @@ class ImageFolder(Dataset):
                 f"it has {', '.join(f'{name}/' for name in others)}",
                 hint=f"name one of them as the split ({', '.join(self.splits)}), or rename it",
             )
+        for name in folders:
+            inside = [one for one in folders_in(root / name) if one.lower() in SPLIT_NAMES]
+            if any(self._holds_classes(root / name / one) for one in inside):
+                raise DataError(
+                    f"{self.name}: {root / printable(name)} is no class: it holds the splits "
+                    f"{', '.join(f'{one}/' for one in inside)}",
+                    hint=f"--data-root {root / printable(name)}",
+                )
         if root.name.lower() in SPLIT_NAMES and root.name != self.split:
             raise DataError(
                 f"{self.name}: {root} is the folder of another split than {self.split!r}",

@@ -214,3 +214,35 @@ def test_imagenet_skips_folders_without_pictures_and_refuses_others(root):
     put(root / "val" / "cats" / "a.png")
     with pytest.raises(DataError, match="cats is no class of ImageNet"):
         ImageNet("val", root)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_or_a_device_among_the_pictures_is_named_and_does_not_block(tmp_path):
+    put(tmp_path / "val" / "a" / "1.png")
+    os.mkfifo(tmp_path / "val" / "a" / "pipe.png")
+    (tmp_path / "val" / "b").mkdir()
+    (tmp_path / "val" / "b" / "endless.png").symlink_to("/dev/zero")
+    data = ImageFolder("val", tmp_path)
+    for place, name in enumerate(data.ids):
+        if name != "a/1":
+            with pytest.raises(DataError, match=f"imagefolder: {name}.png: no regular file"):
+                data.pixels([place])
+
+
+def test_a_link_back_to_the_split_puts_no_picture_into_two_classes(tmp_path):
+    put(tmp_path / "val" / "a" / "1.png", seed=1)
+    put(tmp_path / "val" / "b" / "1.png", seed=2)
+    for name, goal in (("up", ".."), ("far", "../.."), ("here", "."), ("whole", str(tmp_path))):
+        (tmp_path / "val" / "a" / name).symlink_to(goal)
+    put(tmp_path / "elsewhere" / "2.png", seed=3)
+    (tmp_path / "val" / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    assert ImageFolder("val", tmp_path).ids == ("a/1", "a/more/2", "b/1")
+
+
+def test_a_folder_around_the_splits_is_no_class(tmp_path):
+    for split in ("train", "val"):
+        put(tmp_path / "data" / split / "a" / "1.png")
+        put(tmp_path / "data" / split / "b" / "1.png")
+    with pytest.raises(DataError, match="data is no class: it holds the splits train/, val/") as no:
+        ImageFolder("val", tmp_path)
+    assert no.value.hint == f"--data-root {tmp_path / 'data'}"
