@@ -25,10 +25,12 @@ from bench.evaluation.view import TargetView
 from bench.image import to_float, to_grid
 from bench.testing import ToyTarget, check_target, problems, sample_images
 from bench.weights import find, load_into, read_state
+from targets.avit import AViT
 from targets.defenses.cap import Cap, CapGovernor, Capped
 from targets.defenses.monitor import LEAST_RATE, Monitor, Monitored
 from targets.defenses.smoothing import RandomisedSmoothing
 from targets.defenses.transforms import JPEG, BitDepth, GaussianBlur, Median
+from targets.dynamicvit import DynamicViT
 from targets.fbs import FBS
 from targets.manidp import ManiDP
 from targets.sact import SACT
@@ -41,6 +43,8 @@ FAMILIES = {
     "manidp-20-dynamic@digits-m": ManiDP,
     "sdn-resnet-20-joint@digits-m": SDN,
     "fbs-20-fbs@digits-m": FBS,
+    "avit-32x6-p8-avit@digits-m": AViT,
+    "dynamicvit-32x6-p8-dynamic@digits-m": DynamicViT,
 }
 DEFENSES = {
     "jpeg": JPEG(),

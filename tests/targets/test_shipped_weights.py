@@ -34,6 +34,9 @@ ZOO = {
         "sdn-resnet-20-joint",
         "fbs-20-fbs",
         "cascade-resnet-20-20-32",
+        "vit-32x6-p8-static",
+        "avit-32x6-p8-avit",
+        "dynamicvit-32x6-p8-dynamic",
     ],
     "cifar10-jpeg": [
         "skipnet-38-budget",
