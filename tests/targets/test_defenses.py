@@ -30,7 +30,6 @@ from targets.defenses.cap import Cap, CapGovernor, Capped
 from targets.defenses.monitor import LEAST_RATE, Monitor, Monitored
 from targets.defenses.smoothing import RandomisedSmoothing
 from targets.defenses.transforms import JPEG, BitDepth, GaussianBlur, Median
-from targets.dynamicvit import DynamicViT
 from targets.fbs import FBS
 from targets.manidp import ManiDP
 from targets.sact import SACT
@@ -44,7 +43,6 @@ FAMILIES = {
     "sdn-resnet-20-joint@digits-m": SDN,
     "fbs-20-fbs@digits-m": FBS,
     "avit-32x6-p8-avit@digits-m": AViT,
-    "dynamicvit-32x6-p8-dynamic@digits-m": DynamicViT,
 }
 DEFENSES = {
     "jpeg": JPEG(),

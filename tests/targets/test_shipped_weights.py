@@ -36,7 +36,6 @@ ZOO = {
         "cascade-resnet-20-20-32",
         "vit-32x6-p8-static",
         "avit-32x6-p8-avit",
-        "dynamicvit-32x6-p8-dynamic",
     ],
     "cifar10-jpeg": [
         "skipnet-38-budget",
