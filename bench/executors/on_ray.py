@@ -37,6 +37,10 @@ START_LIMIT = 180.0
 LOSSES = 3
 """How often the worker of one shard may die before its cell fails; nodes that are lost do not
 count."""
+EVENTS = 100
+"""Reports of progress a second that all workers together send at most."""
+PROGRESS = 0.2
+"""Seconds between two reports of one worker at least."""
 _PATIENCE = 0.25
 NODE_CHECK = 30.0
 """Seconds that a lost node may take to be reported as such."""
@@ -84,7 +88,7 @@ class Ray:
         self.device, self.workers, self.threads, self.deadline = device, workers, threads, deadline
         self._ray: Any = None
         self._started = False
-        self._environment: Mapping[str, Any] = {}
+        self.environment: Mapping[str, Any] = {}
 
     def __enter__(self) -> Ray:
         return self
@@ -127,8 +131,8 @@ class Ray:
         found = ray.get(asked)
         if isinstance(found, GatebenchError):
             raise found
-        self._environment = found
-        return self._environment
+        self.environment = found
+        return self.environment
 
     def run(self, tasks: Sequence[Task], tell: Tell) -> None:
         """Compute all tasks; `tell` hears of each.
@@ -148,8 +152,9 @@ class Ray:
             tuple(replace(task, folder=Path(task.key)) for task in group.tasks),
             self.device,
             self.threads,
-            dict(self._environment),
+            dict(self.environment),
             files_for(first),
+            max(PROGRESS, self.room() / EVENTS),
         )
 
     def room(self) -> int:
@@ -218,9 +223,9 @@ class _Course:
                     time.sleep(_PATIENCE if self.doubtful else 0)
                     continue
                 streams = {group.stream: group for group in self.flying}
-                ready, _ = self.ray.wait(
-                    list(streams), num_returns=1, timeout=_PATIENCE, fetch_local=True
-                )
+                ready, _ = self.ray.wait(list(streams), num_returns=1, timeout=_PATIENCE)
+                if ready:  # and whatever else is there by now
+                    ready, _ = self.ray.wait(list(streams), num_returns=len(streams), timeout=0)
                 for stream in ready:
                     self._hear(streams[stream])
                 self._check_times()
@@ -256,7 +261,7 @@ class _Course:
         if said.environment is not None:
             raise GatebenchError(
                 f"node {said.node[:12]} of the cluster computes otherwise than the first: "
-                f"{_difference(self.cluster._environment, said.environment)}",
+                f"{_difference(self.cluster.environment, said.environment)}",
                 hint="shards of two device classes are no one board; let Ray use nodes of one kind",
             )
         if said.event is None or group.key in self.over or not group.tasks:

@@ -8,6 +8,7 @@ import os
 import queue
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,6 +61,7 @@ def compute(
     threads: int,
     environment: Mapping[str, Any],
     files: Mapping[str, Files],
+    pause: float = 0.0,
 ) -> Iterator[Streamed]:
     """Compute shards of one cell one after another.
 
@@ -70,6 +72,7 @@ def compute(
         environment: that the run's shards are made in.
         files: key of a cell -> what is there of it already and is needed: what an attack learned,
             the images that it begins at.
+        pause: seconds between two reports of progress at least.
 
     Yields:
         Of each shard "started", "progress" and one "done" or "problem" or "fatal"; the last shard
@@ -94,7 +97,11 @@ def compute(
             folder.mkdir(parents=True, exist_ok=True)
             before = set(os.listdir(folder))
             yield Streamed(node, Event("started", task))
+            told = time.monotonic()
             for event in _performed(replace(task, folder=folder), device, threads):
+                if event.what == "progress" and time.monotonic() - told < pause:
+                    continue
+                told = time.monotonic()
                 made: Files = {}
                 if event.what == "done":
                     names = sorted(set(os.listdir(folder)) - before)

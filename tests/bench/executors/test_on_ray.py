@@ -148,6 +148,25 @@ def test_a_node_streams_events_and_the_bytes_of_each_shard(tasks, tmp_path):
     assert not list(Path().glob(f"**/{tasks[0].key}.lock"))
 
 
+def test_a_node_reports_progress_no_more_often_than_it_is_told(tasks):
+    often, seldom = (
+        [
+            one.event.what
+            for one in remote.compute(
+                [replace(tasks[0], folder=Path(tasks[0].key))],
+                "cpu",
+                1,
+                remote.hello("cpu", 1),
+                {},
+                pause,
+            )
+        ]
+        for pause in (0.0, 1000.0)
+    )
+    assert often.count("progress") > 0
+    assert seldom == ["started", "done"]
+
+
 def test_a_node_of_another_environment_computes_nothing(tasks):
     (said,) = computed(tasks[:2], {**remote.hello("cpu", 1), "device": "NVIDIA H200"})
     assert said.event is None
@@ -181,7 +200,8 @@ class FakeRay:
         self.cancelled = []
 
     def wait(self, streams, **options):
-        return streams[:1], streams[1:]
+        count = options["num_returns"]
+        return streams[:count], streams[count:]
 
     def get(self, thing):
         return thing
@@ -195,7 +215,7 @@ def course(monkeypatch, tasks, streams, *, deadline=60.0, lost=False):
     """The events of a course whose groups are answered by `streams` in turn."""
     fake, told = FakeRay(), []
     cluster = Ray(device="cpu", workers=1, threads=1, deadline=deadline, log="")
-    cluster._environment = {"device": "cpu", "versions": {"torch": "2"}}
+    cluster.environment = {"device": "cpu", "versions": {"torch": "2"}}
     left = deque(streams)
 
     def submit(group):
