@@ -247,7 +247,7 @@ class SlowdownLoss:
         return (
             uniform_exits(output)
             if self.weight is None
-            else opening(output, self.weight.to(output.logit_margins))
+            else opening(output, self.weight.to(output.logit_margins, non_blocking=True))
         )
 
 

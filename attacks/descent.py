@@ -38,7 +38,14 @@ class Direction:
 
 
 class StepRule(ABC):
-    """One attack's part of the loop: where to go from here."""
+    """One attack's part of the loop: where to go from here.
+
+    Attributes:
+        over: the share of the run that is over for every image which goes on, in [0,1]; set by the
+            loop before each evaluation, on the host, so that nobody has to ask a device for it.
+    """
+
+    over: float = 0.0
 
     @abstractmethod
     def evaluate(self, point: Point, rows: Tensor, share: Tensor) -> Direction:
@@ -120,8 +127,10 @@ class Descent:
         while True:
             share = self._share(rows, taken, first)
             staying, paid, shares = self._fetch(rows, share)
-            if taken > 0 and bool(staying.any()):
-                self._report(float(shares[staying].min()))
+            if bool(staying.any()):
+                rule.over = float(shares[staying].min())
+                if taken > 0:
+                    self._report(rule.over)
             if not bool(staying.all()):
                 index = staying.nonzero().flatten().to(rows.device, non_blocking=True)
                 last = (paid & ~staying).nonzero().flatten().to(rows.device, non_blocking=True)

@@ -225,7 +225,7 @@ class PowerLosses(StepRule):
         early = (
             self.taken < attack.warmup
             if attack.warmup >= 1
-            else attack.warmup > 0 and float(share.min()) < attack.warmup
+            else attack.warmup > 0 and self.over < attack.warmup
         )
         self.taken += 1
         forks = ForkRectifier(self.view.units, swapped=attack.counts == "swapped")

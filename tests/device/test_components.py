@@ -239,14 +239,14 @@ SIZES = {8: 26, 256: 14}
 """Batches, and the budget of their images."""
 
 
-def _waits(target, attack, count, threat=LINF):
+def _waits(target, attack, count, threat=LINF, budget=None):
     """(waits inside the attack, its steps, waits by line) on a batch of `count`.
 
     A step is a gradient, or for a search an evaluation of MACs.
     """
     with accelerator() as device:
         there, images = copy.deepcopy(target).to("cuda:0"), natural(count, 32, 2).to("cuda:0")
-        budget = SIZES[count]
+        budget = budget or SIZES[count]
         view = TargetView.of(there, images, budget, attack.access)
         labels = torch.zeros(count, dtype=torch.int64, device=images.device)
         steps = []
@@ -273,6 +273,17 @@ ONCE = 24
 def test_a_step_waits_at_most_four_times():
     waits, steps, where = _waits(_made(TARGETS["skipnet-hrl"]), GradAuto(), 8)
     assert waits <= 4 * steps + ONCE, where
+
+
+@pytest.mark.slow  # two runs of every attack, operator by operator
+@pytest.mark.parametrize("name", STEPPING)
+def test_another_step_waits_at_most_four_times_more(name):
+    """What is done once is in both runs."""
+    target = _made(TARGETS[ATTACKED.get(name, "skipnet-hrl")])
+    fewer, steps, before = _waits(target, ATTACKS[name], 4, budget=20)
+    more, later, where = _waits(target, ATTACKS[name], 4, budget=44)
+    assert later > steps
+    assert more - fewer <= 4 * (later - steps), (before, where)
 
 
 @pytest.mark.slow  # large batches, operator by operator
