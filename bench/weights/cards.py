@@ -5,15 +5,18 @@ Made from the manifest, the record, and what the network says of itself.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from bench.errors import GatebenchError
+from bench.errors import GatebenchError, PlanError, PluginError
 from bench.files.toml import dump_value
 from bench.plugins import registry
 from bench.weights.entry import Entry
+from bench.weights.manifest import entries as known_weights
 from bench.weights.parts import WeightsPart
 from bench.weights.storage import read_record
 
@@ -135,11 +138,16 @@ def _training(entry: Entry) -> list[tuple[str, str]]:
 
 
 def _again(entry: Entry) -> str:
-    """The command that trains it again."""
+    """The commands that train it again, on a fresh installation."""
     settings = entry.more.get("training")
     if not isinstance(settings, Mapping):
         return ""
-    chosen = [_set(key, value) for key, value in settings.items() if key not in _SETTINGS_ELSEWHERE]
+    declared = _declared(entry)
+    chosen = [
+        _set(key, value)
+        for key, value in settings.items()
+        if key not in _SETTINGS_ELSEWHERE and (declared is None or key in declared)
+    ]
     dataset = "cifar10" if entry.dataset.startswith("cifar10") else entry.dataset
     if dataset in _IN_A_FOLDER:
         dataset = f"{dataset} --data-root FOLDER"
@@ -152,13 +160,32 @@ def _again(entry: Entry) -> str:
         f"--precision {settings.get('precision', 'bf16')}",
         *chosen,
     ]
+    first = ""
+    if start and start not in known_weights():
+        stage = str(start).partition("@")[0].rpartition("-")[2]
+        first = (
+            f"It starts from {_plain(str(start))}, which does not come along; train that first:\n\n"
+            f"```\ngatebench train {entry.recipe} --stage {stage} --dataset {dataset} "
+            f"--seed {entry.seed}\n```\n\n"
+        )
     lines, line = [], ""
     for word in words:
         if line and len(line) + len(word) > 100:
             lines.append(line + " \\")
             line = "    "
         line += ("" if not line.strip() else " ") + word
-    return "Train it again:\n\n```\n" + "\n".join([*lines, line]).replace("```", "") + "\n```"
+    return (
+        first + "Train it again:\n\n```\n" + "\n".join([*lines, line]).replace("```", "") + "\n```"
+    )
+
+
+def _declared(entry: Entry) -> set[str] | None:
+    """The settings that the recipe's stage has now; None where it is not installed."""
+    try:
+        stages: Mapping[str, Any] = registry.load("recipe", entry.recipe).stages
+        return {one.name for one in dataclasses.fields(stages[entry.stage])}
+    except (PlanError, PluginError, KeyError):
+        return None
 
 
 def _set(key: str, value: object) -> str:
@@ -226,7 +253,8 @@ def _file(entry: Entry) -> list[tuple[str, str]]:
 def _part(part: WeightsPart) -> list[tuple[str, str]]:
     """What lies elsewhere."""
     kept = f", {len(part.rows)} classes of the last layer" if part.rows else ""
-    install = f", which `pip install '{_plain(part.install)}'` brings" if part.install else ""
+    wanted = re.sub(r"[^\w.,\[\]=<>-]", "", part.install)  # in a code span nothing is escaped
+    install = f", which `pip install '{wanted}'` brings" if wanted else ""
     return [
         (f"its {_plain(part.prefix)}… are in", f"{_plain(part.source)}{kept}{install}"),
         ("sha256 of that", f"`{part.sha256}`"),
@@ -261,8 +289,9 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
+_ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in "\\`*[]<>|#"}
+
+
 def _plain(text: str) -> str:
     """Text that Markdown and HTML leave alone, on one line."""
-    for sign in "\\`*[]<>|#":
-        text = text.replace(sign, f"&#{ord(sign)};")
-    return " ".join(text.split())
+    return " ".join(text.translate(_ENTITIES).split())
