@@ -82,6 +82,49 @@ def test_rows_of_a_run_are_handed_in_and_accepted_elsewhere(gatebench, board, tm
     assert [row.adversarial for row in there.rows()] == [row.adversarial for row in ours.rows()]
 
 
+def test_rows_behind_defenses_are_judged_behind_them(gatebench, plugins, tmp_path):
+    defended = """schema = 1
+[protocol]
+dataset = "toy-pixels:test"
+images = 8
+batch = 4
+threat = { norm = "linf", eps = "64/255" }
+budget = 9
+[run]
+device = "cpu"
+[[target]]
+use = "toy"
+weights = "random:0"
+[[defense]]
+use = "bit-depth"
+[[defense]]
+use = "smoothing"
+params = { draws = 3 }
+[[attack]]
+use = "still"
+"""
+    (tmp_path / "with.toml").write_text(defended + '[[attack]]\nuse = "wander"\n')
+    (tmp_path / "without.toml").write_text(defended)
+    for name in ("with", "without"):
+        run = ("run", f"{name}.toml", "--name", name, "--in-process", "--no-report")
+        code, _, err = gatebench(*run)
+        assert code == 0, err
+    words = ("--who", "Me", "--what", "Steps.", "--license", "MIT")
+    assert gatebench("submit", "with", "--out", "in.zip", *words)[0] == 0
+    code, out, err = gatebench("accept", "in.zip", "--into", "without", "--no-report")
+    assert code == 0, err
+    assert "3 rows accepted; " in out
+    ours, theirs = (
+        {cell.label: cell for cell in load_boards(tmp_path / "runs" / name)[0].cells}
+        for name in ("with", "without")
+    )
+    assert ours.keys() == theirs.keys()
+    for label, cell in ours.items():
+        assert theirs[label].adversarial_macs == cell.adversarial_macs, label
+        assert theirs[label].digest == cell.digest or cell.attack == "wander"
+    assert verify(RunFolder(tmp_path / "runs" / "without"), seed=3).holds
+
+
 def test_an_archive_of_the_same_rows_is_the_same_bytes(gatebench, board, tmp_path):
     words = ("--who", "Me", "--what", "Steps.", "--license", "MIT")
     for name in ("a.zip", "b.zip"):
