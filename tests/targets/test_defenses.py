@@ -24,8 +24,9 @@ from bench.evaluation.seeds import seeded
 from bench.evaluation.view import TargetView
 from bench.image import to_float, to_grid
 from bench.testing import ToyTarget, check_target, problems, sample_images
-from bench.weights import find, load_into, read_state
+from bench.weights import find, load_entry
 from targets.avit import AViT
+from targets.cascade import Cascade
 from targets.defenses.cap import Cap, CapGovernor, Capped
 from targets.defenses.monitor import LEAST_RATE, Monitor, Monitored
 from targets.defenses.smoothing import RandomisedSmoothing
@@ -43,6 +44,7 @@ FAMILIES = {
     "sdn-resnet-20-joint@digits-m": SDN,
     "fbs-20-fbs@digits-m": FBS,
     "avit-32x6-p8-avit@digits-m": AViT,
+    "cascade-resnet-20-20-32@digits-m": Cascade,
 }
 DEFENSES = {
     "jpeg": JPEG(),
@@ -58,7 +60,7 @@ DEFENSES = {
 def network(name):
     entry = find(name)
     target = FAMILIES[name](**entry.params)
-    load_into(target, read_state(entry))
+    load_entry(target, entry)
     freeze(target)
     return target
 
