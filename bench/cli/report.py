@@ -68,7 +68,7 @@ def write_report(
 
     What becomes of several boards is the report's own affair (`BoardReport.render_all`).
     """
-    from bench.errors import PlanError, RunFolderError
+    from bench.errors import PlanError, PluginError, RunFolderError, in_words
     from bench.plugins import registry
     from bench.results.board import load_boards
 
@@ -82,6 +82,10 @@ def write_report(
         chosen = make(**options)
     except TypeError as error:
         raise PlanError(f"report {name!r} does not take these options: {error}") from error
+    except Exception as error:  # it may be anybody's
+        raise PluginError(f"report {name!r} cannot be made: {in_words(error)}") from error
+    if not callable(getattr(chosen, "render_all", None)):
+        raise PluginError(f"report {name!r} is no bench.api.BoardReport")
     chosen.render_all(boards, out)
     index = out / "index.html"
     return index if index.is_file() else out

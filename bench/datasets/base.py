@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.contracts.dataset import Array, Dataset, Part
-from bench.errors import DataError, PlanError, did_you_mean
+from bench.errors import (
+    DataError,
+    GatebenchError,
+    PlanError,
+    PluginError,
+    did_you_mean,
+    in_words,
+)
 
 Item = TypeVar("Item")
 
@@ -96,13 +103,21 @@ def open_dataset(name: str, data_root: Path | None = None) -> Dataset:
     Raises:
         UnknownName, PlanError: the name or the split is not known.
         DataError: it is not there, or damaged.
+        PluginError: what a package provides is no data set, or raised something else.
     """
     from bench.plugins import registry
 
     base, split = parse_name(name)
     kind: type[Dataset] = registry.load("dataset", base)
+    if not (isinstance(kind, type) and issubclass(kind, Dataset)):
+        raise PluginError(f"data set {base!r} is {kind!r}, no bench.api.Dataset")
     check_split(kind, base, split)
-    return kind(split, data_root)  # type: ignore[call-arg]
+    try:
+        return kind(split, data_root)  # type: ignore[call-arg]
+    except (GatebenchError, OSError, MemoryError):
+        raise
+    except Exception as error:  # it may be anybody's
+        raise PluginError(f"data set {base!r} cannot be opened: {in_words(error)}") from error
 
 
 def subset(dataset: Dataset, n: int) -> list[int]:

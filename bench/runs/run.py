@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from bench import __version__
 from bench.contracts.cell import Cell
 from bench.contracts.executor import Event, Executor, MakeExecutor, Task, Tell
-from bench.errors import RunFolderError
+from bench.errors import GatebenchError, PluginError, RunFolderError, in_words
 from bench.executors.reads import Reads
 from bench.plans.estimates import remember
 from bench.plugins import registry
@@ -245,13 +245,19 @@ class Run:
 
             return InProcess(device=options.device, threads=options.threads)
         make: MakeExecutor = registry.load("executor", options.executor)
-        return make(
-            device=options.device,
-            workers=options.workers,
-            threads=options.threads,
-            deadline=options.deadline,
-            log=str(self._log_file),
-        )
+        try:
+            return make(
+                device=options.device,
+                workers=options.workers,
+                threads=options.threads,
+                deadline=options.deadline,
+                log=str(self._log_file),
+            )
+        except (GatebenchError, OSError):
+            raise
+        except Exception as error:  # it may be anybody's
+            said = f"executor {options.executor!r} cannot be made: {in_words(error)}"
+            raise PluginError(said) from error
 
     @property
     def _log_file(self) -> Path:
