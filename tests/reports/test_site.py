@@ -127,6 +127,24 @@ def test_reports_at_once_leave_one_that_is_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
+def test_a_report_that_begins_while_another_is_written_waits_for_it(tmp_path: Path) -> None:
+    """It would take what the first has written so far for what a killed one left."""
+    out = tmp_path / "report"
+    second = threading.Thread(target=write_site, args=([("page.html", b"second")], out))
+
+    def files() -> Iterator[File]:
+        yield "first.html", b"first"
+        second.start()
+        second.join(0.5)  # it waits, or it is done
+        yield "page.html", b"first"
+
+    write_site(files(), out)
+    second.join()
+    assert set(listing(out)) - {STAMP} == {"page.html"}
+    assert listing(out)["page.html"] == b"second"
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
 @pytest.mark.parametrize("name", ["../outside", "/etc/x", "a/../../b", ""])
 def test_paths_stay_inside(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="inside a report"):
