@@ -27,7 +27,7 @@ class PublishedRow:
     """What a publication said of one row.
 
     Attributes:
-        board: name and terms.
+        board: data set and terms, which stay the same when a run gets another name.
         row: label.
         status: of the cell.
         reason: of a status other than "ok".
@@ -84,7 +84,11 @@ class History:
             boards: to be published.
             name: of the version; its number by default.
         """
-        rows = tuple(_row(board, cell) for board in boards for cell in board.cells)
+        rows = tuple(
+            _row(name_of, board, cell)
+            for name_of, board in zip(_names(boards), boards, strict=True)
+            for cell in board.cells
+        )
         last = self.versions[-1] if self.versions else None
         if last is not None and last.rows == rows:
             named = self.versions[:-1], replace(last, name=name or last.name)
@@ -157,7 +161,16 @@ def _why(before: PublishedRow | None, now: PublishedRow) -> str:
     return "; ".join(found) or "the same networks, attacks and harness: nothing explains it"
 
 
-def _row(board: Board, cell: BoardCell) -> PublishedRow:
+def _names(boards: Sequence[Board]) -> list[str]:
+    """What tells the boards of a publication apart; the run's name only where nothing else does."""
+    plain = [f"{board.dataset}, {board.terms}" for board in boards]
+    return [
+        name if plain.count(name) == 1 else f"{name}, {board.name}"
+        for name, board in zip(plain, boards, strict=True)
+    ]
+
+
+def _row(name: str, board: Board, cell: BoardCell) -> PublishedRow:
     sources = cell.environment.get("sources", {})
     harness = {
         name: value
@@ -165,7 +178,7 @@ def _row(board: Board, cell: BoardCell) -> PublishedRow:
         if name in ("gatebench", "versions", "device", "threads")
     }
     return PublishedRow(
-        board=f"{board.name} ({board.terms})",
+        board=name,
         row=cell.label,
         status=cell.status,
         reason=cell.reason,

@@ -66,6 +66,17 @@ def test_a_row_that_changed_says_why(cause):
     assert said in page.sections[0].rows[0][-1].text
 
 
+def test_another_name_of_the_run_is_no_change():
+    history = History().with_boards([BOARD]).with_boards([replace(BOARD, name="another")])
+    assert len(history.versions) == 1
+
+
+def test_two_boards_of_one_protocol_are_told_apart_by_their_runs():
+    other = replace(BOARD, name="another")
+    (version,) = History().with_boards([BOARD, other]).versions
+    assert len({row.board for row in version.rows}) == 2
+
+
 def test_rows_that_came_and_went_are_named():
     less = replace(BOARD, cells=BOARD.cells[1:])
     history = History().with_boards([BOARD]).with_boards([less]).with_boards([BOARD])
