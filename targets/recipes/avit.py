@@ -27,7 +27,8 @@ class HaltingStage(TransformerStage):
     et al., CVPR 2022: N blocks run plus the remainder R, and the mean score of each block over
     images and tokens, as a distribution over blocks, against a Gaussian around block `halt_at`. The
     authors fine-tune for 100 epochs with weights of 5e-4 and 1e-3; this is a short schedule, in
-    which the ponder cost rises from 0 over the first quarter. The released prior leaves out the
+    which the ponder cost rises from 0 over the first quarter, and whose gates begin where a score
+    can move: at sigmoid(-2), of a first channel around 0. The released prior leaves out the
     first image of a batch where it means the class token; here it is over all tokens but that one.
 
     Attributes:
@@ -37,11 +38,11 @@ class HaltingStage(TransformerStage):
         halt_at: the block around which tokens are to halt, from 1; 0 is two thirds of them.
     """
 
-    gate_scale: float = 5.0
-    gate_center: float = 5.0
-    epochs: int = 30
-    ponder: float = 0.05
-    prior: float = 0.1
+    gate_scale: float = 4.0
+    gate_center: float = 2.0
+    epochs: int = 14
+    ponder: float = 0.015
+    prior: float = 0.05
     halt_at: float = 0.0
 
     start: ClassVar[str] = "static"
