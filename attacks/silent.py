@@ -1,4 +1,4 @@
-"""A silent attack on networks whose tokens halt: only work that cannot reach the answer any more.
+"""A silent attack on networks whose tokens halt: it asks for work that cannot reach the answer.
 
 Once the class token has halted, the answer is fixed; whatever patch tokens still compute is read by
 nobody. The attack delays exactly that work:
@@ -8,12 +8,14 @@ nobody. The attack delays exactly that work:
 where the units j of patch tokens are late in the blocks behind the class token's last on the clean
 image, and s_j = 1 for the units of the class token that run there and -1 for the others. An iterate
 counts only if the class token runs the same blocks as on the clean image and the prediction is the
-clean one; all else is thrown away. So what is won is work behind the answer, and whoever watches
-answers sees nothing.
+clean one; all else is thrown away, so that whoever watches answers sees nothing. Iterates are
+priced by all their MACs: patch tokens that run on in front of the class token's last block, which
+the loss does not ask for, count as well.
 
 The observation is inferred from the published rule of A-ViT (Yin et al., CVPR 2022), in which the
 head reads the class token alone; no published attack uses it. A network that stops where its class
-token does (`avit` with stop = "class") has no such work.
+token does (`avit` with stop = "class") has no work behind the answer; what is won there all the
+same is of the second kind.
 """
 
 from __future__ import annotations

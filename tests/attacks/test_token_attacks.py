@@ -188,7 +188,7 @@ def silent_case():
     return target, early[:6]
 
 
-def test_the_silent_attack_keeps_every_answer_and_wins_only_behind_it():
+def test_the_silent_attack_keeps_every_answer_and_the_class_tokens_path():
     target, images = silent_case()
     labels = labels_of(target, images)
     before = target(images).decisions.view(len(images), 5, 65)
@@ -254,7 +254,7 @@ def test_the_silent_attack_needs_a_class_token_that_halts():
         assert "class token" in Silent().supports(other, LINF16).reason
 
 
-def test_where_all_stop_with_the_class_token_there_is_nothing_silent_to_win():
+def test_where_all_stop_with_the_class_token_nothing_late_is_won():
     target = halting(stop="class")
     images = natural(6)
     labels = labels_of(target, images)
