@@ -60,7 +60,9 @@ def plan(
         out.print(cell(f"{protocol.dataset}, {protocol.images} images, {protocol.terms}", "bold"))
         table = _cells(cells, known, out.width) if verbose else _targets(cells, known, out.width)
         out.print(table.table())
-        out.print(cell(f"attacks: {_attacks(cells)}", "dim", LONGEST_LINE))
+        names = (FittedColumn("what", name=True), FittedColumn("names", name=True))
+        line = [cell("attacks:", "dim"), cell(_attacks(cells), "dim", LONGEST_LINE)]
+        out.print(FittedTable(names, [line], out.width).table(heads=False))
     say(_summary(resolved, known))
     say(
         "forward-eq.: a forward-equivalent is one forward pass of one image, a backward pass "
