@@ -6,16 +6,22 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from bench.contracts.cell import Protocol
 from bench.contracts.executor import Event, Task, Tell
 from bench.errors import GatebenchError
 from bench.executors.processes import STARTS, check_started, start
 from bench.executors.worker import perform, serve
 from bench.plugins.registry import HOME_DISTRIBUTION
+
+Prepared = tuple[str, str, Protocol]
+"""A target and its defense by label, under a protocol: what a worker makes ready once for all
+shards that it is given in a row.
+"""
 
 START_LIMIT = 180.0
 """Seconds a worker may take to import what it needs and say hello."""
@@ -32,6 +38,7 @@ class _Worker:
         hello: what it said of itself, None until it has started.
         task: what it computes now.
         plugins: of other distributions that ran in it.
+        prepared: the target that it has made ready, None before its first task.
         since: when it started, or was given its task.
     """
 
@@ -41,6 +48,7 @@ class _Worker:
     hello: dict[str, Any] | None = None
     task: Task | None = None
     plugins: frozenset[str] = frozenset()
+    prepared: Prepared | None = None
     since: float = field(default_factory=time.monotonic)
 
 
@@ -95,17 +103,19 @@ class Local:
             GatebenchError: the run as a whole cannot go on (a full disk, workers that do not
                 start).
         """
-        queue = deque(tasks)
+        pending: dict[Prepared, deque[Task]] = {}
         over: set[str] = set()
-        for device in self._places(len(queue))[len(self._workers) :]:
+        for task in tasks:
+            pending.setdefault(prepared_of(task), deque()).append(task)
+        for device in self._places(len(tasks))[len(self._workers) :]:
             self._spawn(device)
         try:
-            while queue or any(worker.task for worker in self._workers):
+            while pending or any(worker.task for worker in self._workers):
                 for worker in list(self._workers):
-                    while queue and queue[0].key in over:
-                        queue.popleft()
-                    if worker.task is not None or worker.hello is None or not queue:
+                    _drop(pending, over)
+                    if worker.task is not None or worker.hello is None or not pending:
                         continue
+                    queue = pending[self._chosen(worker, pending)]
                     if worker.plugins in (frozenset(), foreign_plugins(queue[0])):
                         self._give(worker, queue.popleft(), tell)
                     else:  # what other plugins left in the process must not reach this cell
@@ -135,6 +145,15 @@ class Local:
             worker.process.join()
             worker.connection.close()
         self._workers = []
+
+    def _chosen(self, worker: _Worker, pending: Mapping[Prepared, deque[Task]]) -> Prepared:
+        """The target whose next shard a worker computes: the one that it has made ready, else one
+        that no other worker is at, else the first. Making a target ready takes seconds.
+        """
+        if worker.prepared is not None and worker.prepared in pending:
+            return worker.prepared
+        elsewhere = {other.prepared for other in self._workers if other is not worker}
+        return next((each for each in pending if each not in elsewhere), next(iter(pending)))
 
     def _places(self, tasks: int) -> list[str]:
         """The device of each worker."""
@@ -185,6 +204,7 @@ class Local:
 
     def _give(self, worker: _Worker, task: Task, tell: Tell) -> None:
         worker.task, worker.since = task, time.monotonic()
+        worker.prepared = prepared_of(task)
         worker.plugins = foreign_plugins(task)
         tell(Event("started", task))
         with contextlib.suppress(
@@ -245,6 +265,21 @@ class Local:
     def _replace(self, worker: _Worker) -> None:
         self._remove(worker)
         self._spawn(worker.device)
+
+
+def prepared_of(task: Task) -> Prepared:
+    """What a worker makes ready for a task."""
+    target, defense, _ = task.cell.labels
+    return target, defense, task.cell.protocol
+
+
+def _drop(pending: dict[Prepared, deque[Task]], over: Collection[str]) -> None:
+    """Take out the next tasks of cells that are over, and targets that have no tasks left."""
+    for each, queue in list(pending.items()):
+        while queue and queue[0].key in over:
+            queue.popleft()
+        if not queue:
+            del pending[each]
 
 
 def foreign_plugins(task: Task) -> frozenset[str]:
