@@ -184,7 +184,7 @@ class FittedTable:
         for number, row in enumerate(shown):
             made.add_row(
                 *(
-                    folded(_text(row[place]), width)
+                    folded(_text(row[place]), width, hanging=place == next(iter(self._widths)))
                     if self.columns[place].name
                     else _text(row[place])
                     for place, width in self._widths.items()
@@ -227,18 +227,22 @@ def _text(text: Text | str) -> Text:
     return cell(text) if isinstance(text, str) else text
 
 
-def folded(text: Text, width: int) -> Text:
+def folded(text: Text, width: int, *, hanging: bool = False) -> Text:
     """A text on as many lines as it needs, broken at spaces, else after what joins its parts.
 
     Args:
         text: on one line.
         width: of the widest line, in columns of a terminal.
+        hanging: whether all lines but the first begin with a space, so that no part of a name
+            begins a line of the terminal.
     """
     from rich.cells import cell_len
     from rich.text import Text
 
     if text.cell_len <= width:
         return text
+    if hanging:
+        width = max(width - 1, 1)
     lines: list[tuple[int, int]] = []
     start, plain = 0, text.plain
     joints = [match.start() for match in _JOINT.finditer(plain)] + [len(plain)]
@@ -250,7 +254,9 @@ def folded(text: Text, width: int) -> Text:
             end += 1  # one part alone is too wide
         lines.append((start, end))
         start = end
-    return Text("\n").join([_trimmed(text[start:end]) for start, end in lines])
+    return Text("\n " if hanging else "\n").join(
+        [_trimmed(text[start:end]) for start, end in lines]
+    )
 
 
 def _fits(plain: str, width: int) -> bool:

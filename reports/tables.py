@@ -13,7 +13,7 @@ from bench.contracts.report import BoardReport
 from bench.files.atomic import write_atomic
 from bench.results.headroom import HeadroomEntry
 from bench.results.records import Board, BoardCell, defended_name
-from bench.terminal import FittedColumn, FittedTable, of_sane_width, one_line
+from bench.terminal import FittedColumn, FittedTable, folded, of_sane_width, one_line
 from reports import numbers
 from reports.answers import answers, sentence, summary
 from reports.html.encode import clean
@@ -92,7 +92,9 @@ def render_table(board: Board, width: int = WIDTH) -> Group:
         + sentence(_line(board.intervals))
     )
     parts += [Text(""), Text(legend, style="dim")]
-    return Group(*parts)
+    return Group(
+        *(folded(part, width, hanging=True) if isinstance(part, Text) else part for part in parts)
+    )
 
 
 def print_table(board: Board, file: TextIO | None = None) -> None:
