@@ -22,7 +22,7 @@ from bench.results.stats import UNDEFINED, Estimate
 from reports.html.encode import clean, clean_tree
 
 _TEXT = ("board", "key", "target", "defense", "attack", "series", "sees", "status", "reason")
-_WHOLE = ("n", "floor", "ceiling", "reference", "linf", "attack_rank")
+_WHOLE = ("n", "unchanged", "floor", "ceiling", "reference", "linf", "attack_rank")
 _PRICE = ("budget", "fit_evaluations")
 _REAL = tuple(
     "clean_macs adversarial_macs float_macs block_recovery psnr pooled_psnr ssim l2 evaluations "

@@ -133,9 +133,9 @@ def test_a_data_set_by_its_full_name_has_a_run_of_its_own(gatebench, tmp_path):
         (
             ["plugin", "test", "mischief.attacks:Unmade"],
             7,
-            "neither a bench.api.Target nor a bench.api.Attack or Defense",
+            "none of target, attack, defense, data set, recipe, report",
         ),
-        (["plugin", "test", "wander", "--set", "step"], 2, "expected key=value"),
+        (["plugin", "test", "wander", "--set", "step"], 2, "expected KEY=VALUE"),
         (["plugin", "test", "wander", "--set", "stp=3"], 7, "cannot be made"),
         (["plugin", "test", "toy", "--weights", "random:x"], 2, "random:x"),
     ],
