@@ -261,7 +261,11 @@ def _inspect(value: Any) -> ClassFacts:
     """The same facts from the imported object."""
     if not isinstance(value, type):
         return ClassFacts(inspect.getdoc(value) or "", {})
-    hints = typing.get_type_hints(inspect.getattr_static(value, "__init__"))
+    init = inspect.getattr_static(value, "__init__")
+    # A dataclass's own __init__ names types of its bases, which its module need not know.
+    settings = vars(value).get("__dataclass_params__")
+    generated = settings is not None and settings.init
+    hints = typing.get_type_hints(value if generated else init)
     parameters = {
         name: Parameter(name, hints.get(name, Any), parameter.default)
         for name, parameter in inspect.signature(value).parameters.items()
