@@ -10,6 +10,8 @@ import click
 from bench.terminal import page
 
 BIBLIOGRAPHY = Path(__file__).with_name("citations.bib")
+_IN_ANOTHER_PAPER = {"fixed-tokens": "dynamicvit"}
+"""What is cited under another name."""
 _ENTRY = re.compile(r"^@\w+\{([^,]+),.*?^\}$", re.MULTILINE | re.DOTALL)
 
 
@@ -52,6 +54,7 @@ def bibliography() -> dict[str, str]:
 def _key(name: str, known: dict[str, str]) -> str | None:
     """The key for a name as in a plan: "cifar100:test" is cited as cifar, "digits-m" as digits."""
     plain = name.lower().partition(":")[0]
+    plain = _IN_ANOTHER_PAPER.get(plain, plain)
     return next(
         (
             key

@@ -91,7 +91,10 @@ def _document(kind: str | None, name: str | None) -> dict[str, Any]:
 
         entries = weights.entries() if name is None else {name: weights.find(name)}
         return {
-            each: {key: value for key, value in vars(entry).items() if key != "folder"}
+            each: {
+                **{key: value for key, value in vars(entry).items() if key != "folder"},
+                "parts": [{"prefix": part.prefix, **part.table()} for part in entry.parts],
+            }
             for each, entry in entries.items()
         }
     if kind == "suites":

@@ -52,6 +52,8 @@ def list_weights() -> None:
 
     found = store.entries()
     if found:
+        from rich.padding import Padding
+
         out = console()
         rows = [
             [
@@ -66,7 +68,7 @@ def list_weights() -> None:
         table = FittedTable(_COLUMNS, rows, out.width)
         for number, (row, entry) in enumerate(zip(rows, found.values(), strict=True)):
             out.print(table.table([row], heads=number == 0))
-            out.print(cell(f"  {_story(entry)}", "dim"))
+            out.print(Padding(cell(_story(entry), "dim"), (0, 0, 0, 2)))
     else:
         say(
             "no weights yet; 'gatebench train' makes some, 'gatebench weights import' "

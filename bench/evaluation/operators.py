@@ -82,7 +82,8 @@ FREE = frozenset(
     _adaptive_avg_pool2d _batch_norm_no_update _fused_dropout _fused_rms_norm
     _local_scalar_dense _log_softmax _native_batch_norm_legit
     _native_batch_norm_legit_no_training _prelu_kernel _safe_softmax _softmax
-    _thnn_fused_gru_cell _thnn_fused_lstm_cell _to_copy _unsafe_view _weight_norm_interface
+    _thnn_fused_gru_cell _thnn_fused_lstm_cell _to_copy _unsafe_index _unsafe_view
+    _weight_norm_interface
     adaptive_max_pool2d alias all amax amin any arange argmax argmin argsort as_strided
     avg_pool1d avg_pool2d avg_pool3d bernoulli bincount broadcast_tensors bucketize cat
     channel_shuffle chunk clone col2im constant_pad_nd contiguous copy count_nonzero

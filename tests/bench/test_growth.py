@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.results import stats
+from bench.results import paired
 from bench.store.folder import CellFolder
 from bench.store.shards import Shard
 
@@ -49,17 +49,17 @@ def test_what_a_cell_misses_is_found_in_one_pass(monkeypatch, there):
 def test_pairs_of_rows_share_their_random_signs(monkeypatch):
     """k rows have k (k - 1) / 2 pairs, and take as many draws of signs as two rows do."""
     drawn = []
-    real = stats._signs
-    monkeypatch.setattr(stats, "_signs", lambda *terms: drawn.append(terms) or real(*terms))
+    real = paired._signs
+    monkeypatch.setattr(paired, "_signs", lambda *terms: drawn.append(terms) or real(*terms))
     random = np.random.default_rng(0)
     base = random.normal(0, 5, 60)
 
     def draws(count):
         drawn.clear()
-        stats.paired_tests([base + random.normal(0, 1, 60) for _ in range(count)])
+        paired.paired_tests([base + random.normal(0, 1, 60) for _ in range(count)])
         assert drawn
         return len(drawn)
 
-    blocks = -(-stats.PERMUTATIONS // stats._BLOCK)
+    blocks = -(-paired.PERMUTATIONS // paired._BLOCK)
     assert draws(2) <= blocks
     assert draws(12) <= blocks

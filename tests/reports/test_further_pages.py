@@ -309,9 +309,11 @@ def test_an_ensemble_says_who_won_and_what_it_cost() -> None:
     assert [entry["wins"] for entry in view["members"]] == ["3 of 4", "1 of 4"]
     assert view["members"][0]["page"] == f"{member.key[:12]}.html"
     assert view["members"][1]["page"] == "javascriptx.html"
-    assert leaderboard_row(cell, "p").fields["evaluations"].below == "budget 300: 2 members"
     assert (
-        leaderboard_row(replace(member, fit={"images": 9, "evaluations": 1000}), "p")
+        leaderboard_row(cell, "row-p", "p").fields["evaluations"].below == "budget 300: 2 members"
+    )
+    assert (
+        leaderboard_row(replace(member, fit={"images": 9, "evaluations": 1000}), "row-p", "p")
         .fields["evaluations"]
         .below.startswith("fit: 1")
     )

@@ -106,8 +106,9 @@ def test_boards_without_numbers_print_too() -> None:
 
 
 def test_as_a_report_it_prints_or_writes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     Terminal().render(BOARD, None)
     on_screen = capsys.readouterr().out
     Terminal().render(BOARD, tmp_path)

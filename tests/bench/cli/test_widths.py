@@ -126,7 +126,8 @@ def test_commands_that_print_tables_keep_to_the_width(at, width):
 
 def _first_column(out):
     """The names of a table whose other columns are numbers."""
-    parts = [re.split(r"\s{2,}", line.strip("\n"))[0] for line in lines(out) if line[:1] != " "]
+    rows = [line for line in lines(out) if not line.startswith("  ")]
+    parts = [re.split(r"\s{2,}", line.strip())[0] for line in rows]
     return unbroken("".join(parts))
 
 

@@ -256,10 +256,15 @@ def test_targets_are_loaded_by_name():
 
 def test_torch_is_given_back_as_it_was():
     torch.manual_seed(7)
-    state = torch.get_rng_state()
-    bench.evaluate(ToyTarget(), Identity(), IMAGES[:2], **TOY)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert not torch.are_deterministic_algorithms_enabled()
+    state, before = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+    try:
+        for mode in (False, True):
+            torch.use_deterministic_algorithms(mode)
+            bench.evaluate(ToyTarget(), Identity(), IMAGES[:2], **TOY)
+            assert torch.equal(torch.get_rng_state(), state)
+            assert torch.are_deterministic_algorithms_enabled() is mode
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 MAIN = """

@@ -282,9 +282,9 @@ def test_the_winners_of_an_ensemble_are_made_again(ensemble):
     assert any("another combination than its members make" in text for text in found.problems)
 
 
-def test_an_ensemble_of_an_older_run_holds_and_is_remarked_upon(run):
+def test_an_ensemble_of_an_older_run_holds_and_is_remarked_upon(ensemble):
     """Runs of before said nothing of what an ensemble would lose without each member."""
-    folder = cell(run, "autoenergy")
+    folder = cell(ensemble, "autoenergy")
     members = folder.sealed().combination.members
     assert any(member.adds for member in members)
 
@@ -293,7 +293,7 @@ def test_an_ensemble_of_an_older_run_holds_and_is_remarked_upon(run):
             del member["adds"]
 
     rewritten_json(folder.path / "cell.json", older)
-    found = verify(run, images=1, seed=1, only=READ_ALONE)
+    found = verify(ensemble, images=1, seed=1, only=READ_ALONE)
     assert not any("combination" in text for text in found.problems)
     assert any("would lose without each member" in text for text in found.remarks)
 
