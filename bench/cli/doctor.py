@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import as_json, emit
-from bench.terminal import cell, console, say
+from bench.terminal import LONGEST_LINE, cell, console, say
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -63,7 +63,8 @@ def doctor(json_file: str | None) -> None:
             out.print()
             out.print(cell(group, "bold"))
         mark = cell(f"  {check.state:<5}", colors[check.state])
-        out.print(mark + cell(f"{check.name:<24} {check.detail}"), soft_wrap=True)
+        line = cell(f"{check.name:<24} {check.detail}", longest=LONGEST_LINE)
+        out.print(mark + line, soft_wrap=True)
         bad += check.state == "bad"
     say()
     say(f"{bad} bad" if bad else "all well")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from bench.cli.options import data_root_option, device_option
-from bench.terminal import one_line, say
+from bench.terminal import FittedColumn, FittedTable, console, one_line, say
+
+if TYPE_CHECKING:
+    from bench.results.headroom import HeadroomEntry
 
 
 @click.command()
@@ -33,7 +39,6 @@ def headroom(run: str, images: int, times: int, data_root: str | None, device: s
     board found: how far the board is from converged. Writes headroom.json into the run's folder.
     """
     from bench.analysis.headroom import measure
-    from bench.contracts.cell import defended_name
     from bench.store.folder import RunFolder, find_run
     from bench.store.provenance import deterministic, resolve_devices
 
@@ -48,15 +53,41 @@ def headroom(run: str, images: int, times: int, data_root: str | None, device: s
         data_root=data_root,
         tell=lambda line: say(one_line(line)),
     )
-    say(f"{'recovery':>9} {'adds':>7} {'95 % interval':>16}  target, reference attack")
-    for entry in found.entries:
-        name = one_line(defended_name(entry.target, entry.defense))
-        if None in (entry.gain, entry.low, entry.high, entry.recovery):
-            say(f"{'-':>9} {'-':>7} {'':>16}  {name}")
-            continue
-        spread = f"[{100 * (entry.low or 0):.2f}, {100 * (entry.high or 0):.2f}]"
-        say(
-            f"{100 * (entry.recovery or 0):>8.1f}% {100 * (entry.gain or 0):>+7.2f} {spread:>16}  "
-            f"{name}, {one_line(entry.attack)} at {entry.budget}"
-        )
+    out = console()
+    out.print(headroom_table(found.entries, out.width).table())
     say(str(folder / "headroom.json"))
+
+
+def headroom_table(entries: Sequence[HeadroomEntry], width: int) -> FittedTable:
+    """One line a target and defense.
+
+    Args:
+        entries: what was measured.
+        width: of the terminal, in columns.
+    """
+    columns = (
+        FittedColumn("target", name=True),
+        FittedColumn("reference attack", name=True),
+        FittedColumn("recovery"),
+        FittedColumn("adds"),
+        FittedColumn("95 % interval", 1),
+        FittedColumn("images", 2),
+    )
+    return FittedTable(columns, [_row(entry) for entry in entries], width)
+
+
+def _row(entry: HeadroomEntry) -> list[str]:
+    from bench.contracts.cell import defended_name
+
+    name = defended_name(entry.target, entry.defense)
+    attack = f"{entry.attack} at {entry.budget}"
+    if entry.gain is None or entry.low is None or entry.high is None or entry.recovery is None:
+        return [name, attack, "-", "-", "-", str(entry.images)]
+    return [
+        name,
+        attack,
+        f"{100 * entry.recovery:.1f}%",
+        f"{100 * entry.gain:+.2f}",
+        f"[{100 * entry.low:.2f}, {100 * entry.high:.2f}]",
+        str(entry.images),
+    ]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from bench.cli.options import data_root_option, device_option
-from bench.terminal import one_line, say
+from bench.terminal import FittedColumn, FittedTable, console, say
+
+if TYPE_CHECKING:
+    from bench.store.latency import Timed
 
 
 @click.command()
@@ -46,9 +52,31 @@ def latency(run: str, images: int, repeats: int, data_root: str | None, device: 
     )
     machine = found.machine
     say(f"{machine.device}, {machine.threads} thread; median of {images} images, {repeats} rounds")
-    say(f"{'clean':>10} {'attacked':>10} {'overhead':>9}  target")
-    for one in found.entries:
-        ratio = "" if one.ratio is None else f"x{one.ratio:.2f}"
-        times = f"{one.median_ms:>7.2f} ms {one.adversarial_ms:>7.2f} ms"
-        say(f"{times} {ratio:>9}  {one_line(one.defended)}")
+    out = console()
+    out.print(latency_table(found.entries, out.width).table())
     say(str(folder / "latency.json"))
+
+
+def latency_table(entries: Sequence[Timed], width: int) -> FittedTable:
+    """One line a target and defense.
+
+    Args:
+        entries: what was measured.
+        width: of the terminal, in columns.
+    """
+    columns = (
+        FittedColumn("target", name=True),
+        FittedColumn("clean"),
+        FittedColumn("attacked"),
+        FittedColumn("overhead"),
+    )
+    rows = [
+        [
+            one.defended,
+            f"{one.median_ms:.2f} ms",
+            f"{one.adversarial_ms:.2f} ms",
+            "-" if one.ratio is None else f"x{one.ratio:.2f}",
+        ]
+        for one in entries
+    ]
+    return FittedTable(columns, rows, width)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli.options import data_root_option, device_option
-from bench.terminal import say
+from bench.terminal import FittedColumn, FittedTable, cell, console, say
+
+if TYPE_CHECKING:
+    from bench.results.records import Transferred
 
 
 @click.command()
@@ -30,6 +34,7 @@ def transfer(
     """
     from bench.analysis.transfer import transfer as score
     from bench.cli.report import write_report
+    from bench.results.board import load_boards
     from bench.store.folder import RunFolder, find_run
     from bench.store.provenance import deterministic, resolve_devices
 
@@ -37,8 +42,46 @@ def transfer(
     deterministic(threads=1)
     chosen = str(resolve_devices(device)[0])
     path = score(
-        RunFolder(Path(folder)), attack=attack, device=chosen, data_root=data_root, tell=say
+        RunFolder(folder),
+        attack=attack,
+        device=chosen,
+        data_root=data_root,
+        tell=lambda line: say(line, err=True),
     )
+    out = console()
+    boards = load_boards(folder)
+    for board in boards:
+        if len(boards) > 1:
+            out.print(cell(board.name, "bold"))
+        out.print(transfer_table(board.transfers, out.width).table())
     say(str(path))
     if not no_report:
         say(f"page: {write_report([folder], folder / 'report')}")
+
+
+def transfer_table(pairs: Sequence[Transferred], width: int) -> FittedTable:
+    """One line a pair of targets; the recovery is that of the one that evaluates.
+
+    Args:
+        pairs: what was scored.
+        width: of the terminal, in columns.
+    """
+    columns = (
+        FittedColumn("images of", name=True),
+        FittedColumn("attack", name=True),
+        FittedColumn("on", name=True),
+        FittedColumn("recovery"),
+        FittedColumn("95 % interval", 1),
+        FittedColumn("mean MACs", 2),
+    )
+    return FittedTable(columns, [_row(pair) for pair in pairs], width)
+
+
+def _row(pair: Transferred) -> list[str]:
+    found = pair.recovery
+    names = [pair.source, pair.attack, pair.victim]
+    macs = f"{pair.macs:,.0f}"
+    if found.value is None or found.low is None or found.high is None:
+        return [*names, "-", "-", macs]
+    spread = f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    return [*names, f"{100 * found.value:.1f}%", spread, macs]

@@ -12,11 +12,20 @@ from rich.console import Console
 from rich.text import Text
 from synthetic import full_board
 
+from bench.cli.headroom import headroom_table
+from bench.cli.latency import latency_table
+from bench.cli.transfer import transfer_table
+from bench.results.headroom import HeadroomEntry
+from bench.results.records import Transferred
+from bench.results.stats import Estimate
+from bench.store.latency import Timed
 from bench.terminal import FittedColumn, FittedTable, folded
 from reports.tables import render_table
 
 WIDTHS = pytest.mark.parametrize("width", [80, 100, 140], ids=lambda width: f"{width}-columns")
 LONG = "autoenergy-split mask_grad=ste, steps=250, restarts=4"
+TARGET = "sdn-tf-efficientnet-lite0-ic-only-with-a-label"
+DEFENSE = "randomised-thresholds sigma=0.05, seed=3"
 RUN = ("run", "plan.toml", "--name", "r", "--in-process", "--no-report")
 
 
@@ -136,6 +145,122 @@ def _check_width(out, width):
     for line in lines(out):
         if not re.match(r"\d+ cells in|forward-eq\.:|'gatebench|\[\d", line):
             assert len(line) <= width, line
+
+
+def _names(shown, *heads):
+    """The whole names of a table's only row, whose first columns hold names under `heads`."""
+    first, *rest = lines(shown)
+    starts = [first.index(head) for head in heads]
+    return [
+        unbroken("".join(re.split(r"\s{2,}", line[start:end].strip())[0] for line in rest))
+        for start, end in zip(starts, [*starts[1:], None], strict=True)
+    ]
+
+
+@WIDTHS
+@pytest.mark.parametrize("gain", [0.0123, None], ids=["measured", "undefined"])
+def test_headroom_loses_no_name_and_no_number(width, gain):
+    entry = HeadroomEntry(0, TARGET, DEFENSE, LONG, 16, 10, 1500, 0.5, gain, -0.5, 0.5, {})
+    shown = printed(headroom_table([entry], width).table(), width)
+    assert max(map(len, lines(shown))) <= width
+    assert _names(shown, "target", "reference attack") == [
+        unbroken(f"{TARGET} + {DEFENSE}"),
+        unbroken(f"{LONG} at 1500"),
+    ]
+    assert ("50.0%" in shown) == ("+1.23" in shown) == (gain is not None)
+    assert ("[-50.00, 50.00]" in shown) == (gain is not None)
+
+
+@WIDTHS
+def test_latency_loses_no_name_and_no_number(width):
+    bare = Timed(f"{TARGET}-{LONG}", DEFENSE, 12345.678, 23456.789, 12.3456, 16, 5)
+    shown = printed(latency_table([bare], width).table(), width)
+    assert max(map(len, lines(shown))) <= width
+    assert _names(shown, "target") == [unbroken(f"{TARGET}-{LONG} + {DEFENSE}")]
+    for number in ("12345.68 ms", "23456.79 ms", "x12.35"):
+        assert number in shown
+    shown = printed(latency_table([replace(bare, ratio=None)], width).table(), width)
+    assert "x12" not in shown
+
+
+@WIDTHS
+@pytest.mark.parametrize("value", [0.987, None], ids=["measured", "undefined"])
+def test_transfer_loses_no_name_and_no_recovery(width, value):
+    victim = f"{TARGET} + {DEFENSE}"
+    pair = Transferred(TARGET, LONG, victim, Estimate(value, 0.9, 1.0), 579804372.0)
+    table = transfer_table([pair], width)
+    shown = printed(table.table(), width)
+    assert max(map(len, lines(shown))) <= width
+    assert _names(shown, "images of", "attack", "on  ") == list(
+        map(unbroken, (TARGET, LONG, victim))
+    )
+    assert ("98.7%" in shown) == (value is not None)
+    assert ("579,804,372" in shown) == ("mean MACs" not in table.left_out)
+
+
+@WIDTHS
+def test_commands_that_measure_keep_to_the_width(at, width):
+    at(width, *RUN)
+    for arguments, name in (
+        (["latency", "r", "--images", "1", "--repeats", "1"], "toy random:0"),
+        (["headroom", "r", "--images", "2", "--times", "2"], "wander at 18"),
+        (["transfer", "r", "--no-report"], "wander"),
+    ):
+        table = [line for line in lines(at(width, *arguments)) if "  " in line.strip()]
+        assert max(map(len, table)) <= width
+        assert name in "\n".join(table)
+
+
+LABEL = "-".join(["a-label-of-many-parts"] * 6)
+
+
+@pytest.fixture
+def of_long_names(gatebench, tmp_path):
+    """A run whose target has a label longer than a line."""
+    plan = tmp_path / "plan.toml"
+    plan.write_text(plan.read_text().replace('"random:0"', f'"random:0"\nlabel = "{LABEL}"'))
+    assert gatebench(*RUN)[0] == 0
+
+
+@WIDTHS
+def test_what_is_said_in_sentences_is_whole(gatebench, of_long_names, monkeypatch, width):
+    """Commands without tables of their own leave the breaking of lines to the terminal."""
+    withdrawal = ("withdraw", "r", "wander", "--no-report")
+    commands = (
+        ("baseline", "r", "--out", "base.json"),
+        ("verify", "r", "--seed", "0", "--images", "1"),
+        ("merge", "r", "--out", "runs/all-{}", "--no-report"),
+        (*withdrawal, "--reason", f"{LABEL} {LABEL}"),
+        (*withdrawal, "--undo"),
+    )
+    for arguments in commands:
+        said = []
+        for columns in (width, 400):
+            monkeypatch.setenv("COLUMNS", str(columns))
+            code, out, err = gatebench(*(part.format(columns) for part in arguments))
+            assert code == 0, err
+            sentences = [line for line in lines(out + err) if "  " not in line.strip()]
+            said.append([line for line in sentences if len(line) > width])
+            assert not any("more characters" in line for line in lines(out + err))
+            tables = [line for line in lines(out) if "  " in line.strip()]
+            assert max(map(len, tables), default=0) <= columns
+            if arguments[0] == "withdraw":
+                assert LABEL in unbroken(out)
+        assert set(said[0]) <= set(said[1]), "the same sentences at every width"
+
+
+@WIDTHS
+def test_the_diagnosis_is_whole(gatebench, monkeypatch, width):
+    from bench.cli import doctor
+
+    detail = "/".join(["a-folder"] * 100)
+    monkeypatch.setattr(
+        doctor, "diagnose", lambda: iter([doctor.Check("weights", LABEL, "note", detail)])
+    )
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, out, err = gatebench("doctor")
+    assert code == 0, err
+    assert f"{LABEL} {detail}" in out
 
 
 @WIDTHS
