@@ -299,7 +299,7 @@ def test_the_executor_of_the_guide_computes_a_run(small_run):
 def test_the_report_of_the_guide_renders_a_board(small_run, as_module, tmp_path):
     from bench.results.board import load_boards
 
-    (code,) = blocks(read("guides/report.md"), "python")
+    code, _ = blocks(read("guides/report.md"), "python")
     (board,) = load_boards(small_run[0])
     as_module(code).Names().render(board, tmp_path / "out")
     shown = (tmp_path / "out/names.txt").read_text(encoding="utf-8")

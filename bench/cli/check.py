@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--markdown", metavar="FILE", help='Write a table for a pull request; "-" is the terminal.'
 )
+@click.option("--use", default="verdicts", show_default=True, help="The report of the verdict.")
 def check(
     baseline_file: Path,
     run_name: str | None,
@@ -61,6 +62,7 @@ def check(
     junit: str | None,
     json_file: str | None,
     markdown: str | None,
+    use: str,
     **plan: Any,
 ) -> int:
     """Run PLAN (resuming what is there) and hold it against a baseline.
@@ -92,6 +94,7 @@ def check(
     from bench.regression.check import resolve_effects
 
     files = junit, json_file, markdown
+    report = _reporter(use)
     try:
         if files.count("-") > 1:
             raise PlanError('only one document can go to the terminal: "-" was given twice')
@@ -103,13 +106,12 @@ def check(
         committed = Baseline.read(baseline_file)
         folder = _folder(run_name, committed, plan, aside="-" in files)
         if isinstance(folder, Unfinished):
-            _write(files, _reporter().refused(folder.reason))
+            _write(files, report.refused(folder.reason))
             return folder.exit_code
         verdict = held(committed, Baseline.of_run(folder), effects=allowed, alpha=alpha)
     except GatebenchError as error:  # so that no older file is taken for the result of this check
-        _write(files, _reporter().refused(str(error)))
+        _write(files, report.refused(str(error)))
         raise
-    report = _reporter()
     _write(files, (report.junit(verdict), report.json(verdict), report.markdown(verdict)))
     if "-" in files:
         say(verdict.summary(), err=True)
@@ -118,10 +120,10 @@ def check(
     return 0 if verdict.passed else 8
 
 
-def _reporter() -> RegressionReport:
+def _reporter(use: str) -> RegressionReport:
     from bench.plugins import registry
 
-    made: RegressionReport = registry.load("regression", "verdicts")()
+    made: RegressionReport = registry.load("regression", use)()
     return made
 
 

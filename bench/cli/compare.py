@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     help="Images of each cell on that page.",
 )
+@click.option("--use", default="changes", show_default=True, help="The comparison report to make.")
 def compare(
     before: str,
     now: str,
@@ -44,6 +45,7 @@ def compare(
     markdown: str | None,
     html: Path | None,
     images: int,
+    use: str,
 ) -> None:
     """Compare two runs image by image: which got dearer or cheaper under attack, and by how much.
 
@@ -63,7 +65,7 @@ def compare(
     if names[0] == names[1]:
         names = (f"{names[0]} (first)", f"{names[1]} (second)")
     found = paired(*(Baseline.of_run(folder, whole=False) for folder in folders))
-    report: ComparisonReport = registry.load("comparison", "changes")()
+    report: ComparisonReport = registry.load("comparison", use)()
     emit(json_file, report.json(found))
     emit(markdown, report.markdown(found, names))
     if html:
