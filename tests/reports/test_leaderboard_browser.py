@@ -258,6 +258,20 @@ def test_two_rows_stand_side_by_side(desktop: Browser, pages: Path) -> None:
     assert desktop.page.url.count("pair=") == 2
 
 
+def test_long_remarks_below_numbers_make_no_table_wider(tmp_path: Path) -> None:
+    """The mean PSNR of the images that changed, and how many did not."""
+    board = full_board(n=5)
+    cells = [
+        replace(cell, unchanged=2, pooled_psnr=cell.psnr - 3) if cell.psnr else cell
+        for cell in board.cells
+    ]
+    Leaderboard(cells=False).render(replace(board, cells=tuple(cells)), tmp_path / "report")
+    with Browser(width=1280) as browser:
+        browser.open(tmp_path / "report" / "index.html")
+        assert "of 5 unchanged" in browser.page.inner_text("#leaderboard")
+        assert browser.ask("document.documentElement.scrollWidth") == 1280
+
+
 def test_the_head_stays_and_nothing_is_cut(desktop: Browser, pages: Path) -> None:
     desktop.open(pages / "index.html")
     desktop.wait_for(ALL_DRAWN)
