@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.api import Output, Target, Units
+from bench.api import Output
 from bench.errors import PlanError
 from targets.cascade.stages import Classifier, resized
-from targets.pieces.confidence import confidence, first_sure, log_odds, require_threshold
 from targets.pieces.counting import macs_of, require_one
-from targets.pieces.folding import folded
+from targets.pieces.sure_chain import SureChain
 
 
-class Cascade(Target):
+class Cascade(SureChain):
     """A row of networks of which the first that is sure enough answers: the cheap one for easy
     images, the dearer ones for the others.
 
@@ -54,9 +52,6 @@ class Cascade(Target):
         "resnets": {"networks": ["resnet-20", "resnet-38"], "sizes": [0, 0]},
     }
 
-    threshold: Tensor
-    _prefix: Tensor
-
     def __init__(
         self,
         *,
@@ -73,69 +68,26 @@ class Cascade(Target):
         self.classes = _shared_classes(networks, [one.classes for one in made])
         self.sizes = tuple(size or one.size for size, one in zip(sizes, made, strict=True))
         self.image_shape = (3, max(self.sizes), max(self.sizes))
-        self.fixed = None if threshold == "weights" else require_threshold(threshold)
         self.log_temperatures = nn.Parameter(torch.zeros(stages - 1))
-        self.register_buffer(
-            "threshold",
-            torch.tensor(0.8 if self.fixed is None else self.fixed, dtype=torch.float64),
-        )
         costs = self._stage_macs()
         with torch.device("cpu"):
-            self.register_buffer("_prefix", torch.tensor(costs).cumsum(0), persistent=False)
-            self.units = self._table(costs[1:])
-        nn.Module.register_load_state_dict_post_hook(self, _after_loading)
-        self.set_threshold(float(self.threshold) if not self.threshold.is_meta else 0.8)
-
-    def set_threshold(self, threshold: float) -> None:
-        """Let stages answer from this confidence on; a threshold given to the constructor stays.
-
-        Raises:
-            PlanError: it is not in (0, 1).
-        """
-        kept = require_threshold(threshold if self.fixed is None else self.fixed)
-        if not self.threshold.is_meta:
-            self.threshold.fill_(kept)
-        count = len(self.units)
-        self.units = replace(
-            self.units, threshold=torch.full((count,), 1 - kept, dtype=torch.float64)
-        )
+            prefix = torch.tensor(costs).cumsum(0)
+        names = [f"stage {stage + 2} at {size} pixels" for stage, size in enumerate(self.sizes[1:])]
+        self.link(threshold, prefix, names, "stage")
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
         """Evaluate all stages on N images (N, C, H, W) in [0,1]."""
-        found = self.all_stages(images)
-        answers = found[:, :-1]
-        margins = self._margins(answers)
-        runs = (
-            self._runs(margins)
-            if decisions is None
-            else decisions.to(margins.device).cumprod(1) > 0
-        )
-        logits = found[torch.arange(len(found), device=found.device), first_sure(~runs)]
-        return Output(logits, margins, self._logit_margins(answers), runs, found)
+        return self.answer(self.all_stages(images), decisions)
 
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
         """Evaluate one image (1, C, H, W) up to the stage that answers."""
         require_one(image)
         found = [self.stage_logits(0, image)]
         for unit in range(len(self.units)):
-            if decisions is None:
-                margin = self._margins(found[-1])[:, None]
-                goes_on = bool(self.admit(unit, margin, margin > 0))
-            else:
-                goes_on = bool(decisions[:, unit])
-            if not goes_on:
+            if not self.goes_on(unit, found[-1], decisions):
                 break
             found.append(self.stage_logits(unit + 1, image))
-        return self._answered(found)
-
-    def macs(self, decisions: Tensor) -> Tensor:
-        """(N,) int64, by the number of stages that run."""
-        passed = decisions.to(torch.int64).cumprod(1).sum(1)
-        return self._prefix.to(decisions.device)[passed]
-
-    def equivalent(self) -> Target:
-        """This cascade with its normalizations folded into its convolutions."""
-        return folded(self)
+        return self.answer_of_one(found)
 
     @property
     def temperatures(self) -> Tensor:
@@ -180,56 +132,6 @@ class Cascade(Target):
                 ) from error
         return found
 
-    def _runs(self, margins: Tensor) -> Tensor:
-        """(N, U) bool, what runs by the cascade's own rule: each stage if the one before it ran and
-        was not sure."""
-        runs, before = [], torch.ones(len(margins), 1, dtype=torch.bool, device=margins.device)
-        for at, margin in enumerate(margins.detach().split(1, 1)):
-            before = self.admit(at, margin, before & (margin > 0))
-            runs.append(before)
-        return torch.cat(runs, 1)
-
-    def _answered(self, found: list[Tensor]) -> Output:
-        """The output of one image, from the logits of the stages that ran."""
-        count, passed = len(self.units), len(found) - 1
-        reached = torch.stack(found, 1)
-        exits = torch.cat([reached, reached[:, -1:].expand(-1, count - passed, -1)], 1)
-        place = torch.arange(count, device=exits.device)
-        seen, filler = place < len(found), (self.threshold - 1).to(exits.dtype)
-        return Output(
-            reached[:, -1],
-            self._margins(exits[:, :-1]).where(seen, filler),
-            self._logit_margins(exits[:, :-1]).where(seen, filler),
-            (place < passed)[None],
-            exits,
-        )
-
-    def _margins(self, logits: Tensor) -> Tensor:
-        return self.threshold.to(logits.dtype) - confidence(logits)
-
-    def _logit_margins(self, logits: Tensor) -> Tensor:
-        return torch.logit(self.threshold).to(logits.dtype) - log_odds(logits)
-
-    def _table(self, costs: list[int]) -> Units:
-        """One unit for every stage but the first."""
-        count = len(costs)
-        names = tuple(
-            f"stage {stage + 2} at {size} pixels" for stage, size in enumerate(self.sizes[1:])
-        )
-        column = torch.ones(count, dtype=torch.float64)
-        return Units(
-            name=names,
-            kind=("stage",) * count,
-            owner=names,
-            shape=((),) * count,
-            cost=torch.tensor(costs, dtype=torch.int64),
-            threshold=column * 0.2,
-            low=column * 0,
-            high=column * (1 - 1 / self.classes),
-            strict=torch.ones(count, dtype=torch.bool),
-            after=torch.arange(count) - 1,
-        )
-
 
 def _check_stages(networks: tuple[str, ...], sizes: tuple[int, ...]) -> int:
     """How many stages there are.
@@ -261,7 +163,3 @@ def _shared_classes(networks: tuple[str, ...], classes: list[int]) -> int:
             hint="num_classes sets that of all",
         )
     return classes[0]
-
-
-def _after_loading(target: Cascade, _: object) -> None:
-    target.set_threshold(float(target.threshold))

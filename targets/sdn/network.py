@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bench.api import Output, Target, Units
-from targets.pieces.confidence import confidence, first_sure, log_odds, require_threshold
+from bench.api import Output
+from targets.pieces.confidence import confidence
 from targets.pieces.counting import macs_of, require_one
-from targets.pieces.folding import folded
+from targets.pieces.sure_chain import SureChain
 from targets.sdn.chains import Chain, ResNetChain
 from targets.sdn.exits import InternalClassifier
 
@@ -20,7 +20,7 @@ SHARES = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Where the six exits of SDN are meant to sit, as shares of the backbone's cost."""
 
 
-class SDN(Target):
+class SDN(SureChain):
     """A multi-exit network that stops at the first exit that is sure enough (Shallow-Deep Network;
     DeepSloth's victim).
 
@@ -69,9 +69,6 @@ class SDN(Target):
         "deit-small": {"backbone": "deit_small_patch16_224", "exits": "all"},
     }
 
-    threshold: Tensor
-    _prefix: Tensor
-
     def __init__(
         self,
         *,
@@ -89,49 +86,18 @@ class SDN(Target):
         self.places = places_of(self.backbone, exits, on_the_way)
         taps = [self.backbone.taps[place] for place in self.places]
         self.heads = nn.ModuleList(InternalClassifier(tap.shape, self.classes) for tap in taps)
-        self.fixed = None if threshold == "weights" else require_threshold(threshold)
-        self.register_buffer(
-            "threshold",
-            torch.tensor(0.8 if self.fixed is None else self.fixed, dtype=torch.float64),
-        )
         heads = [macs_of(head, tap.shape) for head, tap in zip(self.heads, taps, strict=True)]
-        self.register_buffer("_prefix", _prefixes(on_the_way, self.places, heads), persistent=False)
-        with torch.device("cpu"):
-            self.units = self._table([f"behind {tap.name}" for tap in taps])
-        nn.Module.register_load_state_dict_post_hook(self, _after_loading)
-        self.set_threshold(float(self.threshold) if not self.threshold.is_meta else 0.8)
-
-    def set_threshold(self, threshold: float) -> None:
-        """Take exits from this confidence on; a threshold given to the constructor stays.
-
-        Raises:
-            PlanError: it is not in (0, 1).
-        """
-        kept = require_threshold(threshold if self.fixed is None else self.fixed)
-        if not self.threshold.is_meta:
-            self.threshold.fill_(kept)
-        self.units = replace(
-            self.units, threshold=torch.full((len(self.places),), 1 - kept, dtype=torch.float64)
-        )
+        prefix = _prefixes(on_the_way, self.places, heads)
+        self.link(threshold, prefix, [f"behind {tap.name}" for tap in taps], "exit")
 
     def forward(self, images: Tensor, decisions: Tensor | None = None) -> Output:
         """Evaluate all exits of N images (N, C, H, W) in [0,1]."""
         found = self.all_exits(images)
-        on_the_way = found[:, :-1]
-        margins = self._margins(on_the_way)
-        runs = (
-            self._runs(margins)
-            if decisions is None
-            else decisions.to(margins.device).cumprod(1) > 0
-        )
-        logits = found[torch.arange(len(found), device=found.device), first_sure(~runs)]
+        output = self.answer(found, decisions)
         if self.otherwise == "confident":
-            logits = torch.where(runs.all(1, keepdim=True), self._surest(found), logits)
-        return Output(logits, margins, self._logit_margins(on_the_way), runs, found)
-
-    def equivalent(self) -> Target:
-        """This network with its normalizations folded into its convolutions."""
-        return folded(self)
+            none = output.decisions.all(1, keepdim=True)
+            output = replace(output, logits=torch.where(none, self._surest(found), output.logits))
+        return output
 
     def execute(self, image: Tensor, decisions: Tensor | None = None) -> Output:
         """Evaluate one image (1, C, H, W) up to the exit that takes it."""
@@ -143,18 +109,15 @@ class SDN(Target):
                 return False
             at = len(found)
             found.append(self.heads[at](features))
-            if decisions is not None:
-                return not bool(decisions[:, at])
-            margin = self._margins(found[-1])[:, None]
-            return not bool(self.admit(at, margin, margin > 0))
+            return not self.goes_on(at, found[-1], decisions)
 
         last = self.backbone(image, visit)
-        return self._left(found, last)
-
-    def macs(self, decisions: Tensor) -> Tensor:
-        """(N,) int64, by the number of exits passed before the first that is taken."""
-        passed = decisions.to(torch.int64).cumprod(1).sum(1)
-        return self._prefix.to(decisions.device)[passed]
+        if last is None:
+            return self.answer_of_one(found)
+        output = self.answer_of_one([*found, last])
+        if self.otherwise == "confident":
+            output = replace(output, logits=self._surest(torch.stack([*found, last], 1)))
+        return output
 
     def all_exits(self, images: Tensor) -> Tensor:
         """(N, E, K) logits of every exit, the last included."""
@@ -197,63 +160,9 @@ class SDN(Target):
         assert isinstance(head, InternalClassifier)
         return head
 
-    def _runs(self, margins: Tensor) -> Tensor:
-        """(N, U) bool, what runs by the network's own rule: each stage if the one before it ran and
-        its exit was not sure."""
-        runs, before = [], torch.ones(len(margins), 1, dtype=torch.bool, device=margins.device)
-        for at, margin in enumerate(margins.detach().split(1, 1)):
-            before = self.admit(at, margin, before & (margin > 0))
-            runs.append(before)
-        return torch.cat(runs, 1) if runs else before[:, :0]
-
-    def _left(self, found: list[Tensor], last: Tensor | None) -> Output:
-        """The output of one image, from the exits and perhaps the last logits that it reached."""
-        passed = len(found) if last is not None else len(found) - 1
-        reached = torch.stack([*found, *([] if last is None else [last])], 1)
-        logits = reached[:, -1]
-        if last is not None and self.otherwise == "confident":
-            logits = self._surest(reached)
-        count = len(self.places)
-        missing = reached[:, -1:].expand(-1, count + 1 - reached.shape[1], -1)
-        exits = torch.cat([reached, missing], 1)
-        margins, logit_margins = self._margins(exits[:, :-1]), self._logit_margins(exits[:, :-1])
-        unseen = torch.arange(count, device=margins.device) >= len(found)
-        filler = (self.threshold - 1).to(margins.dtype)
-        runs = torch.arange(count, device=margins.device)[None] < passed
-        return Output(
-            logits,
-            margins.where(~unseen, filler),
-            logit_margins.where(~unseen, filler),
-            runs,
-            exits,
-        )
-
-    def _margins(self, logits: Tensor) -> Tensor:
-        return self.threshold.to(logits.dtype) - confidence(logits)
-
-    def _logit_margins(self, logits: Tensor) -> Tensor:
-        return torch.logit(self.threshold).to(logits.dtype) - log_odds(logits)
-
     def _surest(self, exits: Tensor) -> Tensor:
         best = confidence(exits).argmax(1)
         return exits[torch.arange(len(exits), device=exits.device), best]
-
-    def _table(self, names: list[str]) -> Units:
-        """The units; consecutive prefixes differ by what a unit guards."""
-        count = len(names)
-        column = torch.ones(count, dtype=torch.float64)
-        return Units(
-            name=tuple(names),
-            kind=("exit",) * count,
-            owner=tuple(names),
-            shape=((),) * count,
-            cost=self._prefix.diff(),
-            threshold=column * 0.2,
-            low=column * 0,
-            high=column * (1 - 1 / self.classes),
-            strict=torch.ones(count, dtype=torch.bool),
-            after=torch.arange(count) - 1,
-        )
 
 
 def chain_for(backbone: str, num_classes: int | Literal["auto"]) -> Chain:
@@ -304,7 +213,3 @@ def _prefixes(on_the_way: list[int], places: tuple[int, ...], heads: list[int]) 
         found.append(on_the_way[place] + paid)
     with torch.device("cpu"):
         return torch.tensor([*found, on_the_way[-1] + paid], dtype=torch.int64)
-
-
-def _after_loading(target: SDN, _: object) -> None:
-    target.set_threshold(float(target.threshold))

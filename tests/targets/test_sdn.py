@@ -173,9 +173,9 @@ def test_an_attack_keeps_images_from_leaving():
 def test_an_exit_as_sure_as_the_threshold_is_taken():
     target = SDN(threshold=0.5, num_classes=2)
     logits = torch.zeros(1, 6, 2)  # confidence exactly 1/2 everywhere
-    assert target._margins(logits).tolist() == [[0.0] * 6]
-    assert not bool(target.units.wanted(target._margins(logits)).any())
-    assert target._logit_margins(logits).tolist() == [[0.0] * 6]
+    assert target.margins(logits).tolist() == [[0.0] * 6]
+    assert not bool(target.units.wanted(target.margins(logits)).any())
+    assert target.logit_margins(logits).tolist() == [[0.0] * 6]
     assert float(target.units.high[0]) == 0.5
     assert bool(target.units.strict.all())
 
