@@ -31,7 +31,8 @@ class CapGovernor:
 
     Args:
         target: whose cost counts.
-        limit: MACs. count: images evaluated together; each has its own account.
+        limit: MACs.
+        count: images evaluated together; each has its own account.
     """
 
     def __init__(self, target: Target, limit: int, count: int, device: torch.device) -> None:

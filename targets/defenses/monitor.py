@@ -40,7 +40,8 @@ class Monitored(Wrapped):
 
     Args:
         inner: with at least one unit.
-        weight: (U,) and bias: () so that score = weight . decisions + bias. limit: () of the score.
+        weight: (U,) and bias: () so that score = weight . decisions + bias.
+        limit: () of the score.
 
     The last unit is running everything; its margin is (score - limit) / sum |weight|, so that a
     loss on margins sees the monitor and all gates together at one scale.

@@ -21,7 +21,8 @@ class HaltingScore(nn.Module):
     term alone.
 
     Args:
-        form: of the network. channels: C.
+        form: of the network.
+        channels: C.
         spatial: a score for each position (SACT), or one for the image (ACT).
     """
 

@@ -3,47 +3,22 @@ block."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.api import Output, Target, Units
+from bench.api import Output, Target
 from bench.errors import PlanError
 from targets.pieces.counting import macs_of, picks_rows, require_one
 from targets.pieces.folding import fold_forwards, folded
 from targets.pieces.rows import on_rows
 from targets.sact.blocks import Stem, Unit, build_blocks, form_for
+from targets.sact.gates import EPSILON, Gate, list_gates, unit_table
 from targets.sact.halting import Admit, HaltingRun, HaltingScore, Score, halt
 from targets.sact.official import translate
 from targets.sact.positions import Positions, dilate, neighbors
-
-EPSILON = 0.01
-"""A position stops when its scores add up to 1 - EPSILON."""
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One residual unit behind the first of its block, as rows of the unit table.
-
-    Attributes:
-        block, unit: numbers from 0.
-        size: of its map; 0 when the whole image decides.
-        first: its first row.
-    """
-
-    block: int
-    unit: int
-    size: int
-    first: int
-
-    @property
-    def rows(self) -> slice:
-        """Its columns among all units."""
-        return slice(self.first, self.first + max(1, self.size * self.size))
 
 
 class SACT(Target):
@@ -126,9 +101,10 @@ class SACT(Target):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.out_channels > 1:
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-        self.gates = self._list_gates()
+        sizes = self.form.sizes if halting == "sact" else [0] * len(self.scores)
+        self.gates = list_gates(sizes, [len(one) for one in self.scores])  # type: ignore[arg-type]
         with torch.device("cpu"):
-            self.units = self._table()
+            self.units = unit_table(self.gates, [self._guarded(gate) for gate in self.gates])
             self._always = self._always_macs()
 
     @classmethod
@@ -325,52 +301,6 @@ class SACT(Target):
             return Output(logits, nothing, nothing, nothing.to(torch.bool))
         margins = (1 - EPSILON) - torch.cat(sums, 1)
         return Output(logits, margins, margins, torch.cat(taken, 1))
-
-    def _list_gates(self) -> tuple[Gate, ...]:
-        found, first = [], 0
-        for block, scores in enumerate(self.scores):
-            size = self.form.sizes[block] if self.halting == "sact" else 0
-            for unit in range(1, len(scores) + 1):  # type: ignore[arg-type]
-                found.append(Gate(block, unit, size, first))
-                first = found[-1].rows.stop
-        return tuple(found)
-
-    def _table(self) -> Units:
-        """The units; a unit comes after the same position one residual unit earlier."""
-        owners = [f"block{gate.block + 1}.unit{gate.unit + 1}" for gate in self.gates]
-        counts = [gate.rows.stop - gate.rows.start for gate in self.gates]
-        maps = [(gate.size, gate.size) if gate.size else () for gate in self.gates]
-        names, after, costs = [], [], []
-        for gate, owner, count in zip(self.gates, owners, counts, strict=True):
-            names += (
-                [f"{owner}.y{at // gate.size}x{at % gate.size}" for at in range(count)]
-                if gate.size
-                else [owner]
-            )
-            after.append(
-                torch.arange(count) + gate.first - count
-                if gate.unit > 1
-                else torch.full((count,), -1)
-            )
-            costs.append(self._guarded(gate))
-        spread = torch.tensor(counts, dtype=torch.int64)
-        total = int(spread.sum())
-        return Units(
-            name=tuple(names),
-            kind=("position" if self.halting == "sact" else "block",) * total,
-            owner=tuple(
-                owner for owner, count in zip(owners, counts, strict=True) for _ in range(count)
-            ),
-            shape=tuple(
-                shape for shape, count in zip(maps, counts, strict=True) for _ in range(count)
-            ),
-            cost=torch.tensor(costs, dtype=torch.int64).repeat_interleave(spread),
-            threshold=torch.zeros(total, dtype=torch.float64),
-            low=torch.full((total,), -math.inf, dtype=torch.float64),
-            high=torch.full((total,), 1 - EPSILON, dtype=torch.float64),
-            strict=torch.ones(total, dtype=torch.bool),
-            after=torch.cat(after) if after else torch.zeros(0, dtype=torch.int64),
-        )
 
     def _guarded(self, gate: Gate) -> int:
         """MACs of one row of a gate: one position without dilation, or the whole map."""
