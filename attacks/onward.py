@@ -11,12 +11,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from attacks.best_image import BestImage
-from attacks.box import Clamp, ball_of, with_rounding
-from attacks.descent import Descent
-from attacks.optimizer import Sgd
 from attacks.pry import Pry
-from bench.api import Job, View
+from bench.api import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,23 +46,6 @@ class Onward(Pry):
     lr_end: float = 0.005
     start: str = ""
 
-    def perturb(self, view: View, images: Tensor, labels: Tensor, job: Job) -> Tensor:
-        view = self.seen_by(view)
-        best = BestImage(view, images, job.threat, "best", verify=self.verify)
-        rule = self.step_rule(view, images, ball_of(job.threat, self.psnr))
-        begin = None if job.start is None else job.start.to(images)
-        if begin is not None:
-            rule.before = begin.clone()
-        descent = Descent(
-            view=view,
-            job=job,
-            clean=images,
-            box=with_rounding(Clamp(), self.rounding),
-            optimizer=Sgd(1.0),
-            best=best,
-            steps="budget",
-            cost=3,
-            stop_at_ceiling=True,
-        )
-        descent.run(rule, begin)
-        return best.finish().clamp(0, 1)
+    def beginning(self, images: Tensor, job: Job) -> Tensor | None:
+        """The saved images of the other cell, where it was found."""
+        return None if job.start is None else job.start.to(images)

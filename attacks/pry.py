@@ -123,8 +123,15 @@ class Pry(GradientAttack):
             cost=3,
             stop_at_ceiling=True,
         )
-        descent.run(rule)
+        begin = self.beginning(images, job)
+        if begin is not None:
+            rule.before = begin.clone()
+        descent.run(rule, begin)
         return best.finish().clamp(0, 1)
+
+    def beginning(self, images: Tensor, job: Job) -> Tensor | None:
+        """(N, C, H, W) where the search begins; None at the clean images."""
+        return None
 
     def step_rule(self, view: View, images: Tensor, ball: Threat) -> CosineSteps:
         """The attack's part of the loop for the clean `images` of a view."""

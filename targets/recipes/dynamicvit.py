@@ -98,14 +98,6 @@ class FixedStage(TransformerStage):
         """The network to train, with fresh predictors."""
         return FixedTokens(**self.target_params(), num_classes=classes)
 
-    def loss(
-        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
-    ) -> tuple[Tensor, Metrics]:
-        """The task's loss; winners and losers pass the gradient of straight-through masks."""
-        output = target(images)
-        loss = self.task_loss(output.logits, images, labels, moment)
-        return loss, {"accuracy": accuracy(output.logits, labels)}
-
 
 class DynamicViTRecipe:
     """DynamicViT in stages: static (plain transformer), dynamic (a threshold), fixed (as many

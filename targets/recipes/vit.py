@@ -50,6 +50,14 @@ class TransformerStage(DistilledStage):
             {"params": [named[name] for name in plain], "weight_decay": 0.0},
         ]
 
+    def loss(
+        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
+    ) -> tuple[Tensor, Metrics]:
+        """Cross-entropy, and what the teacher says."""
+        output = target(images)
+        loss = self.task_loss(output.logits, images, labels, moment)
+        return loss, {"accuracy": accuracy(output.logits, labels)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlainTransformerStage(TransformerStage):
@@ -61,14 +69,6 @@ class PlainTransformerStage(TransformerStage):
     def build(self, classes: int) -> Target:
         """The plain transformer, with fresh weights."""
         return ViT(**self.target_params(), num_classes=classes)
-
-    def loss(
-        self, target: Target, images: Tensor, labels: Tensor, moment: Moment
-    ) -> tuple[Tensor, Metrics]:
-        """Cross-entropy, and what the teacher says."""
-        output = target(images)
-        loss = self.task_loss(output.logits, images, labels, moment)
-        return loss, {"accuracy": accuracy(output.logits, labels)}
 
 
 class ViTRecipe:
