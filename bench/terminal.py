@@ -89,6 +89,11 @@ def page(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), nl=False, err=err)
 
 
+def percent(value: float | None) -> str:
+    """A share as a person reads it, a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
 def cell(text: object, style: str = "", longest: int = LONGEST_CELL) -> Text:
     """`text` for a cell of a rich table; never read as markup."""
     from rich.text import Text

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.options import as_json, emit
-from bench.terminal import LONGEST_LINE, FittedColumn, FittedTable, cell, console, page, say
+from bench.terminal import (
+    LONGEST_LINE,
+    FittedColumn,
+    FittedTable,
+    cell,
+    console,
+    page,
+    percent,
+    say,
+)
 
 if TYPE_CHECKING:
     from bench.plugins.registry import Provider
@@ -198,7 +207,6 @@ def _head(text: str) -> None:
 def _trained(provider: Provider) -> None:
     """The weights that are there for a network, and the recipes that make more."""
     from bench import weights
-    from bench.cli.weights import percent
     from bench.plugins import registry
 
     there = [entry for entry in weights.entries().values() if entry.target == provider.name]

@@ -127,8 +127,8 @@ class Target(nn.Module, ABC):
         skipped: what `execute` physically leaves out, in a few words.
         presets: named sets of parameters (`use = "skipnet:imagenet-101"`); literals.
         plan_check: "module:function" that a plan calls with (a function that loads the class, all
-            parameters), and that raises a PlanError where they make no network in a way that types
-            and ranges cannot tell.
+            parameters as it takes them), and that raises a PlanError where they make no network in
+            a way that types and ranges cannot tell.
         ranges: parameter -> (least, most) that a plan may give; None where there is no bound.
     """
 

@@ -18,6 +18,7 @@ from bench.errors import ContractBroken, GatebenchError, PluginError
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.image import to_float
 from bench.plugins import registry
+from bench.plugins.parameters import as_arguments
 
 
 def build(kind: str, component: Component) -> Any:
@@ -27,10 +28,7 @@ def build(kind: str, component: Component) -> Any:
         PluginError: it cannot be imported or made.
     """
     made = registry.find(kind, component.provider).load()
-    params = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in component.params.items()
-    }
+    params = as_arguments(component.params)
     try:
         return made(**params)
     except PluginError:

@@ -17,7 +17,7 @@ from bench.plans.problems import Problems
 from bench.plans.schema import ABSENT, AttackTable, DefenseTable, Document, TargetTable
 from bench.plans.toml import LineNumbers
 from bench.plugins import registry
-from bench.plugins.parameters import resolve_params
+from bench.plugins.parameters import as_arguments, resolve_params
 from bench.terminal import printable
 
 MOST_SWEPT = 10_000
@@ -207,7 +207,7 @@ def _makes_sense(component: Component, where: str, problems: Problems) -> bool:
     if not named:
         return True
     try:
-        replace(provider, value=str(named)).load()(provider.load, component.params)
+        replace(provider, value=str(named)).load()(provider.load, as_arguments(component.params))
     except GatebenchError as error:
         problems.add(f"{where}.params", error.message)
         return False

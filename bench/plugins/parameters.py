@@ -18,6 +18,13 @@ Ranges = Mapping[str, tuple[float | None, float | None]]
 its numbers."""
 
 
+def as_arguments(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters from a document as the class takes them: arrays become tuples."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in params.items()
+    }
+
+
 def resolve_params(
     parameters: Mapping[str, Parameter],
     given: Mapping[str, Any],

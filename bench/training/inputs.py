@@ -15,6 +15,7 @@ from bench.contracts.target import Target
 from bench.datasets import base
 from bench.errors import DataError, UnknownName, WeightsError
 from bench.plugins import registry
+from bench.plugins.parameters import as_arguments
 from bench.weights.entry import Entry
 from bench.weights.parts import WEIGHTS, WeightsPart
 
@@ -163,12 +164,7 @@ def _whole_state(entry: Entry) -> dict[str, Tensor]:
     """All tensors of weights, parts that lie elsewhere included."""
     if not entry.parts:
         return weights.read_state(entry)
-    network = registry.load("target", entry.target)(
-        **{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in entry.params.items()
-        }
-    )
+    network = registry.load("target", entry.target)(**as_arguments(entry.params))
     return weights.read_whole(entry, network)
 
 
@@ -191,7 +187,7 @@ def find_teacher(stage: Stage, classes: int, folder: Path) -> Target | None:
     if not name:
         return None
     entry = weights.read_manifest(folder).get(name) or weights.find(name)
-    network: Target = registry.load("target", entry.target)(**entry.params)
+    network: Target = registry.load("target", entry.target)(**as_arguments(entry.params))
     if network.classes != classes:
         raise WeightsError(
             f"the teacher {name} tells {network.classes} classes apart, the data set has {classes}"

@@ -12,13 +12,13 @@ def check_backbone(load: Callable[[], Any], params: Mapping[str, Any]) -> None:
 
     Args:
         load: gives the class of the target.
-        params: all of its parameters.
+        params: all of its parameters, as it takes them.
 
     Raises:
         PlanError: naming the backbone and why.
     """
     if not _is_ours(params["backbone"]) and params["backbone"] != "vgg-16-bn":
-        _make(load, params)
+        load()(**params)
 
 
 def check_networks(load: Callable[[], Any], params: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ def check_networks(load: Callable[[], Any], params: Mapping[str, Any]) -> None:
 
     Args:
         load: gives the class of the target.
-        params: all of its parameters.
+        params: all of its parameters, as it takes them.
 
     Raises:
         PlanError: naming what does not fit.
@@ -34,17 +34,7 @@ def check_networks(load: Callable[[], Any], params: Mapping[str, Any]) -> None:
     networks, sizes = params["networks"], params["sizes"]
     plain = len(sizes) >= 2 and len(networks) in (1, len(sizes)) and min(sizes) >= 0
     if not plain or params["threshold"] != "weights" or not all(map(_is_ours, networks)):
-        _make(load, params)
-
-
-def _make(load: Callable[[], Any], params: Mapping[str, Any]) -> None:
-    """Make the network, which raises what is wrong with it."""
-    load()(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in params.items()
-        }
-    )
+        load()(**params)
 
 
 def _is_ours(name: str) -> bool:
