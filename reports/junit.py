@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from bench.regression.check import CheckedMeasure, CheckResult
+from bench.regression.verdict import CheckedMeasure, CheckResult
 from reports.html.encode import clean
 
 SUITE = "gatebench check"

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.contracts.report import RegressionReport
-from bench.regression.check import CheckedMeasure, CheckResult
+from bench.regression.verdict import CheckedMeasure, CheckResult
 from bench.results.records import defended_name
 from bench.terminal import LONGEST_LINE, FittedColumn, FittedTable, one_line
 from reports import junit

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.regression.check import CheckResult
     from bench.regression.compare import Change, Comparison
+    from bench.regression.verdict import CheckResult
     from bench.results.records import Board
 
 SavedImages = Callable[["Change", Sequence[str]], Sequence[Mapping[str, tuple[bytes, bytes]]]]

@@ -27,16 +27,16 @@ simulated test reaches a twentieth of that; so what limits a check is the number
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil, log2
 
 import numpy as np
 
-from bench.contracts.cell import cell_label, defended_name
 from bench.errors import NotComparable, PlanError, did_you_mean
 from bench.regression.baseline import Baseline
 from bench.regression.matching import changed_inputs, counterparts, pairs, unmatched, which
 from bench.regression.records import MeasuredCell
+from bench.regression.verdict import CheckedMeasure, CheckResult
 from bench.results import paired, stats
 from bench.results.stats import Array
 
@@ -56,124 +56,6 @@ MOVED = 0.01
 """Share of clean images (at least one) that float noise may move."""
 SLOWER = 1.2
 """From this ratio on a slower median is remarked upon."""
-
-
-@dataclass(frozen=True)
-class CheckedMeasure:
-    """One measure of one cell, before and now.
-
-    Attributes:
-        target, defense, attack: labels; attack is "" for what an attack does not change.
-        measure: a key of `EFFECTS`.
-        before, now: means, as shares.
-        effect: how much worse it may get.
-        worse: by how much the mean got worse (negative: better).
-        low, high: its interval, paired bootstrap.
-        p: one-sided, Holm-adjusted; 1 where it got worse by no more than its effect, which is not
-            tested.
-        failed: both conditions
-        hold. images: n. board: terms of its board, "" where there is only one.
-        decidable: whether it could have failed; not where it got worse by more than its effect and
-            fewer images differ than the test needs.
-    """
-
-    target: str
-    defense: str
-    attack: str
-    measure: str
-    before: float
-    now: float
-    effect: float
-    worse: float
-    low: float
-    high: float
-    p: float
-    failed: bool
-    images: int
-    board: str = ""
-    decidable: bool = True
-
-    @property
-    def label(self) -> str:
-        """The cell, in words, with its board where there are several."""
-        name = cell_label(self.target, self.defense, self.attack) if self.attack else self.defended
-        return f"{name} ({self.board})" if self.board else name
-
-    @property
-    def defended(self) -> str:
-        """The target with its defense, in words."""
-        return defended_name(self.target, self.defense)
-
-    @property
-    def verdict(self) -> str:
-        """ "worse", "ok", or "cannot tell" where the test could not have found it worse."""
-        if self.failed:
-            return "worse"
-        return "ok" if self.decidable else "cannot tell"
-
-    @property
-    def words(self) -> str:
-        """What happened, in one line."""
-        name = self.measure.replace("-", " ")
-        if self.worse == self.low == self.high == 0:
-            return f"{self.label}: {name} {100 * self.now:.1f} %, unchanged"
-        low, high = (f"{0 - 100 * end:+.1f}" for end in (self.high, self.low))
-        tested = f", p = {self.p:.2g}" if self.worse > self.effect else ""
-        return (
-            f"{self.label}: {name} {100 * self.before:.1f} % -> {100 * self.now:.1f} % "
-            f"({0 - 100 * self.worse:+.1f} points, "
-            f"{100 * stats.LEVEL:g} % interval {low} to {high}{tested}; may lose "
-            f"{100 * self.effect:g})"
-        )
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """What a check found.
-
-    Attributes:
-        comparisons: all of them, in the order of the plan.
-        notes: what changed beside the numbers.
-        alpha: false alarms allowed.
-    """
-
-    comparisons: tuple[CheckedMeasure, ...]
-    notes: tuple[str, ...]
-    alpha: float
-
-    @property
-    def failures(self) -> tuple[CheckedMeasure, ...]:
-        """What got worse."""
-        return tuple(one for one in self.comparisons if one.failed)
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing got worse."""
-        return not self.failures
-
-    def summary(self) -> str:
-        """One line that a person understands."""
-        images = max((one.images for one in self.comparisons), default=0)
-        head = f"{len(self.comparisons)} comparisons on {images} images"
-        if self.passed:
-            chance = [one for one in self.comparisons if one.worse > one.effect]
-            if not chance:
-                return f"check: {head}, none worse than allowed: pass"
-            worst = max(chance, key=lambda one: one.worse - one.effect)
-            blind = sum(not one.decidable for one in chance)
-            if blind:
-                return (
-                    f"check: {head}, {len(chance)} worse than allowed but not beyond chance; of "
-                    f"{blind} nobody can tell, since fewer images differ than the test needs "
-                    f"(first {worst.words}): pass"
-                )
-            return (
-                f"check: {head}, {len(chance)} worse than allowed but not beyond chance "
-                f"(first {worst.words}): pass"
-            )
-        first, *more = sorted(self.failures, key=lambda one: one.effect - one.worse)
-        others = f"; and {len(more)} more" if more else ""
-        return f"check: REGRESSION in {len(self.failures)} of {head}: {first.words}{others}"
 
 
 def check(
