@@ -126,7 +126,7 @@ def _run(args: Sequence[str] | None) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", 6)
-    except Exception:
+    except Exception:  # told whole, with exit code 1
         say(traceback.format_exc(), err=True)
         return _fail("this is a mistake in gatebench or in a plugin; please report it", 1)
     return code if isinstance(code, int) else 0

@@ -188,6 +188,9 @@ def _plugins() -> Iterator[Check]:
         detail = f"{provider.value} from {provider.distribution}"
         name = f"{provider.kind} {provider.name}"
         yield Check("plugins", name, "bad" if problem else "ok", problem or detail)
+    for distribution in registry.unreadable():
+        said = "its entry points cannot be read, so nothing of it is found; install it again"
+        yield Check("plugins", distribution, "bad", said)
 
 
 def _import_problems(providers: Sequence[Provider]) -> Iterator[str | None]:

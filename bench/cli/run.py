@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.options import batch_words, run_options, run_request
-from bench.errors import in_words
 from bench.terminal import LONGEST_LINE, one_line, say
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ def run(no_report: bool, quiet: bool, verbose: bool, **options: Any) -> int:
     What is there already is kept: a run that was stopped, killed or partly failed goes on with the
     same command. It ends with the table and the path of the page.
     """
+    from bench.runs.headroom import measure_headroom
+
     request = run_request(**options)
     outcome = execute_with_progress(request, quiet=quiet, verbose=verbose)
     if outcome is None:
@@ -42,7 +43,11 @@ def run(no_report: bool, quiet: bool, verbose: bool, **options: Any) -> int:
         report_problems(outcome)
         say(f"share {options['share']}: {outcome.computed} images computed in {outcome.folder}")
         return 0 if outcome.is_clean else 4
-    measure_headroom(outcome, request)
+    measure_headroom(
+        request,
+        outcome.folder,
+        lambda line: None if quiet else say(one_line(line, LONGEST_LINE), err=True),
+    )
     finish(outcome, pages=not no_report, table=not quiet)
     return 0 if outcome.is_clean else 4
 
@@ -80,27 +85,6 @@ def execute_with_progress(
             err=True,
         )
         return None
-
-
-def measure_headroom(outcome: Outcome, request: RunRequest) -> None:
-    """Run the references that the plan asks for; what they raise costs the run nothing."""
-    if not request.plan.pages.get("headroom"):
-        return
-    from bench.analysis.headroom import measure_planned
-    from bench.store.folder import RunFolder
-    from bench.store.provenance import deterministic, resolve_devices
-
-    deterministic(threads=1)
-    try:
-        measure_planned(
-            RunFolder(outcome.folder),
-            device=str(resolve_devices(request.plan.options.device)[0]),
-            data_root=None if request.data_root is None else str(request.data_root),
-            tell=lambda line: say(one_line(f"headroom: {line}"), err=True),
-        )
-    except Exception as error:
-        say(one_line(f"headroom was not measured: {in_words(error)}", LONGEST_LINE), err=True)
-        say(f"'gatebench headroom {outcome.folder}' tries again", err=True)
 
 
 def finish(outcome: Outcome, *, pages: bool, table: bool = True) -> None:

@@ -29,7 +29,7 @@ def _safely(holds: Callable[[Any], bool], value: Any) -> bool:
     """Whether it holds; a value whose own methods raise does not."""
     try:
         return holds(value)
-    except Exception:
+    except Exception:  # a method of the plugin's own value; it is told as a wrong constant
         return False
 
 

@@ -271,18 +271,35 @@ def load(kind: str, name: str) -> Any:
 
 
 def _points(group: str) -> list[EntryPoint]:
-    """The entry points of a group; a distribution with damaged metadata has none."""
+    """The entry points of a group; a distribution with damaged metadata has none, and
+    `unreadable` names it."""
     try:
         return list(entry_points(group=group))
-    except Exception:
+    except Exception:  # one damaged file among all that are installed
         return [point for found in distributions() for point in _points_of(found, group)]
 
 
 def _points_of(distribution: Distribution, group: str) -> list[EntryPoint]:
+    return list(distribution.entry_points.select(group=group)) if _is_readable(distribution) else []
+
+
+def unreadable() -> list[str]:
+    """Installed distributions whose entry points cannot be read; nothing of them is found."""
+    return sorted(_called(one) for one in distributions() if not _is_readable(one))
+
+
+def _is_readable(distribution: Distribution) -> bool:
     try:
-        return list(distribution.entry_points.select(group=group))
-    except Exception:
-        return []
+        return distribution.entry_points is not None
+    except Exception:  # what parses the metadata raises many kinds on damaged files
+        return False
+
+
+def _called(distribution: Distribution) -> str:
+    try:
+        return str(distribution.metadata["Name"] or "unknown")
+    except Exception:  # its other metadata may be damaged too
+        return "unknown"
 
 
 def _distribution(point: EntryPoint) -> str:

@@ -62,6 +62,7 @@ def run(
     from bench.executors.processes import check_guarded
     from bench.plans.resolve import load_plan, resolve_document
     from bench.runs.execute import RunRequest
+    from bench.runs.headroom import measure_headroom
 
     check_guarded()
     extra = [f"protocol.images={images}"] if images is not None else []
@@ -82,7 +83,10 @@ def run(
         keep=keep,
         in_process=in_process,
     )
-    return open_run(_executed(request)[1].folder)
+    folder = _executed(request)[1].folder
+    with undisturbed():
+        measure_headroom(request, folder, lambda line: None)
+    return open_run(folder)
 
 
 def open_run(run: str | Path) -> Result:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import bench
 from bench.plans.stored import read_plan
 from bench.results.headroom import gain, read_headroom
 from bench.store.folder import RunFolder
@@ -83,6 +84,14 @@ def test_a_plan_asks_for_it_and_every_view_of_the_board_shows_it(project, tmp_pa
     code, _, err = project("run", "plan.toml", "--name", "r", "--no-report")
     assert code == 0
     assert "headroom: " not in err  # it is there already
+
+
+def test_a_program_gets_it_as_a_command_does(project, tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN.replace("schema = 1", "schema = 1\nheadroom = 3"))
+    found = bench.run(tmp_path / "plan.toml", name="p", out=tmp_path / "runs", in_process=True)
+    (standing,) = found.boards[0].standings
+    assert standing.headroom is not None
+    assert (standing.headroom.images, standing.headroom.times) == (3, 10)
 
 
 def test_a_board_says_where_it_was_not_measured(project, tmp_path):

@@ -53,3 +53,23 @@ def test_what_an_entry_point_leads_to_is_looked_at(gatebench, tmp_path, monkeypa
     assert said in err
     assert "Traceback" not in err
     registry.providers.cache_clear()
+
+
+def test_damaged_metadata_are_named_and_hide_nothing_else(tmp_path, monkeypatch):
+    from bench.cli.doctor import _plugins
+
+    info = tmp_path / "site" / "torn-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torn\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gatebench.attacks]\nno sign of equality\n")
+    monkeypatch.syspath_prepend(str(info.parent))
+    monkeypatch.setattr("bench.cli.doctor._import_problems", lambda found: [None] * len(found))
+    registry.providers.cache_clear()
+    try:
+        assert registry.unreadable() == ["torn"]
+        assert {"pry", "gradauto"} <= set(registry.names("attack"))
+        (told,) = [check for check in _plugins() if check.state == "bad"]
+        assert told.name == "torn"
+        assert "install it again" in told.detail
+    finally:
+        registry.providers.cache_clear()
