@@ -12,7 +12,8 @@ class InternalClassifier(nn.Module):
     linear layer.
 
     Args:
-        shape: (C, H, W) of the features. classes: K.
+        shape: (C, H, W) of the features.
+        classes: K.
 
     Maps smaller than 4x4 are taken as they are. Pooling windows are H // 4 wide, so sizes that 4
     does not divide leave a little more than 4x4. Source: Kaya et al., Shallow-Deep Networks, ICML

@@ -219,7 +219,10 @@ def test_a_row_has_an_address_of_its_own(desktop: Browser, pages: Path) -> None:
 
 def test_ranks_are_among_the_targets_that_are_kept(desktop: Browser, pages: Path) -> None:
     desktop.open(pages / "index.html")
-    ranks = "Object.fromEntries([...document.querySelectorAll('#standings tbody tr')].map(r => [r.dataset.target, r.querySelector('.rank').textContent]))"
+    ranks = (
+        "Object.fromEntries([...document.querySelectorAll('#standings tbody tr')]"
+        ".map(r => [r.dataset.target, r.querySelector('.rank').textContent]))"
+    )
     whole = desktop.ask(ranks)
     best = next(name for name, rank in whole.items() if rank == "1")
     second = next(name for name, rank in whole.items() if rank == "2")
@@ -315,7 +318,8 @@ def test_a_name_in_the_legend_puts_its_attack_in_front(desktop: Browser, pages: 
     desktop.complaints.clear()
     desktop.open(pages / "index.html")
     desktop.wait_for(ALL_DRAWN)
-    faint = "[...document.querySelectorAll('figure.chart .mark-symbol.role-mark path')].filter(p => p.getAttribute('opacity') === '0.1').length"
+    marks = "[...document.querySelectorAll('figure.chart .mark-symbol.role-mark path')]"
+    faint = f"{marks}.filter(p => p.getAttribute('opacity') === '0.1').length"
     assert desktop.ask(faint) == 0
     desktop.page.locator("figure.chart .role-legend-label text").first.click()
     desktop.wait_for(f"{faint} > 0")

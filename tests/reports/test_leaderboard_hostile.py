@@ -228,7 +228,10 @@ def _without_credit_links(page: Skeleton) -> list[tuple[str, tuple[str, ...]]]:
 
 def _harmless(link: str) -> bool:
     """A place in the report by its fixed or hexadecimal name, or an address with an allowed scheme."""
-    inside = r"#main|#row-[0-9a-f]+|((\.\./)*(assets|cells|pictures)/)?[a-z0-9-]+\.(html|css|js|png|svg|csv|parquet)|\.\./index\.html"
+    inside = (
+        r"#main|#row-[0-9a-f]+|\.\./index\.html"
+        r"|((\.\./)*(assets|cells|pictures)/)?[a-z0-9-]+\.(html|css|js|png|svg|csv|parquet)"
+    )
     return re.fullmatch(inside, link) is not None or link.startswith(
         ("http://", "https://", "mailto:", "data:image/png;base64,")
     )

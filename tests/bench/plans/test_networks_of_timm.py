@@ -37,7 +37,8 @@ def plan(tmp_path, target):
             "did you mean 20 or 26",
         ),
         (
-            'use = "cascade"\nweights = "random:0"\nparams = { networks = ["vit_tiny_patch16_224"], sizes = [64, 224] }',
+            'use = "cascade"\nweights = "random:0"\n'
+            'params = { networks = ["vit_tiny_patch16_224"], sizes = [64, 224] }',
             "takes no images of 64 pixels",
         ),
         ('use = "cascade"\nweights = "random:0"\nparams = { sizes = [32] }', "at least two stages"),

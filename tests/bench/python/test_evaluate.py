@@ -201,7 +201,12 @@ def test_an_attack_that_breaks_its_contract_is_told_with_its_traceback():
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
-        pytest.param((nn.Linear(2, 2), "identity", IMAGES), ContractBroken, "without units, image_shape", id="plain-module"),
+        pytest.param(
+            (nn.Linear(2, 2), "identity", IMAGES),
+            ContractBroken,
+            "without units, image_shape",
+            id="plain-module",
+        ),
         pytest.param((3, "identity", IMAGES), ContractBroken, "int is no torch.nn.Module", id="no-module"),
         pytest.param(("nothing@here", "identity", IMAGES), UnknownName, "nothing@here", id="unknown-weights"),
         pytest.param((ToyTarget(), "gradato", IMAGES), PlanError, "did you mean 'gradauto'", id="unknown-attack"),
@@ -209,7 +214,12 @@ def test_an_attack_that_breaks_its_contract_is_told_with_its_traceback():
         pytest.param((ToyTarget(), [3.5], IMAGES), PlanError, "attack: expected a name", id="no-attack-in-a-list"),
         pytest.param((ToyTarget(), "identity", IMAGES * 3), DataError, "expected \\[0,1\\]", id="out-of-range"),
         pytest.param((ToyTarget(), "identity", IMAGES[0]), DataError, "expected \\(N, C, H, W\\)", id="one-image"),
-        pytest.param((ToyTarget(), "identity", (IMAGES, torch.full((8,), 4))), DataError, "labels lie between 4 and 4", id="labels"),
+        pytest.param(
+            (ToyTarget(), "identity", (IMAGES, torch.full((8,), 4))),
+            DataError,
+            "labels lie between 4 and 4",
+            id="labels",
+        ),
         pytest.param((ToyTarget(), "identity", sample_images((3, 16, 16))), PlanError, "takes images of", id="size"),
         pytest.param((ToyTarget(), "identity", "digits:test"), UnknownName, "did you mean 'digits-m'", id="data-set"),
         pytest.param((ToyTarget(), "gradmdm:code", IMAGES), PlanError, "do not run here", id="skipped"),
