@@ -72,9 +72,7 @@ def count(target: Target, image: Tensor, decisions: Tensor | None = None) -> Cou
     """
     handed = image.clone()
     witness = Witness(handed, target.state_dict(keep_vars=True))
-    ptflops = PtflopsMode(
-        output_params=defaultdict(dict, print_params={"file": io.StringIO()}), custom_hooks=HOOKS
-    )
+    ptflops = _ptflops()
     second = TorchMode(display=False)
     with torch.no_grad(), _slow_attention(), contextlib.ExitStack() as stack:
         for mode in (second, ptflops, witness):
@@ -97,6 +95,42 @@ def count(target: Target, image: Tensor, decisions: Tensor | None = None) -> Cou
             hint=f"use operators that are counted ({COUNTED})",
         )
     return result
+
+
+def _ptflops() -> PtflopsMode:
+    """A counter that prints nothing."""
+    return PtflopsMode(
+        output_params=defaultdict(dict, print_params={"file": io.StringIO()}), custom_hooks=HOOKS
+    )
+
+
+def count_layers(target: Target, image: Tensor, decisions: Tensor) -> dict[str, int]:
+    """MACs that ptflops counts in each layer, by its name in the network.
+
+    Args:
+        target: in eval mode.
+        image: (1, C, H, W) in [0,1].
+        decisions: (1, U) bool to force.
+
+    Returns:
+        Layers that multiply, in the order of the network; last "outside of layers", where modules
+        are not called but functions.
+    """
+    mode, handles = _ptflops(), []
+    for name, module in target.named_modules():
+        if name and next(module.children(), None) is None:
+            handles.append(module.register_forward_pre_hook(mode.enter_module(name)))
+            handles.append(module.register_forward_hook(mode.exit_module(name)))
+    try:
+        with torch.no_grad(), _slow_attention(), mode:
+            target.execute(image.clone(), decisions)
+    finally:
+        for handle in handles:
+            handle.remove()
+    total = {name: sum(macs.values()) for name, macs in mode.flop_counts.items()}
+    found = {name: total[name] for name, _ in target.named_modules() if total.get(name)}
+    outside = total.get("Global", 0) - sum(found.values())
+    return {**found, "outside of layers": outside} if outside else found
 
 
 @contextlib.contextmanager
@@ -277,5 +311,9 @@ def _where(target: Target, image: Tensor) -> str:
     """A table of what differs, to be added to a message; "" where there is none."""
     from bench.evaluation.differences import explained
 
-    table = explained(target, lambda d: count(target, image, d.to(image.device)).macs)
+    table = explained(
+        target,
+        lambda d: count(target, image, d.to(image.device)).macs,
+        lambda d: count_layers(target, image, d.to(image.device)),
+    )
     return f"\n{table}" if table else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -18,16 +18,22 @@ Counted = Callable[[Tensor], int]
 """(1, U) decisions -> MACs that ptflops counts when they are executed."""
 
 
-def explained(target: Target, counted: Counted) -> str:
+Layered = Callable[[Tensor], Mapping[str, int]]
+"""(1, U) decisions -> the same by layer."""
+
+
+def explained(target: Target, counted: Counted, layered: Layered) -> str:
     """What a mistake in `macs` or `execute` looks like from outside.
 
     Args:
         target: whose `macs` and `execute` disagree.
         counted: executes and counts.
+        layered: does so by layer.
 
     Returns:
         A sentence where `execute` leaves nothing out; else a table of what always runs and of the
-        units that differ, declared against counted; "" where neither helps.
+        units that differ, declared against counted, with the layers of what always runs; "" where
+        neither helps.
     """
     try:
         floor, ceiling = target.extremes()
@@ -59,7 +65,12 @@ def explained(target: Target, counted: Counted) -> str:
     differing = [row for row in rows if row[1] != row[2]]
     if not differing:
         return ""
-    width = max(len(name) for name, _, _ in differing)
+    always = rows[0] in differing
+    layers = sorted(layered(floor).items(), key=lambda layer: -layer[1]) if always else []
+    if len(layers) > SHOWN:
+        rest = sum(macs for _, macs in layers[SHOWN:])
+        layers = [*layers[:SHOWN], (f"{len(layers) - SHOWN} more", rest)]
+    width = max(len(name) for name, *_ in [*differing, *layers])
     lines = [f"{'MACs of':<{width}}  {'declared':>12}  {'counted':>12}  difference"]
     lines += [
         f"{name:<{width}}  {said:>12}  {seen:>12}  {seen - said:+d}"
@@ -67,6 +78,9 @@ def explained(target: Target, counted: Counted) -> str:
     ]
     if len(differing) > SHOWN:
         lines.append(f"… and {len(differing) - SHOWN} more")
+    if layers:
+        lines.append("what always runs, as counted by layer:")
+        lines += [f"{name:<{width}}  {'':>12}  {macs:>12}" for name, macs in layers]
     return "\n".join(lines)
 
 

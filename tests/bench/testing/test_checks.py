@@ -313,6 +313,9 @@ class _IntInside(ToyTarget):
         ),
         pytest.param(_Priced, "block block1 9216 9472 +256", id="declared-against-counted"),
         pytest.param(_Priced, "what always runs 7208 7203 -5", id="what-always-runs"),
+        pytest.param(
+            _Priced, "counted by layer: stem 7168 head 20 gates.0 5 gates.1 5", id="by-layer"
+        ),
         pytest.param(_Tuple, "returned tuple, expected a bench.api.Output", id="tuple"),
         pytest.param(_Cut, "no gradient leads from margins to the images", id="cut-gradient"),
         pytest.param(_Int, "macs(decisions) returns int, expected", id="int-for-a-tensor"),
