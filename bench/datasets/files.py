@@ -5,13 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.errors import DataError
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
 """What people call the folders of splits, in small letters."""
+_SPLIT_LIKE = re.compile(rf"({'|'.join(SPLIT_NAMES)})([-_ ]?(\d+|images?|imgs?|set|data))?")
+CONTAINERS = ("images", "image", "imgs", "img", "jpegimages", "labels", "masks", "annotations")
+"""Folders that hold the pictures of all classes, or what belongs to them, in small letters."""
+UNREAD = (
+    *(".gif", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".jfif", ".jpe", ".tga", ".ico"),
+    *(".pcx", ".psd", ".eps", ".svg", ".dng", ".cr2", ".nef", ".webp", ".tif", ".tiff", ".pgm"),
+)
+"""Endings of pictures that a data set may not read."""
 
 _JUNK = frozenset(
     (
@@ -40,43 +49,88 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.endswith("~") or name.lower() in _JUNK
 
 
+def is_split_like(name: str) -> bool:
+    """Whether a folder is called as splits are: "train", "Valid", "test1", "val2017"."""
+    return _SPLIT_LIKE.fullmatch(name.lower()) is not None
+
+
 def printable(name: str) -> str:
-    r"""A file's name as text: bytes that are no UTF-8 are written as "\xNN", as in "caf\xe9"."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    r"""A file's name as text: bytes that are no UTF-8 are written as "\xNN", as in "caf\xe9".
+
+    Letters with marks are composed (Unicode's form NFC), since some file systems take them apart.
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", text)
+
+
+def in_text_order(names: Iterable[str]) -> list[str]:
+    """Names in text order, the same whether a file system composes letters with marks or not."""
+    return sorted(names, key=lambda name: (unicodedata.normalize("NFC", name), name))
 
 
 def folders_in(folder: Path) -> list[str]:
     """Names of the folders in a folder, junk left out, in text order."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not is_junk(entry.name) and entry.is_dir())
+        return in_text_order(
+            entry.name for entry in entries if not is_junk(entry.name) and entry.is_dir()
+        )
 
 
-def walk_pictures(folder: Path, extensions: Sequence[str]) -> Iterator[str]:
+def pictures_beside(folder: Path, extensions: Sequence[str]) -> list[str]:
+    """Names of the files in a folder itself that end in one of `extensions`, junk left out."""
+    with os.scandir(folder) as entries:
+        return in_text_order(
+            entry.name
+            for entry in entries
+            if not is_junk(entry.name)
+            and entry.name.lower().endswith(tuple(extensions))
+            and not entry.is_dir()
+        )
+
+
+def walk_pictures(
+    folder: Path, extensions: Sequence[str], walked: set[tuple[int, int]] | None = None
+) -> Iterator[str]:
     """Paths below `folder` of the files in it, at any depth, that end in one of `extensions`.
 
     In the order of torchvision's `make_dataset`: folders in text order, a folder's files in text
     order. Links are followed, each folder once; one that leads to a folder above `folder` is not,
     since everything beside `folder` would be below it.
+
+    Args:
+        folder: where to look.
+        extensions: in small letters.
+        walked: gets (device, inode) of every folder that was looked into.
+
+    Raises:
+        OSError: a folder cannot be read.
     """
     above = [os.stat(place) for place in Path(os.path.realpath(folder)).parents]
     above += [os.stat(place) for place in Path(os.path.abspath(folder)).parents]
     seen = {(status.st_dev, status.st_ino) for status in above}
     found: list[tuple[str, list[str]]] = []
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         status = os.stat(place)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not is_junk(name))
+        if walked is not None:
+            walked.add((status.st_dev, status.st_ino))
+        folders[:] = in_text_order(name for name in folders if not is_junk(name))
         pictures = [
             name for name in files if not is_junk(name) and name.lower().endswith(tuple(extensions))
         ]
-        found.append((place, sorted(pictures)))
-    for place, names in sorted(found):
+        found.append((place, in_text_order(pictures)))
+    found.sort(key=lambda one: (unicodedata.normalize("NFC", one[0]), one[0]))
+    for place, names in found:
         below = os.path.relpath(place, folder)
         for name in names:
             yield name if below == "." else f"{below}/{name}".replace(os.sep, "/")
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def split_shards(folder: Path, split: str, name: str) -> list[Path]:

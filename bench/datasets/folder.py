@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +14,17 @@ import numpy as np
 
 from bench.contracts.dataset import Array, Dataset
 from bench.datasets.base import require_folder
-from bench.datasets.files import SPLIT_NAMES, folders_in, printable, walk_pictures
+from bench.datasets.classes import classes_file, common_classes, labels_in
+from bench.datasets.files import (
+    SPLIT_NAMES,
+    UNREAD,
+    folders_in,
+    in_text_order,
+    is_split_like,
+    pictures_beside,
+    printable,
+    walk_pictures,
+)
 from bench.errors import DataError, did_you_mean
 
 SIDE = 224
@@ -26,7 +38,10 @@ is cut out. So did SkipNet's.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Those of torchvision's `ImageFolder`."""
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
-CLASSES_FILE = "classes.txt"
+_LEVELS = 3
+"""How deep below the data root splits are looked for, to name the right folder."""
+_FEW = 4
+"""Folders of one level that are looked into for that, beyond the first level."""
 
 
 class ImageFolder(Dataset):
@@ -70,16 +85,13 @@ class ImageFolder(Dataset):
         try:
             self._root, siblings = self._find_split(root)
             self.classes, labels = self._number_classes(siblings)
-            found = [
-                (f"{folder}/{file}", labels[folder])
-                for folder in sorted(labels)
-                for file in self._pictures(self._root / folder)
-            ]
+            found = self._collect(labels)
         except OSError as error:
             raise DataError(f"{self.name}: {error}") from error
         if not found:
             raise DataError(
-                f"{self.name}: no picture under {self._root}",
+                f"{self.name}: no picture under {self._root}"
+                f"{f' that is read; {self.note}' if self.note else ''}",
                 hint=f"expected CLASS/PICTURE.jpg below it, or below a folder {split}/ in it",
             )
         self._files = [file for file, _ in found]
@@ -99,28 +111,46 @@ class ImageFolder(Dataset):
             return root / self.split, self._splits_in(root)
         others = [path.name for path in self._splits_in(root)]
         folders = folders_in(root)
-        if not others and folders and all(name.lower() in SPLIT_NAMES for name in folders):
+        if not others and folders and all(map(is_split_like, folders)):
             others = folders
         if others:
+            flat = (root / self.split).is_dir()
             raise DataError(
                 f"{self.name}: {root} has no folder {self.split}/ with a folder for each class; "
                 f"it has {', '.join(f'{name}/' for name in others)}",
-                hint=f"name one of them as the split ({', '.join(self.splits)}), or rename it",
+                hint=f"move the pictures of {self.split}/ into a folder for each class"
+                if flat
+                else f"name one of them as the split ({', '.join(self.splits)}), or rename it",
             )
-        for name in folders:
-            inside = [one for one in folders_in(root / name) if one.lower() in SPLIT_NAMES]
-            if any(self._holds_classes(root / name / one) for one in inside):
-                raise DataError(
-                    f"{self.name}: {root / printable(name)} is no class: it holds the splits "
-                    f"{', '.join(f'{one}/' for one in inside)}",
-                    hint=f"--data-root {root / printable(name)}",
-                )
+        self._check_no_splits_below(root, root, _LEVELS)
         if root.name.lower() in SPLIT_NAMES and root.name != self.split:
             raise DataError(
                 f"{self.name}: {root} is the folder of another split than {self.split!r}",
                 hint="--data-root names the folder that holds all splits",
             )
         return root, self._splits_in(root.parent) if root.name == self.split else [root]
+
+    def _check_no_splits_below(self, folder: Path, root: Path, levels: int) -> None:
+        """Refuse a folder in which the splits lie further below.
+
+        Raises:
+            DataError: naming the folder that holds them.
+        """
+        folders = folders_in(folder)
+        for name in folders:
+            place = folder / name
+            inside = [one for one in folders_in(place) if one.lower() in SPLIT_NAMES]
+            if any(self._holds_classes(place / one) for one in inside):
+                first = root / place.relative_to(root).parts[0]
+                raise DataError(
+                    f"{self.name}: {first.parent / printable(first.name)} is no class: "
+                    f"{'it' if place == first else place} holds the splits "
+                    f"{', '.join(f'{one}/' for one in inside)}",
+                    hint=f"--data-root {place.parent / printable(place.name)}",
+                )
+        if levels > 1 and len(folders) <= _FEW:
+            for name in folders:
+                self._check_no_splits_below(folder / name, root, levels - 1)
 
     def _splits_in(self, root: Path) -> list[Path]:
         return [
@@ -136,52 +166,74 @@ class ImageFolder(Dataset):
     def _pictures(self, folder: Path) -> list[str]:
         return list(walk_pictures(folder, EXTENSIONS)) if folder.is_dir() else []
 
+    def _collect(self, labels: Mapping[str, int]) -> list[tuple[str, int]]:
+        """(path below the split, label) of every picture; what is left out becomes a note.
+
+        Raises:
+            DataError: one folder belongs to two classes.
+        """
+        found: list[tuple[str, int]] = []
+        unread: Counter[str] = Counter()
+        owners: dict[tuple[int, int], str] = {}
+        for folder in in_text_order(labels):
+            if not (self._root / folder).is_dir():
+                continue
+            walked: set[tuple[int, int]] = set()
+            for file in walk_pictures(self._root / folder, (*EXTENSIONS, *UNREAD), walked):
+                ending = os.path.splitext(file)[1].lower()
+                if ending in EXTENSIONS:
+                    found.append((f"{folder}/{file}", labels[folder]))
+                else:
+                    unread[ending] += 1
+            for place in walked:
+                other = owners.setdefault(place, folder)
+                if labels[other] != labels[folder]:
+                    raise DataError(
+                        f"{self.name}: the classes {printable(other)!r} and {printable(folder)!r} "
+                        "hold the same folder, by a link",
+                        hint="remove the link",
+                    )
+        loose = pictures_beside(self._root, (*EXTENSIONS, *UNREAD))
+        self._remark(
+            f"{len(loose)} pictures beside the class folders are left out" if loose else "",
+            f"pictures of kinds that are not read are left out ({_counted(unread)})"
+            if unread
+            else "",
+        )
+        return found
+
+    def _remark(self, *remarks: str) -> None:
+        """Add to what is shown beside every number."""
+        self.note = "; ".join(remark for remark in (self.note, *remarks) if remark)
+
     def _number_classes(self, siblings: Sequence[Path]) -> tuple[tuple[str, ...], dict[str, int]]:
         """(class names in label order, the label of each folder).
 
         Raises:
-            DataError: `classes.txt` cannot be read, or does not name a folder.
+            DataError: `classes.txt` cannot be read, or does not name a folder; the folders of the
+                splits do not agree.
         """
-        folders = sorted(
-            {
-                name
-                for path in siblings
-                for name in folders_in(path)
-                if next(walk_pictures(path / name, EXTENSIONS), None) is not None
-            }
-        )
-        named = self._named_classes()
-        if named is None:
-            if folders != sorted(folders, key=_natural):
-                self.note = "classes numbered in text order; timm's loader numbers them otherwise"
-            return tuple(map(printable, folders)), {name: i for i, name in enumerate(folders)}
-        labels = {}
-        for name in folders:
-            if printable(name) not in named:
-                raise DataError(
-                    f"{self.name}: {CLASSES_FILE} does not name the class {printable(name)!r}"
-                    f"{did_you_mean(printable(name), named)}"
-                )
-            labels[name] = named.index(printable(name))
-        return named, labels
+        splits = {path.name: self._class_folders(path) for path in siblings}
+        own = self._root.name
+        named, remark = classes_file(self._root, self.split, siblings, self.name)
+        if named is not None:
+            return named, labels_in(named, splits[own], self.name)
+        folders = common_classes(splits, own, self.name)
+        if folders != sorted(folders, key=_natural):
+            self._remark("classes numbered in text order; timm's loader numbers them otherwise")
+        self._remark(remark)
+        classes = tuple(dict.fromkeys(map(printable, folders)))
+        places = {shown: place for place, shown in enumerate(classes)}
+        return classes, {name: places[printable(name)] for name in folders}
 
-    def _named_classes(self) -> tuple[str, ...] | None:
-        """The lines of `classes.txt`, beside the splits or in the folder; None without it."""
-        for folder in (self._root, self._root.parent):
-            path = folder / CLASSES_FILE
-            if path.is_file() and (folder == self._root or self._root.name == self.split):
-                try:
-                    lines = path.read_text(encoding="utf-8-sig").splitlines()
-                except (OSError, UnicodeDecodeError) as error:
-                    raise DataError(f"{self.name}: {CLASSES_FILE}: {error}") from error
-                named = tuple(line.strip() for line in lines if line.strip())
-                if not named or len(set(named)) != len(named):
-                    raise DataError(
-                        f"{self.name}: {CLASSES_FILE} names "
-                        f"{'a class twice' if named else 'no class'}"
-                    )
-                return named
-        return None
+    def _class_folders(self, split: Path) -> list[str]:
+        """The folders of a split that hold pictures of any kind."""
+        kinds = (*EXTENSIONS, *UNREAD)
+        return [
+            name
+            for name in folders_in(split)
+            if next(walk_pictures(split / name, kinds), None) is not None
+        ]
 
     @cached_property
     def _transform(self) -> Any:
@@ -235,11 +287,17 @@ class ImageNet(ImageFolder):
             if len(strangers) == len(folders) or self._pictures(self._root / name):
                 raise DataError(
                     f"imagenet: {self._root / printable(name)} is no class of ImageNet"
-                    f"{did_you_mean(name, place)}"
+                    f"{did_you_mean(name, place)}",
+                    hint="its folders are called by WordNet ids, as n01440764; 'imagefolder' reads "
+                    "other names, with a classes.txt in label order",
                 )
         return tuple(text.split(",")[0] for text in info.label_descriptions()), {
             name: place[name] for name in folders if name in place
         }
+
+
+def _counted(endings: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -255,11 +313,9 @@ def path_ids(files: Sequence[str], dataset: str) -> tuple[str, ...]:
         DataError: two files have one name as text.
     """
     bare = [file.rpartition(".")[0] for file in files]
-    counts: dict[str, int] = {}
-    for name in bare:
-        counts[name] = counts.get(name, 0) + 1
+    counts = Counter(bare)
     ids = tuple(name if counts[name] == 1 else file for name, file in zip(bare, files, strict=True))
     if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+        twice = next(name for name, count in Counter(ids).items() if count > 1)
         raise DataError(f"{dataset}: two pictures are called {twice}", hint="rename one of them")
     return ids

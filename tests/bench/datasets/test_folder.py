@@ -1,4 +1,6 @@
 import os
+import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,9 @@ from PIL import Image
 from bench.datasets.base import subset, subset_digest
 from bench.datasets.folder import ImageFolder, ImageNet
 from bench.errors import DataError
+
+CAFE = unicodedata.normalize("NFC", "café")
+APART = unicodedata.normalize("NFD", "café")
 
 
 def put(path, size=(300, 260), seed=0, **options):
@@ -164,7 +169,7 @@ def test_names_in_any_encoding(tmp_path):
     assert set(data.classes) == {r"caf\xe9", "thé"}
     assert len(subset_digest(data, subset(data, 2))) == 64
     put(tmp_path / "val" / r"caf\xe9" / r"\xff.png")
-    with pytest.raises(DataError, match="two pictures are called"):
+    with pytest.raises(DataError, match="differ in case, blanks or Unicode form alone"):
         ImageFolder("val", tmp_path)
 
 
@@ -246,3 +251,163 @@ def test_a_folder_around_the_splits_is_no_class(tmp_path):
     with pytest.raises(DataError, match="data is no class: it holds the splits train/, val/") as no:
         ImageFolder("val", tmp_path)
     assert no.value.hint == f"--data-root {tmp_path / 'data'}"
+
+
+def tiny(path):
+    """A picture for which its name counts, not its pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path, "PNG")
+
+
+def layout(root, *files):
+    for file in files:
+        tiny(root / file)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param("train/Cat/a.png", "val/cat/a.png", id="case"),
+        pytest.param("train/cat /a.png", "val/cat/a.png", id="blank"),
+        pytest.param(f"val/{CAFE}/a.png", f"val/{APART}/b.png", id="unicode-in-one-split"),
+    ],
+)
+def test_one_class_under_two_names_is_refused(tmp_path, one, other):
+    layout(tmp_path, one, other, "train/dog/a.png", "val/dog/a.png")
+    with pytest.raises(DataError, match="differ in case, blanks or Unicode form alone"):
+        ImageFolder("val", tmp_path)
+
+
+def test_letters_of_two_cases_are_two_classes(tmp_path):
+    layout(tmp_path, "train/A/1.png", "train/a/1.png", "val/a/1.png")
+    data = ImageFolder("val", tmp_path)
+    assert (data.classes, data.labels.tolist()) == (("A", "a"), [1])
+
+
+def test_unicode_forms_of_one_name_are_one_class_and_one_id(tmp_path):
+    layout(tmp_path, f"train/{CAFE}/{CAFE}.png", f"val/{APART}/{APART}.png")
+    layout(tmp_path, "train/zoo/a.png", "val/zoo/a.png", "train/cab/a.png")
+    train, val = ImageFolder("train", tmp_path), ImageFolder("val", tmp_path)
+    assert train.classes == val.classes == ("cab", CAFE, "zoo")
+    assert val.labels.tolist() == [1, 2]
+    assert val.ids == (f"{CAFE}/{CAFE}", "zoo/a")
+    (tmp_path / "classes.txt").write_text(f"zoo\n{CAFE}\n", encoding="utf-8")
+    assert ImageFolder("val", tmp_path).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_split_of_one_folder_is_not_sorted_into_classes(tmp_path, split):
+    """As Tiny ImageNet and YOLO come."""
+    layout(tmp_path, "train/a/images/1.png", "train/b/images/1.png", f"{split}/images/1.png")
+    with pytest.raises(DataError, match=f"{split}/ is not sorted into classes: it holds images/"):
+        ImageFolder(split, tmp_path)
+    assert ImageFolder("train", tmp_path).classes == ("a", "b")
+
+
+def test_a_split_that_shares_no_class_with_another(tmp_path):
+    """As test sets of competitions come: one folder, and no labels."""
+    layout(tmp_path, "train/a/1.png", "train/b/1.png", "val/b/1.png", "test/unknown/1.png")
+    with pytest.raises(DataError, match=r"test/ has none of the classes of train/: it holds unk"):
+        ImageFolder("test", tmp_path)
+    data = ImageFolder("val", tmp_path)
+    assert (data.classes, data.labels.tolist()) == (("a", "b"), [1])
+
+
+@pytest.mark.parametrize(
+    ("files", "told", "hint"),
+    [
+        pytest.param(
+            ["train/cat.0.png", "test1/1.png"],
+            "no folder train/ with a folder for each class",
+            "move the pictures of train/ into a folder for each class",
+            id="flat-beside-test1",
+        ),
+        pytest.param(
+            ["train2017/1.png", "val2017/1.png"],
+            "it has train2017/, val2017/",
+            "name one of them as the split",
+            id="coco",
+        ),
+        pytest.param(
+            ["a/b/c/train/x/1.png"],
+            "a is no class: .*/a/b/c holds the splits train/",
+            "--data-root .*/a/b/c",
+            id="splits-further-below",
+        ),
+        pytest.param(
+            ["1.png"], "no picture under .* that is read; 1 pictures beside", "CLASS", id="loose"
+        ),
+    ],
+)
+def test_layouts_that_are_no_classes(tmp_path, files, told, hint):
+    layout(tmp_path, *files)
+    with pytest.raises(DataError, match=told) as caught:
+        ImageFolder("train", tmp_path)
+    assert re.search(hint, caught.value.hint)
+
+
+def test_flat_validation_pictures_of_imagenet(tmp_path):
+    layout(tmp_path, "train/n01440764/a.JPEG", "val/ILSVRC2012_val_00000001.JPEG")
+    with pytest.raises(DataError, match="no folder val/") as caught:
+        ImageNet("val", tmp_path)
+    assert caught.value.hint == "move the pictures of val/ into a folder for each class"
+    layout(tmp_path, "val/tench/a.JPEG")
+    with pytest.raises(DataError, match="tench is no class of ImageNet") as caught:
+        ImageNet("val", tmp_path)
+    assert "WordNet ids" in caught.value.hint
+
+
+def test_pictures_that_are_left_out_are_told(tmp_path):
+    layout(tmp_path, "val/cat/a.png", "val/cat/b.gif", "val/bee/c.GIF", "val/d.png")
+    data = ImageFolder("val", tmp_path)
+    assert (data.classes, data.ids) == (("bee", "cat"), ("cat/a",)), "bee keeps its label"
+    assert data.note == (
+        "1 pictures beside the class folders are left out; "
+        "pictures of kinds that are not read are left out (2 .gif)"
+    )
+
+
+@pytest.mark.parametrize("link", ["val/kitty", "val/dog/more"], ids=["class", "inside"])
+def test_one_folder_under_two_labels_is_refused(tmp_path, link):
+    layout(tmp_path, "val/cat/a.png", "val/dog/b.png")
+    (tmp_path / link).symlink_to(tmp_path / "val" / "cat", target_is_directory=True)
+    with pytest.raises(DataError, match="hold the same folder, by a link"):
+        ImageFolder("val", tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_not_skipped(tmp_path, monkeypatch):
+    layout(tmp_path, "val/cat/a.png", "val/cat/deep/b.png")
+    scan = os.scandir
+
+    def refusing(path="."):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=r"Permission denied.*deep"):
+        ImageFolder("val", tmp_path)
+
+
+def test_classes_txt_in_any_case_decides(tmp_path):
+    layout(tmp_path, "val/cat/a.png", "val/dog/a.png")
+    (tmp_path / "Classes.TXT").write_text("dog\ncat\n")
+    assert ImageFolder("val", tmp_path).classes == ("dog", "cat")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(DataError, match=r"Classes\.TXT, classes\.txt beside each other"):
+        ImageFolder("val", tmp_path)
+
+
+def test_classes_txt_of_one_split_would_number_it_otherwise(tmp_path):
+    layout(tmp_path, "train/cat/a.png", "train/dog/a.png", "val/cat/a.png", "val/dog/a.png")
+    (tmp_path / "val" / "classes.txt").write_text("dog\ncat\n")
+    with pytest.raises(DataError, match=r"lies in val/, and so decides for this split alone"):
+        ImageFolder("val", tmp_path)
+
+
+def test_other_lists_of_classes_are_told(tmp_path):
+    layout(tmp_path, "val/cat/a.png", "val/dog/a.png")
+    (tmp_path / "class_index.json").write_text('{"0": ["n1", "dog"], "1": ["n2", "cat"]}')
+    assert (
+        ImageFolder("val", tmp_path).note == "class_index.json is not read (classes.txt would be)"
+    )
