@@ -7,15 +7,17 @@ are named, and the size is held against what is expected before a pixel is decod
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from bench.contracts.dataset import Array
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ _PALETTES = ("P", "PA")
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _WHOLE_NUMBERS = ("PNG", "PPM")
 """Formats whose mode "I" holds 16-bit values; elsewhere it may hold 32 bits."""
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+"""Tags of TIFF."""
 
 
 def png(image: Tensor) -> bytes:
@@ -135,31 +139,60 @@ def as_rgb(picture: Image.Image) -> Image.Image:
     """A decoded picture as 8-bit RGB, as torchvision and timm convert it, or refused.
 
     Gray is repeated, palettes are looked up, CMYK is converted without color profiles, an alpha
-    channel is dropped, and of 16-bit gray the high byte is kept, as Pillow does with 16-bit colors.
-    The orientation that EXIF states is not applied.
+    channel is dropped, and of 12-bit and 16-bit gray the highest 8 bits are kept, as Pillow does
+    with 16-bit colors. The orientation that EXIF states is not applied; that of TIFF is, by Pillow.
 
     Raises:
-        DataError: the mode has no defined 8-bit value (32-bit or floating-point samples, LAB,
-            premultiplied alpha).
+        DataError: the mode has no defined 8-bit value (32-bit, signed or floating-point samples,
+            LAB, premultiplied alpha).
     """
     mode = picture.mode
-    if mode == "RGB":
+    signed = any(kind != 1 for kind in _tag(picture, _SAMPLE_FORMAT))  # Pillow looks past it
+    if mode == "RGB" and not signed:
         return picture
-    if mode in _CONVERTED:
+    if mode in _CONVERTED and not signed:
         return picture.convert("RGB")
     if mode in _PALETTES:
         return picture.convert("RGBA").convert("RGB")
-    if mode in _SIXTEEN_BITS or (mode == "I" and picture.format in _WHOLE_NUMBERS):
-        high = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(high).convert("RGB")
+    gray = mode in _SIXTEEN_BITS or (mode == "I" and picture.format in _WHOLE_NUMBERS)
+    if gray and not signed:
+        return Image.fromarray(_high_bits(picture)).convert("RGB")
+    samples = " with signed samples" if signed and mode not in ("I", "F") else ""
     raise DataError(
-        f"a picture of mode {mode}, which has no defined 8-bit value",
+        f"a picture of mode {mode}{samples}, which has no defined 8-bit value",
         hint="convert it to 8-bit RGB first",
     )
 
 
+def _high_bits(picture: Image.Image) -> Array:
+    """(H, W) uint8, the highest 8 bits of a gray picture of more."""
+    (bits,) = _tag(picture, _BITS) or (16,)  # Pillow leaves 12 bits as they are
+    values: Array = np.asarray(picture).astype(np.int64)
+    if _tag(picture, _PHOTOMETRIC) == (0,):  # and of more than 8 bits, white as 0
+        values = 2**bits - 1 - values
+    high: Array = (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    return high
+
+
+def _tag(picture: Image.Image, number: int) -> tuple[Any, ...]:
+    """The values of a tag of a TIFF picture; () for other formats, and where it is not there."""
+    found = getattr(picture, "tag_v2", {}).get(number, ()) if picture.format == "TIFF" else ()
+    return found if isinstance(found, tuple) else (found,)
+
+
+@contextlib.contextmanager
+def _whole_files() -> Iterator[None]:
+    """What is cut short is refused, whatever a plugin told Pillow."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
 def _read(file: Any, formats: Sequence[str], size: tuple[int, int] | None) -> Image.Image:
-    with warnings.catch_warnings():  # the size is judged below, and other metadata is not used
+    # the size is judged below, and other metadata is not used
+    with warnings.catch_warnings(), _whole_files():
         warnings.simplefilter("ignore")
         picture = Image.open(file, formats=list(formats))
         if size is not None and picture.size != size:

@@ -117,6 +117,24 @@ def palette(transparency):
     return encoded(picture, transparency=transparency)
 
 
+def tiff(data, bits, photometric, *more):
+    """A gray TIFF of 2x2 pixels, one strip, little-endian, uncompressed."""
+    tags = [(256, 2), (257, 2), (258, bits), (259, 1), (262, photometric), (273, 0), (277, 1)]
+    tags = sorted([*tags, (278, 2), (279, len(data)), *more])
+    place = 8 + 2 + 12 * len(tags) + 4
+    table = b"".join(
+        struct.pack("<HHII", tag, 4, 1, place if tag == 273 else value) for tag, value in tags
+    )
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + table + bytes(4) + data
+
+
+def of_12_bits(picture):
+    """Rows of 2 pixels in 3 bytes."""
+    rows = picture.astype(np.uint32) * 16 + 5
+    packed = (rows[:, 0] << 12) | rows[:, 1]
+    return b"".join(int(row).to_bytes(3, "big") for row in packed)
+
+
 CONVERTED = {
     "gray": encoded(Image.fromarray(GRAY)),
     "gray-alpha": encoded(with_alpha("LA")),
@@ -127,6 +145,10 @@ CONVERTED = {
     "sixteen-bits": encoded(Image.fromarray(GRAY.astype(np.uint16) * 257)),
     "sixteen-bits-low-byte": encoded(Image.fromarray(GRAY.astype(np.uint16) * 256 + 90)),
     "sixteen-bits-tiff": encoded(Image.fromarray(GRAY.astype(np.uint16) * 257), "TIFF"),
+    "sixteen-bits-tiff-white-is-0": tiff((65535 - GRAY.astype("<u2") * 257).tobytes(), 16, 0),
+    "eight-bits-tiff-white-is-0": tiff((255 - GRAY).tobytes(), 8, 0),
+    "twelve-bits-tiff": tiff(of_12_bits(GRAY), 12, 1),
+    "turned-tiff": tiff(GRAY[::-1, ::-1].tobytes(), 8, 1, (274, 3)),
     "sixteen-bits-pgm": b"P5 2 2 65535\n" + (GRAY.astype(">u2") * 257).tobytes(),
     "webp": encoded(Image.fromarray(GRAY).convert("RGB"), "WEBP", lossless=True),
 }
@@ -154,6 +176,21 @@ def test_modes_without_an_8_bit_value_are_refused_by_name(mode):
     data = encoded(Image.new(mode, (4, 4)), "TIFF")
     with pytest.raises(DataError, match=f"mode {mode}, which has no defined 8-bit value"):
         as_rgb(read_picture(data, ("TIFF",)))
+
+
+def test_signed_samples_are_no_unsigned_ones():
+    signed = tiff((GRAY.astype(int) - 128).astype(np.int8).tobytes(), 8, 1, (339, 2))
+    with pytest.raises(DataError, match="mode L with signed samples, which has no defined 8-bit"):
+        as_rgb(read_picture(signed, ("TIFF",)))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "TIFF", "PPM"])
+def test_pictures_cut_short_are_refused_whatever_pillow_was_told(form, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = encoded(Image.fromarray(np.repeat(GRAY, 40, axis=0)).convert("RGB"), form)
+    with pytest.raises(DataError, match="[Tt]runcated"):
+        read_picture(data[: len(data) * 2 // 3], (form,))
+    assert ImageFile.LOAD_TRUNCATED_IMAGES, "and it is left as it was"
 
 
 def test_orientation_is_not_applied_and_several_pictures_are_refused():
