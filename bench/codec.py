@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from bench.contracts.dataset import Array
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -164,14 +163,13 @@ def as_rgb(picture: Image.Image) -> Image.Image:
     )
 
 
-def _high_bits(picture: Image.Image) -> Array:
+def _high_bits(picture: Image.Image) -> np.ndarray[Any, Any]:
     """(H, W) uint8, the highest 8 bits of a gray picture of more."""
     (bits,) = _tag(picture, _BITS) or (16,)  # Pillow leaves 12 bits as they are
-    values: Array = np.asarray(picture).astype(np.int64)
+    values: np.ndarray[Any, Any] = np.asarray(picture).astype(np.int64)
     if _tag(picture, _PHOTOMETRIC) == (0,):  # and of more than 8 bits, white as 0
         values = 2**bits - 1 - values
-    high: Array = (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
-    return high
+    return np.asarray((values >> (bits - 8)).clip(0, 255), dtype=np.uint8)
 
 
 def _tag(picture: Image.Image, number: int) -> tuple[Any, ...]:

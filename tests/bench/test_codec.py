@@ -188,7 +188,7 @@ def test_signed_samples_are_no_unsigned_ones():
 def test_pictures_cut_short_are_refused_whatever_pillow_was_told(form, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     data = encoded(Image.fromarray(np.repeat(GRAY, 40, axis=0)).convert("RGB"), form)
-    with pytest.raises(DataError, match="[Tt]runcated"):
+    with pytest.raises(DataError, match=r"[Tt]runcated"):
         read_picture(data[: len(data) * 2 // 3], (form,))
     assert ImageFile.LOAD_TRUNCATED_IMAGES, "and it is left as it was"
 
