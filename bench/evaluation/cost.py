@@ -6,10 +6,10 @@ slice. Every aten operator must be counted, hooked or free; any other is reporte
 own counter runs in the same pass as a second opinion (it leaves biases out, so it may never be
 above).
 
-What cannot be counted is refused where it can be seen (`bench.evaluation.witness`): sums of
-broadcast products, results that do not come from the operators seen, weights that no operator read
-and that change the result. What can not be seen: a sum written out as many additions, products
-computed by logarithms, results kept for images that a target has met in other processes.
+What cannot be counted is refused where it can be seen: sums of broadcast products
+(`bench.evaluation.witness`), and results that do not come from the operators seen
+(`bench.evaluation.outside`). What can not be seen: a sum written out as many additions, results
+kept for images that a target has met in other processes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from bench.errors import ContractBroken
 from bench.evaluation.counters import PtflopsMode, TorchMode
 from bench.evaluation.operators import HOOKS
 from bench.evaluation.outputs import check_output
+from bench.evaluation.outside import check_nothing_outside
 from bench.evaluation.seeds import seeded
 from bench.evaluation.witness import Witness
 
@@ -44,8 +45,6 @@ class Count:
         second: MACs by torch's own counter, biases left out.
         operators: how often each aten operator was seen.
         unknown: operators that are neither counted nor free.
-        read: names of the parameters and buffers that some operator read.
-        traced: whether the logits were computed from the image by operators that were seen.
         output: what `execute` returned, in plain tensors.
     """
 
@@ -53,8 +52,6 @@ class Count:
     second: int
     operators: dict[str, int]
     unknown: tuple[str, ...]
-    read: frozenset[str]
-    traced: bool
     output: Output
 
 
@@ -71,7 +68,7 @@ def count(target: Target, image: Tensor, decisions: Tensor | None = None) -> Cou
             or torch's counter saw more than ptflops'.
     """
     handed = image.clone()
-    witness = Witness(handed, target.state_dict(keep_vars=True))
+    witness = Witness(handed)
     ptflops = _ptflops()
     second = TorchMode(display=False)
     with torch.no_grad(), _slow_attention(), contextlib.ExitStack() as stack:
@@ -85,8 +82,6 @@ def count(target: Target, image: Tensor, decisions: Tensor | None = None) -> Cou
         second.get_total_flops() // 2,
         dict(witness.seen),
         tuple(sorted(witness.unknown)),
-        frozenset(witness.read),
-        witness.is_from_image(output.logits),
         output,
     )
     if result.second > result.macs:
@@ -176,8 +171,8 @@ def audit_extremes(target: Target, image: Tensor) -> tuple[int, int]:
         (floor, ceiling), as counted.
 
     Raises:
-        ContractBroken: a declared bound is not what was counted, or a weight changes the result
-            though no operator read it.
+        ContractBroken: a declared bound is not what was counted, or what `execute` computes is not
+            all done by the operators that are counted.
     """
     counted = []
     for name, decisions in zip(("floor", "ceiling"), target.extremes(), strict=True):
@@ -190,38 +185,8 @@ def audit_extremes(target: Target, image: Tensor) -> tuple[int, int]:
                 hint="override extremes where not all units off and on are admissible",
             )
         counted.append(found.macs)
-    _check_weights_seen(target, image, decisions.to(image.device), found)
+        check_nothing_outside(target, image, decisions.to(image.device))
     return counted[0], counted[1]
-
-
-def _check_weights_seen(target: Target, image: Tensor, decisions: Tensor, found: Count) -> None:
-    """Whether weights that no operator read leave the result as it is.
-
-    Raises:
-        ContractBroken: they change it, so the work is done where the counters do not look.
-    """
-    state = target.state_dict()
-    unread = {
-        name: value
-        for name, value in state.items()
-        if name not in found.read and value.is_floating_point() and value.numel()
-    }
-    if not unread:
-        return
-    kept = {name: value.clone() for name, value in unread.items()}
-    with torch.no_grad():
-        for value in unread.values():
-            value.mul_(1.5).add_(0.125)
-        try:
-            other = check_output(target.execute(image.clone(), decisions), target, 1)
-        finally:
-            for name, value in unread.items():
-                value.copy_(kept[name])
-    if not _is_same(other, found.output):
-        raise ContractBroken(
-            f"the result depends on weights that no counted operator read ({next(iter(unread))})",
-            hint="do all work in torch operators of the thread that calls execute",
-        )
 
 
 def check_first_execution(target: Target, image: Tensor, again: Count | None = None) -> Count:
@@ -236,8 +201,8 @@ def check_first_execution(target: Target, image: Tensor, again: Count | None = N
         The counted execution.
 
     Raises:
-        ContractBroken: the two differ; or the logits depend on the image in a way that the counters
-            do not see.
+        ContractBroken: the two differ, or what `execute` computes is not all done by the operators
+            that are counted.
     """
     with seeded(target, torch.zeros(1, dtype=torch.int64)):
         found = audit(target, image)
@@ -246,15 +211,7 @@ def check_first_execution(target: Target, image: Tensor, again: Count | None = N
                 "execute answers otherwise once forward has seen the image",
                 hint="keep nothing between two calls of forward or execute",
             )
-        if not found.traced:
-            other = check_output(target.execute(1 - image), target, 1)
-            if not torch.equal(other.logits, found.output.logits):
-                raise ContractBroken(
-                    "the logits of execute depend on the image, but not by operators that the "
-                    "counters see",
-                    hint="do all work in torch operators of the thread that calls execute; NumPy, "
-                    "other threads and compiled code are not counted",
-                )
+        check_nothing_outside(target, image, found.output.decisions)
     return found
 
 

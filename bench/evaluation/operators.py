@@ -116,6 +116,24 @@ _FREE_TAGS = [
 _NAMESPACES = ("aten", "prim", "prims", "profiler")
 """Where free operators live; those of the profiler only label."""
 
+_LIBRARY: Any = torch.library
+_DEFINED = frozenset(_LIBRARY._defs)
+"""Operators that torch itself defines in Python."""
+_REPLACED = frozenset(_LIBRARY._impls)
+"""Kernels that torch itself adds in Python, "namespace/operator/dispatch key" each."""
+
+
+def foreign_operators() -> frozenset[str]:
+    """Operators ("aten::relu") that a plugin defined in a namespace of torch's, or gave another
+    kernel: their names say nothing of what they do."""
+    found = set(_LIBRARY._defs) - _DEFINED
+    for key in set(_LIBRARY._impls) - _REPLACED:
+        namespace, _, rest = key.partition("/")
+        name, _, backend = rest.rpartition("/")
+        if backend != "Meta":
+            found.add(f"{namespace}::{name}")
+    return frozenset(name.partition(".")[0] for name in found)
+
 
 def is_counted(packet: Any) -> bool:
     """Whether an operator's MACs are counted."""

@@ -1,14 +1,14 @@
 """A dispatch mode that sees every operator of an execution, for what a counter alone overlooks.
 
-It follows three things through the tensors of one pass: what is computed from the image, products
-of broadcast operands that are not summed yet, and which weights were read. Tensors are known by
-their memory, so that views and in-place operators are followed too.
+It follows two things through the tensors of one pass: what is computed from the image, and products
+of broadcast operands that are not summed yet. Tensors are known by their memory, so that views and
+in-place operators are followed too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.evaluation.counters import call_directly
-from bench.evaluation.operators import is_accounted, is_counted
+from bench.evaluation.operators import foreign_operators, is_accounted, is_counted
 
 ADDITIONS = frozenset(
     "add sub rsub maximum minimum fmax fmin where masked_fill clamp clamp_min clamp_max".split()
@@ -37,6 +37,17 @@ SQUARED_SUMS = frozenset(
 )
 """Operators that add up such curves of what they are given."""
 
+SPREADS = frozenset(
+    """
+    _unsafe_index cat clone expand_copy gather im2col index index_select repeat stack take
+    take_along_dim unfold_copy
+    """.split()
+)
+"""Operators that may repeat values of what they are given."""
+
+JOINS = frozenset("cat stack".split())
+"""Those of them that put several tensors together."""
+
 REDUCTIONS = frozenset(
     """
     _adaptive_avg_pool2d _adaptive_avg_pool3d _fused_rms_norm _log_softmax _native_batch_norm_legit
@@ -50,41 +61,13 @@ REDUCTIONS = frozenset(
 """Operators that add up."""
 
 
-class Witness(TorchDispatchMode):
-    """Sees every operator that runs.
+class Memory:
+    """Names the memory of tensors by numbers, so that views of one another have the same."""
 
-    Args:
-        image: (1, C, H, W), what the execution starts from.
-        weights: name -> parameter or buffer of the target.
-
-    Attributes:
-        seen: how often each operator ran.
-        unknown: operators that are neither counted nor free.
-        inference: whether something ran under `torch.inference_mode`.
-        summed: the first product of broadcast operands that was added up, in words; "" if none.
-        read: names of the weights that some operator read.
-    """
-
-    def __init__(self, image: Tensor, weights: Mapping[str, Tensor]) -> None:
-        TorchDispatchMode.__init__(self)
-        self.seen: Counter[str] = Counter()
-        self.unknown: set[str] = set()
-        self.inference = False
-        self.summed = ""
-        self.read: set[str] = set()
+    def __init__(self) -> None:
         self._known: dict[int, StorageWeakRef] = {}
-        self._names: dict[int, list[str]] = {}
-        for name, value in weights.items():
-            self._names.setdefault(self._memory(value), []).append(name)
-        self._from_image = {self._memory(image)}
-        self._products: dict[int, str] = {}
-        self._sums: dict[int, str] = {}
 
-    def is_from_image(self, value: Tensor) -> bool:
-        """Whether a tensor was computed from the image by operators that were seen."""
-        return self._memory(value) in self._from_image
-
-    def _memory(self, value: Tensor) -> int:
+    def of(self, value: Tensor) -> int:
         """What stands for a tensor's memory; 0 where it has none.
 
         The weak reference keeps that number from being used for other memory later.
@@ -98,25 +81,52 @@ class Witness(TorchDispatchMode):
             self._known[place] = StorageWeakRef(storage)
         return place
 
+
+class Witness(TorchDispatchMode):
+    """Sees every operator that runs.
+
+    Args:
+        image: (1, C, H, W), what the execution starts from.
+
+    Attributes:
+        seen: how often each operator ran.
+        unknown: operators that are neither counted nor free.
+        inference: whether something ran under `torch.inference_mode`.
+        summed: the first product of broadcast operands that was added up, in words; "" if none.
+    """
+
+    def __init__(self, image: Tensor) -> None:
+        TorchDispatchMode.__init__(self)
+        self.seen: Counter[str] = Counter()
+        self.unknown: set[str] = set()
+        self.inference = False
+        self.summed = ""
+        self._memory = Memory()
+        self._foreign = foreign_operators()
+        self._from_image = {self._memory.of(image)}
+        self._different: dict[int, int] = {}
+        self._products: dict[int, str] = {}
+        self._sums: dict[int, str] = {}
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet = func._overloadpacket
         name = packet.__name__
         self.seen[name] += 1
         self.inference |= torch.is_inference_mode_enabled()
-        if not is_accounted(func, packet):
+        if not is_accounted(func, packet) or func._schema.name in self._foreign:
             self.unknown.add(str(packet))
-        inputs = list(_tensors((args, kwargs or {})))
-        places = [self._memory(each) for each in inputs]
+        inputs = list(tensors((args, kwargs or {})))
+        places = [self._memory.of(each) for each in inputs]
         result = func(*args, **(kwargs or {}))
-        together = torch.Tag.pointwise in func.tags and len(inputs) > 1
-        self._follow(name.rstrip("_"), is_counted(packet), together, inputs, places, result)
+        pointwise = torch.Tag.pointwise in func.tags
+        self._follow(name.rstrip("_"), is_counted(packet), pointwise, inputs, places, result)
         return result
 
     def _follow(
         self,
         name: str,
         counted: bool,
-        together: bool,
+        pointwise: bool,
         inputs: list[Tensor],
         places: list[int],
         result: Any,
@@ -126,15 +136,13 @@ class Witness(TorchDispatchMode):
         Args:
             name: of the operator, without the underscore of its form in place.
             counted: whether its MACs are.
-            together: whether it is elementwise on several tensors.
+            pointwise: whether it is elementwise.
             inputs: the tensors among its arguments.
             places: their memory.
             result: what it returned.
         """
-        results = [(out, self._memory(out)) for out in _tensors(result)]
-        if any(place not in places for _, place in results):  # more than a view
-            for place in places:
-                self.read.update(self._names.get(place, ()))
+        together = pointwise and len(inputs) > 1
+        results = [(out, self._memory.of(out)) for out in tensors(result)]
         from_image = [
             each for each, at in zip(inputs, places, strict=True) if at in self._from_image
         ]
@@ -155,8 +163,14 @@ class Witness(TorchDispatchMode):
             marks = ["" if ends else product, "" if ends else added]
             if added and (name in CURVES or (together and name not in ADDITIONS | COPIES)):
                 marks[0] = added
+            if not kept:
+                self._different.pop(place, None)
+            if from_image and not kept and (name in SPREADS or (pointwise and not together)):
+                parts = inputs if name in JOINS else from_image
+                sources = {self._memory.of(each): self._distinct(each) for each in parts}
+                self._different[place] = sum(sources.values())
             if together and from_image and name not in COPIES and out.dtype != torch.bool:
-                largest = max(_distinct(each) for each in from_image)
+                largest = max(self._distinct(each) for each in from_image)
                 if out.numel() > largest:
                     said = f"{name} of {out.numel()} values from at most {largest}"
                     marks[name in ADDITIONS] = said
@@ -166,25 +180,24 @@ class Witness(TorchDispatchMode):
                 elif not kept:
                     known.pop(place, None)
 
+    def _distinct(self, value: Tensor) -> int:
+        """How many values a tensor holds, those that `expand` or a copy repeats counted once."""
+        count = 1
+        for size, stride in zip(value.shape, value.stride(), strict=True):
+            count *= size if stride else 1
+        return min(count, self._different.get(self._memory.of(value), count))
+
 
 call_directly(Witness)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
     """The tensors in arguments or results."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):
         for each in value:
-            yield from _tensors(each)
+            yield from tensors(each)
     elif isinstance(value, dict):
         for each in value.values():
-            yield from _tensors(each)
-
-
-def _distinct(value: Tensor) -> int:
-    """How many values a tensor holds, those repeated by `expand` counted once."""
-    count = 1
-    for size, stride in zip(value.shape, value.stride(), strict=True):
-        count *= size if stride else 1
-    return count
+            yield from tensors(each)

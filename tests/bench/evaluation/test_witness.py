@@ -139,6 +139,141 @@ class Threaded(Sneaky):
         return found[0]
 
 
+class Repeated(Sneaky):
+    """The image is copied first, so that no operand of the product is broadcast."""
+
+    def sneak(self, block, x):
+        windows = self.copied(F.unfold(x, 3, padding=1).view(36, 64))
+        product = windows * block.weight.view(4, 36, 1)
+        return product.sum(1).view(1, 4, 8, 8) + block.bias.view(1, 4, 1, 1)
+
+    def copied(self, windows):
+        return windows.repeat(4, 1, 1)
+
+
+class Stacked(Repeated):
+    def copied(self, windows):
+        return torch.stack([windows] * 4)
+
+
+class Picked(Repeated):
+    def copied(self, windows):
+        return windows[torch.arange(36).repeat(4)].view(4, 36, 64)
+
+
+class OneByOne(Sneaky):
+    """One output channel after the other: each weight meets 64 places of 9 shifted copies."""
+
+    def sneak(self, block, x):
+        windows = F.unfold(x, 3, padding=1).view(36, 64)
+        sums = [(windows * weight.view(36, 1)).sum(0) for weight in block.weight]
+        return torch.stack(sums).view(1, 4, 8, 8) + block.bias.view(1, 4, 1, 1)
+
+
+def convolved(x, weight, bias):
+    return F.conv2d(x, weight, bias, padding=1)
+
+
+@pytest.fixture
+def operators():
+    """Operators of a plugin's own in namespaces of torch's."""
+    libraries = []
+    for namespace, tags in (("profiler", ()), ("aten", (torch.Tag.pointwise,))):
+        library = torch.library.Library(namespace, "FRAGMENT")
+        library.define("sneak(Tensor x, Tensor weight, Tensor bias) -> Tensor", tags=tags)
+        library.impl("sneak", convolved, "CompositeExplicitAutograd")
+        libraries.append(library)
+    yield
+    for library in libraries:
+        library._destroy()
+
+
+class Profiled(Sneaky):
+    def sneak(self, block, x):
+        return torch.ops.profiler.sneak(x, block.weight, block.bias)
+
+
+class Tagged(Sneaky):
+    def sneak(self, block, x):
+        return torch.ops.aten.sneak(x, block.weight, block.bias)
+
+
+class Doubled(Sneaky):
+    """NumPy works on what an operator of torch made of weights and features."""
+
+    def sneak(self, block, x):
+        windows = F.unfold(x, 3, padding=1)[0].double().numpy()
+        found = block.weight.double().numpy().reshape(4, 36) @ windows
+        found = found + block.bias.double().numpy()[:, None]
+        return torch.from_numpy(found.astype(np.float32)).view(1, 4, 8, 8)
+
+
+class Written(Sneaky):
+    """NumPy writes to memory that torch made."""
+
+    def sneak(self, block, x):
+        found = torch.relu(x)
+        windows = F.unfold(x, 3, padding=1)[0].numpy()
+        weights, bias = block.weight.clone().numpy(), block.bias.clone().numpy()
+        found.numpy()[...] = (weights.reshape(4, 36) @ windows + bias[:, None]).reshape(1, 4, 8, 8)
+        return found + 0
+
+
+class Returned(Sneaky):
+    """Another thread writes to memory that torch made."""
+
+    def sneak(self, block, x):
+        weight, bias, found = block.weight.clone(), block.bias.clone(), torch.zeros(1, 4, 8, 8)
+
+        def work():
+            with torch.no_grad():
+                found.copy_(convolved(x, weight, bias))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        return found
+
+
+class Hidden(Sneaky):
+    """The modes that count are put aside."""
+
+    def sneak(self, block, x):
+        weight, bias = block.weight.clone(), block.bias.clone()
+        with torch.utils._python_dispatch._disable_current_modes():
+            return convolved(x, weight, bias)
+
+
+class Listed(Sneaky):
+    """Computed in lists of Python numbers."""
+
+    def table(self, block, x):
+        windows = F.unfold(x, 3, padding=1)[0].t().tolist()
+        rows, biases = block.weight.clone().view(4, 36).tolist(), block.bias.tolist()
+        return [
+            [sum(map(float.__mul__, row, window)) + bias for window in windows]
+            for row, bias in zip(rows, biases, strict=True)
+        ]
+
+    def sneak(self, block, x):
+        return torch.tensor(self.table(block, x)).view(1, 4, 8, 8)
+
+
+class Numbers(Listed):
+    """Written into a tensor number by number."""
+
+    def sneak(self, block, x):
+        found = torch.zeros(4, 64)
+        for i, row in enumerate(self.table(block, x)):
+            for j, value in enumerate(row):
+                found[i, j] = value
+        return found.view(1, 4, 8, 8)
+
+
+OUTSIDE = "computes with .* numbers that depend on the image and that no operator made"
+WRITTEN = "memory that something else than the operators that the counters see has written to"
+
+
 class Remembering(ToyTarget):
     """`forward` keeps its results by image, and `execute` looks them up."""
 
@@ -168,11 +303,23 @@ class Remembering(ToyTarget):
         pytest.param(Scattered, "adds up a product of broadcast operands", id="index-put"),
         pytest.param(Logarithms, "adds up a product of broadcast operands", id="logarithms"),
         pytest.param(Normalized, "adds up a product of broadcast operands", id="layer-norm"),
-        pytest.param(NumPy, r"weights that no counted operator read \(blocks\.2", id="numpy"),
-        pytest.param(Threaded, r"weights that no counted operator read \(blocks\.2", id="thread"),
+        pytest.param(Repeated, "adds up a product of broadcast operands", id="repeated"),
+        pytest.param(Stacked, "adds up a product of broadcast operands", id="stacked"),
+        pytest.param(Picked, "adds up a product of broadcast operands", id="indexed"),
+        pytest.param(OneByOne, "adds up a product of broadcast operands", id="windows"),
+        pytest.param(Profiled, r"uses profiler\.sneak", id="named-after-the-profiler"),
+        pytest.param(Tagged, r"uses aten\.sneak", id="said-to-be-elementwise"),
+        pytest.param(NumPy, OUTSIDE, id="numpy"),
+        pytest.param(Doubled, OUTSIDE, id="numpy-from-copies"),
+        pytest.param(Written, WRITTEN, id="numpy-in-place"),
+        pytest.param(Threaded, OUTSIDE, id="thread"),
+        pytest.param(Returned, WRITTEN, id="thread-in-place"),
+        pytest.param(Hidden, OUTSIDE, id="modes-off"),
+        pytest.param(Listed, OUTSIDE, id="lists"),
+        pytest.param(Numbers, "computes with 256 numbers", id="numbers"),
     ],
 )
-def test_uncounted_work_is_refused(kind, said):
+def test_uncounted_work_is_refused(operators, kind, said):
     target = kind()
     freeze(target)
     with pytest.raises(ContractBroken, match=said) as caught:
@@ -192,7 +339,7 @@ class Outside(ToyTarget):
 
     def execute(self, image, decisions=None):
         return type(super().execute(image))(
-            torch.from_numpy(super().execute(image, decisions).logits.numpy() * 1),
+            torch.from_numpy(super().execute(image, decisions).logits.numpy() * 2),
             *(
                 getattr(super(Outside, self).execute(image, decisions), name)
                 for name in ("margins", "logit_margins", "decisions")
@@ -206,8 +353,33 @@ def test_logits_that_come_from_elsewhere_are_refused():
             return super().macs(decisions) * 5
 
     frozen = Declared().eval().requires_grad_(False)
-    with pytest.raises(ContractBroken, match="not by operators that the counters see"):
+    with pytest.raises(ContractBroken, match="computes with 4 numbers that depend on the image"):
         cost.check_first_execution(frozen, sample_images((3, 8, 8))[:1])
+
+
+def test_gates_may_be_read_in_python_and_constants_be_anybodys():
+    class Careful(ToyTarget):
+        def __init__(self):
+            super().__init__()
+            self.table = np.linspace(0, 1, 64).reshape(8, 8)
+            self.scratch = torch.zeros(1, 3, 8, 8)
+
+        def forward(self, images, decisions=None):
+            return super().forward(images + torch.from_numpy(self.table).float(), decisions)
+
+        def execute(self, image, decisions=None):
+            self.scratch.copy_(image + torch.from_numpy(self.table).float())
+            output = super().execute(self.scratch, decisions)
+            margins = torch.tensor([[float(each) for each in output.margins[0]]])
+            on = torch.tensor(output.decisions.tolist())
+            scale = float(output.margins[0, 0])
+            return type(output)(
+                output.logits + scale - scale, margins, output.logit_margins, on, output.exits
+            )
+
+    target = Careful()
+    freeze(target)
+    assert examine(target, sample_images((3, 8, 8))).ceiling == 35619
 
 
 def test_scaling_by_channel_or_by_image_before_pooling_is_free():
