@@ -27,7 +27,7 @@ from bench.contracts.target import Output, Target
 from bench.errors import ContractBroken
 from bench.evaluation.counters import PtflopsMode, TorchMode
 from bench.evaluation.operators import HOOKS
-from bench.evaluation.outputs import check_output
+from bench.evaluation.outputs import check_output, is_same
 from bench.evaluation.outside import check_nothing_outside
 from bench.evaluation.seeds import seeded
 from bench.evaluation.witness import Witness
@@ -206,19 +206,13 @@ def check_first_execution(target: Target, image: Tensor, again: Count | None = N
     """
     with seeded(target, torch.zeros(1, dtype=torch.int64)):
         found = audit(target, image)
-        if again is not None and not _is_same(found.output, again.output):
+        if again is not None and not is_same(found.output, again.output):
             raise ContractBroken(
                 "execute answers otherwise once forward has seen the image",
                 hint="keep nothing between two calls of forward or execute",
             )
         check_nothing_outside(target, image, found.output.decisions)
     return found
-
-
-def _is_same(first: Output, second: Output) -> bool:
-    return torch.equal(first.logits, second.logits) and torch.equal(
-        first.decisions, second.decisions
-    )
 
 
 def audit(target: Target, image: Tensor, decisions: Tensor | None = None) -> Count:

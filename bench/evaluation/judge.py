@@ -62,9 +62,9 @@ def judge_images(adversarial: Any, clean: Tensor, threat: Threat) -> JudgedImage
         raise ContractBroken(
             f"the attack returned {given.dtype}, expected float images in [0,1]", hint=hint
         )
-    if not bool(torch.isfinite(given).all()):
-        raise ContractBroken("the attack returned NaN or infinity", hint=hint)
     images = given.cpu().to(torch.float32)
+    if not bool(torch.isfinite(images).all()):
+        raise ContractBroken("the attack returned NaN or infinity", hint=hint)
     start = to_float(clean)
     beyond = ((images < -1e-6) | (images > 1 + 1e-6)).flatten(1).any(1)
     outside = overshoot(images, start, threat) | beyond

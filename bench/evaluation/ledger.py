@@ -6,7 +6,8 @@ Everything lies on the device of the images. The host waits for it only where it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class Ledger:
         seeds: from which random targets draw while they are attacked; never those that they are
             scored with.
         looks: how many evaluations there were; each of them draws anew.
+        unpaid: gradients of evaluated images that were taken past the view.
     """
 
     def __init__(self, clean: Tensor, budget: int, seeds: Tensor | None = None) -> None:
@@ -43,6 +45,8 @@ class Ledger:
         self.budget = budget
         self.seeds = torch.arange(len(clean)) if seeds is None else seeds
         self.looks = 0
+        self.unpaid = 0
+        self._paying = False
         zeros = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         self.used, self.forwards, self.backwards = zeros.clone(), zeros.clone(), zeros.clone()
         self.held, self.flipped = zeros.clone(), zeros.clone()
@@ -141,6 +145,24 @@ class Ledger:
         self.used.copy_(after)
         self.backwards += use
 
+    @contextlib.contextmanager
+    def paying(self) -> Iterator[None]:
+        """Around a backward pass that was paid for."""
+        self._paying = True
+        try:
+            yield
+        finally:
+            self._paying = False
+
+    def note_gradient(self, passes: list[bool]) -> None:
+        """Note that a gradient has reached the images of an evaluation.
+
+        Args:
+            passes: of this evaluation, one entry a gradient.
+        """
+        passes.append(self._paying)
+        self.unpaid += not self._paying
+
     def spent(self) -> BudgetSpent:
         """What to raise where an image cannot pay."""
         return BudgetSpent(f"the budget of {self.budget} forward-equivalents an image is spent")
@@ -231,8 +253,14 @@ def check_paid(evaluated: int, ledger: Ledger, who: str) -> None:
         who: the attack, for the message.
 
     Raises:
-        ContractBroken: the target evaluated more images than were paid for.
+        ContractBroken: the target evaluated more images than were paid for, or gradients were taken
+            of a graph that was kept.
     """
+    if ledger.unpaid:
+        raise ContractBroken(
+            f"{who} took {ledger.unpaid} gradients of its own, which are not paid for",
+            hint="return the losses; view.gradients takes one gradient of each",
+        )
     paid = int(ledger.forwards.sum())
     if evaluated > paid:
         raise ContractBroken(

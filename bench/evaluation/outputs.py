@@ -121,6 +121,13 @@ def check_output(output: Any, target: Target, count: int) -> Output:
     return Output(**found, exits=exits)
 
 
+def is_same(first: Output, second: Output) -> bool:
+    """Whether two outputs have the same logits and decisions, bit by bit."""
+    return torch.equal(first.logits, second.logits) and torch.equal(
+        first.decisions, second.decisions
+    )
+
+
 def check_macs(target: Target, decisions: Tensor) -> Tensor:
     """The MACs that the target declares for these decisions.
 

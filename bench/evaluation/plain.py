@@ -15,6 +15,7 @@ from torch import Tensor
 from bench.errors import ContractBroken
 
 _PYTHON = torch._C.DispatchKey.Python
+_WRAPPED: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 _MRO: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
 
 
@@ -29,7 +30,7 @@ def plain(value: Any, what: str) -> Tensor:
         ContractBroken: it is no tensor, or one whose values only its own code knows.
     """
     if type(value) is Tensor:
-        return value
+        return _readable(value, what)
     hint, kind = "hand over a torch.Tensor", type(value).__name__
     if Tensor not in _MRO(type(value)):  # isinstance would believe a `__class__` of its own
         raise ContractBroken(f"{what}: {kind}, expected a torch.Tensor", hint=hint)
@@ -39,7 +40,24 @@ def plain(value: Any, what: str) -> Tensor:
                 f"{what}: {kind}, a tensor that computes its own values", hint=hint
             )
         found: Any = torch._C.TensorBase.as_subclass(value, Tensor)
-    return cast(Tensor, found)
+    return _readable(cast(Tensor, found), what)
+
+
+def _readable(value: Tensor, what: str) -> Tensor:
+    """The tensor, if it has its values in memory, one after the other.
+
+    Raises:
+        ContractBroken: it has not.
+    """
+    if _WRAPPED(value):
+        kind = "a tensor inside of torch.func"
+    elif value.layout != torch.strided:
+        kind = f"a tensor of layout {value.layout}"
+    elif value.is_meta or torch._is_functional_tensor(value):
+        kind = "a tensor without values"
+    else:
+        return value
+    raise ContractBroken(f"{what}: {kind}", hint="hand over a plain, dense torch.Tensor")
 
 
 def plain_copy(value: Any, what: str) -> Tensor:

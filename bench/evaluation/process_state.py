@@ -23,9 +23,9 @@ class ProcessState:
 
     Restored are: the working folder, environment variables, the search path, warning filters, the
     recursion limit, tracing functions, garbage collection, standard streams; of torch the default
-    type and device, autocast, gradients, threads and everything of `provenance.deterministic`; and
-    all global random streams, to one fixed seed. Not restored are: classes and functions that were
-    replaced, hooks, contexts left open, threads and child processes.
+    type and device, autocast, gradients, modes left open, hooks of all modules, threads and
+    everything of `provenance.deterministic`; and all global random streams, to one fixed seed. Not
+    restored are: classes and functions that were replaced, threads and child processes.
 
     Args:
         threads: that torch computes with.
@@ -41,6 +41,8 @@ class ProcessState:
         self._filters = list(warnings.filters)
         self._recursion = sys.getrecursionlimit()
         self._streams = sys.stdout, sys.stderr
+        self._modes = _open_modes()
+        self._hooks = {name: dict(hooks) for name, hooks in _module_hooks()}
         self._umask = os.umask(0o022)
         os.umask(self._umask)
 
@@ -62,6 +64,11 @@ class ProcessState:
         filters: Any = warnings.filters
         filters[:] = self._filters
         _restore_torch()
+        _close_modes(self._modes)
+        for name, hooks in _module_hooks():
+            if dict(hooks) != self._hooks[name]:
+                hooks.clear()
+                hooks.update(self._hooks[name])
         deterministic(self._threads)
         seed_global_streams(0)
 
@@ -79,3 +86,33 @@ def _restore_torch() -> None:
         torch.set_autocast_dtype(device, dtype)
     torch.set_autocast_cache_enabled(True)
     torch.clear_autocast_cache()
+
+
+_C: Any = torch._C
+
+
+def _open_modes() -> tuple[int, int, int]:
+    """How many modes are open: of functions, of dispatch, and hooks of saved tensors."""
+    hooks = _C._autograd._top_saved_tensors_default_hooks(True) is not None
+    return _C._len_torch_function_stack(), _C._len_torch_dispatch_stack(), int(hooks)
+
+
+def _close_modes(before: tuple[int, int, int]) -> None:
+    """Leave those that were opened since."""
+    functions, dispatch, hooks = before
+    while _C._len_torch_function_stack() > functions:
+        _C._pop_torch_function_stack()
+    while _C._len_torch_dispatch_stack() > dispatch:
+        _C._pop_torch_dispatch_stack(None)
+    while not hooks and _C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        _C._autograd._pop_saved_tensors_default_hooks()
+
+
+def _module_hooks() -> list[tuple[str, dict[int, Any]]]:
+    """The hooks of all modules of the process, by the name of their table."""
+    tables = vars(torch.nn.modules.module).items()
+    return [
+        (name, table)
+        for name, table in tables
+        if name.startswith("_global_") and isinstance(table, dict)
+    ]

@@ -17,7 +17,7 @@ from bench.evaluation.build import opened_dataset
 from bench.evaluation.fit import fit_attack
 from bench.evaluation.judge import judge_images
 from bench.evaluation.ledger import check_paid
-from bench.evaluation.outputs import check_unchanged
+from bench.evaluation.outputs import check_unchanged, is_same
 from bench.evaluation.prepare import Opened, padded_batch
 from bench.evaluation.process_state import ProcessState
 from bench.evaluation.record import shard_rows
@@ -27,6 +27,7 @@ from bench.evaluation.seeds import seed_global_streams, seeds_of
 from bench.evaluation.target_checks import check_equivalent, check_stateless, evaluate
 from bench.evaluation.view import TargetView
 from bench.image import to_float
+from bench.plugins.registry import HOME_DISTRIBUTION
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder
 from bench.store.provenance import record
@@ -180,6 +181,7 @@ def run_batch(
         raise ContractBroken(f"{name} edited the clean images in place")
     check_unchanged(opened.attacked, opened.state, name)
     check_paid(opened.meter.images - met, view.ledger, name)
+    _check_scored_alike(opened, clean, before, ids)
     ruled = judge_images(adversarial, clean8, threat)
     unrounded = scored(ruled.projected)
     after = scored(to_float(ruled.saved))
@@ -193,6 +195,26 @@ def run_batch(
             audit_row(opened, row, "clean", clean8[i : i + 1], before, i)
             audit_row(opened, row, "adversarial", ruled.saved[i : i + 1], after, i)
     return kept
+
+
+def _check_scored_alike(
+    opened: Opened, clean: Tensor, before: Scored, ids: tuple[str, ...]
+) -> None:
+    """Whether an attack that gatebench does not vouch for left no class, function or context behind
+    that changes a score.
+
+    Raises:
+        ContractBroken: the clean images are scored otherwise than before the attack.
+    """
+    part = opened.cell.attack
+    if part.distribution == HOME_DISTRIBUTION:
+        return
+    seeds = seeds_of(ids, opened.cell.protocol.seed, SCORING)
+    if not is_same(evaluate(opened.target, clean, seeds), before.output):
+        raise ContractBroken(
+            f"the clean images are scored otherwise after {part.label} than before",
+            hint="leave classes, functions and hooks of torch and of the target as they are",
+        )
 
 
 def _start(pictures: Mapping[str, bytes], ids: Sequence[str], clean: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from bench.evaluation.outputs import (
     check_margins,
     check_output,
     differing_unit,
+    is_same,
     reached_units,
 )
 from bench.evaluation.seeds import seeded
@@ -103,7 +104,7 @@ def probe(target: Target, images: Tensor) -> FloatNoise:
     batch = evaluate(target, images, seeds)
     again = evaluate(target, images, seeds)
     check_margins(batch, target)
-    if not _is_same(batch, again):
+    if not is_same(batch, again):
         what = "with the same seeds" if target.draws > 1 else "of the same images"
         raise ContractBroken(
             f"two forward passes {what} differ",
@@ -152,12 +153,6 @@ def check_input_kept(handed: Tensor, images: Tensor, who: str) -> None:
         raise ContractBroken(
             f"{who} edited its images in place", hint="work on a copy: images = images - mean"
         )
-
-
-def _is_same(first: Output, second: Output) -> bool:
-    return torch.equal(first.logits, second.logits) and torch.equal(
-        first.decisions, second.decisions
-    )
 
 
 def _noise_among(
@@ -272,7 +267,7 @@ def check_stateless(attacked: Target, images: Tensor, output: Output, seeds: Ten
     Raises:
         ContractBroken: logits or decisions differ.
     """
-    if not _is_same(evaluate(attacked, images, seeds), output):
+    if not is_same(evaluate(attacked, images, seeds), output):
         raise ContractBroken(
             "the target is stateful: its outputs changed after it was queried",
             hint="keep nothing between two calls of forward or execute",

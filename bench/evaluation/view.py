@@ -166,7 +166,7 @@ class TargetView:
         images, rows = self._checked_inputs(images, rows)
         inputs = images.detach().requires_grad_()
         passes: list[bool] = []
-        inputs.register_hook(lambda grad: passes.append(True))
+        inputs.register_hook(lambda grad: self.ledger.note_gradient(passes))
         changes: EvaluationChanges = {"surrogate": self.surrogate, "at_fork": at_fork}
         if self.mask_grad != "target":
             changes["mask_grad"] = self.mask_grad
@@ -178,7 +178,7 @@ class TargetView:
                     with reduced(self.precision, inputs.device):
                         (output,) = self._draws(inputs, rows, once=True)
                     output = widened(output)
-                    outputs.append(output.detach())
+                    outputs.append(_kept(output))
                     values = [plain(loss, "a loss") for loss in losses(output)]
                 early = len(passes)
                 asking, masks, asked = self._asked(values, rows)
@@ -234,9 +234,10 @@ class TargetView:
                 # A slope at 0 was paid for by no row. A sum, since handing autograd the gradient
                 # of the outputs imports torch's compiler.
                 total = (values[index] * masks[place].to(values[index].dtype)).sum()
-                (grad,) = torch.autograd.grad(
-                    total, inputs, retain_graph=index != asking[-1], allow_unused=True
-                )
+                with self.ledger.paying():
+                    (grad,) = torch.autograd.grad(
+                        total, inputs, retain_graph=index != asking[-1], allow_unused=True
+                    )
             found[index] = found[index] if grad is None else grad
         return found
 
@@ -280,9 +281,17 @@ class TargetView:
         """Images and rows as plain tensors; the ledger checks the range of the rows.
 
         Raises:
-            ContractBroken: `rows` is not int64 with one row an image.
+            ContractBroken: the images are none of the target's, or `rows` is not int64 with one
+                row an image.
         """
         images = plain(images, "the images of an evaluation").detach()
+        clean = self.ledger.clean
+        if images.dtype != clean.dtype or images.shape[1:] != clean.shape[1:]:
+            raise ContractBroken(
+                f"the images of an evaluation are {images.dtype} {tuple(images.shape)}, expected "
+                f"{clean.dtype} {('M', *clean.shape[1:])}".replace("'M'", "M"),
+                hint="evaluate images of the shape and type that were handed over",
+            )
         found = type(rows).__name__
         if isinstance(rows, Tensor):
             rows = plain(rows, "rows")
@@ -303,3 +312,9 @@ class TargetView:
             raise ContractBroken(
                 f'an attack with access "macs" asked for {what}; it may only call view.macs'
             )
+
+
+def _kept(output: Output) -> Output:
+    """What is recorded of an output, whatever a loss writes into it."""
+    kept = output.detach()
+    return replace(kept, decisions=kept.decisions.clone())

@@ -67,6 +67,12 @@ def test_a_copy_shares_no_memory():
         pytest.param(None, "it: NoneType, expected", id="none"),
         pytest.param(Pretender(), "it: Pretender, expected", id="pretender"),
         pytest.param(Computed((4,)), "it: Computed, a tensor that computes", id="computed"),
+        pytest.param(torch.eye(2).to_sparse(), r"tensor of layout torch\.sparse_coo", id="sparse"),
+        pytest.param(torch.eye(2).to_mkldnn(), r"a tensor of layout torch\._mkldnn", id="mkldnn"),
+        pytest.param(torch.eye(2, device="meta"), "a tensor without values", id="meta"),
+        pytest.param(
+            torch._to_functional_tensor(torch.eye(2)), "a tensor without values", id="functional"
+        ),
     ],
 )
 def test_what_is_no_plain_tensor_is_refused_by_name(value, said):

@@ -170,6 +170,69 @@ def test_a_lie_that_shows_on_adversarial_images_only_is_found(opened, monkeypatc
         batches(cell, 0, 4)
 
 
+def leave_function_mode():
+    class Other(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            found = func(*args, **(kwargs or {}))
+            return found * 1.5 if "conv" in getattr(func, "__name__", "") else found
+
+    Other().__enter__()
+
+
+def leave_dispatch_mode():
+    class Other(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            found = func(*args, **(kwargs or {}))
+            return found * 1.5 if "convolution" in str(func) else found
+
+    Other().__enter__()
+
+
+def leave_module_hook():
+    torch.nn.modules.module.register_module_forward_hook(
+        lambda module, given, found: found * 1.5 if isinstance(module, torch.nn.Conv2d) else None
+    )
+
+
+def leave_saved_tensor_hooks():
+    torch.autograd.graph.saved_tensors_hooks(
+        lambda saved: saved * 1.5, lambda kept: kept
+    ).__enter__()
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(leave_function_mode, id="function-mode"),
+        pytest.param(leave_dispatch_mode, id="dispatch-mode"),
+        pytest.param(leave_module_hook, id="module-hook"),
+        pytest.param(leave_saved_tensor_hooks, id="saved-tensor-hooks"),
+    ],
+)
+def test_what_an_attack_leaves_open_in_torch_changes_no_row(opened, monkeypatch, leave):
+    honest = batches(opened("still"), 0, 4)
+    cell = opened("still")
+
+    def perturb(self, view, images, labels, job):
+        leave()
+        return images
+
+    monkeypatch.setattr(type(cell.attack), "perturb", perturb)
+    assert batches(cell, 0, 4) == honest
+
+
+def test_an_attack_that_replaces_a_method_of_torch_is_found_out(opened, monkeypatch):
+    cell, honest = opened("still"), torch.nn.Linear.forward
+
+    def perturb(self, view, images, labels, job):
+        monkeypatch.setattr(torch.nn.Linear, "forward", lambda self, x: honest(self, x) * 1.5)
+        return images
+
+    monkeypatch.setattr(type(cell.attack), "perturb", perturb)
+    with pytest.raises(ContractBroken, match="are scored otherwise after still than before"):
+        batches(cell, 0)
+
+
 def test_what_does_not_fit_is_refused(opened):
     with pytest.raises(
         PlanError, match=r"takes images of \(3, 8, 8\), digits-m:test has \(3, 32, 32\)"

@@ -1,10 +1,12 @@
 """Every use of a target is charged, limited to its access, and leaves the target as it was."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from bench.errors import BudgetSpent, ContractBroken
-from bench.evaluation.ledger import Ledger
+from bench.evaluation.ledger import Ledger, check_paid
 from bench.evaluation.view import TargetView
 from bench.store.schema import TRACE_POINTS
 from bench.testing import ToyTarget, sample_images
@@ -48,6 +50,62 @@ def test_a_backward_costs_two_and_a_row_without_loss_none(target, images):
     assert first.abs().flatten(1).amax(1).min() > 0
     assert not second[1].any()
     assert second[0].any()
+
+
+@pytest.mark.parametrize("paid", [True, False], ids=["beside-a-paid-one", "without-any"])
+def test_a_gradient_of_a_graph_that_was_kept_is_not_free(target, images, paid):
+    view, kept = TargetView.of(target, images, 10), []
+
+    def losses(output):
+        kept.append(output)
+        return [output.margins.sum(1) * paid, output.margins.sum(1) * 0]
+
+    view.gradients(losses, images, rows_of(images))
+    ledger_check = partial(check_paid, 6, view.ledger, "it")
+    ledger_check()
+    nodes = [kept[0].logit_margins.grad_fn]
+    while not hasattr(nodes[0], "variable"):
+        nodes += [node for node, _ in nodes.pop(0).next_functions if node is not None]
+    (grad,) = torch.autograd.grad(kept[0].logit_margins.sum(), nodes[0].variable)
+    assert bool(grad.any())
+    with pytest.raises(ContractBroken, match="took 1 gradients of its own, which are not paid"):
+        ledger_check()
+
+
+def test_a_loss_that_writes_into_the_output_changes_no_record(target, images):
+    def losses(output):
+        output.decisions.fill_(True)
+        return [output.logits.sum(1)]
+
+    traces = []
+    for each in (losses, lambda output: [output.logits.sum(1)]):
+        view = TargetView.of(target, images, 10)
+        output, _ = view.gradients(each, images, rows_of(images))
+        traces.append([view.ledger.trace(row) for row in range(len(images))])
+        assert not bool(output.decisions.all())
+    assert traces[0] == traces[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda images: torch.cat([images, images], 3), id="two-in-one"),
+        pytest.param(lambda images: images.double(), id="double"),
+        pytest.param(lambda images: images[:, :1], id="channels"),
+    ],
+)
+def test_images_of_another_shape_or_type_are_refused(target, images, change):
+    view = TargetView.of(target, images, 10)
+    with pytest.raises(ContractBroken, match=r"expected torch\.float32 \(M, 3, 8, 8\)"):
+        view(change(images), rows_of(images))
+    assert not view.ledger.used.any()
+
+
+def test_a_batch_inside_of_torch_func_is_refused(target, images):
+    view = TargetView.of(target, images, 10)
+    many = torch.stack([images, images.flip(0)])
+    with pytest.raises(ContractBroken, match=r"a tensor inside of torch\.func"):
+        torch.func.vmap(lambda each: view.macs(each, rows_of(images)))(many)
 
 
 def test_no_backward_at_all_where_no_loss_is_left(target, images):
