@@ -6,9 +6,12 @@ array header with a shape of billions, a header length beyond the end of the fil
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import WeightsError
@@ -20,14 +23,16 @@ _ALWAYS = 2**28
 """Bytes that an archive may always unpack to."""
 _RATIO = 8
 """Beyond that, how many times its own size; weights hardly compress."""
+_PACKED = re.compile(rb'"([^"]*)"\s*:\s*\{\s*"dtype"\s*:\s*"(F4|F6_\w+|F8_\w+|E\d\w+)"')
+"""Tensors of fewer than 16 bits a number in a header of safetensors, whether torch has the type."""
 AGAIN = "it may be cut short; fetch it again"
 
 
 def check_safetensors(path: Path, head: bytes) -> None:
-    """Refuse a safetensors file whose header would end behind the file.
+    """Refuse a safetensors file whose header would end behind the file, or names packed types.
 
     Raises:
-        WeightsError: naming both lengths.
+        WeightsError: naming both lengths, or the first tensor of such a type.
     """
     claimed, size = int.from_bytes(head[:8], "little"), path.stat().st_size
     if claimed > size - 8:
@@ -35,6 +40,15 @@ def check_safetensors(path: Path, head: bytes) -> None:
             f"{path} is a damaged safetensors file: it claims a header of {claimed:,} bytes, "
             f"the whole file has {size:,}",
             hint=AGAIN,
+        )
+    with open(path, "rb") as file:
+        file.seek(8)
+        header = file.read(min(claimed, size))
+    for name, kind in _PACKED.findall(header):
+        raise WeightsError(
+            f"{path} holds weights that are not those the network was trained to: "
+            f"{name[:80].decode('utf-8', 'replace')} ({kind.decode()})",
+            hint="save the original floating-point weights",
         )
 
 
@@ -82,6 +96,48 @@ def names_in_zip(path: Path) -> list[str]:
             hint="a file of zeros, or made to fill memory",
         )
     return names
+
+
+def data_pickle(names: Sequence[str]) -> str:
+    """The entry of a torch archive that is its pickle, "" where there is none."""
+    found = (name for name in names if name == "data.pkl" or name.endswith("/data.pkl"))
+    return next(found, "")
+
+
+def read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    """An entry of an archive, also of one that was written without check sums.
+
+    Raises:
+        zipfile.BadZipFile, zlib.error, OSError: it is damaged.
+    """
+    entry = archive.getinfo(name)
+    if not getattr(entry, "CRC", 0):
+        with contextlib.suppress(AttributeError):
+            del entry.CRC  # zipfile then compares nothing
+    return archive.read(entry)
+
+
+def check_sums(path: Path) -> None:
+    """Refuse a zip archive whose entries are not what was written, by its own check sums.
+
+    Torch does not look at them; it can also be told to leave them 0, and then there are none.
+
+    Raises:
+        WeightsError: naming the entry.
+    """
+    name = ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if not any(entry.CRC for entry in entries):
+                return
+            for entry in entries:
+                name = entry.filename
+                with archive.open(entry) as file:
+                    while file.read(2**20):
+                        pass
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged: {name[:80]!r}: {error}", hint=AGAIN) from error
 
 
 def check_arrays(path: Path) -> None:

@@ -14,7 +14,14 @@ from bench.errors import WeightsError
 from bench.files.regular import check_regular
 from bench.weights import archives
 from bench.weights.pickles import Scan, scan, stand_ins
-from bench.weights.recognize import HEAD, is_safetensors, recognize, recognize_part
+from bench.weights.protocols import MAGIC, PLAIN_MAGIC, for_torch
+from bench.weights.recognize import (
+    HEAD,
+    is_safetensors,
+    recognize,
+    recognize_folder,
+    recognize_part,
+)
 from bench.weights.states import Fits, Found, check_types, find_state
 
 if TYPE_CHECKING:
@@ -65,6 +72,9 @@ def read_checkpoint(path: Path, *, part: str = "", fits: Fits | None = None) -> 
         check_regular(path)
         with open(path, "rb") as file:
             head = file.read(HEAD)
+    except IsADirectoryError as error:
+        hint = recognize_folder([one.name for one in path.iterdir()])
+        raise WeightsError(f"{path}: {error.strerror}", hint=hint) from error
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     impostor = recognize(head)
@@ -87,7 +97,7 @@ def read_checkpoint(path: Path, *, part: str = "", fits: Fits | None = None) -> 
             if not isinstance(content, Mapping):
                 raise WeightsError(f"holds a {type(content).__name__}, not a dictionary of tensors")
             found = find_state(content, part, fits)
-            facts = {} if found.state.keys() & content.keys() else _facts(content)
+            facts = {} if found.bare else _facts(content)
         check_types(found.state)
         archives.check_total(
             path, sum(value.numel() * value.element_size() for value in found.state.values())
@@ -164,7 +174,7 @@ def _read_torch(path: Path, head: bytes) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins()):
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(for_torch(path), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch makes of a damaged or hostile file
         raise _refusal(path, error) from error
 
@@ -172,8 +182,23 @@ def _read_torch(path: Path, head: bytes) -> Any:
 def _check_torch_zip(path: Path) -> None:
     """Torch's newer format is a zip archive with a `data.pkl` in it."""
     names = archives.names_in_zip(path)
-    if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+    pickled = archives.data_pickle(names)
+    folder = pickled.removesuffix("data.pkl")
+    programs = (f"{folder}code/", f"{folder}constants.pkl")
+    if pickled and any(name.startswith(programs) for name in names):
+        raise WeightsError(
+            f"{path} is a TorchScript archive, a program with its weights; it was not run",
+            hint="save its state_dict alone (torch.save(torch.jit.load(FILE).state_dict(), …)) "
+            "and import that",
+        )
+    if pickled:
+        archives.check_sums(path)
         return
+    if any(name.endswith("archive_format") for name in names):
+        raise WeightsError(
+            f"{path} is a program that torch.export saved; it was not run",
+            hint="save the network's state_dict alone and import that",
+        )
     shown = ", ".join(names[:5]) or "nothing"
     raise WeightsError(
         f"{path} is a zip archive, but no checkpoint; it holds {shown}",
@@ -186,6 +211,8 @@ def _check_legacy(path: Path, head: bytes) -> None:
     found = _scan(path) if head.startswith(b"\x80") else scan(head, pickles=1)
     if found.name and not head.startswith(b"\x80"):
         raise _wants_to_run(path, found.name)
+    if head.startswith(PLAIN_MAGIC):
+        raise _plain_pickle(path)
     if not head.startswith(b"\x80"):
         raise WeightsError(
             f"{path} is no checkpoint: it begins with {head[:12]!r}",
@@ -197,6 +224,18 @@ def _check_legacy(path: Path, head: bytes) -> None:
             f"{path} claims more than it holds: a tensor of {found.claimed:,} bytes in {size:,}",
             hint=archives.AGAIN,
         )
+    if not found.name and found.whole and MAGIC not in head[:64]:
+        raise WeightsError(
+            f"{path} is a pickle, but not one of torch; arrays in it are not read",
+            hint="save them with torch.save, safetensors or numpy.savez and import that",
+        )
+
+
+def _plain_pickle(path: Path) -> WeightsError:
+    return WeightsError(
+        f"{path} was saved with pickle protocol 0 or 1, which is not read",
+        hint="save it again with torch.save, without pickle_protocol",
+    )
 
 
 def _wants_to_run(path: Path, name: str) -> WeightsError:
@@ -211,6 +250,8 @@ def _refusal(path: Path, error: Exception) -> WeightsError:
     found = _scan(path)
     if found.name:
         return _wants_to_run(path, found.name)
+    if found.plain:
+        return _plain_pickle(path)
     text = str(error).strip()
     if not found.whole or isinstance(error, EOFError) or "EOF" in text:
         return WeightsError(
@@ -234,12 +275,8 @@ def _scan(path: Path) -> Scan:
         return scan(data, pickles=5)
     try:
         with zipfile.ZipFile(path) as archive:
-            inside = [
-                name
-                for name in archive.namelist()
-                if name == "data.pkl" or name.endswith("/data.pkl")
-            ]
-            return scan(archive.read(inside[0]), pickles=1)
+            name = archives.data_pickle(archive.namelist())
+            return scan(archives.read_entry(archive, name), pickles=1)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError):
         return Scan("", False)
 

@@ -87,6 +87,8 @@ _SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 _NUMBERS = re.compile(r"[fiu][1248]|b1")
 
 _INTEGERS = ("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4")
+_PUTS = ("MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT")
+_GETS = ("BINGET", "LONG_BINGET", "GET")
 _BYTES = {
     "DoubleStorage": 8,
     "LongStorage": 8,
@@ -163,11 +165,13 @@ class Scan(NamedTuple):
         name: the first global that weights do not need, "" if there is none.
         whole: whether the pickles are whole.
         claimed: bytes of the largest storage that they ask for.
+        plain: whether they are of protocol 0 or 1.
     """
 
     name: str
     whole: bool
     claimed: int = 0
+    plain: bool = False
 
 
 def scan(data: bytes, pickles: int) -> Scan:
@@ -183,6 +187,8 @@ def scan(data: bytes, pickles: int) -> Scan:
         if number and stream.tell() == len(data):
             break
         strings: list[str] = []
+        known: dict[int, str] = {}  # strings by their place in the memo
+        kept, last = 0, ""
         counts: list[int] = []
         width = 1
         try:
@@ -196,13 +202,29 @@ def scan(data: bytes, pickles: int) -> Scan:
                     counts.clear()
                 elif opcode.name == "BINPERSID":  # ("storage", class, key, device, count, ...)
                     claimed = max([claimed, *(width * count for count in counts)])
+                elif opcode.name in _PUTS:
+                    if last:
+                        known[kept if opcode.name == "MEMOIZE" else _whole(argument)] = last
+                    kept += 1
+                    continue
+                elif opcode.name in _GETS and _whole(argument) in known:
+                    strings.append(known[_whole(argument)])
+                    last = strings[-1]
+                    continue
                 elif isinstance(argument, str):
                     strings.append(argument)
+                    last = argument
+                    continue
                 elif opcode.name in _INTEGERS and isinstance(argument, int):
                     counts.append(argument)
+                last = ""
         except Exception:  # genops raises many kinds on bytes that are no pickle
             return Scan("", False, claimed)
-    return Scan("", True, claimed)
+    return Scan("", True, claimed, not data.startswith(b"\x80"))
+
+
+def _whole(argument: object) -> int:
+    return argument if isinstance(argument, int) else -1
 
 
 def _global(opcode: str, argument: object, strings: list[str]) -> str:

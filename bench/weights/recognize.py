@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 HEAD = 1024
 """Bytes that are enough to recognize a file."""
@@ -11,6 +12,8 @@ _LONGEST_HEADER = 100_000_000
 """What safetensors itself allows."""
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--", b"<script")
 _COMPRESSED = (b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd")
+_ONNX = (b"pytorch", b"onnx", b"ONNX")
+_ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".npz", ".tar")
 _SHARD = re.compile(r"-(\d{1,9})-of-(\d{1,9})\.(?:safetensors|bin|pt|pth)")
 
 
@@ -43,6 +46,8 @@ def recognize(head: bytes) -> tuple[str, str] | None:
         return "an HDF5 or numpy file", "only torch, safetensors and .npz files can be imported"
     if head.startswith((b"GGUF", b"ggml", b"lmgg")):
         return "a GGUF file", "its weights are quantized; import the original torch checkpoint"
+    if head.startswith(b"\x08") and any(one in head[:64] for one in _ONNX):
+        return "an ONNX file, a program with its weights", "import the original torch checkpoint"
     if start.startswith((b"{", b"[")) and not is_safetensors(head):
         if b'"weight_map"' in head or (b'"metadata"' in head and b'"total_size"' in head):
             return (
@@ -55,10 +60,25 @@ def recognize(head: bytes) -> tuple[str, str] | None:
 
 def recognize_part(name: str) -> str | None:
     """What a file is that is one of several by its name ("model-00001-of-00003.safetensors")."""
+    if name.endswith(".distcp"):
+        return "one file of a checkpoint that torch.distributed saved"
     match = _SHARD.search(name)
     if match and int(match[2]) > 1:
         return f"part {int(match[1])} of a checkpoint in {int(match[2])} files"
     return None
+
+
+def recognize_folder(names: Sequence[str]) -> str:
+    """What to do with a folder that is named in place of a checkpoint, by the files in it."""
+    if ".metadata" in names:
+        return (
+            "a checkpoint of torch.distributed becomes one file by "
+            "'python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE'"
+        )
+    files = sorted(name for name in names if name.endswith(_ENDINGS))
+    if files:
+        return f"name the file in it: {', '.join(files[:4])}{', …' if len(files) > 4 else ''}"
+    return "name the file of the checkpoint; none is in this folder by its name"
 
 
 def is_safetensors(head: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ _PREFIXES = ("_orig_mod.", "module.", "model.")
 _INSIDE = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Parts of names that compiled, sharded and checkpointed modules add, at any depth."""
 _DEPTH = 4
+_SHOWN = 6
+"""Parts that a message names."""
+_KINDS = {"_reconstruct": "numpy array", "Inert": "object"}
+"""What stand-ins stand for, where their name does not say it."""
 _LOSSY = re.compile(r"torch\.(?:complex|float8|float4|q?u?int[1-8]$|bits|qint)\w*")
 
 
@@ -39,10 +44,12 @@ class Found:
         state: tensors by name, prefixes of wrappers dropped.
         left_out: in words, what else the file holds and nobody reads: optimizers, averages,
             options.
+        bare: whether it is all that the file holds.
     """
 
     state: dict[str, Tensor]
     left_out: tuple[str, ...]
+    bare: bool = True
 
 
 def find_state(content: Mapping[Any, Any], part: str, fits: Fits | None) -> Found:
@@ -60,16 +67,77 @@ def find_state(content: Mapping[Any, Any], part: str, fits: Fits | None) -> Foun
             file.
     """
     states = dict(_states(content, ()))
-    named = {".".join(path): path for path in states}
     if part:
-        if part not in named:
-            shown = ", ".join(name for name in named if name) or "no state under a name"
-            raise WeightsError(f"holds no part {part!r}; it holds {shown}")
-        chosen = named[part]
+        chosen, prefix = _part(states, part)
+        inside = _below(states[chosen], prefix) if prefix else states[chosen]
+        state = _without_prefixes(inside, fits)
     else:
         chosen = _choose(content, states, fits)
-    state = _without_prefixes(states[chosen], fits)
-    return Found(state, tuple(_left_out(content, states, chosen)))
+        prefix, state = "", _without_prefixes(states[chosen], fits)
+        if fits is not None and not fits(state):
+            prefix, state = _network_inside(states[chosen], fits) or (prefix, state)
+    left = [*_left_beside(states[chosen], prefix), *_left_out(content, states, chosen)]
+    return Found(state, tuple(left), not chosen)
+
+
+def _part(
+    states: Mapping[tuple[str, ...], Mapping[str, Tensor]], part: str
+) -> tuple[tuple[str, ...], str]:
+    """(path of a state, prefix of names in it) that a part names.
+
+    Raises:
+        WeightsError: there is no such part; the message lists those that are there.
+    """
+    named = {".".join(path): path for path in states}
+    if part in named:
+        return named[part], ""
+    for path, state in states.items():
+        prefix = part.removeprefix(".".join((*path, ""))) + "."
+        if any(name.startswith(prefix) for name in state):
+            return path, prefix
+    names = [name for name, path in named.items() if name and not _is_numbered(path)]
+    shown = ", ".join([*names[:_SHOWN], "…"] if len(names) > _SHOWN else names)
+    raise WeightsError(f"holds no part {part!r}; it holds {shown or 'no state under a name'}")
+
+
+def _network_inside(
+    state: Mapping[str, Tensor], fits: Fits
+) -> tuple[str, dict[str, Tensor]] | None:
+    """(prefix, tensors) of the one network that fits among several that share a state.
+
+    So trainers save a network beside its loss, its average or its teacher.
+
+    Raises:
+        WeightsError: more than one fits, and they differ.
+    """
+    prefixes = {
+        ".".join((*name.split(".")[:depth], ""))
+        for name in state
+        for depth in range(1, min(name.count("."), _DEPTH) + 1)
+    }
+    found = {}
+    for prefix in sorted(prefixes, key=lambda one: (one.count("."), one)):
+        inside = {name: value.detach() for name, value in _below(state, prefix).items()}
+        if fits(inside):
+            found[prefix] = inside
+    plain = [one for one in found if not any(map(_AVERAGED.fullmatch, one.split(".")[:-1]))]
+    candidates = plain or list(found)
+    if not candidates:
+        return None
+    first = candidates[0]
+    if not all(_same(found[first], found[one]) for one in candidates):
+        raise WeightsError(
+            f"holds more than one network: {', '.join(one[:-1] for one in candidates)}",
+            hint="--part names the one to take",
+        )
+    return first, found[first]
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
 
 
 def check_types(state: Mapping[str, Tensor]) -> None:
@@ -124,7 +192,10 @@ def _states(
     tensors = {
         str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)
     }
-    others = [name for name in content if str(name) not in tensors]
+    others = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if len(tensors) + len(others) != len(content):
+        twice = Counter(map(str, content)).most_common(1)[0][0]
+        raise WeightsError(f"holds two tensors under the name {twice!r}, as text and as number")
     if tensors and all(str(name).endswith("_extra_state") for name in others):
         yield path, tensors
         return
@@ -179,7 +250,7 @@ def _nothing(content: Mapping[Any, Any], others: Sequence[str]) -> WeightsError:
         return WeightsError(f"its {wrapped!r} is a {kind}, not a dictionary of tensors")
     inner = content[wrapped] if wrapped is not None else content
     strangers = [
-        f"{name} ({type(value).__name__})"
+        f"{name} ({_KINDS.get(type(value).__name__, type(value).__name__)})"
         for name, value in (inner.items() if isinstance(inner, Mapping) else ())
         if not isinstance(value, torch.Tensor)
     ]
@@ -225,7 +296,9 @@ def _left_out(
     """In words, what is not read: other states, and whatever is no plain value."""
     import torch
 
-    for path, state in states.items():
+    named = [path for path in states if not _is_numbered(path)]
+    for path in named:
+        state = states[path]
         if path != chosen:
             average = any(_AVERAGED.fullmatch(name) for name in path)
             kind = "a running average" if average else "another state"
@@ -234,12 +307,33 @@ def _left_out(
         yield "n_averaged (a counter of averaging)"
     if not chosen:
         return
-    tops = {path[0] for path in states if path}
+    tops = {path[0] for path in named if path}
     for name, value in content.items():
         if str(name) in tops or isinstance(value, (str, int, float, torch.Tensor, type(None))):
             continue
         kind = "object" if type(value) is Inert else type(value).__name__
         yield f"{name} ({kind})"
+
+
+def _is_numbered(path: Sequence[str]) -> bool:
+    """Whether a state is one of many of a kind, as those of an optimizer: "optimizer.state.0"."""
+    return any(name.isdecimal() for name in path[1:])
+
+
+def _left_beside(state: Mapping[str, Tensor], prefix: str) -> Iterator[str]:
+    """In words, the tensors of a state beside the network that was taken from it."""
+    if not prefix:
+        return
+    beside = [name for name in state if not name.startswith(prefix)]
+    shared = prefix.rpartition(".")[0].rpartition(".")[0]
+    inside = (
+        f"{shared}." if shared and all(name.startswith(f"{shared}.") for name in beside) else ""
+    )
+    for top, count in Counter(
+        name.removeprefix(inside).partition(".")[0] for name in beside
+    ).items():
+        kind = "a running average, " if _AVERAGED.fullmatch(top) else ""
+        yield f"{inside}{top} ({kind}{count} tensors)"
 
 
 def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

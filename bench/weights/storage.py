@@ -329,7 +329,7 @@ def mismatches(target: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
             )
         elif value.is_floating_point() != wanted.is_floating_point() or value.is_complex():
             problems.append(f"of the wrong type: {key} is {value.dtype}, expected {wanted.dtype}")
-        elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        elif wanted.is_floating_point() and not bool(torch.isfinite(value.to(wanted.dtype)).all()):
             problems.append(f"not finite: {key}")
     return problems
 

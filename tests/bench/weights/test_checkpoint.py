@@ -2,6 +2,7 @@ import argparse
 import datetime
 import gzip
 import io
+import json
 import os
 import pickle
 import tarfile
@@ -546,3 +547,157 @@ def test_files_that_are_not_there(path):
         read_checkpoint(path)
     with pytest.raises(WeightsError, match="Is a directory"):
         read_checkpoint(path.parent)
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickles_of_newer_protocols(path, protocol, new):
+    content = {
+        **WRAPPED,
+        "args": argparse.Namespace(lr=1, path=Path("x")),
+        "data": b"\x00\xff" * 200,
+    }
+    torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    found = read_checkpoint(path)
+    assert same(found.state)
+    assert found.facts == {"iter": 5, "arch": "skip", "best_prec1": pytest.approx(93.3)}
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_pickles_of_older_protocols_are_named(path, protocol, new):
+    torch.save(STATE, path, pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    with pytest.raises(WeightsError, match="was saved with pickle protocol 0 or 1") as caught:
+        read_checkpoint(path)
+    assert "torch.save, without pickle_protocol" in caught.value.hint
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_an_evil_pickle_of_a_newer_protocol_does_not_run(path, form):
+    content = {"state_dict": STATE, "a": evil(path), "b": evil(path)}
+    torch.save(content, path, pickle_protocol=4, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(WeightsError, match=r"wants to run (posix|nt)\.system"):
+        read_checkpoint(path)
+    assert not (path.parent / "ran").exists()
+
+
+def test_a_pickle_of_arrays_is_named_for_what_it_is(path):
+    path.write_bytes(pickle.dumps({"model": {"a": np.ones(3)}}, protocol=4))
+    with pytest.raises(WeightsError, match="is a pickle, but not one of torch"):
+        read_checkpoint(path)
+    torch.save({"state_dict": {"a": np.ones(3)}}, path)
+    with pytest.raises(WeightsError, match=r"no state dictionary: a \(numpy array\)"):
+        read_checkpoint(path)
+
+
+def test_a_flipped_bit_in_an_archive_is_no_weight(path):
+    torch.save(STATE, path)
+    data = bytearray(path.read_bytes())
+    place = data.index(np.arange(6, dtype="<f4").tobytes())
+    data[place + 7] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"is damaged: '.*data/\d': Bad CRC-32"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_archives_without_check_sums(path, protocol):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, path, pickle_protocol=protocol)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same(read_checkpoint(path).state)
+
+
+def test_programs_with_weights_are_named_for_what_they_are(path):
+    zipped(path, {"a/data.pkl": b"x", "a/code/__torch__.py": b"x", "a/constants.pkl": b"x"})
+    with pytest.raises(WeightsError, match=r"is a TorchScript archive.*was not run") as caught:
+        read_checkpoint(path)
+    assert "torch.jit.load(FILE).state_dict()" in caught.value.hint
+    zipped(path, {"a/archive_format": b"pt2", "a/data/weights/weight_0": b"x"})
+    with pytest.raises(WeightsError, match=r"a program that torch\.export saved"):
+        read_checkpoint(path)
+    path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:" + bytes(60))
+    with pytest.raises(WeightsError, match="an ONNX file"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "hint"),
+    [
+        pytest.param(["config.json", "model.safetensors"], "in it: model.safetensors", id="hub"),
+        pytest.param([".metadata", "__0_0.distcp"], "dcp_to_torch", id="distributed"),
+        pytest.param(["config.json"], "none is in this folder", id="nothing"),
+    ],
+)
+def test_folders_in_place_of_a_file(tmp_path, files, hint):
+    for file in files:
+        (tmp_path / file).write_bytes(b"x")
+    with pytest.raises(WeightsError, match="Is a directory") as caught:
+        read_checkpoint(tmp_path)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["F4", "F8_E8M0", "F6_E2M3", "E8M0"])
+def test_packed_types_of_safetensors_are_named(path, kind):
+    tensor = {"dtype": kind, "shape": [1, 2], "data_offsets": [0, 2]}
+    text = json.dumps({"__metadata__": {"format": "pt"}, "a.weight": tensor}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(2))
+    with pytest.raises(WeightsError, match=rf"trained to: a\.weight \({kind}\)"):
+        read_checkpoint(path)
+
+
+def fits(state):
+    return state.keys() == STATE.keys()
+
+
+def below(prefix, more=0):
+    return {f"{prefix}{key}": value + more for key, value in STATE.items()}
+
+
+INSIDE = {
+    "lightning": ({"state_dict": {**below("net."), "loss.weight": torch.ones(1)}}, "loss (1 tensors)"),
+    "base-model": (below("backbone."), None),
+    "average": ({**below("model."), **below("ema.", 1)}, "ema (a running average, 2 tensors)"),
+    "wrapped": (
+        {"state_dict": {**below("module.encoder."), "module.queue": torch.ones(1)}},
+        "module.queue (1 tensors)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", INSIDE.values(), ids=INSIDE)
+def test_a_network_inside_a_state_is_found_where_it_fits(path, case):
+    content, left = case
+    torch.save(content, path)
+    found = read_checkpoint(path, fits=fits)
+    assert same(found.state)
+    assert found.left_out == ((left,) if left else ())
+
+
+def test_of_two_networks_inside_a_state_nobody_is_guessed(path):
+    torch.save({"state_dict": {**below("student."), **below("teacher.", 1)}}, path)
+    with pytest.raises(WeightsError, match="holds more than one network: student, teacher"):
+        read_checkpoint(path, fits=fits)
+    found = read_checkpoint(path, part="teacher", fits=fits)
+    assert torch.equal(found.state["fc.bias"], STATE["fc.bias"] + 1)
+    assert found.left_out == ("student (2 tensors)",)
+    assert same(read_checkpoint(path, part="state_dict.student").state)
+
+
+def test_an_optimizer_is_left_out_in_one_line(path):
+    network = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(9)))
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    torch.save({"model": STATE, "optimizer": optimizer.state_dict(), "epoch": 1}, path)
+    assert read_checkpoint(path).left_out == ("optimizer (dict)",)
+    with pytest.raises(WeightsError, match=r"no part 'x'; it holds model$"):
+        read_checkpoint(path, part="x")
+
+
+def test_names_that_are_one_as_text_are_refused(path):
+    torch.save({1: torch.ones(2), "1": torch.zeros(2)}, path)
+    with pytest.raises(WeightsError, match="two tensors under the name '1'"):
+        read_checkpoint(path)

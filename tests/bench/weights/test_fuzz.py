@@ -39,9 +39,9 @@ class Evil:
         return fuzz.touch, ("ran",)
 
 
-def saved(content, new=True):
+def saved(content, new=True, protocol=2):
     buffer = io.BytesIO()
-    torch.save(content, buffer, _use_new_zipfile_serialization=new)
+    torch.save(content, buffer, _use_new_zipfile_serialization=new, pickle_protocol=protocol)
     return buffer.getvalue()
 
 
@@ -56,6 +56,8 @@ FILES = (
     saved(CONTENT, new=False),
     saved({"state_dict": STATE, "x": Evil()}),
     saved({"state_dict": STATE, "x": Evil()}, new=False),
+    saved(CONTENT, protocol=4),
+    saved({"state_dict": STATE, "x": Evil()}, new=False, protocol=5),
     safetensors.torch.save(STATE),
     packed(a=np.ones((3, 3), np.float32), b=np.arange(4)),
     pickle.dumps(CONTENT, protocol=4),

@@ -235,6 +235,12 @@ def test_load_into_lists_everything():
     assert torch.equal(net[0].weight, before["0.weight"] + 1)
 
 
+def test_numbers_that_overflow_the_network_are_not_finite():
+    state = {key: value.double() for key, value in nn.Linear(2, 1).state_dict().items()}
+    state["bias"] += 1e300
+    assert weights.mismatches(nn.Linear(2, 1), state) == ["not finite: bias"]
+
+
 def test_a_record_lies_beside_the_weights(tmp_path):
     record = {
         "curves": {"loss": [2.0, 1.0]},
