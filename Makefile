@@ -45,7 +45,7 @@ unit-all: $(INSTALLED)
 slowest: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --dist worksteal --quiet --durations=50 --durations-min=0.1
 
-# Ratios of an attack step to the bare network, by family, depth and defense, as a Markdown table.
+# Attack steps, starts, workers, boards and pages as Markdown tables; `python -m benchmarks steps` measures one of them.
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 

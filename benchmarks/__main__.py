@@ -1,51 +1,41 @@
-"""A table of ratios: an attack step beside the bare network, by family, depth and defense.
+"""All measurements as one command, each in a process of its own, as Markdown tables.
 
-    python -m benchmarks [--batch 32] [--repeats 9] [--depth 20 --depth 38]
+    python -m benchmarks [steps] [startup] [workers] [report]
 
-Written as Markdown; "least" is the ratio of the convolutions that the step cannot do without.
-Ends with 1 where a bound does not hold. How long boards and their pages take
-is measured by
-benchmarks/report.py, whether executing less takes less time by benchmarks/execute.py.
+Without names, all of them, in about ten minutes. `python -m benchmarks.NAME --help` says what one
+of them measures and what it takes. Ends with 1 where a ratio or a time is above what is promised.
+
+steps    an attack step beside the bare network, by family, depth and defense
+startup  what starting a command costs beside the import of torch
+workers  two workers against one
+report   boards and pages of 1,000 cells, beside a quarter of them
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 
-import torch
-
-from bench.executors.memory import keep_freed_memory
-from bench.store.provenance import deterministic
-from benchmarks.steps import cases, measure
+NAMES = ("steps", "startup", "workers", "report")
 
 
 def main() -> int:
+    """Run those that are named; 1 where one of them ends otherwise than with 0."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--depth", type=int, action="append")
-    options = parser.parse_args()
-    keep_freed_memory()  # as every worker does
-    deterministic(1)
-    torch.manual_seed(0)
-    print(f"{options.batch} images, 1 thread, medians of {options.repeats}\n")
-    print("| step of `gradauto:code` | step, ms | bare, ms | ratio | least | at most |")
-    print("|---|---:|---:|---:|---:|---:|")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    chosen = parser.parse_args().names or NAMES
+    for name in chosen:
+        if name not in NAMES:
+            parser.error(f"there is no measurement {name!r}; there are {', '.join(NAMES)}")
     held = True
-    for case in cases(tuple(options.depth or (20, 38)), options.batch):
-        found = measure(case, options.batch, options.repeats)
-        bound, least = (
-            "" if number is None else f"{number:.2f}" for number in (found.bound, found.least)
-        )
-        held &= found.bound is None or found.ratio <= found.bound
-        print(
-            f"| {found.name} | {1e3 * found.step:.0f} | {1e3 * found.bare:.0f} "
-            f"| {found.ratio:.2f} | {least} | {bound} |",
-            flush=True,
-        )
+    for name in chosen:
+        print(f"\n## {name}\n", flush=True)
+        held &= not subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode
     return 0 if held else 1
 
 

@@ -1,11 +1,13 @@
 """How long a board takes: built, ranked, shown and rendered, on a synthetic run of any size.
 
-    python benchmarks/report.py --cells 1000 --images 1000
+    python -m benchmarks.report [--cells 1000] [--images 1000] [--steps build show report full]
 
 The run is written as `gatebench run` would have left it: a plan, sealed cells, shards with
 pictures. Numbers are drawn at random; pictures are a few small ones again and again. Every step
 runs in a process of its own; printed are seconds of the wall clock and of the processor, and the
-largest memory that the process held.
+largest memory that the process held. The same is done on a quarter of the cells: column "growth" is
+how many times the processor time of the quarter the whole takes, 4 where a step is linear. Ends
+with 1 where the processor time of the default size is above column "at most".
 """
 
 from __future__ import annotations
@@ -14,14 +16,12 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,19 @@ from bench.store.target import (
 UNITS, SIDE, PICTURES, POINTS = 54, 32, 8, 12
 UNIT_MACS, BASE_MACS = 1_000_000, 4_000_000
 STEPS = ("build", "show", "report")
+DEFAULT = 1000
+AT_MOST = {"build": 20.0, "show": 20.0, "report": 60.0}
+"""Seconds of the processor that a step may take on a run of the default size."""
 
 
-def main() -> None:
-    """Make a run unless one is named, time each step, and print a table."""
+def main() -> int:
+    """Make a run unless one is named, time each step, and print a table; 1 where a bound does not
+    hold."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--cells", type=int, default=1000)
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--cells", type=int, default=DEFAULT)
+    parser.add_argument("--images", type=int, default=DEFAULT)
     parser.add_argument("--targets", type=int, default=20)
     parser.add_argument("--shard", type=int, default=256, help="images a shard")
     parser.add_argument("--run", type=Path, help="a run folder to use, or to write and keep")
@@ -67,25 +71,41 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.step:
         print(json.dumps(measured(chosen.step, chosen.run)))
-        return
-    kept = chosen.run is not None
-    run = chosen.run or Path(tempfile.mkdtemp()) / "synthetic"
-    if not (run / "plan.json").is_file():
-        write_run(run, chosen.cells, chosen.images, chosen.targets, chosen.shard)
-    try:
-        print(f"{chosen.cells} cells x {chosen.images} images, {os.cpu_count()} processors")
-        print(f"{'step':8} {'wall s':>8} {'CPU s':>8} {'memory MB':>10}  made")
-        for step in chosen.steps:
-            command = [sys.executable, __file__, "--run", str(run), "--step", step]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            print(
-                f"{step:8} {found['wall']:8.1f} {found['cpu']:8.1f} {found['memory']:10.0f}"
-                f"  {found['made']}"
-            )
-    finally:
-        if not kept:
-            shutil.rmtree(run.parent, ignore_errors=True)
+        return 0
+    with tempfile.TemporaryDirectory() as place:
+        run = chosen.run or Path(place) / "whole"
+        quarter = Path(place) / "quarter"
+        sizes = (chosen.images, chosen.targets, chosen.shard)
+        if not (run / "plan.json").is_file():
+            write_run(run, chosen.cells, *sizes)
+        write_run(quarter, max(1, chosen.cells // 4), *sizes)
+        full_size = chosen.cells == chosen.images == DEFAULT and not chosen.run
+        return 0 if _table(run, quarter, chosen.steps, full_size) else 1
+
+
+def _table(run: Path, quarter: Path, steps: Sequence[str], bounded: bool) -> bool:
+    """Time each step on both runs, print a line each; whether all bounds hold."""
+    print("| step | wall, s | CPU, s | memory, MB | growth | at most, CPU s | made |")
+    print("|---|---:|---:|---:|---:|---:|---|")
+    held = True
+    for step in steps:
+        found, part = (_apart(step, each) for each in (run, quarter))
+        bound = AT_MOST.get(step) if bounded else None
+        held &= bound is None or found["cpu"] <= bound
+        print(
+            f"| {step} | {found['wall']:.1f} | {found['cpu']:.1f} | {found['memory']:.0f} "
+            f"| {found['cpu'] / part['cpu']:.1f} | {'' if bound is None else f'{bound:.0f}'} "
+            f"| {found['made']} |",
+            flush=True,
+        )
+    return held
+
+
+def _apart(step: str, run: Path) -> dict[str, Any]:
+    """One step in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.report", "--run", str(run), "--step", step]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def measured(step: str, run: Path) -> dict[str, Any]:
@@ -296,4 +316,4 @@ def picture(seed: int) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

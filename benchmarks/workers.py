@@ -1,13 +1,13 @@
 """Two workers against one, on cells that only compute.
 
-    python benchmarks/workers.py [--images 128] [--budget 60] [--workers 1 2]
+    python -m benchmarks.workers [--images 128] [--budget 150] [--workers 1 2]
 
-The same run with each number of workers, in a folder of its own. Printed are seconds of the wall
-clock, also until the first worker began and from then on; seconds of the processor; the share of
-the time between the first start and the last end that the workers were at work, the rest being
-waits for tasks, for one another and for the parent; and the speed against the first number of
-workers. Where other programs use the cores, the wall clock says little; the processor time and the
-share at work still show what is done twice and what waits.
+The same run of two targets with each number of workers, in a folder of its own. Printed are seconds
+of the wall clock, also until the first worker began and from then on; seconds of the processor; the
+share of the time between the first start and the last end that the workers were at work, the rest
+being waits for tasks, for one another and for the parent; and the speed of the whole run against
+the first number of workers. Where other programs use the cores, the wall clock says little; the
+processor time and the share at work still show what is done twice and what waits.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ workers = {workers}
 [[target]]
 use = "skipnet"
 weights = "skipnet-20-budget@digits-m"
+[[target]]
+use = "skipnet"
+weights = "skipnet-20-hrl@digits-m"
 [[attack]]
 use = "gradauto"
 """
@@ -118,19 +121,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--budget", type=int, default=60)
+    parser.add_argument("--budget", type=int, default=150)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     chosen = parser.parse_args()
     measured(1, 16, 6)  # the server that workers are forked from is there in every measured run
-    print("workers  wall s  before  computing   CPU s  at work  speed")
+    print("| workers | wall, s | before, s | computing, s | CPU, s | at work | speed |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
     first = 0.0
     for workers in chosen.workers:
         seen, wall, cpu = measured(workers, chosen.images, chosen.budget)
         computing = seen.last - seen.first
-        first = first or computing
+        first = first or wall
         print(
-            f"{workers:7} {wall:7.1f} {seen.first - seen.began:7.1f} {computing:10.1f} {cpu:7.1f} "
-            f"{seen.busy / (workers * computing):7.0%} {first / computing:7.2f}",
+            f"| {workers} | {wall:.1f} | {seen.first - seen.began:.1f} | {computing:.1f} "
+            f"| {cpu:.1f} | {seen.busy / (workers * computing):.0%} | {first / wall:.2f} |",
             flush=True,
         )
 
