@@ -197,15 +197,20 @@ def _import_problems(providers: Sequence[Provider]) -> Iterator[str | None]:
     """Why each cannot be imported, None where it can; they are imported in another process.
 
     A plugin that does not come back, or ends the process, is a problem; the next one gets a new
-    process.
+    process, and others of the same module are not tried again.
     """
     from bench.executors.processes import start
 
-    left = list(providers)
+    left, ended = list(providers), dict[str, str]()
     while left:
-        process, connection = start(_import_each, left)
+        untried = [provider for provider in left if _module(provider) not in ended]
+        process, connection = start(_import_each, untried)
         try:
             while left:
+                if known := ended.get(_module(left[0])):
+                    left.pop(0)
+                    yield known
+                    continue
                 if not connection.poll(IMPORT_LIMIT):
                     problem = f"does not finish importing within {IMPORT_LIMIT:.0f} s"
                     break
@@ -219,8 +224,12 @@ def _import_problems(providers: Sequence[Provider]) -> Iterator[str | None]:
             process.kill()
             process.join()
             connection.close()
-        left.pop(0)
+        ended[_module(left.pop(0))] = problem
         yield problem
+
+
+def _module(provider: Provider) -> str:
+    return provider.value.partition(":")[0]
 
 
 def _import_each(connection: Connection, providers: Sequence[Provider]) -> None:

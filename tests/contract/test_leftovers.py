@@ -71,7 +71,16 @@ def alone(tmp_path_factory, child_environment):
     return rows
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one-worker", "two-workers"])
+LONG = pytest.mark.slow  # the same cells in the same order, handed out to two
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(1, id="one-worker"),
+        pytest.param(2, id="two-workers", marks=LONG),
+    ],
+)
 def beside(request, tmp_path_factory, child_environment):
     """Each of them right after an attack that leaves something behind."""
     attacks = "".join(leftover(kind) + dice(kind) for kind in KINDS) + NOISE

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 
 import bench
+from bench.cli import main
 from bench.plans.stored import read_plan
 from bench.results.headroom import gain, read_headroom
 from bench.store.folder import RunFolder
@@ -37,6 +39,25 @@ def project(gatebench, tmp_path):
     return gatebench
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The run folder of the plan, and its report."""
+    place = tmp_path_factory.mktemp("finished")
+    (place / "plan.toml").write_text(PLAN)
+    command = ["run", str(place / "plan.toml"), "--name", "r", "--out", str(place / "runs")]
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--in-process"])
+    assert end.value.code == 0
+    return place / "runs"
+
+
+@pytest.fixture
+def after(project, finished, tmp_path):
+    """Commands where the run "r" is finished."""
+    shutil.copytree(finished, tmp_path / "runs")
+    return project
+
+
 def test_gain_counts_what_the_reference_adds_and_nothing_else():
     found = gain([50, 60, 100], [70, 40, 100], [20, 20, 20], 120)
     assert found.value == pytest.approx(20 / 300)
@@ -45,12 +66,14 @@ def test_gain_counts_what_the_reference_adds_and_nothing_else():
     assert gain([50], [60], [120], 120).value is None
 
 
-def test_headroom_of_a_finished_run(project, tmp_path):
+def test_headroom_of_a_run_that_is_not_there(project):
     code, _, err = project("headroom", "r")
     assert code != 0
-    code, _, err = project("run", "plan.toml", "--name", "r", "--no-report")
-    assert code == 0, err
-    code, out, err = project("headroom", "r", "--images", "3", "--times", "6")
+    assert "'r'" in err
+
+
+def test_headroom_of_a_finished_run(after, tmp_path):
+    code, out, err = after("headroom", "r", "--images", "3", "--times", "6")
     assert code == 0, err
     document = json.loads((tmp_path / "runs/r/headroom.json").read_text())
     (entry,) = document["entries"]
@@ -68,7 +91,7 @@ def test_headroom_of_a_finished_run(project, tmp_path):
 
 def test_a_plan_asks_for_it_and_every_view_of_the_board_shows_it(project, tmp_path):
     (tmp_path / "plan.toml").write_text(PLAN.replace("schema = 1", "schema = 1\nheadroom = 3"))
-    code, out, err = project("run", "plan.toml", "--name", "r")
+    code, out, err = project("run", "plan.toml", "--name", "r", "--in-process")
     assert code == 0, err
     assert err.count("headroom: skipnet-20-hrl / ") == 1
     document = json.loads((tmp_path / "runs/r/headroom.json").read_text())
@@ -81,7 +104,7 @@ def test_a_plan_asks_for_it_and_every_view_of_the_board_shows_it(project, tmp_pa
     assert "10 × the budget, 3 images" in page
     rows = list(csv.DictReader((tmp_path / "runs/r/board.csv").read_text().splitlines()))
     assert {float(row["headroom"]) for row in rows} == {entry["gain"]}
-    code, _, err = project("run", "plan.toml", "--name", "r", "--no-report")
+    code, _, err = project("run", "plan.toml", "--name", "r", "--no-report", "--in-process")
     assert code == 0
     assert "headroom: " not in err  # it is there already
 
@@ -94,8 +117,7 @@ def test_a_program_gets_it_as_a_command_does(project, tmp_path):
     assert (standing.headroom.images, standing.headroom.times) == (3, 10)
 
 
-def test_a_board_says_where_it_was_not_measured(project, tmp_path):
-    assert project("run", "plan.toml", "--name", "r")[0] == 0
+def test_a_board_says_where_it_was_not_measured(after, tmp_path):
     assert "not measured" in (tmp_path / "runs/r/report/index.html").read_text()
     assert {
         row["headroom"]
@@ -110,7 +132,7 @@ def test_a_reference_run_that_raises_costs_the_run_nothing(project, tmp_path, mo
         raise RuntimeError("no memory left")
 
     monkeypatch.setattr("bench.analysis.headroom.measure_planned", raises)
-    code, out, err = project("run", "plan.toml", "--name", "r", "--no-report")
+    code, out, err = project("run", "plan.toml", "--name", "r", "--no-report", "--in-process")
     assert code == 0
     assert "headroom was not measured: " in err
     assert "no memory left" in err
@@ -128,9 +150,8 @@ def test_a_headroom_of_no_images_is_a_mistake_of_the_plan(project, tmp_path, ima
     assert "at least 2 images" in err
 
 
-def test_what_was_computed_again_is_left_out(project, tmp_path):
-    assert project("run", "plan.toml", "--name", "r", "--no-report")[0] == 0
-    assert project("headroom", "r", "--images", "2", "--times", "2")[0] == 0
+def test_what_was_computed_again_is_left_out(after, tmp_path):
+    assert after("headroom", "r", "--images", "2", "--times", "2")[0] == 0
     path = tmp_path / "runs/r/headroom.json"
     document = json.loads(path.read_text())
     key = next(iter(document["entries"][0]["sources"]))

@@ -13,6 +13,7 @@ from measured import with_cells
 
 from bench.cli import doctor
 from bench.errors import DiskError
+from bench.executors import processes
 from bench.files.atomic import write_atomic
 from bench.files.home import home
 from bench.plugins import registry
@@ -184,7 +185,12 @@ def test_plugins_that_no_plan_names_stop_nothing(gatebench, idle, monkeypatch):
 
 def test_the_doctor_survives_them_and_names_them(idle, monkeypatch):
     monkeypatch.setattr(doctor, "IMPORT_LIMIT", 5.0)
-    found = {check.name: check for check in doctor._plugins() if check.name.startswith("attack ")}
+    tried = []
+    begin = processes.start
+    monkeypatch.setattr(processes, "start", lambda *args: tried.append(args) or begin(*args))
+    found = {check.name: check for check in doctor._plugins()}
+    assert len(tried) == 3  # a module that sleeps or ends its process is tried once
+    assert found["defense idle-sleeps"].detail == found["attack idle-sleeps"].detail
     assert found["attack idle-sleeps"].detail == "does not finish importing within 5 s"
     assert found["attack idle-exits"].detail == "ends the process that imports it"
     assert "SystemExit" in found["attack idle-raises"].detail
