@@ -12,9 +12,17 @@ EXAMPLE := build/example
 demo: $(INSTALLED)
 	$(BIN)/gatebench run quickstart --name demo
 
-test: lint types unit example regression
+# Tests start hundreds of processes, which would compile the project each time.
+unexport PYTHONDONTWRITEBYTECODE
 
-test-all: lint types unit-all example regression
+# The tests of pytest beside everything else: on two cores neither waits for the other.
+BESIDE := $(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync)
+
+test: lint
+	$(BESIDE) unit types example regression
+
+test-all: lint
+	$(BESIDE) unit-all types example regression
 
 # uv installs what pip installs in a fraction of the time. It asks the index that pip asks; where it cannot be had, or fails,
 # pip does it.
@@ -35,11 +43,12 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
+# The plus sign lets the dots of pytest through while the others' words are kept together.
 unit: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	+$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 unit-all: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	+$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The fifty slowest tests, the ones marked slow among them, as this machine measures them now.
 slowest: $(INSTALLED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -51,10 +52,11 @@ def check_attack(attack: Attack, target: Target | None = None, budget: int = 40)
         if refusal is not None:
             findings.append(found(f"{threat}: a refusal says why", partial(_reasoned, refusal)))
             continue
-        case = (attack, victim, state, clean8, threat, budget)
+        run = partial(_perturbed, attack, victim, state, clean8, threat, budget)
+        seen: list[Tensor] = []
         promise = f"{threat}: keeps to range, budget, threat and weights"
-        findings.append(found(promise, partial(_attacked, *case)))
-        findings.append(found(f"{threat}: repeats itself exactly", partial(_repeats, *case)))
+        findings.append(found(promise, partial(_attacked, run, clean8, threat, seen)))
+        findings.append(found(f"{threat}: repeats itself exactly", partial(_repeats, run, seen)))
     if all(finding.promise.endswith("a refusal says why") for finding in findings):
         findings.append(Finding("runs under some threat", "it refuses every threat on this target"))
     return findings
@@ -123,14 +125,12 @@ def _fitted(
 
 
 def _attacked(
-    attack: Attack,
-    target: Target,
-    state: dict[str, Tensor],
-    clean8: Tensor,
-    threat: Threat,
-    budget: int,
+    run: Callable[[], Tensor], clean8: Tensor, threat: Threat, seen: list[Tensor]
 ) -> None:
-    judged = judge_images(_perturbed(attack, target, state, clean8, threat, budget), clean8, threat)
+    """Judge the images of a run and append a copy of them to `seen`."""
+    adversarial = run()
+    seen.append(plain_copy(adversarial, "the images"))
+    judged = judge_images(adversarial, clean8, threat)
     if bool(judged.overshoot.any()):
         raise NotKept(
             f"the images leave the threat {threat} or [0,1]; project each iterate with "
@@ -140,19 +140,10 @@ def _attacked(
         raise NotKept("a saved image is outside its threat")
 
 
-def _repeats(
-    attack: Attack,
-    target: Target,
-    state: dict[str, Tensor],
-    clean8: Tensor,
-    threat: Threat,
-    budget: int,
-) -> None:
-    first, second = (
-        plain_copy(_perturbed(attack, target, state, clean8, threat, budget), "the images")
-        for _ in range(2)
-    )
-    if not torch.equal(first, second):
+def _repeats(run: Callable[[], Tensor], seen: list[Tensor]) -> None:
+    """Compare another run with the one in `seen`, or with a new one where there is none."""
+    first = seen[0] if seen else plain_copy(run(), "the images")
+    if not torch.equal(first, plain_copy(run(), "the images")):
         raise NotKept(
             "two equal calls return different images; draw from job.draw or job.generators, not "
             "from the global stream"

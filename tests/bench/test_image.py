@@ -7,10 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
 
 from bench import image
 from bench.contracts.threat import Threat
@@ -196,6 +192,12 @@ def test_stepping_back_moves_what_rounding_pushed_outwards_most():
 
 
 def test_grid_psnr_and_ssim_against_oracles():
+    # Imported here, since it brings scipy along: one of the test processes needs it.
+    from torchmetrics.functional.image import (
+        peak_signal_noise_ratio,
+        structural_similarity_index_measure,
+    )
+
     draw = np.random.default_rng(0)
     clean = torch.from_numpy(draw.integers(0, 256, (4, 3, 32, 32))).to(torch.uint8)
     assert torch.equal(image.to_grid(image.to_float(clean)), clean)

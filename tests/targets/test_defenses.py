@@ -280,8 +280,8 @@ def test_the_cap_holds_on_every_family_for_any_image(family, share):
     generator = torch.Generator().manual_seed(1)
     images = torch.cat(
         [
-            pictures("test", 8),
-            torch.rand(8, 3, 32, 32, generator=generator),
+            pictures("test", 4),
+            torch.rand(4, 3, 32, 32, generator=generator),
             torch.zeros(1, 3, 32, 32),
             torch.ones(1, 3, 32, 32),
         ]
@@ -289,7 +289,7 @@ def test_the_cap_holds_on_every_family_for_any_image(family, share):
     with torch.no_grad():
         output = target(images)
     assert int(target.macs(output.decisions).max()) <= limit
-    for i in (0, 9):  # a picture, and noise
+    for i in (0, 5):  # a picture, and noise
         assert audit(target, images[i : i + 1]).macs <= limit
     assert target.bound <= limit
     assert target.ceiling <= limit

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from PIL import Image
-from timm.data import ImageNetInfo
 
 from bench.datasets.base import open_dataset
 from bench.datasets.imagenette import CLASSES, IMAGENET_LABELS, Imagenette
@@ -53,6 +52,8 @@ def test_the_folder_itself_is_found_too(root):
 
 
 def test_labels_of_imagenet_are_those_of_timm():
+    from timm.data import ImageNetInfo
+
     names = ImageNetInfo("imagenet-1k").label_names()
     assert [names[place] for place in IMAGENET_LABELS] == list(CLASSES)
 
