@@ -61,7 +61,17 @@ def test_the_test_is_not_idle():
     assert 0.3 * 1000 / 3 <= alarms <= 0.3 * 1000 + 3 * (1000 * 0.3 * 0.7) ** 0.5
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.2])
+SLOW = pytest.mark.slow  # 100 pairs of draws each; the noisiest is the hardest
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        pytest.param(0.0, marks=SLOW, id="no-noise"),
+        pytest.param(0.1, marks=SLOW, id="some-noise"),
+        pytest.param(0.2, id="most-noise"),
+    ],
+)
 def test_two_points_on_256_images_are_found(share):
     """A fifth of the images run one more tenth under attack, beside the noise of two draws: at
     least 95 of 100 are found."""
