@@ -231,6 +231,12 @@ class Cell:
         return {**self.document(), "protocol": self.protocol.document()}
 
     @property
+    def parts(self) -> dict[str, Component]:
+        """Its components by kind: "target", "defense" where there is one, "attack"."""
+        found = {"target": self.target, "defense": self.defense, "attack": self.attack}
+        return {kind: part for kind, part in found.items() if part is not None}
+
+    @property
     def fits(self) -> bool:
         """Whether anything of it learns from the fit split."""
         return self.attack.fits or (self.defense is not None and self.defense.fits)

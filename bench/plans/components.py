@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,10 +12,12 @@ from typing import Any
 from bench import weights
 from bench.contracts.cell import Component, defended_name
 from bench.errors import GatebenchError, PlanError, did_you_mean, in_words
+from bench.plans.labels import as_seen, wrong_label
 from bench.plans.problems import Problems
 from bench.plans.schema import ABSENT, AttackTable, DefenseTable, Document, TargetTable
 from bench.plans.toml import LineNumbers
 from bench.plugins import registry
+from bench.plugins.declarations import ClassFacts
 from bench.plugins.parameters import as_arguments, resolve_params
 from bench.terminal import printable
 
@@ -122,7 +123,7 @@ def _component(
         near = did_you_mean(preset, facts.presets)
         problems.add(f"{where}.use", f"{name!r} has no preset {preset!r}{near}")
         return None
-    if entry.label is not None and (wrong := _wrong_label(entry.label)):
+    if entry.label and (wrong := wrong_label(entry.label)):
         problems.add(f"{where}.label", f"{entry.label!r} {wrong}")
     given = {**facts.presets.get(preset, {}), **params}
     ranges = facts.constants.get("ranges")
@@ -137,6 +138,14 @@ def _component(
                 problem = problem.replace(".params.", ".sweep.", 1)
             problems.add(path, problem)
         return None
+    made = _declared(provider, facts, resolved, entry.label or _label(entry.use, params))
+    return replace(made, preset=preset, series=entry.label or _label(entry.use, entry.params))
+
+
+def _declared(
+    provider: registry.Provider, facts: ClassFacts, resolved: dict[str, Any], label: str
+) -> Component:
+    """A component with what its class declares, given all its parameters."""
     for unkeyed in facts.constants.get("unkeyed_defaults", ()):
         if resolved[unkeyed] == facts.parameters[unkeyed].default:
             del resolved[unkeyed]
@@ -144,14 +153,39 @@ def _component(
         name=provider.name,
         distribution=provider.distribution,
         value=provider.value,
-        label=entry.label or _label(entry.use, params),
+        label=label,
         params=resolved,
         version=int(facts.constants.get("version", 1)),
-        preset=preset,
         control=bool(facts.constants.get("control", False)),
         fits=bool(facts.constants.get("fits", False)),
-        series=entry.label or _label(entry.use, entry.params),
     )
+
+
+def declared_here(kind: str, component: Component) -> Component:
+    """What a component of somebody's plan is by the plugin that is installed here.
+
+    Args:
+        kind: "target", "defense" or "attack".
+        component: as the plan has it; its parameters, label and weights are taken over.
+
+    Raises:
+        PlanError: the plugin does not take these parameters, or has no such preset.
+        PluginError: it is not here, or cannot be read.
+    """
+    provider = registry.find(kind, component.provider)
+    facts = provider.facts()
+    if component.preset and component.preset not in facts.presets:
+        raise PlanError(f"it has no preset {component.preset[:60]!r}")
+    ranges = facts.constants.get("ranges")
+    resolved = resolve_params(facts.parameters, component.params, "params", ranges)
+    made = _declared(provider, facts, resolved, component.label)
+    members = tuple(
+        attack_component(use, params, use)
+        for use, params in facts.constants.get("members", ())
+        if kind == "attack"
+    )
+    kept = {name: getattr(component, name) for name in ("preset", "weights", "digest", "series")}
+    return replace(made, members=members, **kept)
 
 
 def _targets(entry: TargetTable, where: str, problems: Problems) -> list[Component]:
@@ -256,9 +290,8 @@ def _attacks(entry: AttackTable, where: str, problems: Problems) -> list[Compone
         if component is None:
             continue
         if swept:
-            suffix = ", ".join(f"{key}={value}" for key, value in swept.items())
             base = entry.label or _label(entry.use, entry.params)
-            component = replace(component, label=f"{base} {suffix}")
+            component = replace(component, label=_label(base, swept))
         found.append(component)
     return found
 
@@ -300,7 +333,7 @@ def _check_distinct(placed: Sequence[Placed], problems: Problems) -> None:
             problems.add(where, said)
             continue
         labels.add(label)
-        if (twin := seen.setdefault(_as_seen(label), label)) != label:
+        if (twin := seen.setdefault(as_seen(label), label)) != label:
             said = f"{label!r} looks like {twin!r}; give each a label that people can tell apart"
             problems.add(where, said)
         earlier = identities.setdefault(_identity(component), label)
@@ -331,25 +364,10 @@ def _check_cell_labels(
                 problems.add("attack", f"{label!r} means two cells; give other labels")
 
 
-def _wrong_label(label: str) -> str:
-    """What is wrong with a label, in words; "" for nothing."""
-    if printable(label).replace("\n", "\\n") != label:
-        return "holds characters that cannot be shown"
-    if label and not label.strip():
-        return "is blank"
-    return ""
-
-
-def _as_seen(label: str) -> str:
-    """Equal for labels that people can hardly tell apart: other forms, and marks without width."""
-    plain = unicodedata.normalize("NFKC", label)
-    return " ".join("".join(c for c in plain if unicodedata.category(c) != "Cf").split())
-
-
 def _identity(component: Component) -> str:
     return repr(component.identity())
 
 
 def _label(use: str, params: Mapping[str, Any]) -> str:
     extra = ", ".join(f"{key}={value}" for key, value in params.items())
-    return f"{use} {extra}" if extra else use
+    return printable(f"{use} {extra}" if extra else use).replace("\n", "\\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from bench.errors import DiskError
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical
 from bench.files.home import home
+from bench.files.regular import read_regular
+from bench.store.documents import parse
 
 
 def speed_file() -> Path:
@@ -41,6 +42,8 @@ class Speed:
         return self.work < LEAST_WORK
 
 
+SLOWEST = 1e6
+"""Seconds per image and forward-equivalent from which a measurement cannot be meant."""
 LEAST_WORK = 10_000
 """Images times budget from which a measurement is more than rough."""
 
@@ -48,15 +51,15 @@ LEAST_WORK = 10_000
 def speeds() -> dict[str, Speed]:
     """What was measured, by target label; {} before the first run."""
     try:
-        found = json.loads(speed_file().read_bytes())
-    except (OSError, ValueError):
+        found = parse(read_regular(speed_file(), _LARGEST))
+    except (OSError, ValueError, RecursionError):
         return {}
     known = {}
     for name, value in found.items() if isinstance(found, dict) else ():
         match value:
-            case float():  # as it was kept before small runs counted too
+            case float() if 0 < value < SLOWEST:  # as it was kept before small runs counted too
                 known[name] = Speed(value, LEAST_WORK)
-            case [float() as seconds, int() as work] if seconds > 0 and work > 0:
+            case [float() as seconds, int() as work] if 0 < seconds < SLOWEST and work > 0:
                 known[name] = Speed(seconds, work)
     return known
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from bench.contracts.cell import SCHEMA, Cell, Component, Fit, Precision, Protoc
 from bench.contracts.threat import parse_threat
 from bench.errors import PlanError, RunFolderError
 from bench.files.canonical import canonical, digest
+from bench.plans.labels import check_labels
 from bench.plans.plan import COST_MODEL, Plan, plan_document
 from bench.store.documents import read_document
 from bench.store.folder import PLAN, RunFolder
@@ -234,4 +235,31 @@ def _boards(found: _PlanDocument) -> Iterator[StoredBoard]:
             cells[entry.key] = Cell(
                 protocol, entry.target, entry.attack, entry.defense, entry.excluded
             )
+        try:
+            _check_told_apart(cells.values())
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
         yield StoredBoard(protocol, cells, board.dataset, board.subset, board.fit_subset)
+
+
+def _check_told_apart(cells: Iterable[Cell]) -> None:
+    """Refuse cells whose labels say nothing, or the same of different things.
+
+    Raises:
+        ValueError: naming the label.
+    """
+    things: dict[str, dict[str, Component]] = {"target": {}, "defense": {}, "attack": {}}
+    seen: set[tuple[str, str, str]] = set()
+    for cell in cells:
+        if cell.labels in seen:
+            raise ValueError(f"two cells are called {cell.label[:120]!r}")
+        seen.add(cell.labels)
+        for kind, known in things.items():
+            part: Component | None = getattr(cell, kind)
+            if part is None:
+                continue
+            first = known.setdefault(part.label, part)
+            if first != part and first.identity() != part.identity():
+                raise ValueError(f"two {kind}s are called {part.label[:60]!r}")
+    for known in things.values():
+        check_labels(known)

@@ -97,7 +97,7 @@ def source_file(module: str) -> Path | None:
     if spec is None:
         return None
     if not rest:
-        return Path(spec.origin) if spec.origin else None
+        return Path(spec.origin) if spec.origin and spec.has_location else None
     for folder in spec.submodule_search_locations or ():
         base = Path(folder).joinpath(*rest)
         for candidate in (base.with_suffix(".py"), base / "__init__.py"):
@@ -118,7 +118,7 @@ def read_module(module: str) -> ModuleSource:
         raise Unreadable
     try:
         return ModuleSource(module, path, ast.parse(path.read_text(encoding="utf-8")))
-    except (SyntaxError, ValueError, OSError) as error:
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
         raise Unreadable from error
 
 

@@ -89,8 +89,7 @@ def environment(device: torch.device) -> Environment:
 
 def sources(cell: Cell) -> dict[str, str]:
     """Digests of the source of the plugins that a cell uses, by kind."""
-    used = {"target": cell.target, "defense": cell.defense, "attack": cell.attack}
-    return {kind: source_digest(part.value) for kind, part in used.items() if part is not None}
+    return {kind: source_digest(part.value) for kind, part in cell.parts.items()}
 
 
 def record(cell: Cell, device: torch.device) -> Environment:
@@ -117,7 +116,7 @@ def source_digest(value: str) -> str:
     """
     module = value.partition(":")[0]
     path = source_file(module)
-    if path is None:
+    if path is None:  # handed in, or no file of Python
         return "unknown"
     top = source_file(module.partition(".")[0])
     files = sorted(top.parent.rglob("*.py")) if top and top.name == "__init__.py" else [path]

@@ -14,13 +14,15 @@ from bench.store.folder import CellFolder
 from bench.store.target import TargetDescription
 
 UNCHECKED = (
-    "how attacks found their images: evaluations, passes, held, flipped and traces are only "
+    "which attack found an image, and how: evaluations, passes, held, flipped and traces are only "
     "compared with each other",
     "float_macs and overshoot: the float images are not stored; float_macs is only compared with "
     "floor and bound",
-    "what attacks learned on the images of the fit (fit.json)",
+    "what attacks learned on the images of the fit (fit.json), and how many images a run audited",
     "the environment that shards state: it is only the same in all files of a cell",
-    "the command in plan.json, log.txt, board files, pages, latency and transfer tables",
+    "labels, series and reasons for what was excluded, failed or withdrawn, and who handed rows in",
+    "the command and pages of plan.json, log.txt, board files, pages, and the records of headroom, "
+    "latency and transfer",
 )
 """What no verification can make again from a run's folder, in words."""
 

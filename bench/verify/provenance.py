@@ -22,10 +22,10 @@ def made_elsewhere(cell: Cell, sealed: Sealed, device: str, reads: Reads) -> Ite
         reads: finds out what making its plugins reads here.
     """
     made = sealed.environment
-    parts = {"target": cell.target, "defense": cell.defense, "attack": cell.attack}
+    parts = cell.parts
     for kind, now in sources(cell).items():
         part = parts[kind]
-        if part and (then := made.get("sources", {}).get(kind)) != now:
+        if (then := made.get("sources", {}).get(kind)) != now:
             yield f"{kind} {part.label}: made by other code than is here (sources {then} and {now})"
     for kind, files in ({} if cell.is_combined else reads.of(cell)).items():
         yield from _read_otherwise(kind, parts[kind], made.get("reads", {}).get(kind), files)
@@ -38,10 +38,10 @@ def made_elsewhere(cell: Cell, sealed: Sealed, device: str, reads: Reads) -> Ite
 
 
 def _read_otherwise(
-    kind: str, part: Component | None, then: Mapping[str, str] | None, now: Mapping[str, str]
+    kind: str, part: Component, then: Mapping[str, str] | None, now: Mapping[str, str]
 ) -> Iterator[str]:
     """What making a plugin read, where that differs from what it reads here."""
-    label = f"{kind} {part.label if part else ''}"
+    label = f"{kind} {part.label}"
     if then is None:
         if now:
             yield f"{label}: its shards do not say what making it read"

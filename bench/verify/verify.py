@@ -37,8 +37,11 @@ from bench.results.ensemble import Row, member_keys, strongest, trace_in_turn
 from bench.results.traces import is_thinned
 from bench.runs.seal import aggregates
 from bench.store.folder import RunFolder
+from bench.store.provenance import sources
 from bench.store.schema import check_table
+from bench.store.sealed import Sealed
 from bench.store.target import DatasetWords
+from bench.verify.components import component_problems
 from bench.verify.findings import Examined, Findings, examined, short
 from bench.verify.provenance import made_elsewhere
 from bench.verify.records import record_problems, row_problems
@@ -212,6 +215,7 @@ def _read(
     found.images += table.num_rows
     elsewhere = list(made_elsewhere(cell, sealed, device, reads))
     found.remarks += [text for text in elsewhere if text not in found.remarks]
+    _check_components(cell, sealed, found)
     try:
         check_table(table, cell.protocol.images)
     except ValueError as error:
@@ -220,8 +224,9 @@ def _read(
     if pinned is not None and tuple(row["id"] for row in rows) != pinned.ids:
         wrong("its images are not the first of the data set, in their order")
     sums = aggregates(table)
-    if differ := [name for name in sums if sums[name] != sealed.aggregates.get(name)]:
-        said, added = sealed.aggregates.get(differ[0]), sums[differ[0]]
+    stated = sealed.aggregates
+    if differ := [name for name in {**sums, **stated} if sums.get(name) != stated.get(name)]:
+        said, added = stated.get(differ[0]), sums.get(differ[0])
         wrong(f"cell.json says {differ[0]} = {said}, the rows add up to {added}")
     for problem in _pictures(rows, cell, pinned):
         wrong(problem)
@@ -231,6 +236,14 @@ def _read(
     for problem in record_problems(run, folder, board.cells, sealed, table, remark):
         wrong(problem)
     return Examined(cell, folder, rows, target, bool(elsewhere))
+
+
+def _check_components(cell: Cell, sealed: Sealed, found: Findings) -> None:
+    """What the plan says of a cell's components; with other code here it may well differ."""
+    stated, here = sealed.environment.get("sources", {}), sources(cell)
+    for kind, part in cell.parts.items():
+        where = found.problems if stated.get(kind) == here.get(kind) else found.remarks
+        where += [text for text in component_problems(kind, part) if text not in where]
 
 
 def _pictures(rows: Sequence[Row], cell: Cell, pinned: _Pinned | None) -> Iterator[str]:

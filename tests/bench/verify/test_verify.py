@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,8 +16,9 @@ from PIL import Image
 from bench.cli import main
 from bench.plans.stored import read_plan
 from bench.plugins import registry
-from bench.runs.seal import seal
+from bench.runs.seal import aggregates, flags_of, seal
 from bench.store.folder import CellFolder, RunFolder
+from bench.verify.components import component_problems
 from bench.verify.verify import verify
 
 PLAN = """schema = 1
@@ -110,9 +112,18 @@ def rewritten(folder: CellFolder, change):
             name: value for name, value in shard.record.items() if name not in ("key", "schema")
         }
         folder.write_shard(shard.first, shard.last, rows, record)
-    sealed = folder.sealed()
-    planned = read_plan(RunFolder(folder.path.parents[1])).cells[folder.key]
-    seal(folder, planned, "ok", combination=sealed.combination)
+    planned, table = read_plan(RunFolder(folder.path.parents[1])).cells[folder.key], folder.table()
+    document = replace(
+        folder.sealed(),
+        flags=tuple(flags_of(folder, planned, table)),
+        aggregates=aggregates(table),
+        shards={one.path.name: sha256_of(one.path) for one in folder.shards()},
+    ).document()
+    (folder.path / "cell.json").write_text(json.dumps(document))
+
+
+def sha256_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def repainted(row, column, value):
@@ -325,6 +336,69 @@ def test_all_of_a_description_is_made_again(run, change, said):
     assert any(said in problem for problem in found.problems), found.problems
 
 
+def declared(**said):
+    """A change of what a plan says of the attack."""
+
+    def change(component):
+        return replace(component, **said)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(declared(control=True), "says control = True, the plugin has", id="control"),
+        pytest.param(declared(version=7), "says version = 7, the plugin has 1", id="version"),
+        pytest.param(declared(fits=True), "says fits = True, the plugin has", id="fits"),
+        pytest.param(declared(value="os:system"), "says value = 'os:system'", id="value"),
+        pytest.param(declared(preset="paper"), "has no preset 'paper'", id="preset"),
+        pytest.param(declared(params={"nothing": 1}), "unknown parameter 'nothing'", id="param"),
+        pytest.param(
+            declared(params={"step": True}), "params.step: expected", id="true-for-number"
+        ),
+        pytest.param(declared(name="wonder"), "unknown attack", id="name"),
+    ],
+)
+def test_what_a_plan_says_of_an_attack_is_held_against_the_plugin(run, change, said):
+    attack = next(iter(read_plan(run).cells.values())).attack
+    assert list(component_problems("attack", attack)) == []
+    (problem,) = component_problems("attack", change(attack))
+    assert said in problem
+
+
+def test_members_of_an_ensemble_are_held_against_the_plugin(ensemble):
+    attack = read_plan(ensemble).cells[cell(ensemble, "autoenergy").key].attack
+    assert list(component_problems("attack", attack)) == []
+    (problem,) = component_problems("attack", replace(attack, members=attack.members[1:]))
+    assert "names other members than the plugin has" in problem
+
+
+def test_an_attack_that_was_made_a_control_is_found(run):
+    """With digest, key and cell.json made again: a control is not ranked."""
+
+    def control(part):
+        part["attack"]["control"] = True
+
+    def changed(plan):
+        for entry in plan["boards"][0]["cells"]:
+            control(entry)
+
+    rewritten_json(run.path / "plan.json", changed)
+    digest = read_plan(run).content_digest()
+    rewritten_json(run.path / "plan.json", lambda plan: plan.update(digest=digest))
+    for key in read_plan(run).cells:
+        rewritten_json(run.cell(key).path / "cell.json", lambda found: control(found["inputs"]))
+    (problem,) = verify(run, images=1, seed=1, only=READ_ALONE).problems[:-1]
+    assert "plan.json says control = True, the plugin has False" in problem
+
+
+def test_sums_that_no_row_has_are_found(run):
+    rewritten_json(cell(run).path / "cell.json", lambda found: found["aggregates"].update(saved=7))
+    problems = verify(run, images=1, seed=1, only=READ_ALONE).problems
+    assert any("says saved = 7, the rows add up to None" in text for text in problems)
+
+
 def test_the_name_of_the_data_set_is_made_again(run):
     rewritten_json(
         run.path / "plan.json", lambda plan: plan["boards"][0].update(dataset="imagenet:val")
@@ -362,7 +436,9 @@ def test_inputs_and_keys_are_made_anew(run):
     )
     rewritten_json(
         run.path / "plan.json",
-        lambda plan: plan["boards"][0]["cells"][0]["attack"]["params"].update(step=0.1),
+        lambda plan: [
+            entry["attack"]["params"].update(step=0.1) for entry in plan["boards"][0]["cells"]
+        ],
     )
     assert any(
         "what the plan says of it makes" in problem
