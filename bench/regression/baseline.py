@@ -30,7 +30,7 @@ from bench.regression.records import (
     planned_board,
 )
 from bench.results.stats import Array
-from bench.store.documents import read_content
+from bench.store.documents import parse, read_content
 from bench.store.folder import RunFolder
 from bench.store.latency import Latency
 
@@ -93,7 +93,7 @@ class Baseline:
             NotComparable: it is not there, damaged, altered, or of a newer schema.
         """
         try:
-            document = json.loads(read_regular(path))
+            document = parse(read_regular(path))
         except FileNotFoundError as error:
             raise NotComparable(
                 f"there is no baseline {path}",

@@ -218,6 +218,7 @@ def _measured(folder: CellFolder, key: str, cell: Cell) -> tuple[MeasuredCell, t
     check_table(table, cell.protocol.images)
     rows = {name: table[name].to_pylist() for name in table.column_names}
     target = folder.target()
+    target.check_macs(table)
     label = np.array(rows["label"])
     return _described(
         key,

@@ -113,6 +113,7 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
         return ReadCell(replace(found, status="invalid", reason=reason))
     check_table(table, cell.protocol.images)
     target = folder.target()
+    target.check_macs(table)
     columns = {name: table[name].to_numpy() for name in table.column_names if name not in DECISIONS}
     for name in DECISIONS:
         columns[name] = unpack(table[name].to_pylist(), len(target.units)).sum(1)

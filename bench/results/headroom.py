@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from bench.contracts.cell import Who
+from bench.errors import RunFolderError
 from bench.plans.stored import StoredBoard
 from bench.results.stats import Estimate, ratio_estimate, resamples
 from bench.results.transfer import readable_digest
-from bench.store.documents import SCHEMA, read_document
+from bench.store.documents import SCHEMA, Count, Natural, Number, Size, read_document
 from bench.store.folder import RunFolder
 
 FILE = "headroom.json"
@@ -45,17 +46,17 @@ class HeadroomEntry:
         sources: key -> digest of the cells it was held against.
     """
 
-    board: int
+    board: Count
     target: str
     defense: str
     attack: str
-    images: int
-    times: int
-    budget: int
-    recovery: float | None
-    gain: float | None
-    low: float | None
-    high: float | None
+    images: Natural
+    times: Natural
+    budget: Natural
+    recovery: Number | None
+    gain: Size | None
+    low: Number | None
+    high: Number | None
     sources: Mapping[str, str]
 
     @property
@@ -113,6 +114,17 @@ def read_headroom(folder: RunFolder, number: int, board: StoredBoard) -> list[He
     if not path.is_file():
         return []
     found = read_document(path, Headroom, called="headroom of a run")
+    for entry in found.entries:
+        if entry.low is not None and entry.high is not None and entry.low > entry.high:
+            raise RunFolderError(
+                f"{path} is no headroom of a run: an interval ends before it begins"
+            )
+        if entry.board == number and entry.images > board.protocol.images:
+            raise RunFolderError(
+                f"{path} is no headroom of a run: {entry.images} images of {board.protocol.images}"
+            )
+    if len({(entry.board, entry.who) for entry in found.entries}) != len(found.entries):
+        raise RunFolderError(f"{path} is no headroom of a run: a target is there twice")
     return [
         entry
         for entry in found.entries

@@ -67,6 +67,8 @@ def seal(
     if status == "ok":
         table = folder.table([*names(plain=True), "trace"])
         check_table(table, cell.protocol.images)
+        if folder.is_described:
+            folder.target().check_macs(table)
         if ids is not None and table["id"].to_pylist() != list(ids):
             raise ValueError("its rows are about other images than its protocol")
         found = replace(

@@ -11,9 +11,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from bench.errors import RunFolderError
 from bench.files.atomic import write_atomic
@@ -21,6 +21,15 @@ from bench.files.regular import read_regular
 
 SCHEMA = 1
 """Version of everything written to a run folder; a newer one is refused."""
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""A number of MACs, images and so on; exact as a float, too."""
+Natural = Annotated[int, Field(ge=1, le=2**53)]
+"""A count that is never 0."""
+Size = Annotated[float, Field(ge=0, le=1e15)]
+"""A size, a time or a share that is never negative."""
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+"""A number that can be computed with."""
 
 T = TypeVar("T")
 
@@ -61,13 +70,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def parse(data: bytes) -> Any:
-    """JSON with finite numbers that fit into 64 bits.
+def parse(data: bytes | str) -> Any:
+    """JSON with finite numbers that fit into 64 bits, and no key twice in one table.
 
     Raises:
         ValueError, RecursionError: it is none.
     """
-    return json.loads(data, parse_constant=_real, parse_int=_whole, parse_float=_real)
+    return json.loads(
+        data,
+        object_pairs_hook=_table,
+        parse_constant=_real,
+        parse_int=_whole,
+        parse_float=_real,
+    )
 
 
 def read_document(path: Path, kind: type[T], *, called: str) -> T:
@@ -123,6 +138,18 @@ def _place(steps: Sequence[str | int]) -> str:
     for step in steps:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text[:120] or "the document"
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table; two readers would read two documents where a key is there twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key[:60]!r} is there twice")
+            seen.add(key)
+    return found
 
 
 def _real(text: str) -> float:

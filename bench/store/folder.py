@@ -304,7 +304,10 @@ class RunFolder:
         path = self.path / LATENCY
         if not path.is_file():
             return None
-        return read_document(path, Latency, called="record of times")
+        found = read_document(path, Latency, called="record of times")
+        if len({(one.target, one.defense) for one in found.entries}) != len(found.entries):
+            raise RunFolderError(f"{path} is no record of times: a target is there twice")
+        return found
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

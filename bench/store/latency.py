@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.contracts.cell import defended_name
-from bench.store.documents import SCHEMA
+from bench.store.documents import SCHEMA, Natural, Size
 
 LATENCY = "latency.json"
 
@@ -16,7 +16,7 @@ class Machine:
     """What times may be compared within."""
 
     device: str
-    threads: int
+    threads: Natural
     torch: str
     python: str
 
@@ -37,11 +37,11 @@ class Timed:
 
     target: str
     defense: str
-    median_ms: float
-    adversarial_ms: float
-    ratio: float | None
-    images: int
-    repeats: int
+    median_ms: Size
+    adversarial_ms: Size
+    ratio: Size | None
+    images: Natural
+    repeats: Natural
 
     @property
     def defended(self) -> str:

@@ -16,12 +16,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bench.contracts.threat import PSNR_CAP
+
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """A PNG file in the struct that viewers of data sets understand."""
 POINT = pa.struct([("evaluations", pa.int64()), ("macs", pa.int64()), ("squared", pa.float64())])
 """A point of a trace: forward-equivalents used, MACs and sum of D^2 of the best image so far."""
 TRACE_POINTS = 32
 """Points of a trace at most."""
+MOST = 2**53
+"""The largest number of a row: up to here, whole numbers are exact as floats too."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Column:
         spent: whether an ensemble has the sum over its members, not the value of the strongest.
         compared: whether a baseline is made of it.
         optional: whether older runs lack it; it is None there.
+        least: smallest value of a number.
+        most: largest value of a number.
     """
 
     name: str
@@ -45,6 +51,8 @@ class Column:
     spent: bool = False
     compared: bool = False
     optional: bool = False
+    least: float = 0
+    most: float = MOST
 
     @property
     def nested(self) -> bool:
@@ -77,11 +85,11 @@ COLUMNS = (
     ),
     Column("clean_decisions", _BITS, "whether each unit ran, packed (see `pack`)"),
     Column("adversarial_decisions", _BITS, "whether each unit ran, packed (see `pack`)"),
-    Column("linf", _INT, "largest |D| in grey levels"),
+    Column("linf", _INT, "largest |D| in grey levels", most=255),
     Column("squared", _INT, "sum of D^2 in squared grey levels", summed=True),
     Column("l2", _REAL, "L2 distance in [0, 1] pixel units"),
-    Column("psnr", _REAL, "PSNR in dB, at most `bench.image.PSNR_CAP`"),
-    Column("ssim", _REAL, "structural similarity, at most 1"),
+    Column("psnr", _REAL, "PSNR in dB, at most `bench.image.PSNR_CAP`", most=PSNR_CAP),
+    Column("ssim", _REAL, "structural similarity, at most 1", least=-1.000001, most=1.000001),
     Column("evaluations", _INT, "forward-equivalents that the attack used", spent=True),
     Column("forwards", _INT, "forward passes that the attack used", summed=True, spent=True),
     Column("backwards", _INT, "backward passes that the attack used", summed=True, spent=True),
@@ -167,7 +175,8 @@ def check_rows(rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def check_table(table: pa.Table, images: int) -> None:
-    """Refuse the rows of a cell that are not one whole row for each image of its protocol.
+    """Refuse the rows of a cell that are not one whole row for each image of its protocol, or that
+    hold numbers which cannot be meant.
 
     Args:
         table: some columns of a cell, the ids among them.
@@ -187,8 +196,24 @@ def check_table(table: pa.Table, images: int) -> None:
         values = table[column.name]
         if values.null_count and not column.optional:
             raise ValueError(f"{column.name} is missing in {values.null_count} of its rows")
-        if pa.types.is_floating(column.type) and not pc.all(pc.is_finite(values)).as_py():
-            raise ValueError(f"{column.name} is no finite number in all of its rows")
+        if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+            _check_numbers(column, values, images)
+
+
+def _check_numbers(column: Column, values: pa.ChunkedArray, images: int) -> None:
+    """Refuse values that cannot be meant, or cannot be added up.
+
+    Raises:
+        ValueError: naming the column.
+    """
+    if pa.types.is_floating(column.type) and not pc.all(pc.is_finite(values)).as_py():
+        raise ValueError(f"{column.name} is no finite number in all of its rows")
+    extremes = pc.min_max(values).as_py()
+    for value in extremes.values():
+        if value is not None and not column.least <= value <= column.most:
+            raise ValueError(f"{column.name} is {value} in one of its rows")
+    if column.summed and (extremes["max"] or 0) * images >= 2**63:
+        raise ValueError(f"{column.name} is too large to be added up")
 
 
 def pack(decisions: npt.ArrayLike) -> list[bytes]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from bench.errors import RunFolderError
-from bench.store.documents import SCHEMA, read_document
+from bench.store.documents import SCHEMA, Count, Number, read_document
 from bench.store.schema import names
 
 CELL = "cell.json"
@@ -47,8 +47,8 @@ class FitNote:
         sha256: digest of what was learned.
     """
 
-    images: int
-    evaluations: int
+    images: Count
+    evaluations: Count
     sha256: str
 
     def document(self) -> dict[str, Any]:
@@ -70,9 +70,9 @@ class MemberWins:
 
     key: str
     label: str
-    wins: int
-    evaluations: int
-    adds: float = 0.0
+    wins: Count
+    evaluations: Count
+    adds: Number = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ class Combination:
         winner: place of the member that won each image.
     """
 
-    budget: int
+    budget: Count
     members: tuple[MemberWins, ...]
     left_out: tuple[LeftOut, ...]
     adaptive: tuple[str, ...]
-    winner: tuple[int, ...]
+    winner: tuple[Count, ...]
 
     def document(self) -> dict[str, Any]:
         """As written to cell.json."""
@@ -160,6 +160,10 @@ def read_sealed(folder: Path) -> Sealed | None:
         wrong = "it lacks sums"
     elif foreign := [name for name in found.shards if not SHARD_NAME.fullmatch(name)]:
         wrong = f"{foreign[0][:60]!r} is no name of a shard"
+    elif found.combination and max(found.combination.winner, default=-1) >= len(
+        found.combination.members
+    ):
+        wrong = "an image was won by no member"
     if wrong:
         raise RunFolderError(f"{path} is no record of a cell: {wrong}")
     return found

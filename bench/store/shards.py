@@ -8,7 +8,6 @@ the file, before anything is decoded; what is decoded is added up as it comes.
 from __future__ import annotations
 
 import io
-import json
 import stat
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from bench.errors import RunFolderError
 from bench.files.canonical import canonical
 from bench.files.regular import LARGEST, read_regular
-from bench.store.documents import SCHEMA
+from bench.store.documents import SCHEMA, parse
 from bench.store.schema import COLUMNS, ROWS, check_rows
 from bench.store.sealed import SHARD_NAME
 
@@ -190,7 +189,7 @@ def _record(path: Path, images: int) -> dict[str, Any] | None:
         if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
             return None
         metadata = pq.read_metadata(path)
-        record = json.loads((metadata.metadata or {})[b"gatebench"])
+        record = parse((metadata.metadata or {})[b"gatebench"])
     except (OSError, KeyError, ValueError, RecursionError, pa.ArrowException):
         return None
     known = isinstance(record, dict) and type(record.get("schema")) is int

@@ -6,11 +6,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from bench.errors import RunFolderError
 from bench.files.regular import read_regular
-from bench.store.documents import SCHEMA, read_document
+from bench.store.documents import SCHEMA, Count, Natural, Size, read_document
 
 TARGET = "target.json"
+
+_MACS = ("clean_macs", "adversarial_macs", "float_macs", "jpeg_macs")
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class UnitColumns:
     name: tuple[str, ...]
     kind: tuple[str, ...]
     owner: tuple[str, ...]
-    shape: tuple[tuple[int, ...], ...]
-    cost: tuple[int, ...]
+    shape: tuple[tuple[Count, ...], ...]
+    cost: tuple[Count, ...]
     threshold: tuple[float, ...]
     alarm: tuple[int, ...] = ()
 
@@ -43,8 +48,8 @@ class UnitColumns:
 class FloatNoise:
     """How far a target's outputs move by its float noise alone."""
 
-    logits: float
-    margins: float
+    logits: Size
+    margins: Size
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,11 @@ class GradientCounts:
         hard_masks: whether the defense switched off straight-through masks.
     """
 
-    images: int
-    zero: int
-    saturated: int
-    misled: int
-    without_surrogates: int
+    images: Count
+    zero: Count
+    saturated: Count
+    misled: Count
+    without_surrogates: Count
     hard_masks: bool
 
 
@@ -93,9 +98,9 @@ class Yardstick:
         macs: most MACs that it reached, on each of the board's first images.
     """
 
-    steps: int = 0
-    cost: int = 0
-    macs: tuple[int, ...] = ()
+    steps: Count = 0
+    cost: Count = 0
+    macs: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,11 @@ class TargetDescription:
         trained_on: data set that its weights were trained on, "" where nobody said.
     """
 
-    floor: int
-    ceiling: int
-    reference: int
-    bound: int
-    draws: int
+    floor: Count
+    ceiling: Count
+    reference: Natural
+    bound: Count
+    draws: Natural
     noise: FloatNoise
     classes: tuple[str, ...]
     dataset: DatasetWords
@@ -135,6 +140,24 @@ class TargetDescription:
     def document(self) -> dict[str, Any]:
         """As written to target.json."""
         return {"schema": SCHEMA, **asdict(self)}
+
+    def check_macs(self, table: pa.Table) -> None:
+        """Refuse rows whose MACs the target cannot execute.
+
+        Args:
+            table: rows of a cell on it, any columns.
+
+        Raises:
+            ValueError: naming the column and the value.
+        """
+        for name in _MACS:
+            if name in table.column_names:
+                for value in pc.min_max(table[name]).as_py().values():
+                    if value is not None and not self.floor <= value <= self.bound:
+                        raise ValueError(
+                            f"{name} is {value} in one of its rows, outside the floor and bound of "
+                            f"its target, {self.floor} and {self.bound}"
+                        )
 
 
 def read_target(folder: Path) -> TargetDescription:
@@ -169,9 +192,9 @@ def _read(path: Path) -> TargetDescription:
         not 0 <= place < len(units) for place in units.alarm
     ):
         raise RunFolderError(f"{path} is no description of a target: its units are torn")
-    if not 0 <= found.floor <= found.ceiling or found.reference < 1 or found.draws < 1:
+    if not found.floor <= found.ceiling <= found.bound:
         raise RunFolderError(
             f"{path} is no description of a target: "
-            f"floor {found.floor}, ceiling {found.ceiling}, reference {found.reference}"
+            f"floor {found.floor}, ceiling {found.ceiling}, bound {found.bound}"
         )
     return found

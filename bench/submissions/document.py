@@ -5,7 +5,6 @@ docs/submissions.md describes it for programs that write it without gatebench.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -133,7 +132,6 @@ def read_submission_document(archive: Archive) -> SubmissionDocument:
         data = archive.read(DOCUMENT)
         if len(data) > MOST_OF_DOCUMENT:
             raise ValueError(f"it has {len(data):,} bytes, more than the {MOST_OF_DOCUMENT:,} read")
-        _check_keys(data)
         document = parse(data)
         if not isinstance(document, dict):
             raise ValueError("it is no table")
@@ -150,17 +148,6 @@ def read_submission_document(archive: Archive) -> SubmissionDocument:
         if name != DOCUMENT and name not in named:
             raise SubmissionError(f"{archive.path} holds {name!r}, which {DOCUMENT} does not name")
     return found
-
-
-def _check_keys(data: bytes) -> None:
-    """Refuse a key that is there twice: two readers would read two documents."""
-
-    def check(pairs: list[tuple[str, Any]]) -> None:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) != len(keys):
-            raise ValueError("a key is there twice")
-
-    json.loads(data, object_pairs_hook=check)
 
 
 def _problem(found: SubmissionDocument) -> str:

@@ -1,5 +1,6 @@
 """Hand-made cells, and the numbers of their board worked out by hand."""
 
+import json
 import math
 import re
 
@@ -379,6 +380,69 @@ def test_a_cell_is_never_sealed_ok_without_a_row_for_each_image(world, places):
         made.fill("one", "weak", [row(i, 2000, 3000, 3000, 1) for i in places])
     folder, _ = made.cell("one", "weak")
     assert folder.sealed() is None
+
+
+SENSELESS = {
+    "macs-below-floor": ({"clean_macs": 999}, "outside the floor and bound of its target"),
+    "macs-above-bound": ({"adversarial_macs": 5001}, "outside the floor and bound of its target"),
+    "macs-negative": ({"float_macs": -1}, "float_macs is -1 in one"),
+    "macs-of-64-bits": ({"jpeg_macs": 2**62}, "jpeg_macs is 4611686018427387904 in one"),
+    "sum-of-64-bits": ({"squared": 2**62}, "squared is 4611686018427387904 in one"),
+    "label-negative": ({"label": -1}, "label is -1 in one"),
+    "prediction-negative": ({"adversarial_prediction": -7}, "adversarial_prediction is -7 in one"),
+    "linf-256": ({"linf": 256}, "linf is 256 in one"),
+    "squared-negative": ({"squared": -1}, "squared is -1 in one"),
+    "l2-huge": ({"l2": 1e308}, "l2 is 1e.308 in one"),
+    "psnr-beyond-cap": ({"psnr": 120.5}, "psnr is 120.5 in one"),
+    "psnr-nan": ({"psnr": math.nan}, "psnr is no finite number"),
+    "ssim-7": ({"ssim": 7.0}, "ssim is 7.0 in one"),
+    "evaluations-negative": ({"evaluations": -3}, "evaluations is -3 in one"),
+    "near-threshold-negative": ({"near_threshold": -1}, "near_threshold is -1 in one"),
+}
+
+
+@pytest.mark.parametrize("case", SENSELESS)
+def test_numbers_that_cannot_be_meant_reach_no_board(world, monkeypatch, case):
+    """Neither where a cell is sealed, nor where somebody else sealed it."""
+    values, said = SENSELESS[case]
+    rows = [row(i, 2000, 3000, 3000, 1) for i in range(4)]
+    rows[2] |= values
+    made = world()
+    with pytest.raises(ValueError, match=said):
+        made.fill("one", "weak", rows)
+    made.fill("one", "strong", [row(i, 2000, 3000, 3000, 1) for i in range(4)])
+    with monkeypatch.context() as lenient:
+        lenient.setattr("bench.runs.seal.check_table", lambda table, images: None)
+        lenient.setattr(TargetDescription, "check_macs", lambda target, table: None)
+        made.fill("one", "weak", rows)
+    _, cells = made.board()
+    assert cells["one", "weak"].status == "invalid"
+    assert re.search(said, cells["one", "weak"].reason)
+    assert cells["one", "weak"].adversarial_macs is None
+    assert cells["one", "strong"].status == "ok"
+
+
+TOLD_APART = {
+    "one-label-for-two": (("attack", "still"), "weak", "two cells are called 'one / weak'"),
+    "look-alike": (("attack", "still"), "we\u200bak", "looks like 'weak'"),
+    "hidden": (("attack", "still"), "a\x1b[2J", "characters that cannot be shown"),
+    "blank": (("attack", "still"), " ", "is blank"),
+    "empty": (("target", "two"), "", "is blank"),
+    "one-target-for-two": (("target", "two"), "one", "two cells are called|two targets are called"),
+}
+
+
+@pytest.mark.parametrize("case", TOLD_APART)
+def test_a_plan_whose_labels_cannot_be_told_apart_is_refused(world, case):
+    (kind, before), after, said = TOLD_APART[case]
+    path = world().folder / "plan.json"
+    document = json.loads(path.read_text())
+    for cell in document["boards"][0]["cells"]:
+        if cell[kind]["label"] == before:
+            cell[kind]["label"] = after
+    path.write_text(json.dumps(document))
+    with pytest.raises(RunFolderError, match=said):
+        load_boards(path.parent)
 
 
 def test_sealing_holds_the_rows_against_the_images_of_the_run(world):

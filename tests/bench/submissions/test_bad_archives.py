@@ -272,7 +272,7 @@ BAD = {
     "deep-json": (with_raw_json(lambda data: b"[" * 100_000), "submission.json cannot be used"),
     "key-twice": (
         with_raw_json(lambda data: data[:-1] + b', "who": "Another"}'),
-        "a key is there twice",
+        "the key 'who' is there twice",
     ),
     "endless-number": (image(squared=10**30), "does not fit into 64 bits"),
     "newer-format": (said("schema", 2), "its schema is 2"),
