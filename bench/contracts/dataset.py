@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from bench.errors import ContractBroken
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -65,7 +67,8 @@ class Dataset(ABC):
         import numpy as np
         import torch
 
-        return torch.from_numpy(np.ascontiguousarray(self.pixels([int(i) for i in indices])))
+        pixels = checked_pixels(self, [int(index) for index in indices])
+        return torch.from_numpy(np.ascontiguousarray(pixels))
 
     @cached_property
     def labels(self) -> Tensor:
@@ -90,7 +93,21 @@ class PixelDataset(Dataset):
     """
 
     def hold(self, pictures: Array, labels: Array) -> None:
-        """Keep `pictures` (N, H, W, 3) uint8 with `labels` (N,), and name them."""
+        """Keep `pictures` (N, H, W, 3) uint8 with `labels` (N,), and name them.
+
+        Raises:
+            ContractBroken: they are of another type or shape; nothing is rounded or rescaled.
+        """
+        if pictures.dtype != "uint8" or pictures.ndim != 4 or pictures.shape[3] != 3:
+            raise ContractBroken(
+                f"pictures are {pictures.dtype} of shape {pictures.shape}, "
+                "expected (N, H, W, 3) uint8"
+            )
+        if labels.shape != (len(pictures),) or labels.dtype.kind not in "iu":
+            raise ContractBroken(
+                f"labels are {labels.dtype} of shape {labels.shape}, "
+                f"expected ({len(pictures)},) integers"
+            )
         self._pictures = pictures
         self.label_array = labels.astype("int64")
         self.image_shape = (3, pictures.shape[1], pictures.shape[2])
@@ -98,6 +115,24 @@ class PixelDataset(Dataset):
 
     def pixels(self, indices: Sequence[int]) -> Array:
         return self._pictures[list(indices)].transpose(0, 3, 1, 2).copy()
+
+
+def checked_pixels(dataset: Dataset, indices: Sequence[int]) -> Array:
+    """(n, 3, H, W) uint8 of the images at `indices`, as `Dataset.pixels` gives them.
+
+    Raises:
+        ContractBroken: they are of another type or shape.
+    """
+    import numpy as np
+
+    pixels = np.asarray(dataset.pixels(indices))
+    expected = (len(indices), *dataset.image_shape)
+    if pixels.dtype != np.uint8 or pixels.shape != expected:
+        raise ContractBroken(
+            f"{dataset}: pixels are {pixels.dtype} of shape {pixels.shape}, expected {expected} "
+            "uint8"
+        )
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench.contracts.dataset import Array, Dataset, Part
+from bench.contracts.dataset import Array, Dataset, Part, checked_pixels
+from bench.datasets.promises import check_rows
 from bench.errors import (
     DataError,
     GatebenchError,
@@ -103,7 +104,8 @@ def open_dataset(name: str, data_root: Path | None = None) -> Dataset:
     Raises:
         UnknownName, PlanError: the name or the split is not known.
         DataError: it is not there, or damaged.
-        PluginError: what a package provides is no data set, or raised something else.
+        PluginError: what a package provides is no data set, or raised something else; its ids,
+            labels or classes are not what the contract says.
     """
     from bench.plugins import registry
 
@@ -113,11 +115,13 @@ def open_dataset(name: str, data_root: Path | None = None) -> Dataset:
         raise PluginError(f"data set {base!r} is {kind!r}, no bench.api.Dataset")
     check_split(kind, base, split)
     try:
-        return kind(split, data_root)  # type: ignore[call-arg]
+        dataset = kind(split, data_root)  # type: ignore[call-arg]
     except (GatebenchError, OSError, MemoryError):
         raise
     except Exception as error:  # it may be anybody's
         raise PluginError(f"data set {base!r} cannot be opened: {in_words(error)}") from error
+    check_rows(dataset)
+    return dataset
 
 
 def subset(dataset: Dataset, n: int) -> list[int]:
@@ -228,4 +232,4 @@ def _pictures(dataset: Dataset, indices: Sequence[int]) -> Iterator[tuple[int, A
     """(index, pixels) of each image, a few at a time in memory."""
     for start in range(0, len(indices), _AT_A_TIME):
         part = list(indices[start : start + _AT_A_TIME])
-        yield from zip(part, dataset.pixels(part), strict=True)
+        yield from zip(part, checked_pixels(dataset, part), strict=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.contracts.dataset import Dataset
+from bench.contracts.dataset import Dataset, checked_pixels
 from bench.datasets.base import subset, subset_digest
+from bench.datasets.promises import check_rows
 from bench.testing.findings import Finding, NotKept, found
 
 LOOKED_AT = 8
@@ -52,7 +53,7 @@ def check_dataset(
         findings.append(found(f"{split}: it opens", opens))
         for dataset in opened:
             promises: Mapping[str, Callable[[Dataset], None]] = {
-                "an id, a label and a class for every image": _rows,
+                "an id, a label and a class for every image": check_rows,
                 "what it declares is true": _declared,
                 "pixels are uint8, in the order that is asked for, and a copy": _pixels,
                 "opened again it is the same": lambda first: _again(first, make, data_root),
@@ -62,25 +63,6 @@ def check_dataset(
                 for promise, check in promises.items()
             ]
     return findings
-
-
-def _rows(dataset: Dataset) -> None:
-    count = len(dataset.ids)
-    if not count:
-        raise NotKept("it has no images")
-    twice = [name for name in set(dataset.ids) if not isinstance(name, str) or not name]
-    if twice or len(set(dataset.ids)) != count:
-        raise NotKept("ids are texts, none of them empty, and no two images share one")
-    labels = np.asarray(dataset.label_array)
-    if labels.shape != (count,) or labels.dtype != np.int64:
-        raise NotKept(
-            f"label_array is {labels.dtype} of shape {labels.shape}, expected ({count},) int64"
-        )
-    if not 0 <= int(labels.min()) <= int(labels.max()) < len(dataset.classes):
-        raise NotKept(
-            f"labels lie between {labels.min()} and {labels.max()}, there are "
-            f"{len(dataset.classes)} classes"
-        )
 
 
 def _declared(dataset: Dataset) -> None:
@@ -93,18 +75,11 @@ def _declared(dataset: Dataset) -> None:
     shape = getattr(kind, "image_shape", None)
     if isinstance(shape, tuple) and tuple(dataset.image_shape) != shape:
         raise NotKept(f"image_shape is {dataset.image_shape}, the class says {shape}")
-    if not str(dataset.name).strip() or ":" in dataset.name:
-        raise NotKept(f"name is {dataset.name!r}; it stands before the colon in a plan")
 
 
 def _pixels(dataset: Dataset) -> None:
     places = sorted({*range(min(LOOKED_AT, len(dataset))), len(dataset) - 1})
-    pixels = dataset.pixels(places)
-    expected = (len(places), *dataset.image_shape)
-    if pixels.dtype != np.uint8 or pixels.shape != expected:
-        raise NotKept(
-            f"pixels are {pixels.dtype} of shape {pixels.shape}, expected {expected} uint8"
-        )
+    pixels = checked_pixels(dataset, places)
     if not np.array_equal(dataset.pixels(places[::-1]), pixels[::-1]):
         raise NotKept("pixels(indices) does not follow the order of the indices")
     pixels[:] = 255 - pixels

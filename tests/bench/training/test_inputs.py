@@ -13,7 +13,7 @@ class Some(PixelDataset):
 
     def __init__(self, split, pictures):
         self.name, self.split = "some", split
-        self.hold(pictures, np.zeros(len(pictures)))
+        self.hold(pictures, np.zeros(len(pictures), dtype=np.int64))
 
 
 def pictures(seed, count=200):
