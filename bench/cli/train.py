@@ -192,6 +192,7 @@ class _Asked:
 def _train(asked: _Asked) -> None:
     from bench import weights
     from bench.cli.training_display import TrainingDisplay
+    from bench.datasets.base import rows_digest
     from bench.training import inputs, loop, results
     from bench.training.evaluate import measure
     from bench.training.settings import Training
@@ -212,7 +213,15 @@ def _train(asked: _Asked) -> None:
     precision = _precision(asked, name, checkpoint, where)
     start = inputs.start_digest(before, borrowed)
     plan = Training(
-        asked.recipe, asked.stage, stage, data.name, asked.seed, precision, start, asked.images
+        asked.recipe,
+        asked.stage,
+        stage,
+        data.name,
+        asked.seed,
+        precision,
+        start,
+        asked.images,
+        rows_digest(data),
     )
     if not asked.fresh and results.is_finished(name, plan, asked.out):
         say(

@@ -28,7 +28,7 @@ def measure_weights(
     """
     from bench import weights as store
     from bench.contracts.dataset import Part
-    from bench.datasets.base import check_classes, open_dataset, subset
+    from bench.datasets.base import check_classes, classes_digest, open_dataset, subset
     from bench.errors import PlanError
     from bench.evaluation.outputs import freeze
     from bench.plugins import registry
@@ -74,6 +74,14 @@ def measure_weights(
         f"(spread {percent(measured.spread)}), {measured.gates_varying} of "
         f"{len(measured.rates)} gates vary"
     )
+    said = entry.more.get("classes_sha256")
+    if said and said != classes_digest(data.classes):
+        say(
+            f"warning: {name} were trained on other classes than those of {data}, "
+            "or in another order",
+            err=True,
+            color="yellow",
+        )
     for doubt in doubts(measured, target.classes):
         say(f"warning: {doubt}", err=True, color="yellow")
 

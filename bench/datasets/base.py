@@ -214,6 +214,25 @@ def check_classes(label: str, classes: int, dataset: Dataset) -> None:
         )
 
 
+def classes_digest(classes: Sequence[str]) -> str:
+    """What tells classes and their order apart: 16 hex digits of a sha256 over their names.
+
+    Image folders of any classes share one name, so the name of a data set does not say whether a
+    network was trained on these.
+    """
+    return hashlib.sha256("\n".join(classes).encode()).hexdigest()[:16]
+
+
+def rows_digest(dataset: Dataset) -> str:
+    """What tells the images of a data set apart without decoding them: 16 hex digits of a sha256
+    over classes, ids and labels.
+    """
+    total = hashlib.sha256(classes_digest(dataset.classes).encode())
+    for name, label in zip(dataset.ids, dataset.label_array.tolist(), strict=True):
+        total.update(f"{label} {name}\n".encode())
+    return total.hexdigest()[:16]
+
+
 def require_folder(path: Path, name: str) -> Path:
     """`path`, if it is a folder.
 

@@ -72,8 +72,14 @@ class _Cifar(PixelDataset):
         self.split, self.classes = split, self.class_names
         found = self._find(data_root)
         self.name = f"{self.base_name}-jpeg" if found.jpeg else self.base_name
-        if found.jpeg:
-            self.note = "JPEG re-encoding, not the original pictures"
+        whole = self.sizes[split]
+        remarks = (
+            "JPEG re-encoding, not the original pictures" if found.jpeg else "",
+            f"{len(found.labels):,} of the {whole:,} pictures of the split"
+            if len(found.labels) < whole
+            else "",
+        )
+        self.note = "; ".join(remark for remark in remarks if remark)
         self.hold(found.pixels, found.labels)
 
     def _find(self, data_root: Path | None) -> Pictures:

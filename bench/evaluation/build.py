@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from bench.contracts.cell import Cell, Component
 from bench.contracts.dataset import Dataset
 from bench.contracts.defense import Defense
 from bench.contracts.target import Target
-from bench.datasets.base import open_dataset, subset
+from bench.datasets.base import classes_digest, open_dataset, subset
 from bench.errors import ContractBroken, GatebenchError, PluginError
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.image import to_float
@@ -58,13 +59,23 @@ def build_target(component: Component) -> Target:
     return made
 
 
-def trained_on(name: str) -> str:
+def trained_on(name: str, classes: Sequence[str]) -> str:
     """The data set that weights were trained on, as their manifest says.
 
+    Args:
+        name: of the weights.
+        classes: of the data set that they are run on.
+
     Returns:
-        "" where nobody said, and for random weights.
+        "" where nobody said, and for random weights. Where it had other classes, or in another
+        order, the name says so.
     """
-    return "" if not name or name.startswith("random:") else weights.find(name).dataset
+    if not name or name.startswith("random:"):
+        return ""
+    entry = weights.find(name)
+    said = entry.more.get("classes_sha256")
+    others = entry.dataset and said and said != classes_digest(classes)
+    return f"{entry.dataset} (other classes)" if others else entry.dataset
 
 
 def build_defended(cell: Cell, root: str | None) -> Target:

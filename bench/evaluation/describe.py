@@ -49,7 +49,7 @@ def describe(
         control=not bool(target.units.cost.numel()) or floor == ceiling,
         units=unit_columns(target),
         gradients=masking.gradients(target, images[:GRADIENTS], bare),
-        trained_on=trained_on(cell.target.weights),
+        trained_on=trained_on(cell.target.weights, classes),
         yardstick=yardstick.measure(target, images[: yardstick.IMAGES], cell.protocol.threat),
     )
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from bench.contracts.target import Target
 from bench.errors import DiskError, RunFolderError, WeightsError
 from bench.files.atomic import write_atomic
-from bench.training.settings import Training, Watch
+from bench.training.settings import Training, Watch, differing
+from bench.weights.archives import check_sums
 
 
 @dataclass
@@ -153,9 +154,12 @@ def restore(
         progress = Progress(
             history, content["seconds"], content["step"], json.loads(content["sums"]), generator
         )
-    except (KeyError, TypeError, ValueError) as error:
+        _check_progress(progress)
+        if not isinstance(then, dict) or not isinstance(made_in, dict):
+            raise TypeError("its settings are no table")
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _broken(path, error) from error
-    changed = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+    changed = differing(then, now)
     if changed:
         told = "\n".join(
             f"  {name}: {then.get(name)!r} there, {now.get(name)!r} now" for name in changed
@@ -167,7 +171,8 @@ def restore(
     try:
         target.load_state_dict(content["target"])
         optimizer.load_state_dict(content["optimizer"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        _check_optimizer(optimizer)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _broken(path, error) from error
     place = f", step {progress.step} of the next" if progress.step else ""
     watch.note(f"going on after epoch {len(history)}{place}")
@@ -181,8 +186,43 @@ def restore(
     return progress
 
 
+def _check_progress(progress: Progress) -> None:
+    """Refuse what is no progress of a training.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: saying what is wrong.
+    """
+    if not isinstance(progress.history, list) or not isinstance(progress.sums, dict):
+        raise TypeError("its history or its sums are of another kind")
+    numbers = [*progress.sums.values(), progress.seconds]
+    for epoch in progress.history:
+        numbers += epoch.values()
+    if not all(type(number) in (int, float) for number in numbers):
+        raise TypeError("its history or its sums hold something else than numbers")
+    if type(progress.step) is not int or progress.step < 0 or not progress.seconds >= 0:
+        raise ValueError(f"it is at step {progress.step!r} after {progress.seconds!r} seconds")
+    if progress.generator is not None:
+        torch.Generator().set_state(progress.generator)
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse a state of an optimizer whose tensors are not those of its parameters.
+
+    Raises:
+        ValueError: saying so.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(
+                    f"{name} of the optimizer is {list(value.shape)}, its parameter "
+                    f"{list(parameter.shape)}"
+                )
+
+
 def _content(path: Path) -> Mapping[str, Any]:
     try:
+        check_sums(path)  # torch does not look at them
         found = torch.load(io.BytesIO(path.read_bytes()), weights_only=True, map_location="cpu")
     except Exception as error:  # a damaged file fails in many ways, all of them meaning the same
         raise _broken(path, error) from error

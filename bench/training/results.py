@@ -11,9 +11,10 @@ from torch import Tensor, equal
 from bench import weights
 from bench.contracts.dataset import Dataset
 from bench.contracts.target import Target
+from bench.datasets.base import classes_digest
 from bench.errors import WeightsError
 from bench.training.evaluate import Measured
-from bench.training.settings import Training
+from bench.training.settings import Training, differing
 from bench.weights.entry import Entry
 from bench.weights.parts import WeightsPart
 
@@ -21,7 +22,8 @@ from bench.weights.parts import WeightsPart
 def is_finished(name: str, training: Training, folder: Path) -> bool:
     """Whether a folder holds whole weights of this name, made by this very training."""
     entry = weights.read_manifest(folder).get(name)
-    if entry is None or entry.more.get("training") != training.document():
+    made = entry.more.get("training") if entry is not None else None
+    if entry is None or not isinstance(made, Mapping) or differing(made, training.document()):
         return False
     try:
         weights.check_files(entry)
@@ -65,6 +67,7 @@ def manifest_values(
         "params": {**stage.target_params(), "num_classes": len(data.classes)},
         "licence": "MIT",
         "dataset": data.name,
+        "classes_sha256": classes_digest(data.classes),
         "recipe": training.recipe,
         "stage": training.stage_name,
         "seed": training.seed,

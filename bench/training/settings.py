@@ -25,6 +25,8 @@ class Training:
         precision: "bf16" trains under autocast, "fp32" does not; evaluation is always float32.
         images: how many training images, the first in the fixed order of `subset`; 0 for all.
         start: sha256 of the weights that it starts from, "" for random ones.
+        rows: `bench.datasets.base.rows_digest` of the training images, "" where nobody looked; many
+            image folders share one name.
     """
 
     recipe: str
@@ -35,6 +37,7 @@ class Training:
     precision: Precision = "fp32"
     start: str = ""
     images: int = 0
+    rows: str = ""
 
     def document(self) -> dict[str, Any]:
         """The same as plain values, for comparing with a checkpoint's."""
@@ -44,7 +47,19 @@ class Training:
             for name in ("recipe", "stage_name", "dataset", "seed", "precision", "start")
         }
         limit = {"images": self.images} if self.images else {}
-        return {**plain, **limit, **settings}
+        rows = {"rows": self.rows} if self.rows else {}
+        return {**plain, **limit, **rows, **settings}
+
+
+def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings in which two trainings differ, by name.
+
+    Args:
+        then: as `Training.document` has them. Older ones do not say which images they saw.
+        now: as well.
+    """
+    names = {*then, *now} - ({"rows"} if "rows" not in then or "rows" not in now else set())
+    return sorted(name for name in names if then.get(name) != now.get(name))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ from bench.weights.parts import WeightsPart
 from bench.weights.storage import read_record
 
 _BARS = "▁▂▃▄▅▆▇█"
-_SETTINGS_ELSEWHERE = {*("recipe", "stage_name", "dataset", "seed", "precision", "start", "images")}
+_SETTINGS_ELSEWHERE = {
+    *("recipe", "stage_name", "dataset", "seed", "precision", "start", "images", "rows")
+}
 _IN_A_FOLDER = ("cifar10", "imagenette")
 """Data sets that do not come along."""
 _NOTES = {

@@ -228,6 +228,11 @@ def test_imported_weights_are_measured(home):
     assert len(found.opening_rates) == len(store.read_record(found)["rates"]) == 8
     assert found.sha256 == shipped.sha256
     assert "warning" not in result.output
+    store.add_entry(home, "mine", store.read_state(shipped), {**values, "classes_sha256": "0"})
+    result = run("measure", "mine", "--images", "4")
+    assert (
+        "warning: mine were trained on other classes than those of digits-m:test" in result.output
+    )
     result = run("measure", shipped.name)
     assert "whose manifest is not yours to write" in str(result.exception)
 

@@ -11,8 +11,10 @@ from bench.contracts.dataset import PixelDataset, content_ids
 from bench.datasets.base import (
     check_classes,
     check_disjoint,
+    classes_digest,
     open_dataset,
     parse_name,
+    rows_digest,
     subset,
     subset_digest,
 )
@@ -143,3 +145,30 @@ def test_check_classes_names_both_numbers():
     with pytest.raises(PlanError, match="net tells 10 classes apart, toy:test has 3") as caught:
         check_classes("net", 10, Toy())
     assert "classes.txt" in str(caught.value)
+
+
+def test_what_weights_were_trained_on_says_where_classes_differ(monkeypatch):
+    """Image folders of any classes share one name."""
+    from types import SimpleNamespace
+
+    from bench import weights
+    from bench.evaluation.build import trained_on
+
+    said = {"classes_sha256": classes_digest(("cat", "dog"))}
+    entry = SimpleNamespace(dataset="imagefolder", more=said)
+    monkeypatch.setattr(weights, "find", lambda name: entry)
+    assert trained_on("mine", ("cat", "dog")) == "imagefolder"
+    assert trained_on("mine", ("dog", "cat")) == "imagefolder (other classes)"
+    entry.more = {}
+    assert trained_on("mine", ("dog", "cat")) == "imagefolder"
+    assert trained_on("random:0", ()) == trained_on("", ()) == ""
+
+
+def test_rows_are_told_apart_without_pixels():
+    one, same, other = Toy(), Toy(), Toy(seed=1)
+    assert rows_digest(one) == rows_digest(same) != rows_digest(other)
+    same.label_array[0] += 1
+    assert rows_digest(one) != rows_digest(same)
+    same.label_array[0] -= 1
+    same.classes = ("b", "a", "c")
+    assert rows_digest(one) != rows_digest(same)

@@ -67,6 +67,7 @@ def write_torchvision(root, monkeypatch, kind=CIFAR10):
 
 
 def test_every_form_gives_the_same_subset(tmp_path, monkeypatch):
+    monkeypatch.setattr(CIFAR10, "sizes", {"train": N, "test": N})
     encoded = [encode(picture) for picture in pictures()]
     write_parquet(tmp_path / "a" / "test.parquet", encoded)
     write_parquet(
@@ -107,6 +108,7 @@ def test_jpeg_is_called_jpeg(tmp_path):
     data = CIFAR10("test", tmp_path)
     assert str(data) == "cifar10-jpeg:test"
     assert "JPEG" in data.note
+    assert data.note.endswith("; 12 of the 10,000 pictures of the split")
     assert CIFAR10.note == ""
 
 

@@ -100,5 +100,7 @@ def test_weights_of_another_data_set_carry_a_flag():
         trained_on="cifar10",
     )
     assert flags.of_target(described) == ["trained-elsewhere"]
+    other = replace(described, trained_on="cifar10-jpeg (other classes)")
+    assert flags.of_target(other) == ["trained-elsewhere"]
     for trained_on in ("cifar10-jpeg", ""):
         assert flags.of_target(replace(described, trained_on=trained_on)) == []

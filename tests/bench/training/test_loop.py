@@ -1,6 +1,7 @@
 """The training loop: crops, schedules, checkpoints that go on bit for bit, and the numbers in the
 manifest."""
 
+import copy
 import os
 import shutil
 import signal
@@ -278,6 +279,71 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(WeightsError, match="--fresh"):
         train(training(stage), Few(), path, device=CPU)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_no_weight(tmp_path):
+    path = tmp_path / "c.pt"
+    stage = StaticStage(depth=8, epochs=1, batch=30)
+    trained = train(training(stage), Few(), path, device=CPU).target
+    data = bytearray(path.read_bytes())
+    place = data.index(trained.fc.bias.detach().numpy().tobytes())
+    data[place + 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"c\.pt is no whole checkpoint: .*Bad CRC-32"):
+        train(training(stage), Few(), path, device=CPU)
+
+
+WRONG = {
+    "step": {"step": -1},
+    "step-text": {"step": "2"},
+    "seconds": {"seconds": float("nan")},
+    "history": {"history": '{"loss": 1}'},
+    "history-texts": {"history": '[{"loss": "1"}]'},
+    "history-numbers": {"history": "[1]"},
+    "sums": {"sums": "[1]"},
+    "generator": {"generator": torch.zeros(3, dtype=torch.uint8)},
+    "target": {"target": {"a": torch.ones(1)}},
+    "target-list": {"target": [1]},
+    "optimizer": {"optimizer": {"state": {}, "param_groups": []}},
+    "training": {"training": "[]"},
+    "environment": {"environment": "[]"},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """(its content, its stage)."""
+    path = tmp_path_factory.mktemp("training") / "c.pt"
+    stage = StaticStage(depth=8, epochs=1, batch=30)
+    train(training(stage), Few(), path, device=CPU)
+    return torch.load(path, weights_only=True), stage
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_a_checkpoint_of_other_content_is_named(tmp_path, checkpoint, wrong):
+    content, stage = checkpoint
+    torch.save({**content, **wrong}, tmp_path / "c.pt")
+    with pytest.raises(WeightsError, match=r"c\.pt is no whole checkpoint"):
+        train(training(stage), Few(), tmp_path / "c.pt", device=CPU)
+
+
+def test_the_state_of_another_optimizer_is_refused(tmp_path, checkpoint):
+    content, stage = copy.deepcopy(checkpoint)
+    state = content["optimizer"]["state"][0]
+    name = next(one for one, value in state.items() if getattr(value, "ndim", 0))
+    state[name] = torch.ones(7)
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(WeightsError, match=f"{name} of the optimizer is .7., its parameter"):
+        train(training(stage), Few(), tmp_path / "c.pt", device=CPU)
+
+
+def test_a_checkpoint_of_other_images_is_refused(tmp_path):
+    """All image folders are called one name."""
+    stage = StaticStage(depth=8, epochs=1, batch=30)
+    train(training(stage, rows="a"), Few(), tmp_path / "c.pt", device=CPU)
+    with pytest.raises(RunFolderError, match=r"rows: 'a' there, 'b' now"):
+        train(training(stage, rows="b"), Few(), tmp_path / "c.pt", device=CPU)
+    train(training(stage), Few(), tmp_path / "c.pt", device=CPU)
 
 
 def test_other_threads_are_told(tmp_path, monkeypatch):
