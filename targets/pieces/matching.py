@@ -85,6 +85,31 @@ def matching_state(
     }
 
 
+def plain_state(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Names and tensors of a released checkpoint, without its wrapper and `module.` prefixes.
+
+    Args:
+        state: name -> tensor, or a dictionary with such a `state_dict`.
+
+    Raises:
+        WeightsError: something else lies there, listed.
+    """
+    inner = state.get("state_dict", state)
+    if not isinstance(inner, Mapping):
+        raise WeightsError(
+            f"'state_dict' holds a {type(inner).__name__}, not a mapping of names to tensors"
+        )
+    plain = {str(name).removeprefix("module."): value for name, value in inner.items()}
+    problems = [
+        f"not a tensor: {name} ({type(value).__name__})"
+        for name, value in plain.items()
+        if not isinstance(value, Tensor)
+    ]
+    if problems:
+        raise WeightsError(listing(problems))
+    return plain
+
+
 def listing(problems: list[str], most: int = 40) -> str:
     """Problems, a line each."""
     lines = [f"  {problem}" for problem in problems[:most]]

@@ -42,9 +42,13 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
         """(N, C', H', W') from the input x (N, C, H, W) and its shortcut (N, C', H', W')."""
+        return self.residual(x).add_(shortcut).relu_()
+
+    def residual(self, x: Tensor) -> Tensor:
+        """(N, C', H', W') what is added to the shortcut, from x (N, C, H, W)."""
         x = self.bn1(self.conv1(x)).relu_()
         y: Tensor = self.bn2(self.conv2(x))
-        return y.add_(shortcut).relu_()
+        return y
 
 
 class Bottleneck(nn.Module):
@@ -63,10 +67,14 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
         """(N, C', H', W') from the input x (N, C, H, W) and its shortcut (N, C', H', W')."""
+        return self.residual(x).add_(shortcut).relu_()
+
+    def residual(self, x: Tensor) -> Tensor:
+        """(N, C', H', W') what is added to the shortcut, from x (N, C, H, W)."""
         x = self.bn1(self.conv1(x)).relu_()
         x = self.bn2(self.conv2(x)).relu_()
         y: Tensor = self.bn3(self.conv3(x))
-        return y.add_(shortcut).relu_()
+        return y
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import PlanError
-from targets.sact.positions import Positions, multiply, normalize
+from targets.pieces.positions import Positions, multiply, normalize
 
 Family = Literal["cifar", "imagenet"]
 

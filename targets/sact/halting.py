@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from targets.pieces.positions import Positions, multiply
 from targets.sact.blocks import Form, Unit
-from targets.sact.positions import Positions, multiply
 
 START = -3.0
 """Bias of a score's logit at the start, so that nothing halts before it has learned to."""

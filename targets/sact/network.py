@@ -13,12 +13,12 @@ from bench.api import Output, Target
 from bench.errors import PlanError
 from targets.pieces.counting import macs_of, picks_rows, require_one
 from targets.pieces.folding import fold_forwards, folded
+from targets.pieces.positions import Positions, dilate, read_alone
 from targets.pieces.rows import on_rows
 from targets.sact.blocks import Stem, Unit, build_blocks, form_for
 from targets.sact.gates import EPSILON, Gate, list_gates, unit_table
 from targets.sact.halting import Admit, HaltingRun, HaltingScore, Score, halt
 from targets.sact.official import translate
-from targets.sact.positions import Positions, dilate, neighbors
 
 
 class SACT(Target):
@@ -196,8 +196,7 @@ class SACT(Target):
                 found.append(torch.full_like(mask, own + around, dtype=torch.int64))
                 continue
             mask = mask.view(-1, gate.size, gate.size)
-            asking = neighbors(mask)
-            alone = torch.where(mask, neighbors(asking == 1), neighbors(asking == 0))
+            alone = read_alone(mask)
             only = mask.sum((1, 2), keepdim=True) == mask.to(torch.int64)
             found.append((own + around * alone + start * only).flatten(1))
         return torch.cat(found, 1) if found else decisions.to(torch.int64)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import WeightsError
-from targets.pieces.matching import listing, matching_state
-from targets.resnet.blocks import IMAGENET_COUNTS
+from targets.pieces.matching import matching_state, plain_state
+from targets.resnet.official import depth_of
 
 _COPY = re.compile(r"(group\d+)_layer(\d+)\.downsample\.(.+)")
 _LAYER = re.compile(r"group(\d+)_layer(\d+)\.")
@@ -33,19 +33,7 @@ def translate(state: Mapping[str, Any], build: Callable[..., nn.Module]) -> dict
     Raises:
         WeightsError: listing every missing, unexpected or misshapen entry.
     """
-    inner = state.get("state_dict", state)
-    if not isinstance(inner, Mapping):
-        raise WeightsError(
-            f"'state_dict' holds a {type(inner).__name__}, not a mapping of names to tensors"
-        )
-    plain = {str(name).removeprefix("module."): value for name, value in inner.items()}
-    problems = [
-        f"not a tensor: {name} ({type(value).__name__})"
-        for name, value in plain.items()
-        if not isinstance(value, Tensor)
-    ]
-    if problems:
-        raise WeightsError(listing(problems))
+    plain = plain_state(state)
     parameters = recognise(plain)
     ours, problems = _merge_copies(plain)
     if parameters["gate"] == "rnn" and "control.proj.weight" in ours:
@@ -78,18 +66,8 @@ def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
         gate = "rnn"
     else:
         gate = "ff1" if any(re.match(r"group\d+_gate\d+\.conv2", name) for name in state) else "ff2"
-    common = {"gate": gate, "num_classes": int(head.shape[0])}
-    if max(counts) <= 3:
-        return {"depth": 6 * max(counts.values()) + 2, "layout": "cifar", **common}
     deep = any(".conv3." in name for name in state)
-    candidates = {depth: known for depth, known in IMAGENET_COUNTS.items() if (depth >= 50) == deep}
-    depth = min(
-        candidates,
-        key=lambda depth: sum(
-            abs(known - counts.get(g, 0)) for g, known in enumerate(candidates[depth], 1)
-        ),
-    )
-    return {"depth": depth, "layout": "imagenet", **common}
+    return {**depth_of(counts, deep=deep), "gate": gate, "num_classes": int(head.shape[0])}
 
 
 def _merge_copies(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

@@ -15,12 +15,12 @@ from bench.errors import PlanError, WeightsError
 from bench.evaluation import cost
 from bench.testing import check_target, finite_difference, problems, random_decisions
 from bench.weights.checkpoint import read_checkpoint
+from targets.pieces.positions import Positions, dilate, multiply
 from targets.recipes.sact import SACTRecipe
 from targets.sact import SACT
 from targets.sact.blocks import BasicUnit, form_for, standardize
 from targets.sact.halting import HaltingRun, HaltingScore, halt
 from targets.sact.network import _residual_whole
-from targets.sact.positions import Positions, dilate, multiply
 
 
 def lively(seed=0, **params):

@@ -35,18 +35,20 @@ class Positions:
         """Whether no position is left out."""
         return len(self.index) == self.mask.numel()
 
-    def dilated(self) -> Positions:
-        """These positions and all their neighbours: what a 3x3 window at each of them reads."""
-        return Positions.of(dilate(self.mask[None])[0])
+    def dilated(self, stride: int = 1) -> Positions:
+        """What a 3x3 window at each position reads: with stride 1 these positions and all their
+        neighbors, otherwise positions of a map `stride` times as large."""
+        return Positions.of(dilate(self.mask[None], stride)[0])
 
-    def windows(self, x: Tensor) -> Tensor:
-        """(9 C, P) the 3x3 windows of x (1, C, H, W), zero-padded, around each position."""
-        width = self.mask.shape[1]
+    def windows(self, x: Tensor, stride: int = 1) -> Tensor:
+        """(9 C, P) the 3x3 windows of x (1, C, stride H, stride W), zero-padded, around each
+        position."""
+        width, wide = self.mask.shape[1], x.shape[3] + 2
         padded = F.pad(x[0], (1, 1, 1, 1)).flatten(1)
         row, column = self.index // width, self.index % width
-        corner = row * (width + 2) + column
+        corner = stride * (row * wide + column)
         step = torch.arange(3, device=x.device)
-        offset = (step[:, None] * (width + 2) + step[None]).flatten()
+        offset = (step[:, None] * wide + step[None]).flatten()
         return padded[:, (offset[:, None] + corner[None]).flatten()].view(
             9 * x.shape[1], len(self.index)
         )
@@ -61,15 +63,40 @@ class Positions:
         return whole.index_copy(1, self.index, values).view(1, len(values), *self.mask.shape)
 
 
-def dilate(masks: Tensor) -> Tensor:
-    """(N, H, W) bool: each position that has one of `masks` (N, H, W) in its 3x3 neighbourhood."""
-    return F.max_pool2d(masks[:, None].to(torch.float32), 3, 1, 1)[:, 0] > 0
+def dilate(masks: Tensor, stride: int = 1) -> Tensor:
+    """(N, stride H, stride W) bool: what 3x3 windows at the positions in `masks` (N, H, W) read.
+
+    Args:
+        masks: bool.
+        stride: of the windows, whose first one is around the first position of the larger map.
+    """
+    return F.max_pool2d(_spread(masks, stride)[:, None], 3, 1, 1)[:, 0] > 0
 
 
-def neighbors(masks: Tensor) -> Tensor:
-    """(N, H, W) int64: how many of `masks` (N, H, W) are set in each 3x3 neighborhood."""
-    wide = F.pad(masks.to(torch.float32)[:, None], (1, 1, 1, 1))
+def asking(masks: Tensor, stride: int = 1) -> Tensor:
+    """(N, stride H, stride W) int64: how many windows of `masks` (N, H, W) read each position."""
+    wide = F.pad(_spread(masks, stride)[:, None], (1, 1, 1, 1))
     return (9 * F.avg_pool2d(wide, 3, 1))[:, 0].round().to(torch.int64)
+
+
+def read_alone(masks: Tensor, stride: int = 1) -> Tensor:
+    """(N, H, W) int64: how many positions of the larger map only the window at this one reads, or
+    would, where it is not in `masks` (N, H, W)."""
+    count = asking(masks, stride)
+    own, new = (asking(count == number)[:, ::stride, ::stride] for number in (1, 0))
+    return torch.where(masks, own, new)
+
+
+def _spread(masks: Tensor, stride: int) -> Tensor:
+    """(N, stride H, stride W) float32: each position at the first of its stride x stride square."""
+    if stride == 1:
+        return masks.to(torch.float32)
+    count, height, width = masks.shape
+    wide = torch.zeros(
+        (count, stride * height, stride * width), dtype=torch.float32, device=masks.device
+    )
+    wide[:, ::stride, ::stride] = masks.to(torch.float32)
+    return wide
 
 
 def multiply(conv: nn.Conv2d, columns: Tensor) -> Tensor:
