@@ -32,6 +32,7 @@ from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.passes import check_precision
 from bench.evaluation.view import TargetView
 from bench.plugins import registry
+from targets.aig import AIG
 from targets.avit import AViT
 from targets.cascade import Cascade
 from targets.defenses.cap import Capped
@@ -39,6 +40,7 @@ from targets.defenses.monitor import Monitor
 from targets.defenses.smoothing import RandomisedSmoothing
 from targets.defenses.transforms import JPEG, BitDepth, GaussianBlur, Median
 from targets.dynamicvit import DynamicViT
+from targets.dynconv import DynConv
 from targets.fbs import FBS
 from targets.manidp import ManiDP
 from targets.resnet import ResNet
@@ -59,6 +61,9 @@ TARGETS = {
     "manidp": lambda: ManiDP(depth=8),
     "sdn": lambda: SDN(backbone="resnet-8", threshold=0.2),
     "fbs": lambda: FBS(depth=8),
+    "aig": lambda: AIG(depth=8),
+    "aig-sampled": lambda: AIG(depth=8, gating="sample", draws=2),
+    "dynconv": lambda: DynConv(depth=8),
     "cascade": lambda: Cascade(networks=("resnet-8",), sizes=(16, 32), threshold=0.2),
     "vit": ViT,
     "avit": lambda: AViT(gate_scale=4.0, gate_center=3.0),

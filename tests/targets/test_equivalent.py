@@ -8,11 +8,13 @@ from torch import nn
 from bench.errors import ContractBroken
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.target_checks import check_equivalent
+from targets.aig import AIG
 from targets.cascade import Cascade
 from targets.defenses.cap import Capped
 from targets.defenses.monitor import Monitor
 from targets.defenses.smoothing import RandomisedSmoothing
 from targets.defenses.transforms import JPEG, BitDepth, GaussianBlur, Median
+from targets.dynconv import DynConv
 from targets.fbs import FBS
 from targets.manidp import ManiDP
 from targets.resnet import ResNet
@@ -37,6 +39,9 @@ NETWORKS = {
     "sdn": lambda: SDN(backbone="resnet-20", threshold=0.2),
     "sdn-vgg": lambda: SDN(backbone="vgg-16-bn", threshold=0.2),
     "fbs": lambda: FBS(depth=8),
+    "aig": lambda: AIG(depth=20),
+    "aig-sampled": lambda: AIG(depth=8, gating="sample"),
+    "dynconv": lambda: DynConv(depth=20),
     "cascade": lambda: Cascade(networks=("resnet-8", "resnet-14"), threshold=0.2),
     "cascade-timm": lambda: Cascade(
         networks=("test_efficientnet",), sizes=(32, 64), num_classes=10, threshold=0.12
@@ -52,7 +57,7 @@ DEFENDED = {
     "monitor": _monitor,
 }
 FOLDED = {"resnet": 21, "skipnet": 21, "sact": 23, "manidp": 21, "sdn": 21, "sdn-vgg": 13}
-FOLDED |= {"cascade": 24, "cascade-timm": 13}
+FOLDED |= {"cascade": 24, "cascade-timm": 13, "aig": 21, "dynconv": 21}
 """Normalizations that stand right behind a convolution."""
 
 

@@ -20,6 +20,8 @@ FAMILIES = (
     "vit",
     "avit",
     "dynamicvit",
+    "aig",
+    "dynconv",
 )
 
 

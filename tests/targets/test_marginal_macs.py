@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from bench.testing import ToyTarget
+from targets.aig import AIG
 from targets.defenses.monitor import Monitored
+from targets.dynconv import DynConv
 from targets.fbs import FBS
 from targets.manidp import ManiDP
 from targets.sact import SACT
@@ -18,6 +20,10 @@ TARGETS = {
     "none": lambda: SACT(halting="none"),
     "manidp": ManiDP,
     "fbs": FBS,
+    "aig": AIG,
+    "dynconv": DynConv,
+    "dynconv-none": lambda: DynConv(masks="none"),
+    "dynconv-bottlenecks": lambda: DynConv(depth=50, layout="imagenet"),
     "monitored": lambda: Monitored(ManiDP(), torch.ones(672), 0.0, 1.0),
 }
 
