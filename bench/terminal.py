@@ -94,6 +94,26 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
+def counted(number: int, noun: str) -> str:
+    """How many of something, as a person writes it.
+
+    Args:
+        number: of them.
+        noun: what one of them is called.
+
+    Examples:
+        >>> counted(1, "cell"), counted(0, "image"), counted(2048, "class"), counted(2, "entry")
+        ('1 cell', '0 images', '2,048 classes', '2 entries')
+    """
+    if number == 1:
+        return f"1 {noun}"
+    if re.search("(s|x|z|ch|sh)$", noun):
+        return f"{number:,} {noun}es"
+    if re.search("[^aeiou]y$", noun):
+        return f"{number:,} {noun[:-1]}ies"
+    return f"{number:,} {noun}s"
+
+
 def cell(text: object, style: str = "", longest: int = LONGEST_CELL) -> Text:
     """`text` for a cell of a rich table; never read as markup."""
     from rich.text import Text

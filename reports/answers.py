@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from bench.results.records import Board, BoardCell
+from bench.terminal import counted
 from reports import numbers
 from reports.vocabulary import threat_words
 
@@ -102,7 +103,8 @@ def _strongest(board: Board) -> Answer:
     if len(recoveries) > 1:
         span += f" to {numbers.percent(recoveries[-1])}"
     detail = (
-        f"in first place on {wins} of {len(targets)} targets; wins back {span} of the MACs that "
+        f"in first place on {wins} of {counted(len(targets), 'target')}; wins back "
+        f"{span} of the MACs that "
         "had been saved."
     )
     if shared:
@@ -162,7 +164,7 @@ def summary(board: Board) -> str:
     images = board.protocol.get("images")
     parts = [board.dataset]
     if isinstance(images, int):
-        parts.append(f"{images} images")
+        parts.append(f"{counted(images, 'image')}")
     if "threat" in board.protocol:
         parts.append(threat_words(board.protocol["threat"]))
     if "budget" in board.protocol:

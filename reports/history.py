@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from bench.results.history import FILE, History, RowChange, Version, changes
+from bench.terminal import counted
 from reports import numbers
 from reports.html.fields import Field
 from reports.html.sections import Section, SectionPage
@@ -35,7 +36,7 @@ def _section(before: Version, now: Version) -> Section:
     found = changes(before, now)
     return Section(
         heading=f"{before.name} → {now.name}",
-        note=f"{len(found)} of {len(now.rows)} rows differ.",
+        note=f"{len(found)} of {counted(len(now.rows), 'row')} differ.",
         columns=(
             ("Board", False),
             ("Row", False),

@@ -25,6 +25,7 @@ from bench.contracts.report import BoardReport
 from bench.errors import PlanError
 from bench.files.links import safe_link
 from bench.results.records import Board, BoardCell, TargetStanding, defended_name
+from bench.terminal import counted
 from reports import numbers, sheets
 from reports.answers import summary
 from reports.html.encode import clean
@@ -112,7 +113,7 @@ class Hub(BoardReport):
         notes = (
             f"saving left, % of the ceiling's MACs, under {standing.strongest}; "
             f"{100 * (standing.clean_saving.value or 0):.1f} on clean images; {board.terms}, "
-            f"{cell.n} images; interval {numbers.interval(standing.surviving_saving)}"
+            f"{counted(cell.n, 'image')}; interval {numbers.interval(standing.surviving_saving)}"
         )
         lines = [
             "- dataset:",

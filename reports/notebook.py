@@ -15,6 +15,7 @@ from bench.codec import SAVED_FORMATS, as_rgb, read_picture
 from bench.contracts.report import BoardReport
 from bench.files.atomic import write_atomic
 from bench.results.records import Board, BoardCell
+from bench.terminal import counted
 from reports import numbers
 from reports.html.pictures import amplification, amplified_difference
 from reports.vocabulary import flag_words
@@ -78,7 +79,7 @@ def _target(cells: Sequence[BoardCell]) -> Iterator[str]:
         yield html.escape(
             f": clean {numbers.macs(one.clean_macs)} of {numbers.macs(one.reference)}, saves "
             f"{numbers.percent(one.clean_saving.value)}, accuracy "
-            f"{numbers.percent(one.clean_accuracy.value)}, {one.n} images"
+            f"{numbers.percent(one.clean_accuracy.value)}, {counted(one.n, 'image')}"
         )
     yield "</p>"
     if measured:

@@ -13,7 +13,7 @@ from bench.contracts.report import BoardReport
 from bench.files.atomic import write_atomic
 from bench.results.headroom import HeadroomEntry
 from bench.results.records import Board, BoardCell, defended_name
-from bench.terminal import FittedColumn, FittedTable, folded, of_sane_width, one_line
+from bench.terminal import FittedColumn, FittedTable, counted, folded, of_sane_width, one_line
 from reports import numbers
 from reports.answers import answers, sentence, summary
 from reports.html.encode import clean
@@ -173,8 +173,8 @@ def _headroom(found: HeadroomEntry) -> Text:
     from rich.text import Text
 
     said = (
-        f"  headroom: {_line(found.attack)} with {found.times} times the budget adds "
-        f"{numbers.points(found.added)} on {found.images} images"
+        f"  headroom: {_line(found.attack)} with {counted(found.times, 'time')} the budget adds "
+        f"{numbers.points(found.added)} on {counted(found.images, 'image')}"
     )
     wide = (found.low or 0) > WIDE_HEADROOM
     return Text(said, style="yellow" if wide else "dim")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.terminal import say
+from bench.terminal import counted, say
 
 
 @click.command()
@@ -47,4 +47,7 @@ def accept(
         say(f"{label}: is on the board already")
     if found.added:
         finish(Outcome(run.path), pages=not no_report)
-    say(f"{len(found.added)} rows accepted; {len(read_plan(run).cells)} cells in {run.path}")
+    say(
+        f"{counted(len(found.added), 'row')} accepted; "
+        f"{counted(len(read_plan(run).cells), 'cell')} in {run.path}"
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bench.cli.options import emit
-from bench.terminal import say
+from bench.terminal import counted, say
 
 
 @click.command()
@@ -36,4 +36,7 @@ def baseline(run: str, out: Path) -> None:
         for label, why in part.left_out.items():
             say(f"not in it: {label}, {why}", err=True)
     images = sum(len(part.ids) for part in found.boards)
-    say(f"{out}: {cells} cells, {images} images, {out.stat().st_size / 1000:.0f} kB")
+    say(
+        f"{out}: {counted(cells, 'cell')}, {counted(images, 'image')}, "
+        f"{out.stat().st_size / 1000:.0f} kB"
+    )

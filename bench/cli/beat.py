@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.terminal import say
+from bench.terminal import counted, say
 
 
 @click.command()
@@ -65,7 +65,7 @@ def beat(
     ]
     if len(chosen) != 1:
         near = did_you_mean(row, [cell.label for cell in cells.values()])
-        raise PlanError(f"{folder.path} has {len(chosen)} rows {row!r}{near}")
+        raise PlanError(f"{folder.path} has {counted(len(chosen), 'row')} {row!r}{near}")
     (key,) = chosen
     cell = cells[key]
     protocol = cell.protocol if budget is None else replace(cell.protocol, budget=budget)

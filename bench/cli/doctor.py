@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import as_json, emit
-from bench.terminal import LONGEST_LINE, cell, console, say
+from bench.terminal import LONGEST_LINE, cell, console, counted, say
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -102,7 +102,12 @@ def _system() -> Iterator[Check]:
     except Exception as error:  # a broken torch may raise OSError, ImportError or worse
         yield Check("system", "torch", "bad", f"cannot be imported: {error}")
         return
-    yield Check("system", "torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    yield Check(
+        "system",
+        "torch",
+        "ok",
+        f"{torch.__version__}, {counted(torch.get_num_threads(), 'thread')}",
+    )
     yield Check("system", "cpu", "ok", platform.processor() or platform.machine())
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import data_root_option, device_option
-from bench.terminal import FittedColumn, FittedTable, console, say
+from bench.terminal import FittedColumn, FittedTable, console, counted, say
 
 if TYPE_CHECKING:
     from bench.store.latency import Timed
@@ -51,7 +51,10 @@ def latency(run: str, images: int, repeats: int, data_root: str | None, device: 
         RunFolder(folder), images=images, repeats=repeats, data_root=data_root, device=chosen
     )
     machine = found.machine
-    say(f"{machine.device}, {machine.threads} thread; median of {images} images, {repeats} rounds")
+    say(
+        f"{machine.device}, {counted(machine.threads, 'thread')}; median of "
+        f"{counted(images, 'image')}, {counted(repeats, 'round')}"
+    )
     out = console()
     out.print(latency_table(found.entries, out.width).table())
     say(str(folder / "latency.json"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.terminal import say
+from bench.terminal import counted, say
 
 
 @click.command()
@@ -45,6 +45,6 @@ def merge(runs: tuple[str, ...], out: Path, keep: bool, no_report: bool) -> int:
     for label in left[:10]:
         say(f"not whole yet: {label}", err=True)
     if len(left) > 10:
-        say(f"not whole yet: {len(left) - 10} more cells", err=True)
-    say(f"{len(cells) - len(left)} of {len(cells)} cells in {out}")
+        say(f"not whole yet: {counted(len(left) - 10, 'more cell')}", err=True)
+    say(f"{len(cells) - len(left)} of {counted(len(cells), 'cell')} in {out}")
     return 4 if left or not outcome.is_clean else 0

@@ -14,6 +14,7 @@ from bench.terminal import (
     FittedTable,
     cell,
     console,
+    counted,
     one_line,
     say,
 )
@@ -57,7 +58,11 @@ def plan(
     out = console()
     for cells in resolved.boards:
         protocol = cells[0].protocol
-        out.print(cell(f"{protocol.dataset}, {protocol.images} images, {protocol.terms}", "bold"))
+        out.print(
+            cell(
+                f"{protocol.dataset}, {counted(protocol.images, 'image')}, {protocol.terms}", "bold"
+            )
+        )
         table = _cells(cells, known, out.width) if verbose else _targets(cells, known, out.width)
         out.print(table.table())
         names = (FittedColumn("what", name=True), FittedColumn("names", name=True))
@@ -95,7 +100,7 @@ def _row(one: Cell, known: Speeds) -> list[str]:
         f"{one.attack.label}{excluded}",
         one.target.weights,
         str(one.protocol.images),
-        f"of {members} cells" if members else f"<= {_work(one):,}",
+        f"of {counted(members, 'cell')}" if members else f"<= {_work(one):,}",
         _about([one], known) if _live([one]) else "-",
     ]
 
@@ -169,7 +174,10 @@ def _summary(resolved: Plan, known: Speeds) -> str:
         time += " (~: from a small run)"
     boards = len(resolved.boards)
     work = sum(map(_work, live))
-    return f"{len(live)} cells in {boards} boards, at most {work:,} forward-equivalents, {time}"
+    return (
+        f"{counted(len(live), 'cell')} in {counted(boards, 'board')}, at most {work:,} "
+        f"forward-equivalents, {time}"
+    )
 
 
 def _document(resolved: Plan, known: Speeds) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from bench.terminal import LONGEST_LINE, console, message, one_line
+from bench.terminal import LONGEST_LINE, console, counted, message, one_line
 
 if TYPE_CHECKING:
     from bench.contracts.executor import Event, Task
@@ -86,7 +86,10 @@ class PlainDisplay:
     def prepared(self, tasks: Sequence[Task], there: int) -> None:
         self.tally.prepare(tasks, there)
         cells = len({task.key for task in tasks})
-        self._print(f"{self.tally.total} images in {cells} cells to do, {there} there already")
+        self._print(
+            f"{counted(self.tally.total, 'image')} in {counted(cells, 'cell')} to do, "
+            f"{there} there already"
+        )
 
     def listen(self, event: Event) -> None:
         self.tally.hear(event)
@@ -132,7 +135,9 @@ class Live:
 
     def prepared(self, tasks: Sequence[Task], there: int) -> None:
         self.tally.prepare(tasks, there)
-        counts = f"0/{self.tally.total} images" + (f", {there} there already" if there else "")
+        counts = f"0/{counted(self.tally.total, 'image')}" + (
+            f", {there} there already" if there else ""
+        )
         self.overall = self.progress.add_task(
             "all cells",
             total=max(self.tally.total, 1),
@@ -148,7 +153,7 @@ class Live:
         place = (event.task.key, event.task.first)
         if event.what == "started":
             self.bars[place] = self.progress.add_task(
-                _short(label), total=1.0, counts=f"{event.task.images} images", note=""
+                _short(label), total=1.0, counts=f"{counted(event.task.images, 'image')}", note=""
             )
         elif event.what == "progress":
             self.progress.update(self.bars[place], completed=event.share)
@@ -168,7 +173,7 @@ class Live:
             elif not self.tally.left.get(event.task.key):
                 recovery = _recovery(self.tally, event.task.key)
                 self.console.print(Text(f"  done     {label}{recovery}"))
-        counts = f"{self.tally.done}/{self.tally.total} images"
+        counts = f"{self.tally.done}/{counted(self.tally.total, 'image')}"
         self.progress.update(
             self.overall,
             completed=self.tally.position,
@@ -192,7 +197,7 @@ def make_display(laid: Laid, *, aside: bool = False, plain: bool = False) -> Pla
 
 
 def _counts(tally: Tally) -> str:
-    return f"[{tally.done}/{tally.total} images]"
+    return f"[{tally.done}/{counted(tally.total, 'image')}]"
 
 
 def _recovery(tally: Tally, key: str) -> str:

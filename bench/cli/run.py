@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.options import batch_words, run_options, run_request
-from bench.terminal import LONGEST_LINE, one_line, say
+from bench.terminal import LONGEST_LINE, counted, one_line, say
 
 if TYPE_CHECKING:
     from bench.cli.progress import Live, PlainDisplay
@@ -41,7 +41,10 @@ def run(no_report: bool, quiet: bool, verbose: bool, **options: Any) -> int:
         return 130
     if options["share"] is not None:
         report_problems(outcome)
-        say(f"share {options['share']}: {outcome.computed} images computed in {outcome.folder}")
+        say(
+            f"share {options['share']}: {counted(outcome.computed, 'image')} computed "
+            f"in {outcome.folder}"
+        )
         return 0 if outcome.is_clean else 4
     measure_headroom(
         request,

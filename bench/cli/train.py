@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.files.settings import settings
-from bench.terminal import say
+from bench.terminal import counted, say
 
 if TYPE_CHECKING:
     from torch import device
@@ -230,8 +230,9 @@ def _train(asked: _Asked) -> None:
         )
         return
     say(
-        f"{asked.recipe}/{asked.stage} on {data} ({asked.images or len(data)} images, "
-        f"{stage.epochs} epochs), seed {asked.seed}, {where}, {precision} -> {name}"
+        f"{asked.recipe}/{asked.stage} on {data} "
+        f"({counted(asked.images or len(data), 'image')}, "
+        f"{counted(stage.epochs, 'epoch')}), seed {asked.seed}, {where}, {precision} -> {name}"
     )
     try:
         with TrainingDisplay() as watch:

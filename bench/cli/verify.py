@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from bench.cli.options import as_json, data_root_option, device_option, emit
-from bench.terminal import cell, console, say
+from bench.terminal import cell, console, counted, say
 
 
 @click.command()
@@ -83,13 +83,16 @@ def verify(
         say(f"WRONG: {problem}", err=quiet)
     emit(json_file, as_json(found.document()))
     looked = (
-        f"{found.cells} cells, {found.images} rows read, {found.executed} images executed again, "
+        f"{counted(found.cells, 'cell')}, {counted(found.images, 'row')} read, "
+        f"{counted(found.executed, 'image')} executed again, "
         f"{found.counted} counted, seed {found.seed}"
     )
     for what in found.unchecked:
         say(f"not checked: {what}", err=quiet)
     holds = "everything that was checked holds"
-    verdict = holds if found.holds else f"{len(found.problems)} things do not hold"
+    count = len(found.problems)
+    wrong = f"{counted(count, 'thing')} {'does' if count == 1 else 'do'} not hold"
+    verdict = holds if found.holds else wrong
     say(f"verify: {looked}: {verdict}", err=quiet)
     return 0 if found.holds else 10
 

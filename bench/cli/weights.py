@@ -9,7 +9,7 @@ import click
 
 from bench.cli.weights_import import import_weights
 from bench.cli.weights_measure import measure_weights
-from bench.terminal import FittedColumn, FittedTable, cell, console, page, percent, say
+from bench.terminal import FittedColumn, FittedTable, cell, console, counted, page, percent, say
 
 if TYPE_CHECKING:
     from bench.weights.entry import Entry
@@ -160,7 +160,7 @@ def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> N
         raise DiskError(f"cannot make {out}: {error.strerror}") from error
     for name, text in pages.items():
         write_atomic(out / name, text.encode())
-    say(f"wrote {len(pages)} files to {out}")
+    say(f"wrote {counted(len(pages), 'file')} to {out}")
 
 
 def _story(entry: Entry) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from bench.terminal import say
+from bench.terminal import counted, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,7 +124,7 @@ def import_weights(
             error.message, hint=f"the network asked for has {shown}; --set changes that"
         ) from error
     say(
-        f"read     {len(checkpoint.state)} tensors"
+        f"read     {counted(len(checkpoint.state), 'tensor')}"
         + "".join(f", {key} {value}" for key, value in checkpoint.facts.items())
     )
     for line in checkpoint.left_out:
@@ -146,7 +146,8 @@ def import_weights(
         parts=elsewhere,
     )
     say(
-        f"wrote    {entry.path} ({len(state)} tensors, {(entry.bytes or 0) / 1e6:.1f} MB, "
+        f"wrote    {entry.path} ({counted(len(state), 'tensor')}, "
+        f"{(entry.bytes or 0) / 1e6:.1f} MB, "
         f"sha256 {entry.sha256[:12]}…)"
     )
     say(f'use it   [[target]]\n         use = "{base}"\n         weights = "{name}"')
@@ -218,7 +219,7 @@ def _mapping(
 ) -> list[str]:
     """What became of the names, in a few lines."""
     kept = before.keys() & after.keys()
-    lines = [f"{len(kept)} tensors under their own names"]
+    lines = [f"{counted(len(kept), 'tensor')} under their own names"]
     if translated:
         dropped, added = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
         counters = [key for key in added if key.endswith("num_batches_tracked")]

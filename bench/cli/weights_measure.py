@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bench.cli.options import data_root_option, device_option
-from bench.terminal import percent, say
+from bench.terminal import counted, percent, say
 
 
 @click.command("measure")
@@ -53,7 +53,7 @@ def measure_weights(
     freeze(target)
     part = Part(data, tuple(subset(data, images or len(data))))
     measured = measure(target.to(device), part)
-    where = f"{data} ({len(part)} images)"
+    where = f"{data} ({counted(len(part), 'image')})"
     before = store.read_record(entry) or {}
     kept = {
         key: value

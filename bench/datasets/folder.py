@@ -26,6 +26,7 @@ from bench.datasets.files import (
     walk_pictures,
 )
 from bench.errors import DataError, did_you_mean
+from bench.terminal import counted
 
 SIDE = 224
 CROP = 0.875
@@ -195,7 +196,9 @@ class ImageFolder(Dataset):
                     )
         loose = pictures_beside(self._root, (*EXTENSIONS, *UNREAD))
         self._remark(
-            f"{len(loose)} pictures beside the class folders are left out" if loose else "",
+            f"{counted(len(loose), 'picture')} beside the class folders are left out"
+            if loose
+            else "",
             f"pictures of kinds that are not read are left out ({_counted(unread)})"
             if unread
             else "",

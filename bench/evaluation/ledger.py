@@ -15,6 +15,7 @@ from torch import Tensor
 from bench.errors import BudgetSpent, ContractBroken
 from bench.evaluation.trace import Trace
 from bench.results.traces import Point
+from bench.terminal import counted
 
 FORWARD = 1
 BACKWARD = 2
@@ -214,7 +215,7 @@ class Ledger:
             self.used.copy_(self._before)
         if not 0 <= least <= most < count:
             raise ContractBroken(
-                f"rows are between {least} and {most}, but the batch has {count} images"
+                f"rows are between {least} and {most}, but the batch has {counted(count, 'image')}"
             )
         if over:
             raise self.spent()
@@ -264,7 +265,7 @@ def check_paid(evaluated: int, ledger: Ledger, who: str) -> None:
     paid = int(ledger.forwards.sum())
     if evaluated > paid:
         raise ContractBroken(
-            f"{who} evaluated the target on {evaluated - paid} images past its view",
+            f"{who} evaluated the target on {counted(evaluated - paid, 'image')} past its view",
             hint="evaluate by calling the view, its gradients or its macs",
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.results.records import BoardCell
+from bench.terminal import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,7 +89,7 @@ class ImageTable:
         return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>{more}"
 
     def _more(self) -> str:
-        return f"… {len(self) - SHOWN} more images"
+        return f"… {counted(len(self) - SHOWN, 'more image')}"
 
     def _shown(self) -> list[list[str]]:
         """Heads and the first rows, each column padded to one width."""

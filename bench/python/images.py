@@ -11,6 +11,7 @@ import torch
 from bench.contracts.dataset import Array, Dataset
 from bench.errors import DataError
 from bench.image import to_grid
+from bench.terminal import counted
 
 SPLIT = "given"
 
@@ -80,6 +81,6 @@ def _labels(labels: Any | None, count: int, classes: int) -> Array:
     if not 0 <= int(found.min()) <= int(found.max()) < classes:
         raise DataError(
             f"labels lie between {int(found.min())} and {int(found.max())}, the network tells "
-            f"{classes} classes apart"
+            f"{counted(classes, 'class')} apart"
         )
     return found.numpy().astype(np.int64)

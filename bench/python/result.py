@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.terminal import counted
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -97,7 +99,9 @@ class Result:
         found = [cell for cell in self.cells if attack in (cell.attack, cell.label)]
         if len(found) != 1:
             known = ", ".join(cell.label for cell in self.cells)
-            raise KeyError(f"{len(found)} cells are called {attack!r}; there are {known}")
+            raise KeyError(
+                f"{counted(len(found), 'cell')} are called {attack!r}; there are {known}"
+            )
         return found[0]
 
     def rows(self, attack: str | None = None) -> ImageTable:
@@ -145,7 +149,7 @@ class Result:
         clean, left = _percent(self.clean_saving), _percent(self.surviving_saving)
         return (
             f"<Result {cell.label}: recovery {_percent(self.recovery)}, saving {clean} -> {left}, "
-            f"{cell.n} images, {len(self.cells)} cells>"
+            f"{counted(cell.n, 'image')}, {counted(len(self.cells), 'cell')}>"
         )
 
     def _repr_html_(self) -> str:

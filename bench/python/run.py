@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import GatebenchError, PlanError
 from bench.python.result import Result
+from bench.terminal import counted
 
 if TYPE_CHECKING:
     from bench.results.records import Board
@@ -118,7 +119,9 @@ def open_board(run: str | Path, number: int = 1) -> Board:
     """
     boards = open_run(run).boards
     if not 1 <= number <= len(boards):
-        raise PlanError(f"{run} has {len(boards)} boards, so there is no number {number}")
+        raise PlanError(
+            f"{run} has {counted(len(boards), 'board')}, so there is no number {number}"
+        )
     return boards[number - 1]
 
 

@@ -39,6 +39,7 @@ from bench.regression.records import MeasuredCell
 from bench.regression.verdict import CheckedMeasure, CheckResult
 from bench.results import paired, stats
 from bench.results.stats import Array
+from bench.terminal import counted
 
 EFFECTS: Mapping[str, float] = {
     "surviving-saving": 0.01,
@@ -274,13 +275,15 @@ def _resolution_notes(tested: tuple[CheckedMeasure, ...], alpha: float) -> Itera
     )
     if images < least:
         raise NotComparable(
-            f"{images} images: a test at alpha = {alpha} needs at least {least} that differ, so "
+            f"{counted(images, 'image')}: a test at alpha = {alpha} needs at least "
+            f"{least} that differ, so "
             "this check could never fail",
             hint="raise protocol.images, and write a new baseline",
         )
     if images < needed:
         yield (
-            f"FEW IMAGES: {images}; what makes all of {len(tested)} comparisons differ is only "
+            f"FEW IMAGES: {images}; what makes all of "
+            f"{counted(len(tested), 'comparison')} differ is only "
             f"found from {needed} on"
         )
 

@@ -22,6 +22,7 @@ from bench.regression.records import MeasuredBoard, MeasuredCell
 from bench.results import paired, stats
 from bench.results.stats import Array, Estimate
 from bench.store.folder import RunFolder
+from bench.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,9 @@ def _paired(old: MeasuredBoard, new: MeasuredBoard, notes: list[str]) -> Iterato
     there = set(new.ids)
     common = [name for name in old.ids if name in there]
     if len(common) < max(len(old.ids), len(new.ids)):
-        notes.append(f"{len(common)} images are in both, of {len(old.ids)} and {len(new.ids)}")
+        notes.append(
+            f"both have {counted(len(common), 'image')}, of {len(old.ids)} and {len(new.ids)}"
+        )
     first, second = ({name: i for i, name in enumerate(ids)} for ids in (old.ids, new.ids))
     rows, others = [first[name] for name in common], [second[name] for name in common]
     weights = stats.resamples(len(common)) if common else np.zeros((0, 0))

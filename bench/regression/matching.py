@@ -14,6 +14,7 @@ from bench.contracts.threat import Threat
 from bench.errors import NotComparable, did_you_mean
 from bench.regression.baseline import Baseline
 from bench.regression.records import MeasuredBoard, MeasuredCell
+from bench.terminal import counted
 
 RENEW = "if the change is meant, write a new baseline with 'gatebench baseline RUN'"
 
@@ -101,7 +102,7 @@ def _other_images(before: MeasuredBoard, after: MeasuredBoard) -> str:
     there = set(after.ids)
     missing = [name for name in before.ids if name not in there]
     if missing:
-        return f"{len(missing)} images are missing, {missing[0]} first"
+        return f"it lacks {counted(len(missing), 'image')}, {missing[0]} first"
     return (
         "the images stand in another order"
         if len(there) == len(before.ids)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bench.contracts.cell import cell_label, defended_name
 from bench.results import stats
+from bench.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class CheckResult:
     def summary(self) -> str:
         """One line that a person understands."""
         images = max((one.images for one in self.comparisons), default=0)
-        head = f"{len(self.comparisons)} comparisons on {images} images"
+        head = f"{counted(len(self.comparisons), 'comparison')} on {counted(images, 'image')}"
         if self.passed:
             chance = [one for one in self.comparisons if one.worse > one.effect]
             if not chance:

@@ -19,6 +19,7 @@ from bench.results.stats import Estimate, ratio_estimate, resamples
 from bench.results.transfer import readable_digest
 from bench.store.documents import SCHEMA, Count, Natural, Number, Size, read_document
 from bench.store.folder import RunFolder
+from bench.terminal import counted
 
 FILE = "headroom.json"
 TIMES = 10
@@ -121,7 +122,8 @@ def read_headroom(folder: RunFolder, number: int, board: StoredBoard) -> list[He
             )
         if entry.board == number and entry.images > board.protocol.images:
             raise RunFolderError(
-                f"{path} is no headroom of a run: {entry.images} images of {board.protocol.images}"
+                f"{path} is no headroom of a run: {counted(entry.images, 'image')} of "
+                f"{board.protocol.images}"
             )
     if len({(entry.board, entry.who) for entry in found.entries}) != len(found.entries):
         raise RunFolderError(f"{path} is no headroom of a run: a target is there twice")

@@ -26,6 +26,7 @@ from bench.store.documents import write_json
 from bench.store.folder import PLAN, CellFolder, RunFolder
 from bench.store.sealed import CELL, SHARD_NAME, Sealed
 from bench.store.shards import Shard
+from bench.terminal import counted
 
 Tell = Callable[[str], None]
 
@@ -91,7 +92,9 @@ def united(plans: Sequence[tuple[RunFolder, StoredPlan]], name: str) -> StoredPl
     for run, plan in plans[1:]:
         between = f"{first_run.path} and {run.path}"
         if len(plan.boards) != len(boards):
-            raise NotComparable(f"{between} have {len(boards)} and {len(plan.boards)} boards")
+            raise NotComparable(
+                f"{between} have {len(boards)} and {counted(len(plan.boards), 'board')}"
+            )
         boards = [
             _united_board(mine, other, between)
             for mine, other in zip(boards, plan.boards, strict=True)
@@ -197,7 +200,7 @@ def _fill(out: RunFolder, runs: Sequence[RunFolder], plan: StoredPlan, tell: Tel
         parts = [run.cell(key) for run in runs if run.cell(key).path.is_dir()]
         copied = sum(_copy(part, folder, cell) for part in parts)
         if copied:
-            tell(f"{cell.label}: {copied} shards")
+            tell(f"{cell.label}: {counted(copied, 'shard')}")
         sealed = _sealed(folder, parts, cell)
         if sealed is None:
             continue

@@ -24,6 +24,7 @@ from bench.runs.share import Division, Share
 from bench.store.folder import CellFolder, same_record
 from bench.store.provenance import source_digest, sources, versions
 from bench.store.sealed import Sealed, Status
+from bench.terminal import counted
 
 Span = tuple[int, int]
 """Places of the first and the last image of a shard."""
@@ -64,7 +65,7 @@ class Outcome:
             if status not in ("ok", "skipped")
         )
         return [
-            f"{status}, {count} of {len(self.statuses)} cells: {reason}"
+            f"{status}, {count} of {counted(len(self.statuses), 'cell')}: {reason}"
             for (status, reason), count in found.items()
         ]
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.contracts.threat import PSNR_CAP
+from bench.terminal import counted
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """A PNG file in the struct that viewers of data sets understand."""
@@ -188,7 +189,7 @@ def check_table(table: pa.Table, images: int) -> None:
     ids = table["id"]
     different = len(pc.unique(ids))
     if table.num_rows != images or different != images:
-        raise ValueError(f"it holds {different} images, its protocol says {images}")
+        raise ValueError(f"it holds {counted(different, 'image')}, its protocol says {images}")
     there = set(table.column_names)
     for column in COLUMNS:
         if column.name not in there:
@@ -243,6 +244,6 @@ def unpack(packed: Sequence[bytes], units: int) -> npt.NDArray[np.bool_]:
     """
     size = -(-units // 8)
     if set(map(len, packed)) - {size}:
-        raise ValueError(f"decisions of {units} units are {size} bytes long")
+        raise ValueError(f"decisions of {counted(units, 'unit')} are {counted(size, 'byte')} long")
     bits = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), size)
     return np.unpackbits(bits, axis=1, count=units).astype(np.bool_)

@@ -35,6 +35,7 @@ from bench.submissions.document import (
 )
 from bench.submissions.given import Given, component
 from bench.submissions.rows import BoardImages, JudgedRow, read_row
+from bench.terminal import counted
 
 SHARD = 64
 """Images that are judged at a time, rounded to whole batches."""
@@ -212,7 +213,7 @@ class _Stage:
                 f"the board has another attack that is called {cell.attack.label!r}",
                 hint="rows[].attack is what it is to be called",
             )
-        self.tell(f"{cell.label}: judging {len(images.ids)} images")
+        self.tell(f"{cell.label}: judging {counted(len(images.ids), 'image')}")
         folder = self.folder.cell(key, create=True)
         self._evaluate(folder, cell, row, images)
         self.remarks += differences(folder, cell, row)

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.terminal import counted
 from reports.html.cache import RenderCache
 from reports.html.encode import clean, json_block
 from reports.html.site import File
@@ -73,6 +74,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     del engine.filters["safe"], engine.filters["tojson"]
+    engine.filters["counted"] = counted
     engine.globals["json_block"] = json_block
     engine.globals["policy"] = POLICY
     return engine

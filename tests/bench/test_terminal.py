@@ -3,6 +3,7 @@
 import ast
 import io
 import os
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -13,7 +14,17 @@ from hypothesis import strategies as st
 
 import bench.cli
 from bench import terminal
-from bench.terminal import Outlet, cell, console, message, one_line, outlets, printable, say
+from bench.terminal import (
+    Outlet,
+    cell,
+    console,
+    counted,
+    message,
+    one_line,
+    outlets,
+    printable,
+    say,
+)
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07b\rc\x08\x7f\x85\x9b31m\u202egnp\u2066\u200b\u2028d\udc80\x00"
 
@@ -132,3 +143,31 @@ def test_tables_are_printed_at_any_width(monkeypatch, capsys, columns):
     assert WIDTHS[columns] in (found.width, None)
     found.print(cell("here"))
     assert capsys.readouterr().out.strip() == "here"
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "said"),
+    [
+        pytest.param(0, "cell", "0 cells", id="none"),
+        pytest.param(1, "cell", "1 cell", id="one"),
+        pytest.param(2, "cell", "2 cells", id="two"),
+        pytest.param(12345, "image", "12,345 images", id="many"),
+        pytest.param(2, "class", "2 classes", id="sibilant"),
+        pytest.param(2, "entry", "2 entries", id="y-after-a-consonant"),
+        pytest.param(2, "array", "2 arrays", id="y-after-a-vowel"),
+    ],
+)
+def test_nouns_are_counted_as_a_person_does(number, noun, said):
+    assert counted(number, noun) == said
+
+
+def test_commands_count_nouns_in_one_place():
+    """No command writes "1 cells": a number before a noun comes from `counted`."""
+    nouns = "cells|images|rows|boards|shards|rounds|threads|comparisons|tensors|epochs|files"
+    wrong = [
+        f"{path.name}: {line.strip()}"
+        for path in sorted(Path(bench.cli.__file__).parent.glob("*.py"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(rf"\}} ({nouns})\b", line) and 'f"' in line
+    ]
+    assert wrong == []

@@ -48,7 +48,7 @@ ATTACKS = {
     "price": ("ok", ""),
     "pass-rows-off": ("invalid", "rows name the image"),
     "past-the-view": ("invalid", "evaluated the target on 3 images past its view"),
-    "past-the-view-inside": ("invalid", "evaluated the target on 1 images past its view"),
+    "past-the-view-inside": ("invalid", "evaluated the target on 1 image past its view"),
     "lying-images": ("ok", ""),
     "free-backward": ("invalid", "took gradients of its own"),
     "free-gradient": ("ok", ""),

@@ -231,7 +231,7 @@ def test_a_damaged_shard_of_a_finished_run_is_computed_again(reference, forks, t
         path.write_bytes({"cut": bytes(data[:-100]), "flip": bytes(data), "empty": b""}[damage])
     assert forks(tmp_path) == 0
     assert files(tmp_path) == whole
-    assert "4 images in 1 cells to do, 14 there already" in (tmp_path / "output.txt").read_text()
+    assert "4 images in 1 cell to do, 14 there already" in (tmp_path / "output.txt").read_text()
 
 
 def test_a_run_that_is_finished_computes_nothing(reference, forks, tmp_path):

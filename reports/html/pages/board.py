@@ -12,6 +12,7 @@ from typing import Any
 from bench.contracts.threat import PSNR_CAP
 from bench.results.headroom import HeadroomEntry
 from bench.results.records import Board, BoardCell, TargetStanding
+from bench.terminal import counted
 from reports import numbers
 from reports.answers import answers, sentence, summary
 from reports.html.charts import FrontPoint
@@ -161,7 +162,7 @@ def headroom_field(found: HeadroomEntry | None) -> Field:
         return Field("not measured")
     return Field(
         numbers.points(found.added),
-        f"{found.times} × the budget, {found.images} images",
+        f"{found.times} × the budget, {counted(found.images, 'image')}",
         found.gain,
     )
 
@@ -233,7 +234,7 @@ def plan_text(board: Board) -> str:
     text = document(own_plan(board), indent=1)
     if len(text) <= _LONGEST_PLAN:
         return text
-    return f"{len(text):,} characters: see plan.json in the folder of the run"
+    return f"{counted(len(text), 'character')}: see plan.json in the folder of the run"
 
 
 def _shortened(value: Any, shown: Collection[str]) -> Any:

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from bench.contracts.report import SavedImages
 from bench.regression.compare import Change, Comparison
+from bench.terminal import counted
 from reports import numbers
 from reports.differences import LEGEND, attacked, clean_images, counts, signed, target_name
 from reports.html.fields import Field
@@ -92,7 +93,8 @@ def _largest(
         yield Section(
             change.label,
             (
-                f"{change.dearer} of {len(change.ids)} images are dearer, {change.cheaper} "
+                f"{change.dearer} of {counted(len(change.ids), 'image')} are dearer, "
+                f"{change.cheaper} "
                 "cheaper. The largest changes, from left to right as in the table from top to "
                 "bottom:"
             ),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from bench.results.fronts import HIGHEST, LOWEST, Front, fronts
 from bench.results.records import Board
+from bench.terminal import counted
 from reports import numbers
 from reports.html import charts
 from reports.html.fields import Field
@@ -92,7 +93,7 @@ def _series(front: Front, members: Sequence[Front]) -> str:
     if len({other.budget for other in twins}) > 1:
         told += f", budget {front.budget}"
     if len({other.images for other in twins}) > 1:
-        told += f", {front.images} images"
+        told += f", {counted(front.images, 'image')}"
     return told
 
 

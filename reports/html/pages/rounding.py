@@ -11,6 +11,7 @@ import numpy as np
 
 from bench.results.records import Board, BoardCell
 from bench.results.resampling import Request, estimates
+from bench.terminal import counted
 from reports import numbers
 from reports.html.fields import Entry, Field, estimate_field
 from reports.html.sections import Section, SectionPage
@@ -65,7 +66,10 @@ def _section(board: Board) -> Section | None:
     )
     note = f"{threat_words(board.protocol['threat'])}; {board.intervals}"
     return Section(
-        f"{board.dataset}, {board.protocol['images']} images, {_short(board)}", note, columns, rows
+        f"{board.dataset}, {counted(board.protocol['images'], 'image')}, {_short(board)}",
+        note,
+        columns,
+        rows,
     )
 
 

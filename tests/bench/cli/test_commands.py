@@ -50,7 +50,7 @@ def test_a_run_from_end_to_end(gatebench, tmp_path):
 def test_plan_shows_and_runs_nothing(gatebench, tmp_path):
     code, out, _ = gatebench("plan", "plan.toml")
     assert code == 0
-    assert "2 cells in 1 boards, at most 108 forward-equivalents" in out
+    assert "2 cells in 1 board, at most 108 forward-equivalents" in out
     assert re.search(r"toy random:0 +2 +0 +0 +<= 108 ", out)
     assert re.search(r"attacks: +still, wander", out)
     assert "one forward pass of one image" in out

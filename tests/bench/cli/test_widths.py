@@ -336,12 +336,12 @@ def test_a_part_of_a_run_goes_on_in_it(gatebench, tmp_path):
             file.unlink()
     code, out, err = gatebench(*RUN, "--only", "wander")
     assert code == 0, err
-    assert "6 images in 1 cells to do, 0 there already" in out
+    assert "6 images in 1 cell to do, 0 there already" in out
     assert (tmp_path / "runs/r/plan.json").read_bytes() == plan
     assert sum((folder / "cell.json").is_file() for folder in cells) == 1
     assert "still missing" in out
     code, out, _ = gatebench(*RUN)
-    assert "6 images in 1 cells to do, 6 there already" in out
+    assert "6 images in 1 cell to do, 6 there already" in out
     code, _, err = gatebench(*RUN, "--only", "wander", "--images", "5")
     assert code == 5
     assert "holds another plan" in err

@@ -172,7 +172,7 @@ def test_a_run_can_be_kept_and_opened(tmp_path):
     again = bench.open_run(tmp_path / "kept")
     assert again.recovery == found.recovery
     assert bench.open_board(tmp_path / "kept").cells[0].attack == "identity"
-    with pytest.raises(PlanError, match="has 1 boards, so there is no number 2"):
+    with pytest.raises(PlanError, match="has 1 board, so there is no number 2"):
         bench.open_board(tmp_path / "kept", 2)
     with pytest.raises(RunFolderError, match="there is no run"):
         bench.open_run(tmp_path / "nothing")

@@ -303,7 +303,7 @@ def test_missing_images_cells_and_other_attack_parameters_are_refused():
     one = cell(rng(12))
     before = baseline([one])
     part = before.boards[0]
-    with pytest.raises(NotComparable, match="1 images are missing, i255 first"):
+    with pytest.raises(NotComparable, match="it lacks 1 image, i255 first"):
         check(before, replace(before, boards=(replace(part, ids=part.ids[:-1]),)))
     with pytest.raises(NotComparable, match="the run has no cell 'net / gradauto'; did you mean"):
         check(before, baseline([replace(one, attack="gradautos")]))

@@ -52,7 +52,7 @@ def test_only_common_images_and_cells_count_and_the_rest_is_named():
     (change,) = found.changes
     assert change.ids == tuple(f"i{k}" for k in range(2, 10))
     assert change.dearer == change.cheaper == 0
-    assert any("8 images are in both, of 10 and 8" in note for note in found.notes)
+    assert any("both have 8 images, of 10 and 8" in note for note in found.notes)
     assert any("only in the first: other / gradauto" in note for note in found.notes)
     assert any("budget 60 and 9" in note for note in found.notes)
 

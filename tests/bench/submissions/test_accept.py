@@ -26,7 +26,7 @@ def cells(run):
 def test_images_of_a_stranger_are_first_on_the_board_with_one_command(gatebench, board, handed_in):
     code, out, err = gatebench("accept", "in.zip", "--into", "board", "--no-report")
     assert code == 0, err
-    assert "1 rows accepted; " in out
+    assert "1 row accepted; " in out
     assert "(submitted)" in out
     found, whole = cells(board)
     row = found["stranger"]
