@@ -39,6 +39,10 @@ is cut out. So did SkipNet's.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Those of torchvision's `ImageFolder`."""
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+_HEAD = 2048
+"""Bytes of a file that are compared before pixels are."""
+_NARROW = 64
+"""How many times longer than wide a picture may be; resized, its long side grows with that."""
 _LEVELS = 3
 """How deep below the data root splits are looked for, to name the right folder."""
 _FEW = 4
@@ -101,6 +105,22 @@ class ImageFolder(Dataset):
 
     def pixels(self, indices: Sequence[int]) -> Array:
         return np.stack([self._decode(index) for index in indices])
+
+    def heads(self) -> list[bytes]:
+        """Of every file, what tells it from most others: its size and its first bytes.
+
+        Raises:
+            DataError: one cannot be read.
+        """
+        found = []
+        try:
+            for file in self._files:
+                with open(self._root / file, "rb", buffering=0) as opened:
+                    size = os.fstat(opened.fileno()).st_size
+                    found.append(size.to_bytes(8, "big") + opened.read(_HEAD))
+        except OSError as error:
+            raise DataError(f"{self.name}: {error}") from error
+        return found
 
     def _find_split(self, root: Path) -> tuple[Path, list[Path]]:
         """(the folder of class folders, the folders of all splits beside it, itself included).
@@ -252,6 +272,8 @@ class ImageFolder(Dataset):
         file = self._files[index]
         try:
             picture = as_rgb(read_picture(self._root / file, FORMATS))
+            if max(picture.size) > _NARROW * min(picture.size):
+                raise DataError(f"{picture.size[0]}x{picture.size[1]} pixels, too narrow to resize")
             return np.asarray(self._transform(picture))
         except (DataError, ValueError, MemoryError) as error:
             reason = str(getattr(error, "message", error)).replace(str(self._root), "…")

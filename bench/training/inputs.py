@@ -13,6 +13,7 @@ from bench.contracts.dataset import Dataset, PixelDataset
 from bench.contracts.recipe import Stage
 from bench.contracts.target import Target
 from bench.datasets import base
+from bench.datasets.folder import ImageFolder
 from bench.errors import DataError, UnknownName, WeightsError
 from bench.plugins import registry
 from bench.plugins.parameters import as_arguments
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _COMPARED = 8
 """Images of one name that are compared where a data set is too large to be compared whole."""
+_MOST_FILES = 100_000
+"""Files of two splits of which the beginnings are read."""
 
 
 def open_splits(name: str, data_root: Path | None) -> tuple[Dataset, Dataset]:
@@ -51,11 +54,31 @@ def open_splits(name: str, data_root: Path | None) -> tuple[Dataset, Dataset]:
         mine, theirs = list(range(len(data))), list(range(len(test)))
         few = len(test) // 100  # published data sets repeat a handful of their images
     else:
-        place = {one: index for index, one in enumerate(data.ids)}
-        theirs = [index for index, one in enumerate(test.ids) if one in place][:_COMPARED]
-        mine, few = [place[test.ids[index]] for index in theirs], 0
+        mine, theirs = _suspects(data, test)
+        few = 0
     base.check_disjoint(data, mine, test, theirs, f"{data} and {test}", allowed=few)
     return data, test
+
+
+def _suspects(data: Dataset, test: Dataset) -> tuple[list[int], list[int]]:
+    """(indices in `data`, indices in `test`) of a few images that may be the same.
+
+    Those of one name; where both are folders of not too many files, also those whose files begin
+    alike, if there are more than the handful that published data sets repeat.
+    """
+    place = {one: index for index, one in enumerate(data.ids)}
+    pairs = [(place[one], index) for index, one in enumerate(test.ids) if one in place]
+    pairs = pairs[:_COMPARED]
+    if (
+        isinstance(data, ImageFolder)
+        and isinstance(test, ImageFolder)
+        and len(data) + len(test) <= _MOST_FILES
+    ):
+        known = {head: index for index, head in enumerate(data.heads())}
+        alike = [(known[head], index) for index, head in enumerate(test.heads()) if head in known]
+        if len(alike) > len(test) // 100:
+            pairs = list(dict.fromkeys([*pairs, *alike[:_COMPARED]]))
+    return [one for one, _ in pairs], [other for _, other in pairs]
 
 
 def find_start(

@@ -7,7 +7,7 @@ and says where the rest lies, with its digest.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -110,6 +110,11 @@ def fitted(
             f"weights {name!r}: {part.source} holds {len(theirs)} tensors, "
             f"the network has {len(ours)}"
         )
+    elif _is_sorted(theirs):
+        raise WeightsError(
+            f"weights {name!r}: {part.source} holds its tensors sorted by name, 10 before 2, so "
+            "their order is not the network's"
+        )
     else:
         pairs = [
             (wanted, value, like)
@@ -118,6 +123,13 @@ def fitted(
         for key, (wanted, value, like) in zip(theirs, pairs, strict=True):
             _check_alike(part, key, value, wanted, like, name)
     return {part.prefix + key: _kept(value, part.rows, like) for key, value, like in pairs}
+
+
+def _is_sorted(names: Iterable[str]) -> bool:
+    """Whether names are in text order, and in another order than numbers in them count."""
+    found = list(names)
+    counted = sorted(found, key=lambda name: [one.zfill(9) for one in re.split(r"(\d+)", name)])
+    return found == sorted(found) != counted
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

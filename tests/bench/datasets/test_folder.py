@@ -411,3 +411,10 @@ def test_other_lists_of_classes_are_told(tmp_path):
     assert (
         ImageFolder("val", tmp_path).note == "class_index.json is not read (classes.txt would be)"
     )
+
+
+def test_a_picture_that_would_grow_without_bound_is_refused(tmp_path):
+    (tmp_path / "one").mkdir()
+    Image.new("L", (9000, 1)).save(tmp_path / "one" / "line.png")
+    with pytest.raises(DataError, match=r"one/line\.png: 9000x1 pixels, too narrow"):
+        ImageFolder("val", tmp_path).pixels([0])

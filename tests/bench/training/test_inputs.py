@@ -78,3 +78,17 @@ def test_an_image_folder_without_splits_cannot_be_trained_on(tmp_path):
         Image.fromarray(pictures(seed, 1)[0]).resize((256, 256)).save(tmp_path / f"cat/{seed}.png")
     with pytest.raises(PlanError, match="2 of the 2 images are scored too"):
         open_splits("imagefolder", tmp_path)
+
+
+def test_pictures_under_other_names_in_both_splits_are_found(tmp_path):
+    from PIL import Image
+
+    for split, seeds in (("train", (1, 2, 3)), ("val", (4, 2))):
+        for seed in seeds:
+            path = tmp_path / split / "cat" / f"{split}-{seed}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pictures(seed, 1)[0]).save(path)
+    with pytest.raises(PlanError, match="cat/train-2 is cat/val-2 of imagefolder:val"):
+        open_splits("imagefolder", tmp_path)
+    (tmp_path / "val" / "cat" / "val-2.png").unlink()
+    assert [len(one) for one in open_splits("imagefolder", tmp_path)] == [3, 1]

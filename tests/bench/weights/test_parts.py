@@ -153,6 +153,17 @@ def test_tensors_in_another_order_do_not_pair(package):
         fitted(part_of(package), turned, Network().state_dict(), "b")
 
 
+def test_tensors_sorted_by_name_are_not_paired_by_order(package):
+    """As safetensors stores them: layer 10 would become layer 2."""
+    layers = [nn.Linear(2, 2, bias=False) for _ in range(12)]
+    expected = nn.ModuleDict({"backbone": nn.Sequential(*layers)}).state_dict()
+    theirs = {f"_layer.{number}.weight": torch.full((2, 2), number) for number in range(12)}
+    found = fitted(part_of(package, rows=()), theirs, expected, "b")
+    assert found["backbone.10.weight"][0, 0] == 10
+    with pytest.raises(WeightsError, match="holds its tensors sorted by name, 10 before 2"):
+        fitted(part_of(package, rows=()), dict(sorted(theirs.items())), expected, "b")
+
+
 @pytest.mark.parametrize(
     ("table", "told"),
     [
