@@ -129,6 +129,33 @@ def walk_pictures(
             yield name if below == "." else f"{below}/{name}".replace(os.sep, "/")
 
 
+def check_one_owner(
+    owners: dict[tuple[int, int], str],
+    walked: Iterable[tuple[int, int]],
+    folder: str,
+    name: str,
+) -> None:
+    """Refuse a folder whose pictures would have two labels, since a link leads into another class.
+
+    Args:
+        owners: of the folders known so far, by (device, inode); gets these.
+        walked: what `walk_pictures` looked into below a class folder.
+        folder: the class folder.
+        name: of the data set, for messages.
+
+    Raises:
+        DataError: naming both classes.
+    """
+    for place in walked:
+        other = owners.setdefault(place, folder)
+        if other != folder:
+            raise DataError(
+                f"{name}: the classes {printable(other)!r} and {printable(folder)!r} "
+                "hold the same folder, by a link",
+                hint="remove the link",
+            )
+
+
 def _refuse(error: OSError) -> None:
     raise error
 

@@ -18,6 +18,7 @@ from bench.datasets.classes import classes_file, common_classes, labels_in
 from bench.datasets.files import (
     SPLIT_NAMES,
     UNREAD,
+    check_one_owner,
     folders_in,
     in_text_order,
     is_split_like,
@@ -206,14 +207,7 @@ class ImageFolder(Dataset):
                     found.append((f"{folder}/{file}", labels[folder]))
                 else:
                     unread[ending] += 1
-            for place in walked:
-                other = owners.setdefault(place, folder)
-                if labels[other] != labels[folder]:
-                    raise DataError(
-                        f"{self.name}: the classes {printable(other)!r} and {printable(folder)!r} "
-                        "hold the same folder, by a link",
-                        hint="remove the link",
-                    )
+            check_one_owner(owners, walked, folder, self.name)
         loose = pictures_beside(self._root, (*EXTENSIONS, *UNREAD))
         self._remark(
             f"{counted(len(loose), 'picture')} beside the class folders are left out"

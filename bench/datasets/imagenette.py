@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from bench.datasets.base import require_folder
-from bench.datasets.files import printable
-from bench.datasets.folder import SIDE, ImageFolder, path_ids
+from bench.datasets.files import check_one_owner, printable, walk_pictures
+from bench.datasets.folder import EXTENSIONS, SIDE, ImageFolder, path_ids
 from bench.errors import DataError
 
 CLASSES = {
@@ -78,13 +78,7 @@ class Imagenette(ImageFolder):
             )
         self._root = found[0]
         try:
-            labeled = {
-                f"{wnid}/{file}": (f"{part}/{wnid}/{file}", label)
-                for part in ("train", "val")
-                for label, wnid in enumerate(CLASSES)
-                for file in self._pictures(self._root / part / wnid)
-                if file.rpartition("/")[2].startswith(_VALIDATION) == (split == "val")
-            }
+            labeled = self._labeled()
         except OSError as error:
             raise DataError(f"imagenette: {error}") from error
         if not labeled:
@@ -93,3 +87,20 @@ class Imagenette(ImageFolder):
         self._files = [labeled[name][0] for name in names]
         self.label_array = np.array([labeled[name][1] for name in names], dtype=np.int64)
         self.ids = path_ids([printable(name) for name in names], self.name)
+
+    def _labeled(self) -> dict[str, tuple[str, int]]:
+        """WordNet id and name of every picture of the split -> (path below the folder, label).
+
+        Raises:
+            DataError: one folder belongs to two classes.
+        """
+        found: dict[str, tuple[str, int]] = {}
+        owners: dict[tuple[int, int], str] = {}
+        for part in ("train", "val"):
+            for label, wnid in enumerate(CLASSES):
+                folder, walked = self._root / part / wnid, set[tuple[int, int]]()
+                for file in walk_pictures(folder, EXTENSIONS, walked) if folder.is_dir() else ():
+                    if file.rpartition("/")[2].startswith(_VALIDATION) == (self.split == "val"):
+                        found[f"{wnid}/{file}"] = (f"{part}/{wnid}/{file}", label)
+                check_one_owner(owners, walked, wnid, self.name)
+        return found

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from bench.contracts.dataset import Array
-from bench.datasets.files import folders_in, printable, split_shards, walk_pictures
+from bench.datasets.files import (
+    check_one_owner,
+    folders_in,
+    printable,
+    split_shards,
+    walk_pictures,
+)
 from bench.errors import DataError, did_you_mean
 
 IMAGE_COLUMNS = ("image", "img")
@@ -108,7 +114,12 @@ def from_folders(root: Path, name: str, classes: Sequence[str], side: int) -> Pi
     """
     decoder = _Decoder(name, side)
     labels: list[int] = []
-    found = {folder: list(walk_pictures(root / folder, EXTENSIONS)) for folder in folders_in(root)}
+    owners: dict[tuple[int, int], str] = {}
+    found: dict[str, list[str]] = {}
+    for folder in folders_in(root):
+        walked: set[tuple[int, int]] = set()
+        found[folder] = list(walk_pictures(root / folder, EXTENSIONS, walked))
+        check_one_owner(owners, walked, folder, name)
     strangers = [folder for folder in found if folder not in classes]
     for folder, files in found.items():
         if folder in strangers and (files or not any(found.values())):

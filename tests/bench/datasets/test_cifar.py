@@ -289,3 +289,10 @@ def test_a_parquet_file_is_read_within_bounds(tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR10, "sizes", {"train": 5, "test": 5})
     with pytest.raises(DataError, match="holds 12 images, the split has 5"):
         CIFAR10("test", tmp_path)
+
+
+def test_one_folder_under_two_labels_is_refused(tmp_path):
+    write_folders(tmp_path)
+    (tmp_path / "test" / "dog" / "more").symlink_to(tmp_path / "test" / "cat")
+    with pytest.raises(DataError, match="classes 'cat' and 'dog' hold the same folder, by a link"):
+        CIFAR10("test", tmp_path)

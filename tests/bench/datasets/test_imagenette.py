@@ -66,3 +66,10 @@ def test_folders_that_are_no_imagenette(tmp_path, root):
     put(tmp_path / "other" / "val" / "n01440764" / "n01440764_1.JPEG")
     with pytest.raises(DataError, match="no picture of val"):
         Imagenette("val", tmp_path / "other")
+
+
+def test_one_folder_under_two_labels_is_refused(root):
+    top = root / "imagenette2" / "val"
+    (top / "n02102040" / "more").symlink_to(top / "n03888257", target_is_directory=True)
+    with pytest.raises(DataError, match="hold the same folder, by a link"):
+        Imagenette("val", root)
