@@ -56,10 +56,15 @@ def settings() -> Settings:
             values[key] = os.environ[variable]
     root, out = values.get("data-root"), values.get("out")
     return Settings(
-        data_root=Path(root).expanduser() if root else None,
-        out=Path(out).expanduser() if out else Path("runs"),
+        data_root=_folder(root) if root else None,
+        out=_folder(out) if out else Path("runs"),
         device=values.get("device"),
     )
+
+
+def _folder(text: str) -> Path:
+    """A folder; `~` stays as it is where nobody knows whose home is meant."""
+    return Path(os.path.expanduser(text))
 
 
 def _file(path: Path) -> dict[str, str]:
@@ -72,9 +77,9 @@ def _file(path: Path) -> dict[str, str]:
     problems = [
         f"{path}: unknown key {key!r}{did_you_mean(key, _VARIABLES)}"
         if key not in _VARIABLES
-        else f"{path}: {key} is a text in quotes, got {value!r}"
+        else f"{path}: {key} is a text in quotes, got {value!r:.200}"
         for key, value in found.items()
-        if key not in _VARIABLES or not isinstance(value, str)
+        if key not in _VARIABLES or not isinstance(value, str) or "\0" in value
     ]
     if problems:
         raise PlanError(problems)
