@@ -30,7 +30,7 @@ from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical
 from bench.image import to_float
 from bench.plans.stored import StoredBoard, read_plan
-from bench.results.transfer import FILE, SCHEMA, sealed_digest
+from bench.results.transfer import FILE, SCHEMA, readable_digest, sealed_digest
 from bench.store.folder import CellFolder, RunFolder
 
 
@@ -77,10 +77,12 @@ def transfer(
     plan = read_plan(folder)
     rows: list[dict[str, Any]] = []
     digests: dict[str, str] = {}
+    witnesses: dict[str, str] = {}
     for number, board in enumerate(plan.boards):
         sources = list(_sources(folder, board, attack))
         victims = {cell.defended: cell for cell in board.cells.values()}
         digests |= {source.key: sealed_digest(source.folder) for source in sources}
+        witnesses |= _witnesses(folder, board)
         for name, victim in victims.items():
             target = build_defended(victim, data_root)
             target.to(torch.device(device))
@@ -104,7 +106,9 @@ def transfer(
             f"{folder.path} has no finished cell whose pictures could be tried elsewhere",
             hint="'gatebench run' fills it",
         )
-    metadata = {"gatebench": canonical({"schema": 1, "sources": digests}).decode()}
+    metadata = {
+        "gatebench": canonical({"schema": 1, "sources": digests, "victims": witnesses}).decode()
+    }
     buffer = io.BytesIO()
     pq.write_table(
         pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata)),
@@ -114,6 +118,16 @@ def transfer(
     )
     write_atomic(folder.path / FILE, buffer.getvalue())
     return folder.path / FILE
+
+
+def _witnesses(folder: RunFolder, board: StoredBoard) -> dict[str, str]:
+    """Key -> digest of one cell of every target, which changes where the target does; a control
+    where there is one, since it changes with nothing else."""
+    found: dict[Who, tuple[str, str]] = {}
+    for key, cell in sorted(board.cells.items(), key=lambda one: not one[1].attack.control):
+        if cell.who not in found and (digest := readable_digest(folder.cell(key))):
+            found[cell.who] = key, digest
+    return dict(found.values())
 
 
 def _sources(folder: RunFolder, board: StoredBoard, attack: str | None) -> Iterator[TransferSource]:

@@ -8,18 +8,20 @@ what the source cells were then.
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bench.errors import RunFolderError
 from bench.files.canonical import canonical
 from bench.plans.stored import StoredBoard
 from bench.results.stats import Array
+from bench.store.documents import parse, read_content
 from bench.store.folder import CellFolder, RunFolder
+from bench.store.schema import MOST
+from bench.store.shards import bounded_rows
 
 FILE = "transfer.parquet"
 SCHEMA = pa.schema(
@@ -32,6 +34,24 @@ SCHEMA = pa.schema(
         ("macs", pa.int64()),
     ]
 )
+
+MOST_ROWS = 10_000_000
+"""Rows that are read: images times pairs of targets, of all boards."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What transfer.parquet was made of, as its metadata say.
+
+    Attributes:
+        schema: of the file.
+        sources: key -> digest of each cell whose images were scored.
+        victims: key -> digest of one cell of each target that scored them; older files lack it.
+    """
+
+    schema: int = 1
+    sources: Mapping[str, str] = field(default_factory=dict)
+    victims: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ def sealed_digest(folder: CellFolder) -> str:
 
 
 def read_transfer(folder: RunFolder, number: int, board: StoredBoard) -> list[TransferredMacs]:
-    """The pairs of a board; those of cells that were computed again since are left out.
+    """The pairs of a board; those whose source or victim was computed again since are left out.
 
     Args:
         folder: of the run.
@@ -75,25 +95,38 @@ def read_transfer(folder: RunFolder, number: int, board: StoredBoard) -> list[Tr
     path = folder.path / FILE
     if not path.is_file():
         return []
+    table, metadata = bounded_rows(path, SCHEMA, MOST_ROWS)
     try:
-        table = pq.read_table(path, schema=SCHEMA)
-        metadata = pq.read_schema(path).metadata or {}
-        known = json.loads(metadata.get(b"gatebench", b"{}")).get("sources", {})
+        known = read_content(parse(metadata.get(b"gatebench", b"{}")), Made)
         if any(column.null_count for column in table.columns):
             raise ValueError("values are missing")
-        now = {key: known.get(key) for key in board.cells}
-    except (OSError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
+    except (ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
-    fresh = {
+
+    def same(key: str, digest: str) -> bool:
+        return bool(digest) and digest == readable_digest(folder.cell(key))
+
+    sources = {
         (cell.defended, cell.attack.label)
         for key, cell in board.cells.items()
-        if now[key] and now[key] == readable_digest(folder.cell(key))
+        if same(key, known.sources.get(key, ""))
+    }
+    altered = {
+        cell.defended
+        for key, cell in board.cells.items()
+        if key in known.victims and not same(key, known.victims[key])
     }
     pairs: dict[tuple[str, str, str], dict[str, int]] = {}
     for row in table.to_pylist():
-        if row["board"] == number and (row["source"], row["attack"]) in fresh:
-            who = (row["source"], row["attack"], row["victim"])
-            pairs.setdefault(who, {})[row["id"]] = row["macs"]
+        who = (row["source"], row["attack"], row["victim"])
+        if row["board"] != number or who[:2] not in sources or who[2] in altered:
+            continue
+        macs = pairs.setdefault(who, {})
+        if row["id"] in macs:
+            raise RunFolderError(f"{path} cannot be read: image {row['id']!r:.60} is there twice")
+        if not 0 <= row["macs"] <= MOST:
+            raise RunFolderError(f"{path} cannot be read: macs is {row['macs']} in one of its rows")
+        macs[row["id"]] = row["macs"]
     return [
         TransferredMacs(*who, tuple(macs), np.array(list(macs.values()), dtype=np.float64))
         for who, macs in pairs.items()

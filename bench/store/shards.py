@@ -35,6 +35,8 @@ POINTS_A_ROW = 4096
 _AT_A_TIME = 2**27
 """Bytes that are decoded at a time, at most, by the largest value that a column can hold."""
 
+_ROWS_AT_A_TIME = 2**14
+
 _OPTIONAL = {column.name for column in COLUMNS if column.optional}
 
 
@@ -162,14 +164,54 @@ def _within_bounds(file: pq.ParquetFile, columns: pa.Schema, size: int, path: Pa
             f"{path} has {size:,} bytes and claims to hold {claimed:,} in {rows:,} rows"
         )
     largest = max((claim for claim, _ in claims), default=1)
-    parts, total = [], 0
     at_a_time = min(max(_AT_A_TIME // max(largest, 1), 1), max(rows, 1))
+    return _decoded(file, columns, at_a_time, most, path)
+
+
+def bounded_rows(path: Path, columns: pa.Schema, most: int) -> tuple[pa.Table, dict[bytes, bytes]]:
+    """Columns of another table of a run, and its metadata.
+
+    Args:
+        path: of a parquet file.
+        columns: it must have, of these types.
+        most: rows that it may have.
+
+    Raises:
+        RunFolderError: it cannot be read, has other columns, or more rows.
+    """
+    try:
+        content = read_regular(path)
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            there = {field.name: field.type for field in file.schema_arrow}
+            if any(there.get(field.name) != field.type for field in columns):
+                raise RunFolderError(f"{path} has other columns than {', '.join(columns.names)}")
+            rows = file.metadata.num_rows
+            if rows > most:
+                raise RunFolderError(f"{path} holds {rows:,} rows, at most {most:,} are meant")
+            limit = rows * BYTES_A_ROW + EXPANSION * len(content)
+            if sum(claim for claim, _ in _claims(file, set(columns.names))) > limit:
+                raise RunFolderError(f"{path} claims to hold more than {limit:,} bytes")
+            table = _decoded(file, columns, _ROWS_AT_A_TIME, limit, path)
+            return table, dict(file.schema_arrow.metadata or {})
+    except (OSError, pa.ArrowException) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+
+
+def _decoded(
+    file: pq.ParquetFile, columns: pa.Schema, at_a_time: int, most: int, path: Path
+) -> pa.Table:
+    """Columns of an open file, decoded part by part.
+
+    Raises:
+        RunFolderError: they are more than `most` bytes.
+    """
+    parts, total = [], 0
     for part in file.iter_batches(at_a_time, columns=columns.names, use_threads=False):
         parts.append(part)
         total += part.nbytes
         if total > most:
-            raise RunFolderError(f"{path} has {size:,} bytes and holds more than {most:,}")
-    return pa.Table.from_batches(parts, columns)
+            raise RunFolderError(f"{path} holds more than {most:,} bytes")
+    return pa.Table.from_batches(parts, columns) if parts else columns.empty_table()
 
 
 def _claims(file: pq.ParquetFile, columns: Set[str]) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Transfer on a real small run: the diagonal is what the cells sealed, the rest what the other
 targets really execute."""
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -113,6 +114,49 @@ def test_what_came_from_cells_made_anew_is_not_shown(done):
     finally:
         path.write_text(before)
     assert len(pairs_of(done)) == 4
+
+
+def test_what_a_target_made_anew_would_execute_is_not_shown(done):
+    """The control of a target changes with the target alone."""
+    transfer(RunFolder(done.folder.path), attack="gradauto")
+    key, cell = next(
+        (key, cell) for key, cell in done.cells.items() if cell.attack.label == "identity"
+    )
+    path = done.folder.cell(key).path / "cell.json"
+    before = path.read_text()
+    try:
+        path.write_text(
+            before.replace('"shards": {', '"shards": {"shard-90000-90001.parquet": "0",')
+        )
+        assert {pair.victim for pair in pairs_of(done)} == {
+            other.defended for other in done.cells.values()
+        } - {cell.defended}
+    finally:
+        path.write_text(before)
+    assert len(pairs_of(done)) == 4
+
+
+SPOILED = {
+    "row-twice": (lambda rows: [*rows, rows[0]], "is there twice"),
+    "negative": (lambda rows: [{**rows[0], "macs": -1}], "macs is -1 in one of its rows"),
+    "of-64-bits": (lambda rows: [{**rows[0], "macs": 2**62}], "macs is 4611686018427387904"),
+    "no-column": (lambda rows: [{"board": 0, "source": "x"}], "has other columns than"),
+    "text-for-macs": (lambda rows: [{**rows[0], "macs": "9"}], "has other columns than"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_transfers_that_cannot_be_meant_are_refused(done, case):
+    change, said = SPOILED[case]
+    path = transfer(RunFolder(done.folder.path), attack="gradauto")
+    before, table = path.read_bytes(), pq.read_table(path)
+    try:
+        spoiled = pa.Table.from_pylist(change(table.to_pylist()))
+        pq.write_table(spoiled.replace_schema_metadata(table.schema.metadata), path)
+        with pytest.raises(RunFolderError, match=said):
+            pairs_of(done)
+    finally:
+        path.write_bytes(before)
 
 
 def test_mistakes(done, tmp_path):

@@ -57,7 +57,7 @@ def test_the_first_unit_is_the_highest_bit():
 
 @pytest.mark.parametrize(("row", "units"), [(b"", 1), (b"\x00", 9), (b"\x00\x00", 8)])
 def test_bits_of_another_number_of_units_are_refused(row, units):
-    with pytest.raises(ValueError, match=f"decisions of {units} units"):
+    with pytest.raises(ValueError, match=f"decisions of {units} unit"):
         unpack([row], units)
 
 
