@@ -25,6 +25,8 @@ class Task:
         last: place of the last image.
         data_root: where the data set lies, or None.
         reads: kind of component -> what making it reads -> digest; for the shard's record.
+        pictures: digests of the images (`bench.datasets.base.image_digest`), in order; () where
+            nobody compares.
     """
 
     key: str
@@ -34,6 +36,7 @@ class Task:
     last: int
     data_root: str | None
     reads: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
 
     @property
     def images(self) -> int:

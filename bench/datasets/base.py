@@ -144,14 +144,27 @@ def subset(dataset: Dataset, n: int) -> list[int]:
 
 def subset_digest(dataset: Dataset, indices: Sequence[int]) -> str:
     """sha256 (hex) over ids, labels and pixels of the images at `indices`, in that order."""
-    total = hashlib.sha256()
+    return subset_digests(dataset, indices)[0]
+
+
+def subset_digests(dataset: Dataset, indices: Sequence[int]) -> tuple[str, tuple[str, ...]]:
+    """(`subset_digest`, `image_digest` of each image at `indices`)."""
+    total, each = hashlib.sha256(), []
     for index, picture in _pictures(dataset, indices):
-        name = dataset.ids[index].encode()
-        total.update(
-            f"{len(name)} {int(dataset.label_array[index])} {picture.shape}".encode() + name
-        )
-        total.update(picture.tobytes())
-    return total.hexdigest()
+        name, label = dataset.ids[index], int(dataset.label_array[index])
+        total.update(_image_bytes(name, label, picture))
+        each.append(image_digest(name, label, picture))
+    return total.hexdigest(), tuple(each)
+
+
+def image_digest(name: str, label: int, picture: Array) -> str:
+    """16 hex digits of the sha256 over an image's id, label and (3, H, W) uint8 pixels."""
+    return hashlib.sha256(_image_bytes(name, label, picture)).hexdigest()[:16]
+
+
+def _image_bytes(name: str, label: int, picture: Array) -> bytes:
+    encoded = name.encode()
+    return f"{len(encoded)} {label} {picture.shape}".encode() + encoded + picture.tobytes()
 
 
 def check_disjoint(

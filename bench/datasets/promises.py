@@ -1,9 +1,16 @@
-"""What every data set keeps to, whoever wrote it: held against it whenever one is opened."""
+"""What every data set keeps to, whoever wrote it: rows whenever one is opened, pixels when a run
+begins, both in `gatebench plugin test`."""
 
 from __future__ import annotations
 
-from bench.contracts.dataset import Dataset
+from collections.abc import Mapping
+from typing import Any
+
+from bench.contracts.dataset import Dataset, checked_pixels
 from bench.errors import ContractBroken, DataError
+
+LOOKED_AT = 8
+"""Images that are decoded, from both ends."""
 
 
 def check_rows(dataset: Dataset) -> None:
@@ -59,3 +66,53 @@ def _check_words(dataset: Dataset, name: str) -> None:
         raise ContractBroken(f"{name}: image_shape is {dataset.image_shape!r}, expected (3, H, W)")
     if not all(isinstance(one, str) for one in dataset.classes):
         raise ContractBroken(f"{name}: classes are texts, got {tuple(dataset.classes)[:4]!r}")
+
+
+def check_declared(dataset: Dataset) -> None:
+    """Refuse a data set that is other than its class says, or whose images are not its pixels.
+
+    Raises:
+        ContractBroken: saying what is there and what is expected.
+    """
+    kind: Any = type(dataset)
+    sizes: Mapping[str, int] = kind.sizes
+    if sizes and sizes.get(dataset.split) != len(dataset):
+        raise ContractBroken(
+            f"{dataset}: sizes says {sizes.get(dataset.split)} for {dataset.split!r}, there are "
+            f"{len(dataset)}"
+        )
+    shape = getattr(kind, "image_shape", None)
+    if isinstance(shape, tuple) and tuple(dataset.image_shape) != shape:
+        raise ContractBroken(
+            f"{dataset}: image_shape is {dataset.image_shape}, the class says {shape}"
+        )
+    for name in ("images", "labels"):
+        if getattr(kind, name) is not getattr(Dataset, name):
+            raise ContractBroken(
+                f"{dataset}: it has {name} of its own",
+                hint="images and labels follow pixels and label_array",
+            )
+
+
+def check_pixels(dataset: Dataset) -> None:
+    """Refuse pixels that are not the same each time, in the order that is asked for, and a copy.
+
+    Raises:
+        ContractBroken: saying what they are.
+    """
+    import numpy as np
+
+    places = sorted({*range(min(LOOKED_AT, len(dataset))), len(dataset) - 1})
+    pixels = checked_pixels(dataset, places)
+    kept = pixels.copy()
+    if not np.array_equal(checked_pixels(dataset, places), kept):
+        raise ContractBroken(f"{dataset}: pixels(indices) differ from one call to the next")
+    if not np.array_equal(checked_pixels(dataset, places[::-1]), kept[::-1]):
+        raise ContractBroken(f"{dataset}: pixels(indices) does not follow the order of the indices")
+    if not pixels.flags.writeable:
+        return
+    pixels[:] = 255 - pixels
+    if not np.array_equal(checked_pixels(dataset, places), kept):
+        raise ContractBroken(
+            f"{dataset}: pixels returns its own memory: who writes into it changes the data set"
+        )

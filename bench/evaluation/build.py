@@ -17,6 +17,7 @@ from bench.contracts.target import Target
 from bench.datasets.base import classes_digest, open_dataset, subset
 from bench.errors import ContractBroken, GatebenchError, PluginError
 from bench.evaluation.outputs import check_unchanged, freeze
+from bench.evaluation.process_state import undisturbed
 from bench.image import to_float
 from bench.plugins import registry
 from bench.plugins.parameters import as_arguments
@@ -110,7 +111,8 @@ def build_defended(cell: Cell, root: str | None) -> Target:
 @lru_cache(maxsize=2)
 def opened_dataset(name: str, root: str | None) -> Dataset:
     """The data set, opened once a process; that of the fit beside it."""
-    return open_dataset(name, Path(root) if root else None)
+    with undisturbed():
+        return open_dataset(name, Path(root) if root else None)
 
 
 def build_bare(cell: Cell, target: Target, device: torch.device) -> Target | None:

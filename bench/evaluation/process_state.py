@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -71,6 +72,16 @@ class ProcessState:
                 hooks.update(self._hooks[name])
         deterministic(self._threads)
         seed_global_streams(0)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Around code of a plugin: afterwards the process is set as before."""
+    state = ProcessState(torch.get_num_threads())
+    try:
+        yield
+    finally:
+        state.restore()
 
 
 def _restore_torch() -> None:

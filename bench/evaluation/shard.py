@@ -11,7 +11,8 @@ from torch import Tensor
 
 from bench import codec
 from bench.contracts.attack import Job, image_generator
-from bench.errors import BudgetSpent, ContractBroken, PlanError
+from bench.datasets.base import image_digest
+from bench.errors import BudgetSpent, ContractBroken, DataError, PlanError
 from bench.evaluation.audit import audit_row, audited_places
 from bench.evaluation.build import opened_dataset
 from bench.evaluation.fit import fit_attack
@@ -19,7 +20,7 @@ from bench.evaluation.judge import judge_images
 from bench.evaluation.ledger import check_paid
 from bench.evaluation.outputs import check_unchanged, is_same
 from bench.evaluation.prepare import Opened, padded_batch
-from bench.evaluation.process_state import ProcessState
+from bench.evaluation.process_state import ProcessState, undisturbed
 from bench.evaluation.record import shard_rows
 from bench.evaluation.score import SCORING, Scored, score
 from bench.evaluation.sealed_view import SealedView
@@ -45,6 +46,7 @@ def run_shard(
     last: int,
     progress: Progress,
     reads: Mapping[str, Mapping[str, str]] = {},
+    expected: Sequence[str] = (),
 ) -> tuple[int, int]:
     """Compute and write the rows of images `first` to `last`.
 
@@ -55,6 +57,7 @@ def run_shard(
         last: place of the last one.
         progress: hears how far it is.
         reads: what making the cell's plugins reads, for the shard's record.
+        expected: digests of the images, as they were when the run began; () where nobody compares.
 
     Returns:
         (clean, adversarial) MACs of its images together.
@@ -74,7 +77,14 @@ def run_shard(
     pictures = None if saved is None else saved.pictures
     for start in range(first, last + 1, batch):
         done = start - first
-        rows += run_batch(opened, start, partial(progress, done, count), learnt, pictures)
+        rows += run_batch(
+            opened,
+            start,
+            partial(progress, done, count),
+            learnt,
+            pictures,
+            expected[done : done + batch],
+        )
     progress(count, count, 0.0)
     made_by = record(opened.cell, opened.device)
     if reads:
@@ -123,6 +133,7 @@ def run_batch(
     progress: Callable[[float], None],
     learnt: Mapping[str, Tensor] | None = None,
     pictures: Mapping[str, bytes] | None = None,
+    expected: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """The rows of one batch.
 
@@ -132,14 +143,18 @@ def run_batch(
         progress: hears the share that is done.
         learnt: what the attack learned first.
         pictures: id -> PNG bytes of the images that the attack begins at.
+        expected: digests of its images; () where nobody compares.
 
     Raises:
         ContractBroken: target or attack did what its contract forbids.
         PlanError: there is no image to begin at, or one of another size.
+        DataError: an image is another one than when the run began.
     """
     protocol, target = opened.cell.protocol, opened.target
     threat = protocol.threat
-    clean8, places = padded_batch(opened.dataset, opened.indices, first, protocol.batch)
+    with undisturbed():
+        clean8, places = padded_batch(opened.dataset, opened.indices, first, protocol.batch)
+    _check_pictures(opened, places, clean8, expected)
     clean = to_float(clean8).to(opened.device)
     ids = tuple(opened.dataset.ids[opened.indices[place]] for place in places)
 
@@ -195,6 +210,25 @@ def run_batch(
             audit_row(opened, row, "clean", clean8[i : i + 1], before, i)
             audit_row(opened, row, "adversarial", ruled.saved[i : i + 1], after, i)
     return kept
+
+
+def _check_pictures(
+    opened: Opened, places: Sequence[int], images: Tensor, expected: Sequence[str]
+) -> None:
+    """Whether the images that this process reads are those that the run began with.
+
+    Raises:
+        DataError: one is not.
+    """
+    dataset = opened.dataset
+    for place, picture, digest in zip(places, images.numpy(), expected, strict=False):
+        index = opened.indices[place]
+        name, label = dataset.ids[index], int(dataset.label_array[index])
+        if image_digest(name, label, picture) != digest:
+            raise DataError(
+                f"{dataset}: image {name} is another one than when the run began",
+                hint="a data set gives the same ids, labels and pixels in every process",
+            )
 
 
 def _check_scored_alike(

@@ -130,7 +130,9 @@ def _compute(
 
     opened = _Last.opened(task, device)
     folder = CellFolder(task.folder)
-    clean, adversarial = run_shard(opened, folder, task.first, task.last, progress, task.reads)
+    clean, adversarial = run_shard(
+        opened, folder, task.first, task.last, progress, task.reads, task.pictures
+    )
     return clean, adversarial, opened.description.reference * task.images
 
 

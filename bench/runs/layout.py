@@ -12,7 +12,15 @@ from typing import Any
 from bench import weights
 from bench.contracts.cell import Cell
 from bench.contracts.dataset import Dataset
-from bench.datasets.base import check_classes, check_disjoint, open_dataset, subset, subset_digest
+from bench.datasets.base import (
+    check_classes,
+    check_disjoint,
+    open_dataset,
+    subset,
+    subset_digest,
+    subset_digests,
+)
+from bench.datasets.promises import check_declared, check_pixels
 from bench.errors import DataError, PlanError, RunFolderError
 from bench.plans.plan import Plan, RunOptions
 from bench.plans.stored import StoredPlan, read_plan
@@ -30,6 +38,7 @@ class Laid:
         folder: where it goes.
         ids: of its images, in order; all boards share them.
         chosen: keys of the cells to compute where it is not all of them.
+        pictures: digests of its images (`bench.datasets.base.image_digest`), in order.
     """
 
     plan: StoredPlan
@@ -37,6 +46,7 @@ class Laid:
     folder: RunFolder
     ids: tuple[str, ...]
     chosen: frozenset[str] | None = None
+    pictures: tuple[str, ...] = ()
 
     @property
     def cells(self) -> Mapping[str, Cell]:
@@ -128,12 +138,13 @@ def lay_out(
     )
     if whole is not None and is_part:
         plan, run = whole, there
+    total, pictures = subset_digests(dataset, places)
     stored = StoredPlan.of(
         plan,
         name=run.name,
         command=command,
         dataset=str(dataset),
-        subset=subset_digest(dataset, places),
+        subset=total,
         fit_subset=_fit_pinned(plan, dataset, data_root),
     )
     accept(stored)
@@ -145,7 +156,7 @@ def lay_out(
         if is_part
         else None
     )
-    laid = Laid(stored, plan.options, run, ids, chosen)
+    laid = Laid(stored, plan.options, run, ids, chosen, pictures)
     laid.check_folder(fresh=fresh, renew=renew)
     return laid
 
@@ -175,6 +186,8 @@ def _opened(plan: Plan, data_root: str | None) -> Dataset:
     dataset = open_dataset(plan.cells[0].protocol.dataset, Path(data_root) if data_root else None)
     if not len(dataset):
         raise DataError(f"{dataset} has no images")
+    check_declared(dataset)
+    check_pixels(dataset)
     values = math.prod(dataset.image_shape)
     for cells in plan.boards:
         threat = cells[0].protocol.threat
@@ -203,6 +216,8 @@ def _fit_pinned(plan: Plan, scored: Dataset, data_root: str | None) -> str:
         return ""
     protocol = plan.cells[0].protocol
     dataset = open_dataset(protocol.fit_dataset, Path(data_root) if data_root else None)
+    check_declared(dataset)
+    check_pixels(dataset)
     if len(dataset) < protocol.fit.images:
         raise PlanError(
             f"protocol.fit.images: {protocol.fit.images} asked for, {dataset} has {len(dataset)}"

@@ -197,7 +197,11 @@ class Run:
         place = folder.path.absolute()  # a plugin may change the folder that its process works in
         root = self.data_root and os.path.abspath(self.data_root)
         reads = self._reads.of(cell) if spans else {}
-        return [Task(key, cell, place, first, last, root, reads) for first, last in spans]
+        pictures = self.laid.pictures
+        return [
+            Task(key, cell, place, first, last, root, reads, pictures[first : last + 1])
+            for first, last in spans
+        ]
 
     def _finish(self, tasks: Sequence[Task], listen: Tell) -> None:
         """Have the tasks computed and seal every cell, whatever is reported of it."""

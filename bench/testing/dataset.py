@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from bench.contracts.dataset import Dataset, checked_pixels
+from bench.contracts.dataset import Dataset
 from bench.datasets.base import subset, subset_digest
-from bench.datasets.promises import check_rows
+from bench.datasets.promises import LOOKED_AT, check_declared, check_pixels, check_rows
 from bench.testing.findings import Finding, NotKept, found
-
-LOOKED_AT = 8
-"""Images that are decoded, from both ends."""
 
 
 def check_dataset(
@@ -54,8 +48,8 @@ def check_dataset(
         for dataset in opened:
             promises: Mapping[str, Callable[[Dataset], None]] = {
                 "an id, a label and a class for every image": check_rows,
-                "what it declares is true": _declared,
-                "pixels are uint8, in the order that is asked for, and a copy": _pixels,
+                "what it declares is true": check_declared,
+                "pixels are uint8, in the order that is asked for, and a copy": check_pixels,
                 "opened again it is the same": lambda first: _again(first, make, data_root),
             }
             findings += [
@@ -63,28 +57,6 @@ def check_dataset(
                 for promise, check in promises.items()
             ]
     return findings
-
-
-def _declared(dataset: Dataset) -> None:
-    kind: Any = type(dataset)
-    sizes: Mapping[str, int] = kind.sizes
-    if sizes and sizes.get(dataset.split) != len(dataset):
-        raise NotKept(
-            f"sizes says {sizes.get(dataset.split)} for {dataset.split!r}, there are {len(dataset)}"
-        )
-    shape = getattr(kind, "image_shape", None)
-    if isinstance(shape, tuple) and tuple(dataset.image_shape) != shape:
-        raise NotKept(f"image_shape is {dataset.image_shape}, the class says {shape}")
-
-
-def _pixels(dataset: Dataset) -> None:
-    places = sorted({*range(min(LOOKED_AT, len(dataset))), len(dataset) - 1})
-    pixels = checked_pixels(dataset, places)
-    if not np.array_equal(dataset.pixels(places[::-1]), pixels[::-1]):
-        raise NotKept("pixels(indices) does not follow the order of the indices")
-    pixels[:] = 255 - pixels
-    if np.array_equal(dataset.pixels(places), pixels):
-        raise NotKept("pixels returns its own memory: who writes into it changes the data set")
 
 
 def _again(first: Dataset, make: Callable[[str, Path | None], Dataset], root: Path | None) -> None:
