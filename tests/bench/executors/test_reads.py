@@ -1,14 +1,21 @@
 """What a plugin reads beside its own source is part of the record: changed, its rows are stale."""
 
+import importlib
 import json
+import py_compile
+import shutil
 import sys
 from fractions import Fraction
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from bench.contracts.cell import Cell, Component, Protocol
 from bench.contracts.threat import Threat
+from bench.executors import reads
 from bench.executors.reads import Reads
 from bench.plugins import registry
 
@@ -82,15 +89,15 @@ def cell(depth=1):
 
 
 def test_everything_that_making_it_reads_is_named(frail, tmp_path):
-    reads = Reads(tmp_path / "log.txt")
-    found = reads.of(cell())
+    traced = Reads(tmp_path / "log.txt")
+    found = traced.of(cell())
     assert set(found) == {"target"}
     names = set(found["target"])
     assert {"module:frail", "module:frail_helper", "module:frail_late"} <= names
     assert {"module:targets.resnet", "file:frail_1.json"} <= names
     assert "file:frail_2.json" not in names
     assert not [name for name in names if str(tmp_path) in name or "torch" in name]
-    assert "file:frail_2.json" in reads.of(cell(depth=2))["target"]
+    assert "file:frail_2.json" in traced.of(cell(depth=2))["target"]
 
 
 def test_the_list_is_kept_and_made_again_when_a_file_changed(frail, tmp_path, monkeypatch):
@@ -152,3 +159,129 @@ def test_the_record_names_no_folder(gatebench, frail, tmp_path):
     record = json.loads(pq.read_schema(shard).metadata[b"gatebench"])
     assert set(record["reads"]) == {"target"}
     assert str(tmp_path) not in json.dumps(record)
+
+
+WIDE = """
+import importlib.util
+import os
+from pathlib import Path
+
+import pyarrow.parquet
+import wide_dependency
+import wide_space.inner
+from safetensors.torch import load_file
+
+from bench.testing import ToyTarget
+
+try:
+    import wide_faster
+except ImportError:
+    wide_faster = None
+HERE = Path(__file__).parent
+
+class Wide(ToyTarget):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = float(os.environ.get("WIDE_BIAS", "0"))
+        self.tables = [each.read_text() for each in sorted((HERE / "tables").glob("*.txt"))]
+        self.weights = load_file(HERE / "wide.safetensors")
+        self.rows = pyarrow.parquet.read_table(str(HERE / "wide.parquet"))
+        spec = importlib.util.spec_from_file_location("unnamed", HERE / "wide_unnamed.py")
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+    def macs(self, decisions):
+        from wide_late import extra
+
+        return super().macs(decisions) + extra() + int(os.getenv("WIDE_EXTRA", "0"))
+"""
+"""Reads in ten ways beside an import and `open`."""
+
+CHANGES = {
+    "variable": "variable:WIDE_BIAS",
+    "variable-read-later": "variable:WIDE_EXTRA",
+    "module-that-was-missing": "module:wide_faster",
+    "module-imported-later": "module:wide_late",
+    "module-of-that-one": "module:wide_later",
+    "module-that-was-compiled": "file:wide_unnamed.py",
+    "package-without-init": "module:wide_space.inner",
+    "file-in-a-listed-folder": "folder:tables/*.txt",
+    "weights": "file:wide.safetensors",
+    "parquet": "file:wide.parquet",
+    "dependency": "distribution:wide-dependency",
+}
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A plugin, and what making it read."""
+    place = tmp_path_factory.mktemp("wide")
+    (place / "tables").mkdir()
+    (place / "tables" / "a.txt").write_text("1")
+    (place / "wide_space").mkdir()
+    (place / "wide_space" / "inner.py").write_text("A = 1\n")
+    for name, content in {
+        "wide": WIDE,
+        "wide_late": "from wide_later import extra\n",
+        "wide_later": "def extra():\n    return 0\n",
+        "wide_unnamed": "A = 1\n",
+    }.items():
+        (place / f"{name}.py").write_text(content)
+    py_compile.compile(str(place / "wide_unnamed.py"))
+    save_file({"a": torch.zeros(2)}, place / "wide.safetensors")
+    pq.write_table(pa.table({"a": [1]}), place / "wide.parquet")
+    installed = place / "site-packages"
+    depend(installed, "1.0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(installed))
+        patch.syspath_prepend(str(place))
+        target = Component("wide:Wide", registry.BY_MODULE, "wide:Wide", "wide", {})
+        one = Cell(cell().protocol, target, cell().attack)
+        yield place, Reads(place / "log.txt").of(one)["target"]
+        sys.path_importer_cache.clear()
+
+
+def depend(installed, version):
+    """Install a distribution, and no other version of it."""
+    for old in installed.glob("*.dist-info"):
+        shutil.rmtree(old)
+    info = installed / f"wide_dependency-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: wide-dependency\nVersion: {version}\n"
+    )
+    (info / "top_level.txt").write_text("wide_dependency\n")
+    (installed / "wide_dependency.py").write_text(f"VERSION = {version}\n")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_everything_else_that_numbers_hang_on_is_on_the_list(wide, monkeypatch, change):
+    place, found = wide
+    name = CHANGES[change]
+    assert name in found
+    paths = {"folder": place / "tables", "distribution": "", "variable": ""}
+    kind, _, called = name.partition(":")
+    path = str(paths.get(kind, place / called))
+    if name in ("module:wide_faster", "module:wide_late", "module:wide_later"):
+        path = ""
+    elif kind == "module":
+        path = str(place / f"{called.replace('.', '/')}.py")
+    assert reads._now(name, path) == found[name], "as long as nothing changes"
+    if kind == "variable":
+        monkeypatch.setenv(called, "1")
+    elif kind == "distribution":
+        depend(place / "site-packages", "2.0")
+    elif kind == "folder":
+        (place / "tables" / "b.txt").write_text("2")
+    else:
+        file = place / f"{called.replace('.', '/')}.py" if kind == "module" else place / called
+        file.write_bytes(b"changed = 1\n")
+    importlib.invalidate_caches()
+    assert reads._now(name, path) != found[name]
+
+
+def test_the_list_names_nothing_of_the_installation(wide):
+    _, found = wide
+    foreign = [
+        name for name in found if any(part in name for part in ("torch", "pydantic", "lib/"))
+    ]
+    assert not foreign
