@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.contracts.dataset import PixelDataset
 from bench.datasets.base import require_folder
+from bench.datasets.files import not_unpacked
 from bench.datasets.pictures import Pictures, from_folders, from_parquet, parquet_files
 from bench.errors import DataError
 from bench.files.home import data_home
@@ -108,7 +109,7 @@ class _Cifar(PixelDataset):
         raise DataError(
             f"{self.base_name}: {root} holds neither {self.batches}/, nor {self.split}*.parquet, "
             f"nor a folder {self.split}/",
-            hint=self._how_to_get_it(),
+            hint=self._how_to_get_it() + not_unpacked(root),
         )
 
     def _how_to_get_it(self) -> str:

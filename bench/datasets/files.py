@@ -21,6 +21,11 @@ UNREAD = (
     *(".pcx", ".psd", ".eps", ".svg", ".dng", ".cr2", ".nef", ".webp", ".tif", ".tiff", ".pgm"),
 )
 """Endings of pictures that a data set may not read."""
+_PACKED = (
+    *(".tar", ".tgz", ".gz", ".zip", ".7z", ".rar", ".xz", ".parquet", ".arrow", ".tfrecord"),
+    *(".rec", ".lmdb", ".mdb", ".h5", ".hdf5", ".npz", ".mat", ".pkl", ".beton"),
+)
+"""Endings of files that hold many pictures."""
 
 _JUNK = frozenset(
     (
@@ -74,6 +79,13 @@ def folders_in(folder: Path) -> list[str]:
         return in_text_order(
             entry.name for entry in entries if not is_junk(entry.name) and entry.is_dir()
         )
+
+
+def not_unpacked(folder: Path) -> str:
+    """In words, the end of a hint: an archive in a folder whose data set was not found in it."""
+    names = pictures_beside(folder, _PACKED)
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"; {printable(names[0])}{more} is not read as it is: unpack it" if names else ""
 
 
 def pictures_beside(folder: Path, extensions: Sequence[str]) -> list[str]:

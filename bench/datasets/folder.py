@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -22,6 +23,7 @@ from bench.datasets.files import (
     folders_in,
     in_text_order,
     is_split_like,
+    not_unpacked,
     pictures_beside,
     printable,
     walk_pictures,
@@ -98,7 +100,8 @@ class ImageFolder(Dataset):
             raise DataError(
                 f"{self.name}: no picture under {self._root}"
                 f"{f' that is read; {self.note}' if self.note else ''}",
-                hint=f"expected CLASS/PICTURE.jpg below it, or below a folder {split}/ in it",
+                hint=f"expected CLASS/PICTURE.jpg below it, or below a folder {split}/ in it"
+                f"{not_unpacked(self._root)}",
             )
         self._files = [file for file, _ in found]
         self.label_array = np.array([label for _, label in found], dtype=np.int64)
@@ -108,7 +111,7 @@ class ImageFolder(Dataset):
         return np.stack([self._decode(index) for index in indices])
 
     def heads(self) -> list[bytes]:
-        """Of every file, what tells it from most others: its size and its first bytes.
+        """Of every file, what tells it from most others: a sha256 of its size and first bytes.
 
         Raises:
             DataError: one cannot be read.
@@ -118,7 +121,8 @@ class ImageFolder(Dataset):
             for file in self._files:
                 with open(self._root / file, "rb", buffering=0) as opened:
                     size = os.fstat(opened.fileno()).st_size
-                    found.append(size.to_bytes(8, "big") + opened.read(_HEAD))
+                    head = size.to_bytes(8, "big") + opened.read(_HEAD)
+                    found.append(hashlib.sha256(head).digest())
         except OSError as error:
             raise DataError(f"{self.name}: {error}") from error
         return found
@@ -140,9 +144,12 @@ class ImageFolder(Dataset):
             raise DataError(
                 f"{self.name}: {root} has no folder {self.split}/ with a folder for each class; "
                 f"it has {', '.join(f'{name}/' for name in others)}",
-                hint=f"move the pictures of {self.split}/ into a folder for each class"
-                if flat
-                else f"name one of them as the split ({', '.join(self.splits)}), or rename it",
+                hint=(
+                    f"move the pictures of {self.split}/ into a folder for each class"
+                    if flat
+                    else f"name one of them as the split ({', '.join(self.splits)}), or rename it"
+                )
+                + not_unpacked(root),
             )
         self._check_no_splits_below(root, root, _LEVELS)
         if root.name.lower() in SPLIT_NAMES and root.name != self.split:
@@ -210,9 +217,7 @@ class ImageFolder(Dataset):
             check_one_owner(owners, walked, folder, self.name)
         loose = pictures_beside(self._root, (*EXTENSIONS, *UNREAD))
         self._remark(
-            f"{counted(len(loose), 'picture')} beside the class folders are left out"
-            if loose
-            else "",
+            f"{counted(len(loose), 'picture')} beside the class folders left out" if loose else "",
             f"pictures of kinds that are not read are left out ({_counted(unread)})"
             if unread
             else "",

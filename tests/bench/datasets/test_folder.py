@@ -335,7 +335,7 @@ def test_a_split_that_shares_no_class_with_another(tmp_path):
             id="splits-further-below",
         ),
         pytest.param(
-            ["1.png"], "no picture under .* that is read; 1 pictures beside", "CLASS", id="loose"
+            ["1.png"], "no picture under .* that is read; 1 picture beside", "CLASS", id="loose"
         ),
     ],
 )
@@ -362,7 +362,7 @@ def test_pictures_that_are_left_out_are_told(tmp_path):
     data = ImageFolder("val", tmp_path)
     assert (data.classes, data.ids) == (("bee", "cat"), ("cat/a",)), "bee keeps its label"
     assert data.note == (
-        "1 pictures beside the class folders are left out; "
+        "1 picture beside the class folders left out; "
         "pictures of kinds that are not read are left out (2 .gif)"
     )
 
@@ -418,3 +418,15 @@ def test_a_picture_that_would_grow_without_bound_is_refused(tmp_path):
     Image.new("L", (9000, 1)).save(tmp_path / "one" / "line.png")
     with pytest.raises(DataError, match=r"one/line\.png: 9000x1 pixels, too narrow"):
         ImageFolder("val", tmp_path).pixels([0])
+
+
+def test_what_is_not_unpacked_is_named(tmp_path):
+    from bench.datasets.cifar import CIFAR10
+
+    for number in range(3):
+        (tmp_path / f"imagenet-validation-{number}.tar").write_bytes(b"x")
+    told = "; imagenet-validation-0.tar and 2 more is not read as it is: unpack it"
+    for kind, split in ((ImageFolder, "val"), (CIFAR10, "test")):
+        with pytest.raises(DataError) as caught:
+            kind(split, tmp_path)
+        assert caught.value.hint.endswith(told)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import unicodedata
 
 import fuzz
 import numpy as np
@@ -105,7 +106,8 @@ def test_shards_of_any_columns(root, cells, labels, names):
 
 NAMES = st.sampled_from(
     [b"train", b"val", b"test", b"Valid", b"cat", b"dog", b"10", b"2", b"caf\xe9", "thé".encode(), b".x",
-     b"__MACOSX", b"checkpoints", b"\xff", b"a b", b"new\nline"]
+     b"__MACOSX", b"checkpoints", b"\xff", b"a b", b"new\nline", b"Cat", b"cat ", b"images", b"unknown",
+     unicodedata.normalize("NFD", "thé").encode(), b"test1", b"classes.txt"]
 )  # fmt: skip
 FILES = st.sampled_from([b"a.png", b"a.JPG", b"._a.png", b"b.png", b"x.txt", b"\xfe.png", b"c.gif"])
 
@@ -130,6 +132,8 @@ def test_folders_of_any_shape(tmp_path_factory, paths, split):
     except DataError:
         return
     assert len(set(found.ids)) == len(found) > 0
+    for name, label in zip(found.ids, found.label_array, strict=True):
+        assert name.partition("/")[0] == found.classes[label]
     assert ((found.label_array >= 0) & (found.label_array < len(found.classes))).all()
     assert not {name.lower() for name in found.classes} & {"__macosx", ".x"}
     subset_digest(found, subset(found, 1))
