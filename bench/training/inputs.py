@@ -166,6 +166,8 @@ def _inside(state: Mapping[str, Tensor], names: Sequence[str], entry: str, prefi
         WeightsError: there is none.
     """
     first = names[0] if names else ""
+    if first and all(prefix + name in state for name in names):
+        return prefix  # source and network call them the same
     for key in state:
         if first and key.endswith(first):
             inside = key.removesuffix(first)

@@ -15,12 +15,13 @@ from bench.api import Moment, Target
 from bench.errors import PlanError
 from targets.aig import AIG
 from targets.pieces.gumbel import gumbel_difference
+from targets.recipes.kept import KeptStage
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.recipes.static import StaticStage, family_name
 
 
 @dataclass(frozen=True, kw_only=True)
-class GatedStage(TrainingStage):
+class GatedStage(KeptStage):
     """aig: gates that decide by the larger logit, each held to a rate over the batch, starting from
     the static network.
 
@@ -34,19 +35,16 @@ class GatedStage(TrainingStage):
     CIFAR, and of 1 on ImageNet with a rate of its own for each block.
 
     Attributes:
-        depth, layout: as in `AIG`.
         target_open: the rate of every block.
         rates: of each block, instead of `target_open`; empty for none.
         penalty: weight of the rates.
         noisy: the share of the steps with Gumbel noise.
     """
 
-    depth: int = 20
-    layout: Literal["cifar", "imagenet"] = "cifar"
     target_open: float = 0.6
     rates: tuple[float, ...] = ()
-    penalty: float = 2.0
-    noisy: float = 0.4
+    penalty: float = 4.0
+    noisy: float = 0.3
     epochs: int = 10
     lr: float = 2e-3
 

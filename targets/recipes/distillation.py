@@ -62,9 +62,14 @@ class DistilledStage(TrainingStage):
             round_to_half(target)
 
 
-def round_to_half(network: nn.Module) -> None:
-    """Replace every weight and statistic of a network by the nearest half-precision number."""
+def round_to_half(network: nn.Module, but: tuple[str, ...] = ()) -> None:
+    """Replace every weight and statistic of a network by the nearest half-precision number.
+
+    Args:
+        network: changed in place.
+        but: prefixes of the names of what stays as it is.
+    """
     with torch.no_grad():
-        for value in (*network.parameters(), *network.buffers()):
-            if value.is_floating_point():
+        for name, value in network.state_dict().items():
+            if value.is_floating_point() and not name.startswith(but):
                 value.copy_(value.to(torch.float16))

@@ -15,12 +15,13 @@ from bench.api import Moment, Output, Target
 from bench.errors import PlanError
 from targets.dynconv import DynConv
 from targets.pieces.gumbel import gumbel_difference
+from targets.recipes.kept import KeptStage
 from targets.recipes.stage import Metrics, TrainingStage, accuracy
 from targets.recipes.static import StaticStage, family_name
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedStage(TrainingStage):
+class MaskedStage(KeptStage):
     """dynconv: masks under a budget, with Gumbel noise at first, starting from the static network.
 
     loss = CE + penalty ((s - budget)^2 + mean_b (relu(s_b - 1 + p (1 - budget))^2 + relu(p budget -
@@ -34,14 +35,12 @@ class MaskedStage(TrainingStage):
     code. They train 350 epochs of SGD from scratch, with a penalty of 10.
 
     Attributes:
-        depth, layout, cost_grad: as in `DynConv`.
+        cost_grad: as in `DynConv`.
         budget: the share of the blocks' MACs to spend.
         penalty: weight of the budget.
         noisy: the share of the steps with Gumbel noise.
     """
 
-    depth: int = 20
-    layout: Literal["cifar", "imagenet"] = "cifar"
     cost_grad: Literal["mended", "released"] = "mended"
     budget: float = 0.6
     penalty: float = 10.0
