@@ -9,11 +9,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-import click
+try:
+    import click
 
-from bench import __version__
-from bench.errors import EXIT_CODES, GatebenchError, did_you_mean
-from bench.terminal import outlets, page, say
+    from bench import __version__
+    from bench.errors import EXIT_CODES, GatebenchError, did_you_mean
+    from bench.terminal import outlets, page, say
+except KeyboardInterrupt:  # Ctrl-C before anything was begun
+    raise SystemExit(130) from None
 
 COMMANDS = {
     "run": "Run a plan: attack, judge, count, rank, render.",

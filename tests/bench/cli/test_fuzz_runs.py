@@ -214,8 +214,14 @@ def commands(folder):
         "check": ["check", "plan.toml", "--run", "m", "--baseline", base],
         "compare": ["compare", "r", "m"],
         "verify": ["verify", "m", "--images", "1", "--seed", "1"],
+        "submit": ["submit", "m", "--out", "s.zip", "--who", "a", "--what", "b"],
+        "merge": ["merge", "r", "m", "--out", "u", "--no-report"],
+        "publish": ["publish", "m", "--out", "site"],
+        "export": ["export", "m", "--out", "hub", "--dataset", "a/b"],
     }
-    codes = {"show": (0, 5), "report": (0, 5), "verify": (0, 5, 10)}
+    asked["submit"] += ["--license", "MIT"]
+    codes = dict.fromkeys(("show", "report", "publish", "export"), (0, 5))
+    codes |= {"verify": (0, 5, 10), "submit": (0, 2, 5, 9), "merge": (0, 5, 9)}
     return [
         (name, words, codes.get(name, (0, 5, 8, 9) if name == "check" else (0, 5, 9)))
         for name, words in asked.items()
@@ -225,7 +231,7 @@ def commands(folder):
 def test_whatever_lies_in_a_run_folder_is_told_in_a_sentence(good):
     held = Held(good / "runs" / "r", good / "runs" / "m")
     show, *others = commands(good)
-    weights = {"verify": 1, "report": 3}
+    weights = {"verify": 1, "report": 3, "publish": 1, "export": 1}
     chosen = st.sampled_from([one for one in others for _ in range(weights.get(one[0], 6))])
 
     @settings(fuzzed, max_examples=WANTED or 40)

@@ -97,6 +97,39 @@ def test_a_user_without_a_home_has_a_folder_here(monkeypatch, tmp_path):
     assert home() == tmp_path / "~" / "x"
 
 
+INTERRUPTED = """
+import sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from bench.cli import main
+main(["show", "nothing"])
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param("click", id="before-the-command"),
+        pytest.param("bench.terminal", id="among-our-own"),
+        pytest.param("bench.cli.show", id="in-the-command"),
+    ],
+)
+def test_ctrl_c_while_modules_are_read_is_no_traceback(tmp_path, child_environment, module):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.replace("{module}", module)],
+        cwd=tmp_path,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+
+
 UNKNOWN = """
 import os, pwd, sys
 def nobody(*_):
