@@ -28,12 +28,13 @@ from bench.api import Target
 from bench.datasets.base import open_dataset, subset
 from bench.executors.memory import keep_freed_memory
 from bench.plugins import registry
+from bench.plugins.parameters import as_arguments
 
 
 def built(entry: weights.Entry) -> Target:
     """The network of a set of weights, frozen."""
-    target: Target = registry.load("target", entry.target)(**entry.params)
-    weights.load_into(target, weights.read_state(entry), entry.name)
+    target: Target = registry.load("target", entry.target)(**as_arguments(entry.params))
+    weights.load_entry(target, entry)
     return target.eval().requires_grad_(False)
 
 

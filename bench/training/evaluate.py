@@ -41,13 +41,18 @@ class Measured:
 
 
 def measure(target: Target, data: Dataset | Part, *, batch: int = 100) -> Measured:
-    """Evaluate a target, in evaluation mode, on every image of a split, without autocast."""
+    """Evaluate a target, in evaluation mode, on every image of a split, without autocast.
+
+    A random target draws once an image, from a seed of the image's place.
+    """
     device = next((parameter.device for parameter in target.parameters()), torch.device("cpu"))
     right, macs, decisions = [], [], []
     with torch.no_grad():
         for start in range(0, len(data), batch):
             rows = range(start, min(start + batch, len(data)))
-            output = target((data.images(rows).to(torch.float32) / 255).to(device))
+            images = (data.images(rows).to(torch.float32) / 255).to(device)
+            with target.evaluating(seeds=torch.arange(start, rows.stop)):
+                output = target(images)
             right.append(output.logits.argmax(1).cpu() == data.labels[start : rows.stop])
             macs.append(target.macs(output.decisions).cpu())
             decisions.append(output.decisions.cpu())

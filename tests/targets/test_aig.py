@@ -10,11 +10,13 @@ from original_aig import Original, random_state
 from ptflops.aten_engine import FlopCounterMode
 from torch import nn
 
-from bench.api import Moment
+from bench.api import Moment, Part
+from bench.datasets.base import open_dataset
 from bench.errors import ContractBroken, PlanError, WeightsError
 from bench.evaluation import cost
 from bench.evaluation.seeds import seeded
 from bench.testing import check_target, problems, random_decisions
+from bench.training.evaluate import measure
 from targets.aig import AIG
 from targets.aig.gates import RelevanceGate
 from targets.pieces.gumbel import gumbel_difference
@@ -248,6 +250,15 @@ def test_a_row_draws_from_its_own_seed_alone():
     torch.testing.assert_close(alone.margins[0], output.margins[1])
     assert torch.equal(alone.decisions[0], output.decisions[1])
     assert (net.draws, lively().draws) == (20, 1)
+
+
+def test_what_is_measured_of_a_sampled_network_has_a_draw_for_each_image():
+    net = AIG(gating="sample").eval()
+    data = Part(open_dataset("digits-m:test"), (7,) * 200)  # one image, so that only draws differ
+    found = measure(net, data)
+    assert found.opening_rates == pytest.approx([1 / (1 + math.exp(-1.9))] * 9, abs=0.08)
+    assert found.spread > 0.05
+    assert measure(net, data) == found
 
 
 # --- gradients and the contract

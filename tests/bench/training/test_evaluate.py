@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.api import Units
+from bench.api import Target, Units
 from bench.training.evaluate import measure
 
 
@@ -14,7 +14,7 @@ def test_measured_by_hand():
     spent = torch.tensor([100, 60, 60, 20])
     decisions = torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.bool)
 
-    class Told(torch.nn.Module):
+    class Told(Target):
         ceiling = 100
         units = replace(
             Units.gated(["a", "b0", "b1"], ["a", "b", "b"], [1, 1, 1]), shape=((), (2,), (2,))
@@ -28,6 +28,9 @@ def test_measured_by_hand():
 
         def macs(self, decisions):
             return 20 + 40 * decisions[:, 1:].sum(1)
+
+        def execute(self, image, decisions=None):
+            return self(image)
 
     data = SimpleNamespace(
         labels=torch.tensor([0, 1, 2, 1]),
