@@ -25,7 +25,7 @@ from torch import Tensor
 
 from bench.contracts.target import Output, Target
 from bench.errors import ContractBroken
-from bench.evaluation.counters import PtflopsMode, TorchMode
+from bench.evaluation.counters import PtflopsMode, TorchMode, uncompiled
 from bench.evaluation.operators import HOOKS
 from bench.evaluation.outputs import check_output, is_same
 from bench.evaluation.outside import check_nothing_outside
@@ -71,7 +71,7 @@ def count(target: Target, image: Tensor, decisions: Tensor | None = None) -> Cou
     witness = Witness(handed)
     ptflops = _ptflops()
     second = TorchMode(display=False)
-    with torch.no_grad(), _slow_attention(), contextlib.ExitStack() as stack:
+    with torch.no_grad(), uncompiled(), _slow_attention(), contextlib.ExitStack() as stack:
         for mode in (second, ptflops, witness):
             stack.enter_context(mode)
         returned = target.execute(handed, decisions)
@@ -117,7 +117,7 @@ def count_layers(target: Target, image: Tensor, decisions: Tensor) -> dict[str, 
             handles.append(module.register_forward_pre_hook(mode.enter_module(name)))
             handles.append(module.register_forward_hook(mode.exit_module(name)))
     try:
-        with torch.no_grad(), _slow_attention(), mode:
+        with torch.no_grad(), uncompiled(), _slow_attention(), mode:
             target.execute(image.clone(), decisions)
     finally:
         for handle in handles:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import cast
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode as TorchMode
 from torch.utils.flop_counter import _FlopCounterMode
@@ -44,6 +45,17 @@ def call_directly(mode: type[TorchDispatchMode]) -> None:
         setattr(function, "__dynamo_disable", function)
 
 
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what was compiled by torch operator by operator, as it is counted; the modes themselves
+    would be compiled with it."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes long
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 with _without("timm", "torchvision"):
     from ptflops.aten_engine import FlopCounterMode as PtflopsMode
     from ptflops.aten_ops import ATEN_OPS_MAPPING
@@ -51,4 +63,4 @@ with _without("timm", "torchvision"):
 call_directly(PtflopsMode)
 call_directly(_FlopCounterMode)
 
-__all__ = ["ATEN_OPS_MAPPING", "PtflopsMode", "TorchMode", "call_directly"]
+__all__ = ["ATEN_OPS_MAPPING", "PtflopsMode", "TorchMode", "call_directly", "uncompiled"]

@@ -34,6 +34,11 @@ def freeze(target: Target) -> dict[str, Tensor]:
                 f"{name} has no shape yet (a lazy module)",
                 hint="give every module its size, or evaluate one image in __init__",
             )
+        if not isinstance(value, Tensor):
+            raise ContractBroken(
+                f"{name} of the state is {type(value).__name__}, no tensor",
+                hint="weights are plain tensors; quantized modules are not counted either",
+            )
     target.requires_grad_(False)
     return {name: value.detach().clone() for name, value in state.items()}
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.contracts.target import Target
 from bench.errors import ContractBroken
-from bench.evaluation.counters import call_directly
+from bench.evaluation.counters import call_directly, uncompiled
 from bench.evaluation.outputs import check_output
 from bench.evaluation.seeds import seeded
 from bench.evaluation.witness import COPIES, Memory, tensors
@@ -47,7 +47,8 @@ def check_nothing_outside(target: Target, image: Tensor, decisions: Tensor) -> N
     written = own.written or other.written
     if written:
         raise ContractBroken(f"execute works on memory that {written}", hint=HINT)
-    changed, numbers = own.tensors - other.tensors, own.numbers - other.numbers
+    changed = own.tensors - own.read_tensors - other.tensors
+    numbers = own.numbers - own.read_numbers - other.numbers
     if changed or len(numbers) > len(target.units):
         count = sum(size for size, _ in changed) + len(numbers)
         raise ContractBroken(
@@ -61,7 +62,7 @@ def _origins(target: Target, image: Tensor, decisions: Tensor) -> _Origins:
     handed = image.clone()
     mode = _Origins(handed)
     with torch.no_grad(), seeded(target, torch.zeros(1, dtype=torch.int64)):
-        with mode:
+        with uncompiled(), mode:
             returned = target.execute(handed, decisions)
         output = check_output(returned, target, 1)
     for value in (output.logits, output.margins, output.logit_margins):
@@ -82,6 +83,8 @@ class _Origins(TorchDispatchMode):
     Attributes:
         tensors: the (number of values, digest of the values) of those that operators were given.
         numbers: plain numbers that operators were given.
+        read_tensors: those of them that hold nothing but values that operators made.
+        read_numbers: likewise.
         written: what happened to memory that an operator had made, in words; "" where nothing.
     """
 
@@ -89,6 +92,8 @@ class _Origins(TorchDispatchMode):
         TorchDispatchMode.__init__(self)
         self.tensors: set[tuple[int, str]] = set()
         self.numbers: set[float] = set()
+        self.read_tensors: set[tuple[int, str]] = set()
+        self.read_numbers: set[float] = set()
         self.written = ""
         self._memory = Memory()
         self._made: dict[int, str] = {}
@@ -110,8 +115,10 @@ class _Origins(TorchDispatchMode):
             if not (fresh and self._memory.of(value) in written):
                 self.use(value)
         for number in (*args, *named.values()):
-            if isinstance(number, float) and number not in self._read:
+            if isinstance(number, float):
                 self.numbers.add(number)
+                if number in self._read:
+                    self.read_numbers.add(number)
         result = func(*args, **named)
         for value in tensors((args, named)):
             if self._memory.of(value) in written:
@@ -127,9 +134,10 @@ class _Origins(TorchDispatchMode):
         if not place or value.dtype == torch.bool:
             return
         if place not in self._made:
-            read = value.numel() <= FEW and self._read.issuperset(value.flatten().tolist())
-            if not read:
-                self.tensors.add((value.numel(), _digest(value)))
+            what = value.numel(), _digest(value)
+            self.tensors.add(what)
+            if value.numel() <= FEW and self._read.issuperset(value.flatten().tolist()):
+                self.read_tensors.add(what)
         elif self._made[place] != _digest(_whole(value)):
             self.written = "something else than the operators that the counters see has written to"
 

@@ -234,19 +234,20 @@ def _check_pictures(
 def _check_scored_alike(
     opened: Opened, clean: Tensor, before: Scored, ids: tuple[str, ...]
 ) -> None:
-    """Whether an attack that gatebench does not vouch for left no class, function or context behind
-    that changes a score.
+    """Whether the attack left no class, function or context behind that changes a score; looked at
+    where some plugin is not gatebench's own.
 
     Raises:
         ContractBroken: the clean images are scored otherwise than before the attack.
     """
-    part = opened.cell.attack
-    if part.distribution == HOME_DISTRIBUTION:
+    cell = opened.cell
+    parts = [part for part in (cell.target, cell.defense, cell.attack) if part]
+    if all(part.distribution == HOME_DISTRIBUTION for part in parts):
         return
     seeds = seeds_of(ids, opened.cell.protocol.seed, SCORING)
     if not is_same(evaluate(opened.target, clean, seeds), before.output):
         raise ContractBroken(
-            f"the clean images are scored otherwise after {part.label} than before",
+            f"the clean images are scored otherwise after {cell.attack.label} than before",
             hint="leave classes, functions and hooks of torch and of the target as they are",
         )
 

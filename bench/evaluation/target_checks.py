@@ -57,7 +57,7 @@ def copy_target(target: Target) -> Target:
         ContractBroken: it cannot be copied.
     """
     try:
-        return copy.deepcopy(target)
+        copied = copy.deepcopy(target)
     except Exception as error:
         raise ContractBroken(
             "the target cannot be copied, so that attacks and judge would share one: "
@@ -65,6 +65,14 @@ def copy_target(target: Target) -> Target:
             hint="leave out locks, open files and generators; use torch.nn.utils.parametrizations "
             "for weight norm",
         ) from error
+    shared = {id(module) for module in target.modules()}
+    if not isinstance(copied, Target) or shared & {id(module) for module in copied.modules()}:
+        raise ContractBroken(
+            "a copy of the target is the target itself, or shares a module with it, so that "
+            "attacks and judge would share one",
+            hint="leave __deepcopy__ alone",
+        )
+    return copied
 
 
 def examine(probed: Target, images: Tensor) -> TargetFacts:

@@ -1,6 +1,8 @@
 """Work that a counter alone overlooks: refused where it can be seen."""
 
+import sys
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.errors import ContractBroken
-from bench.evaluation import cost
+from bench.evaluation import cost, outside
 from bench.evaluation.outputs import freeze
 from bench.evaluation.target_checks import examine
 from bench.testing import ToyTarget, sample_images
@@ -470,6 +472,33 @@ def test_attention_transformers_and_recurrent_layers_are_counted(make, extra):
     on = torch.ones(1, 3, dtype=torch.bool)
     assert cost.audit(target, sample_images((3, 8, 8))[:1], on).macs == 35619 + extra
     assert torch.backends.mha.get_fastpath_enabled() is fast
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        pytest.param(lambda: nn.InstanceNorm2d(3, affine=True), id="instance-norm"),
+        pytest.param(lambda: nn.GroupNorm(1, 3), id="group-norm"),
+        pytest.param(lambda: nn.LayerNorm((3, 8, 8)), id="layer-norm"),
+    ],
+)
+def test_weights_of_ones_are_constants_whatever_an_image_comes_to(norm):
+    """An image may come to a 1 somewhere, and its negative not."""
+    target = ToyTarget().eval().requires_grad_(False)
+    image, first = sample_images((3, 8, 8))[:1], norm().requires_grad_(False)
+    execute = target.execute
+    target.execute = lambda image, decisions: execute(first(image), decisions)
+    outside.check_nothing_outside(target, image, torch.ones(1, 3, dtype=torch.bool))
+
+
+def test_a_compiled_module_is_counted_operator_by_operator(monkeypatch):
+    stances = []
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    monkeypatch.setattr(
+        torch.compiler, "set_stance", lambda name: stances.append(name) or nullcontext()
+    )
+    assert cost.count(ToyTarget().eval(), sample_images((3, 8, 8))[:1]).macs > 0
+    assert stances == ["force_eager"]
 
 
 def test_labels_for_a_profiler_are_free():

@@ -10,7 +10,7 @@ from torch import nn
 from bench.errors import ContractBroken
 from bench.evaluation.outputs import freeze
 from bench.evaluation.target_checks import copy_target, examine
-from bench.testing import ToyTarget, check_target, sample_images
+from bench.testing import ToyTarget, check_target, problems, sample_images
 
 
 class Locked(ToyTarget):
@@ -84,3 +84,32 @@ def test_testing_a_target_leaves_it_as_it_was():
     before = {name: value.clone() for name, value in target.state_dict().items()}
     check_target(target)
     assert all(torch.equal(before[name], value) for name, value in target.state_dict().items())
+
+
+class Selfish(ToyTarget):
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Sharing(ToyTarget):
+    def __deepcopy__(self, memo):
+        copied = ToyTarget()
+        copied.stem = self.stem
+        return copied
+
+
+class Typed(ToyTarget):
+    def state_dict(self, *rest, **named):
+        return {**super().state_dict(*rest, **named), "head.dtype": torch.qint8}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        pytest.param(Selfish, "a copy of the target is the target itself", id="copy-is-itself"),
+        pytest.param(Sharing, "shares a module with it", id="copy-shares-a-module"),
+        pytest.param(Typed, "head.dtype of the state is dtype, no tensor", id="no-tensor-in-state"),
+    ],
+)
+def test_a_target_without_copies_or_weights_of_its_own_is_refused(kind, said):
+    assert said in problems(check_target(kind()))[0]
