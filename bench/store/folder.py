@@ -337,10 +337,14 @@ class RunFolder:
                     f"{self.path} is in use by another gatebench (process {owner})",
                     hint="wait for it, end it, or choose another folder with --name",
                 )
-            file.seek(0)
-            file.truncate()
-            file.write(str(os.getpid()))
-            file.flush()
+            try:  # past the buffer, which would be written once more when the file is closed
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), str(os.getpid()).encode())
+            except OSError as error:
+                raise DiskError(
+                    f"cannot write {path}: {error.strerror}",
+                    hint="free some space or choose another folder with --out",
+                ) from error
             yield
 
 

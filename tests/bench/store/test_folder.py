@@ -1,5 +1,6 @@
 """The run folder: what is missing, what counts, what a file says of how it was made."""
 
+import errno
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench.contracts.cell import Cell, Component, Protocol
 from bench.contracts.threat import parse_threat
-from bench.errors import RunFolderError
+from bench.errors import DiskError, RunFolderError
 from bench.files.canonical import canonical, digest
 from bench.runs.seal import seal
 from bench.store.documents import read_json
@@ -40,6 +41,20 @@ def cell(tmp_path):
 def written(cell, *spans, record=RECORD):
     for first, last in spans:
         cell.write_shard(first, last, rows(first, last), record)
+
+
+def test_a_full_disk_names_the_lock(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "r")
+    run.create()
+    with run.locked():
+        assert (run.path / "lock").read_text() == str(os.getpid())
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(DiskError, match=r"cannot write .*lock: No space left"), run.locked():
+        pass
 
 
 def test_what_is_missing_is_whole_batches(cell):
