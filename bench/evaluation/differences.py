@@ -70,7 +70,7 @@ def explained(target: Target, counted: Counted, layered: Layered) -> str:
     if len(layers) > SHOWN:
         rest = sum(macs for _, macs in layers[SHOWN:])
         layers = [*layers[:SHOWN], (f"{len(layers) - SHOWN} more", rest)]
-    width = max(len(name) for name, *_ in [*differing, *layers])
+    width = max(len(name) for name in [*(row[0] for row in differing), *dict(layers)])
     lines = [f"{'MACs of':<{width}}  {'declared':>12}  {'counted':>12}  difference"]
     lines += [
         f"{name:<{width}}  {said:>12}  {seen:>12}  {seen - said:+d}"
