@@ -32,7 +32,7 @@ def measure_weights(
     from bench.errors import PlanError
     from bench.evaluation.outputs import freeze
     from bench.plugins import registry
-    from bench.plugins.parameters import as_arguments
+    from bench.plugins.parameters import as_arguments, resolve_params
     from bench.training.evaluate import doubts, measure
     from bench.training.results import measured_values
     from bench.training.results import record as noted
@@ -46,7 +46,9 @@ def measure_weights(
     if dataset is None and not entry.dataset:
         raise PlanError(f"nobody said which data {name} belongs to", hint="give --dataset")
     data = open_dataset(dataset or f"{entry.dataset}:test", Path(data_root) if data_root else None)
-    target = registry.load("target", entry.target)(**as_arguments(entry.params))
+    provider = registry.find("target", entry.target)
+    given = resolve_params(provider.facts().parameters, entry.params, f"{name}: params")
+    target = provider.load()(**as_arguments(given))
     state = store.read_state(entry)
     store.load_into(target, state)
     check_classes(name, target.classes, data)

@@ -110,6 +110,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+def _is_rate(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= float(str(value)) <= 1
+
+
 def parse_entry(
     name: str, table: object, folder: Path, origin: str, problems: list[str]
 ) -> Entry | None:
@@ -137,6 +141,8 @@ def parse_entry(
             wrong.append(f"[{name}] {key} = {value!r} is of the wrong type")
         elif isinstance(value, float) and not math.isfinite(value):
             wrong.append(f"[{name}] {key} is not finite")
+        elif key == "opening_rates" and not all(_is_rate(one) for one in table[key]):
+            wrong.append(f"[{name}] {key} holds something else than numbers in [0,1]")
     if not wrong and not _FILE.fullmatch(table["file"]):
         wrong.append(f"[{name}] file = {table['file']!r} is no plain name of a safetensors file")
     if not wrong and not re.fullmatch(r"[0-9a-f]{64}", table["sha256"]):

@@ -265,3 +265,25 @@ def test_most_gates_that_never_decide_are_doubted():
     ]
     fine = Measured(0.9, 0.3, 0.1, 100, (0.2, 1.0, 0.5), (0.2, 1.0, 0.5), owners, 2)
     assert doubts(fine, 10) == []
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        pytest.param({"depth": "8"}, "depth", id="text"),
+        pytest.param({"depth": {"a": [1]}}, "depth", id="table"),
+        pytest.param({"dept": 8}, "did you mean 'depth'", id="unknown"),
+    ],
+)
+def test_parameters_in_a_manifest_are_held_against_the_network(home, params, told):
+    values = {"target": "resnet", "params": params, "dataset": "digits-m"}
+    store.add_entry(home, "mine", {"a": torch.ones(1)}, values)
+    error = run("measure", "mine").exception
+    assert isinstance(error, PlanError)
+    assert told in str(error)
+
+
+@pytest.mark.parametrize("rates", [["a"], [2.0], [float("nan")]], ids=["text", "high", "nan"])
+def test_opening_rates_in_a_manifest_are_shares(home, rates):
+    with pytest.raises(WeightsError, match=r"opening_rates holds something else"):
+        store.add_entry(home, "mine", {}, {"target": "resnet", "opening_rates": rates})
