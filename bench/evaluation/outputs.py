@@ -133,6 +133,20 @@ def is_same(first: Output, second: Output) -> bool:
     )
 
 
+def check_forced(taken: Tensor, decisions: Tensor) -> None:
+    """Whether `execute` ran exactly the units that it was told to.
+
+    Args:
+        taken: (1, U) bool, what it says it ran.
+        decisions: (1, U) bool that it was given.
+
+    Raises:
+        ContractBroken: it ran others.
+    """
+    if not torch.equal(taken.cpu(), decisions.cpu()):
+        raise ContractBroken("execute was told which units to run and ran others")
+
+
 def check_macs(target: Target, decisions: Tensor) -> Tensor:
     """The MACs that the target declares for these decisions.
 

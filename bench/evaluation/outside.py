@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.contracts.target import Target
 from bench.errors import ContractBroken
 from bench.evaluation.counters import call_directly, uncompiled
-from bench.evaluation.outputs import check_output
+from bench.evaluation.outputs import check_forced, check_output
 from bench.evaluation.seeds import seeded
 from bench.evaluation.witness import COPIES, Memory, tensors
 
@@ -40,7 +40,7 @@ def check_nothing_outside(target: Target, image: Tensor, decisions: Tensor) -> N
         decisions: (1, U) bool to force.
 
     Raises:
-        ContractBroken: it is not.
+        ContractBroken: it is not, or other units ran.
     """
     own = _origins(target, image, decisions)
     other = _origins(target, 1 - image, decisions)
@@ -65,6 +65,7 @@ def _origins(target: Target, image: Tensor, decisions: Tensor) -> _Origins:
         with uncompiled(), mode:
             returned = target.execute(handed, decisions)
         output = check_output(returned, target, 1)
+    check_forced(output.decisions, decisions)
     for value in (output.logits, output.margins, output.logit_margins):
         mode.use(value)
     return mode
