@@ -15,14 +15,18 @@ demo: $(INSTALLED)
 # Tests start hundreds of processes, which would compile the project each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-# The tests of pytest beside everything else: on two cores neither waits for the other.
-BESIDE := $(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync)
+# Tests of pytest and everything else side by side: on two cores neither waits for the other. What the latter says follows
+# when both are done.
+BESIDE = mkdir -p build; $(MAKE) --no-print-directory types example regression >build/beside.log 2>&1 & \
+	beside=$$!; trap 'kill $$beside' INT TERM; \
+	$(MAKE) --no-print-directory $(1); failed=$$?; \
+	wait $$beside || failed=$$?; cat build/beside.log; exit $$failed
 
 test: lint
-	$(BESIDE) unit types example regression
+	@+$(call BESIDE,unit)
 
 test-all: lint
-	$(BESIDE) unit-all types example regression
+	@+$(call BESIDE,unit-all)
 
 # uv installs what pip installs in a fraction of the time. It asks the index that pip asks; where it cannot be had, or fails,
 # pip does it.
@@ -43,12 +47,11 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# The plus sign lets the dots of pytest through while the others' words are kept together.
 unit: $(INSTALLED)
-	+$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 unit-all: $(INSTALLED)
-	+$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The fifty slowest tests, the ones marked slow among them, as this machine measures them now.
 slowest: $(INSTALLED)
