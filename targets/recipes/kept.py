@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import nn
+
 from bench.api import Part, Target
 from bench.errors import PlanError
 from targets.recipes.distillation import round_to_half
@@ -65,7 +67,8 @@ class KeptStage(TrainingStage):
     def groups(self, target: Target) -> list[dict[str, Any]]:
         """All parameters but those that are kept; gates by themselves."""
         kept = tuple(self.borrowed())
-        gates, others = [], []
+        gates: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in target.named_parameters():
             if not name.startswith(kept):
                 (gates if "_gate" in name else others).append(parameter)

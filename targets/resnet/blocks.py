@@ -103,6 +103,26 @@ class Place:
     outputs: tuple[int, int, int]
 
 
+DEEPEST = 1202
+"""Layers of the deepest network of the family that was published (He et al., CVPR 2016)."""
+
+
+def thirds(depth: int, known: str) -> int:
+    """n of a depth 6n+2, the blocks of each third of a network for CIFAR.
+
+    Raises:
+        PlanError: with the nearest depths, when it is none, or none that anybody can train.
+    """
+    n, rest = divmod(depth - 2, 6)
+    if rest or n < 1 or depth > DEEPEST:
+        below = min(max(8, 6 * n + 2), DEEPEST - 6)
+        raise PlanError(
+            f"depth = {depth}: the cifar layout has depths 6n+2 ({known}) up to {DEEPEST}; did "
+            f"you mean {below} or {below + 6}?"
+        )
+    return n
+
+
 def layout_for(family: Family, depth: int) -> Layout:
     """The layout of a family at a depth.
 
@@ -110,13 +130,7 @@ def layout_for(family: Family, depth: int) -> Layout:
         PlanError: with the nearest depths, when the family has none like it.
     """
     if family == "cifar":
-        n, rest = divmod(depth - 2, 6)
-        if rest or n < 1:
-            below = max(8, 6 * n + 2)
-            raise PlanError(
-                f"depth = {depth}: the cifar layout has depths 6n+2 (20, 38, 74, 110, 152 …); did "
-                f"you mean {below} or {below + 6}?"
-            )
+        n = thirds(depth, "20, 38, 74, 110, 152 …")
         return Layout(
             BasicBlock,
             (n,) * 3,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bench.errors import PlanError
 from targets.pieces.positions import Positions, multiply, normalize
+from targets.resnet.blocks import thirds
 
 Family = Literal["cifar", "imagenet"]
 
@@ -72,13 +73,7 @@ def form_for(family: Family, depth: int) -> Form:
         PlanError: with the nearest depths, when the family has none like it.
     """
     if family == "cifar":
-        n, rest = divmod(depth - 2, 6)
-        if rest or n < 1:
-            below = max(8, 6 * n + 2)
-            raise PlanError(
-                f"depth = {depth}: the cifar layout has depths 6n+2 (20, 32, 56, 110 …); did you "
-                f"mean {below} or {below + 6}?"
-            )
+        n = thirds(depth, "20, 32, 56, 110 …")
         return Form(family, (n,) * 3, (16, 32, 64), (32, 16, 8), 32, 10, 1e-3, 0.1)
     if depth not in IMAGENET_UNITS:
         near = min(IMAGENET_UNITS, key=lambda known: abs(known - depth))

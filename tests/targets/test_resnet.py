@@ -12,6 +12,7 @@ from bench.errors import ContractBroken, PlanError
 from targets.pieces.counting import macs_of
 from targets.resnet import ResNet
 from targets.resnet.blocks import BasicBlock, Bottleneck, layout_for
+from targets.sact import SACT
 from targets.skipnet import SkipNet
 
 
@@ -46,6 +47,21 @@ def test_share_that_always_runs(layout, depth, always):
         net = ResNet(depth=depth, layout=layout)
     share = 100 * (net.outer_macs() + net.block_macs()[0]) / net.ceiling
     assert share == pytest.approx(always, abs=0.06)
+
+
+@pytest.mark.parametrize("family", [ResNet, SACT], ids=["resnet", "sact"])
+@pytest.mark.parametrize(
+    ("depth", "near"),
+    [
+        pytest.param(21, "20 or 26", id="between"),
+        pytest.param(1, "8 or 14", id="too-small"),
+        pytest.param(1208, "1196 or 1202", id="too-deep"),
+        pytest.param(600_000_002, "1196 or 1202", id="would-never-be-built"),
+    ],
+)
+def test_a_depth_that_nobody_has_is_refused_with_the_nearest(family, depth, near):
+    with pytest.raises(PlanError, match=f"depth = {depth}: .* did you mean {near}"):
+        family(depth=depth)
 
 
 def test_macs_by_hand():
