@@ -25,12 +25,14 @@ from bench.evaluation.view import TargetView
 from bench.image import to_float, to_grid
 from bench.testing import ToyTarget, check_target, problems, sample_images
 from bench.weights import find, load_entry
+from targets.aig import AIG
 from targets.avit import AViT
 from targets.cascade import Cascade
 from targets.defenses.cap import Cap, CapGovernor, Capped
 from targets.defenses.monitor import LEAST_RATE, Monitor, Monitored
 from targets.defenses.smoothing import RandomisedSmoothing
 from targets.defenses.transforms import JPEG, BitDepth, GaussianBlur, Median
+from targets.dynconv import DynConv
 from targets.fbs import FBS
 from targets.manidp import ManiDP
 from targets.sact import SACT
@@ -45,6 +47,8 @@ FAMILIES = {
     "fbs-20-fbs@digits-m": FBS,
     "avit-32x6-p8-avit@digits-m": AViT,
     "cascade-resnet-20-20-32@digits-m": Cascade,
+    "aig-20-aig@digits-m": AIG,
+    "dynconv-20-dynconv@digits-m": DynConv,
 }
 DEFENSES = {
     "jpeg": JPEG(),
