@@ -3,7 +3,8 @@
 Counters see the operators of the thread that calls `execute`. NumPy, other threads, other
 processes and compiled code give their results back as tensors that no operator made, as memory
 that no operator wrote to, or as plain numbers. Here all of these are noted for an image and for
-its negative, under the same decisions: what a network holds is the same for both.
+its negative, under the same decisions: what a network holds is the same for both. Pictures that
+`bench.codec.through_jpeg` makes of images are known: the coder does no work of a network.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.codec import telling
 from bench.contracts.target import Target
 from bench.errors import ContractBroken
 from bench.evaluation.counters import call_directly, uncompiled
@@ -62,7 +64,7 @@ def _origins(target: Target, image: Tensor, decisions: Tensor) -> _Origins:
     handed = image.clone()
     mode = _Origins(handed)
     with torch.no_grad(), seeded(target, torch.zeros(1, dtype=torch.int64)):
-        with uncompiled(), mode:
+        with uncompiled(), telling(mode.know), mode:
             returned = target.execute(handed, decisions)
         output = check_output(returned, target, 1)
     check_forced(output.decisions, decisions)
@@ -139,14 +141,19 @@ class _Origins(TorchDispatchMode):
             self.tensors.add(what)
             if value.numel() <= FEW and self._read.issuperset(value.flatten().tolist()):
                 self.read_tensors.add(what)
-        elif self._made[place] != _digest(_whole(value)):
+        elif self._made[place] != _memory_digest(value):
             self.written = "something else than the operators that the counters see has written to"
+
+    def know(self, before: Tensor, after: Tensor) -> None:
+        """Note pictures that a known coder made of images; what it is given is used."""
+        self.use(before)
+        self._keep(after)
 
     def _keep(self, value: Tensor) -> None:
         """Remember what an operator has written."""
         place = self._memory.of(value)
         if place:
-            self._made[place] = _digest(_whole(value))
+            self._made[place] = _memory_digest(value)
             if value.numel() <= FEW and value.is_floating_point():
                 self._read.update(value.flatten().tolist())
 
@@ -158,9 +165,12 @@ def _argument(schema: Any, name: str) -> Any:
     return next((each for each in schema.arguments if each.name == name), None)
 
 
-def _whole(value: Tensor) -> Tensor:
-    """All bytes of a tensor's memory."""
-    return torch.empty(0, dtype=torch.uint8, device=value.device).set_(value.untyped_storage())
+def _memory_digest(value: Tensor) -> str:
+    """Of all bytes of a tensor's memory; "" where it has none of its own, as some wrappers."""
+    storage = value.untyped_storage()
+    if storage.device.type == "meta":
+        return ""
+    return _digest(torch.empty(0, dtype=torch.uint8, device=value.device).set_(storage))
 
 
 def _digest(value: Tensor) -> str:

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench.codec import telling, through_jpeg
 from bench.errors import ContractBroken
 from bench.evaluation import cost, outside
 from bench.evaluation.outputs import freeze
 from bench.evaluation.target_checks import examine
+from bench.image import to_float, to_grid
 from bench.testing import ToyTarget, sample_images
 
 
@@ -508,3 +510,31 @@ def test_labels_for_a_profiler_are_free():
                 return super().execute(image, decisions)
 
     assert cost.audit_extremes(Labelled().eval(), sample_images((3, 8, 8))[:1]) == (7203, 35619)
+
+
+def test_pictures_of_the_known_coder_are_seen_and_what_it_is_given_is_held_against_the_rule():
+    class Recoded(ToyTarget):
+        def shown(self, image):
+            return to_grid(image)
+
+        def execute(self, image, decisions=None):
+            return super().execute(to_float(through_jpeg(self.shown(image))), decisions)
+
+    class Smuggled(Recoded):
+        def shown(self, image):
+            return torch.from_numpy((image.numpy()[:, ::-1] * 255).astype(np.uint8))
+
+    image, on = sample_images((3, 8, 8))[:1], torch.ones(1, 3, dtype=torch.bool)
+    outside.check_nothing_outside(Recoded().eval(), image, on)
+    with pytest.raises(ContractBroken, match="192 numbers that depend on the image"):
+        outside.check_nothing_outside(Smuggled().eval(), image, on)
+
+
+def test_a_block_that_is_told_of_pictures_ends():
+    seen, images = [], to_grid(sample_images((3, 8, 8)))
+    with telling(lambda before, after: seen.append((before, after))):
+        found = through_jpeg(images)
+    assert torch.equal(found, through_jpeg(images))
+    assert len(seen) == 1
+    assert seen[0][0] is images
+    assert seen[0][1] is found
