@@ -49,13 +49,12 @@ class Positions:
         corner = stride * (row * wide + column)
         step = torch.arange(3, device=x.device)
         offset = (step[:, None] * wide + step[None]).flatten()
-        return padded[:, (offset[:, None] + corner[None]).flatten()].view(
-            9 * x.shape[1], len(self.index)
-        )
+        places = (offset[:, None] + corner[None]).flatten()
+        return padded.index_select(1, places).view(9 * x.shape[1], len(self.index))
 
     def values(self, x: Tensor) -> Tensor:
         """(C, P) the values of x (1, C, H, W) at the positions."""
-        return x[0].flatten(1)[:, self.index]
+        return x[0].flatten(1).index_select(1, self.index)
 
     def put(self, values: Tensor) -> Tensor:
         """(1, C, H, W) with values (C, P) at the positions and 0 elsewhere."""

@@ -59,12 +59,12 @@ class MaskedStage(KeptStage):
             raise PlanError(f"noisy = {self.noisy}: a share of the steps, from 0 to 1")
 
     def target_params(self) -> dict[str, Any]:
-        """The parameters under which the trained network is used."""
-        return {"depth": self.depth, "cost_grad": self.cost_grad, "layout": self.layout}
+        """The parameters under which the trained network is used; with either `cost_grad`."""
+        return {"depth": self.depth, "layout": self.layout}
 
     def build(self, classes: int) -> Target:
         """The network to train, with fresh mask units."""
-        return DynConv(**self.target_params(), num_classes=classes)
+        return DynConv(**self.target_params(), cost_grad=self.cost_grad, num_classes=classes)
 
     def weights_name(self, stage: str) -> str:
         """ "dynconv-20-dynconv"."""
