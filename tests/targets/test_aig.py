@@ -69,7 +69,10 @@ def test_costs_by_hand():
     assert AIG(depth=20, gating="none").ceiling == ResNet(depth=20).ceiling
 
 
-@pytest.mark.parametrize("depth", [20, pytest.param(38, marks=pytest.mark.slow)])
+DEEPER = pytest.mark.slow  # the same blocks, more of them
+
+
+@pytest.mark.parametrize("depth", [20, pytest.param(38, marks=DEEPER)])
 def test_macs_are_what_ptflops_counts(depth):
     net = lively(depth=depth)
     for row in [*net.extremes(), *random_decisions(net, 3).split(1)]:

@@ -111,7 +111,10 @@ def test_windows_at_a_stride_are_those_of_the_convolution():
     torch.testing.assert_close(found, conv(x)[0].flatten(1)[:, where.index])
 
 
-@pytest.mark.parametrize("depth", [20, pytest.param(32, marks=pytest.mark.slow)])
+DEEPER = pytest.mark.slow  # the same blocks, more of them
+
+
+@pytest.mark.parametrize("depth", [20, pytest.param(32, marks=DEEPER)])
 def test_macs_are_what_ptflops_counts(depth):
     net = lively(depth=depth)
     for row in [*net.extremes(), *random_decisions(net, 2).split(1)]:

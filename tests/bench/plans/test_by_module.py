@@ -61,7 +61,8 @@ def test_a_class_of_the_working_folder_runs(own, tmp_path):
     [
         pytest.param("my_attacks_of_a_test:Other", "does not derive from bench.api.Attack", id="no-attack"),
         pytest.param("my_attacks_of_a_test:Nothing", "there is no class 'Nothing'", id="no-class"),
-        pytest.param("os:system", "there is no class 'system' in the source of module 'os'", id="a-function"),
+        pytest.param("json:loads", "there is no class 'loads' in the source of module 'json'", id="a-function"),
+        pytest.param("os:system", "unknown attack 'os'", id="a-module-without-a-source"),
         pytest.param("gradato:RM", "unknown attack 'gradato'; did you mean 'gradauto'?", id="preset-of-a-typo"),
         pytest.param("my_attacks_of_a_test:Mine\\\", x", "unknown attack", id="no-identifier"),
     ],
