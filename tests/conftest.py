@@ -78,6 +78,7 @@ images = 6
 batch = 3
 threat = { norm = "linf", eps = "8/255" }
 budget = 9
+audit = 1
 [run]
 device = "cpu"
 shard = 3

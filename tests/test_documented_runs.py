@@ -60,9 +60,17 @@ WITH_RUNS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the first test leaves the runs that all start from."""
+    return tmp_path_factory.mktemp("kept") / "runs"
+
+
 @pytest.fixture
-def runs(gatebench, tmp_path):
+def runs(gatebench, tmp_path, kept):
     """Runs of the names that pages use, and my-plan.toml; returns `gatebench`."""
+    if kept.exists():
+        shutil.copytree(kept, tmp_path / "runs")
     plan = (tmp_path / "plan.toml").read_text()
     board = plan.replace('use = "wander"', 'use = "wander"\nlabel = "stranger"')
     mine = plan.replace('[[attack]]\nuse = "still"\n', "").replace(
@@ -70,8 +78,11 @@ def runs(gatebench, tmp_path):
     )
     for name, text in (("board", board), ("my-run", mine)):
         (tmp_path / "small.toml").write_text(text)
-        code, _, err = gatebench("run", "small.toml", "--name", name, *HERE)
-        assert code == 0, err
+        if not kept.exists():
+            code, _, err = gatebench("run", "small.toml", "--name", name, *HERE)
+            assert code == 0, err
+    if not kept.exists():
+        shutil.copytree(tmp_path / "runs", kept)
     for name in RUNS:
         shutil.copytree(tmp_path / "runs/board", tmp_path / "runs" / name)
     for name in ("plan.toml", "my-plan.toml"):

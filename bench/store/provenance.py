@@ -81,7 +81,7 @@ def environment(device: torch.device) -> Environment:
     )
     return {
         "gatebench": __version__,
-        "versions": versions(),
+        "versions": dict(versions()),
         "device": kind,
         "threads": torch.get_num_threads(),
     }
@@ -97,8 +97,10 @@ def record(cell: Cell, device: torch.device) -> Environment:
     return {**environment(device), "sources": sources(cell)}
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Versions of the libraries that numbers depend on."""
+    """Versions of the libraries that numbers depend on; looked up once, as they are imported
+    once."""
     found = {}
     for name in VERSIONED:
         try:

@@ -43,7 +43,16 @@ SHIPPED = [
 FORMS = [(attack, preset) for attack in SHIPPED for preset in ("", *attack.presets)]
 
 
-@pytest.mark.parametrize(("attack", "preset"), FORMS, ids=[f"{a.__name__}:{p}" for a, p in FORMS])
+PRESET = pytest.mark.slow  # the contract of the same attack with other numbers
+
+
+@pytest.mark.parametrize(
+    ("attack", "preset"),
+    [
+        pytest.param(a, p, marks=PRESET if p else (), id=f"{a.__name__}:{p}" if p else a.__name__)
+        for a, p in FORMS
+    ],
+)
 def test_keeps_the_contract(attack, preset):
     needing = (
         {"ponder": Halting, "linf": Exits, "l2": Exits, "deepsloth": Exits}

@@ -62,38 +62,47 @@ def rows_of(folder, environment, attacks, *, workers=1, name="run"):
     return rows, statuses
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory, child_environment):
-    """The same cells in a run without any attack that leaves something behind."""
-    attacks = NOISE + "".join(dice(kind) for kind in KINDS)
-    rows, statuses = rows_of(tmp_path_factory.mktemp("alone"), child_environment, attacks)
-    assert {status for status, _ in statuses.values()} == {"ok"}
-    return rows
-
-
-LONG = pytest.mark.slow  # the same cells in the same order, handed out to two
+SOME = ("autocast", "folder", "dtype", "method", "error", "environment")
+LONG = pytest.mark.slow  # a fresh process for each of 17 kinds, with one and with two workers
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(1, id="one-worker"),
-        pytest.param(2, id="two-workers", marks=LONG),
+        pytest.param((1, SOME), id="one-worker-some"),
+        pytest.param((1, KINDS), id="one-worker", marks=LONG),
+        pytest.param((2, KINDS), id="two-workers", marks=LONG),
     ],
 )
-def beside(request, tmp_path_factory, child_environment):
+def case(request):
+    """How many workers, and which kinds of leftovers."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def alone(case, tmp_path_factory, child_environment):
+    """The same cells in a run without any attack that leaves something behind."""
+    attacks = NOISE + "".join(dice(kind) for kind in case[1])
+    rows, statuses = rows_of(tmp_path_factory.mktemp("alone"), child_environment, attacks)
+    assert {status for status, _ in statuses.values()} == {"ok"}
+    return rows
+
+
+@pytest.fixture(scope="module")
+def beside(case, tmp_path_factory, child_environment):
     """Each of them right after an attack that leaves something behind."""
-    attacks = "".join(leftover(kind) + dice(kind) for kind in KINDS) + NOISE
+    workers, kinds = case
+    attacks = "".join(leftover(kind) + dice(kind) for kind in kinds) + NOISE
     folder = tmp_path_factory.mktemp("beside")
-    return rows_of(folder, child_environment, attacks, workers=request.param)
+    return rows_of(folder, child_environment, attacks, workers=workers)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_left_behind_changes_no_row_of_another_cell(alone, beside, kind):
+def test_what_is_left_behind_changes_no_row_of_another_cell(case, alone, beside):
     rows, statuses = beside
-    assert statuses[f"after {kind}"] == ("ok", "")
-    assert len(rows[f"after {kind}"]) == 2
-    assert rows[f"after {kind}"] == alone[f"after {kind}"]
+    for kind in case[1]:
+        assert statuses[f"after {kind}"] == ("ok", ""), kind
+        assert len(rows[f"after {kind}"]) == 2, kind
+        assert rows[f"after {kind}"] == alone[f"after {kind}"], kind
 
 
 def test_cells_of_gatebench_alone_are_as_before_too(alone, beside):

@@ -3,7 +3,8 @@ and kills it where told.
 
 Each line on stdin is a JSON object: {"args": [...], "cwd": folder, "kill": null | {"point": name,
 "nth": n} | {"after": seconds}}. Each answer is a line with the exit code (negative: the signal).
-Forking saves importing torch for each of many dozen runs.
+Forking saves importing torch for each of many dozen runs, and so does the one server that all of
+them start their processes from.
 """
 
 import importlib
@@ -14,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from multiprocessing import forkserver
 
 import bench.evaluation.shard
 import bench.executors.local
@@ -24,6 +26,7 @@ import bench.store.documents
 import bench.store.folder
 import bench.testing
 from bench.cli import main
+from bench.executors.processes import start
 from bench.store.folder import CellFolder
 
 USED = (
@@ -105,6 +108,22 @@ def arm(point, nth):
     CellFolder.write_shard = shard
 
 
+def nothing(connection):
+    """A process that only had to be started."""
+    connection.close()
+
+
+def share_server():
+    """Let children start their processes from the server of this process.
+
+    multiprocessing would start one for each of them, since a server is nobody's child there.
+    """
+    process, connection = start(nothing)
+    process.join()
+    connection.close()
+    forkserver._forkserver.ensure_running = lambda: None
+
+
 def child(command):
     os.chdir(command["cwd"])
     quiet = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -126,6 +145,7 @@ def child(command):
 if __name__ == "__main__":
     for name in USED:
         importlib.import_module(name)
+    share_server()
     random.seed(0)
     for line in sys.stdin:
         pid = os.fork()

@@ -24,6 +24,7 @@ images = {images}
 batch = 4
 threat = {{ norm = "psnr", floor = 30 }}
 budget = {budget}
+audit = 1
 [run]
 device = "cpu"
 shard = {shard}
@@ -114,10 +115,19 @@ def test_the_same_run_twice_gives_the_same_bytes(reference, forks, tmp_path):
 
 
 LATER = pytest.mark.slow  # the same instants, later in the run
+BESIDE = pytest.mark.slow  # next to an instant that is tried always
 
 
 @pytest.mark.parametrize("nth", [0, pytest.param(6, marks=LATER)])
-@pytest.mark.parametrize("point", ["before shard", "mid-write", "before rename", "after rename"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("before shard", marks=BESIDE),
+        "mid-write",
+        pytest.param("before rename", marks=BESIDE),
+        "after rename",
+    ],
+)
 def test_killed_at_a_shard(reference, forks, tmp_path, point, nth):
     plan(tmp_path)
     assert forks(tmp_path, kill={"point": point, "nth": nth}) == -signal.SIGKILL
@@ -140,7 +150,12 @@ def test_killed_at_a_shard(reference, forks, tmp_path, point, nth):
 
 @pytest.mark.parametrize(
     ("point", "nth"),
-    [("before seal", 0), ("before seal", 2), ("before target", 1), ("before plan", 0)],
+    [
+        ("before seal", 0),
+        pytest.param("before seal", 2, marks=LATER),
+        pytest.param("before target", 1, marks=BESIDE),
+        ("before plan", 0),
+    ],
 )
 def test_killed_between_shards(reference, forks, tmp_path, point, nth):
     plan(tmp_path)
@@ -193,7 +208,7 @@ def test_a_damaged_plan_is_refused_and_fresh_replaces_it(reference, forks, tmp_p
     assert files(tmp_path) == reference[0]
 
 
-@pytest.mark.parametrize("shard", [8, 1000])
+@pytest.mark.parametrize("shard", [8, pytest.param(1000, marks=BESIDE)])
 def test_other_shard_sizes_give_the_same_rows(reference, forks, tmp_path, shard):
     plan(tmp_path, shard=shard)
     assert forks(tmp_path) == 0
@@ -217,7 +232,15 @@ def test_another_shard_size_after_a_kill_goes_on_with_what_is_there(reference, f
     assert "shard-00008-00015.parquet" in names
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "gone", "empty"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param("cut", marks=BESIDE),
+        "flip",
+        "gone",
+        pytest.param("empty", marks=BESIDE),
+    ],
+)
 def test_a_damaged_shard_of_a_finished_run_is_computed_again(reference, forks, tmp_path, damage):
     plan(tmp_path, attacks=("wander",))
     assert forks(tmp_path) == 0
@@ -395,7 +418,7 @@ def test_another_plan_under_the_same_name_is_refused(forks, tmp_path):
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("field", ["threads", "versions", "sources"])
+@pytest.mark.parametrize("field", [pytest.param("threads", marks=BESIDE), "versions", "sources"])
 def test_results_of_another_environment_are_not_mixed_in_silence(forks, tmp_path, field):
     plan(tmp_path, attacks=("wander",))
     forks(tmp_path, kill={"point": "before shard", "nth": 2})

@@ -173,12 +173,28 @@ def test_every_attack_is_here():
     assert {registry.load("attack", name) for name in names} <= known
 
 
-@pytest.mark.parametrize("name", TARGETS)
+SLOW = pytest.mark.slow  # every target, attack and defense; one of each kind is quick
+QUICK = {
+    *("skipnet", "sact", "manidp", "sdn", "dynconv", "avit", "jpeg", "cap"),
+    *("identity", "gradauto", "pry", "square", "genetic"),
+}
+
+
+def quick_first(*groups):
+    """The names of all groups; all but one of each kind marked slow."""
+    return [
+        pytest.param(name, marks=() if name in QUICK else SLOW, id=name)
+        for group in groups
+        for name in group
+    ]
+
+
+@pytest.mark.parametrize("name", quick_first(TARGETS))
 def test_a_target_gives_the_same_on_a_device(name):
     _same(_made(TARGETS[name]), GradAuto())
 
 
-@pytest.mark.parametrize("name", [*TARGETS, *DEFENSES])
+@pytest.mark.parametrize("name", quick_first(TARGETS, DEFENSES))
 def test_work_is_really_left_out_on_a_device(name):
     """ptflops counts what is declared where one image is executed, with all units off and on."""
     target = _made(TARGETS.get(name, TARGETS["skipnet"]), DEFENSES.get(name, lambda target: target))
@@ -190,12 +206,12 @@ def test_work_is_really_left_out_on_a_device(name):
     assert (target.floor < target.ceiling) == (name not in ("resnet", "fbs", "vit"))
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", quick_first(DEFENSES))
 def test_a_defense_gives_the_same_on_a_device(name):
     _same(_made(TARGETS["skipnet"], DEFENSES[name]), GradAuto())
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", quick_first(ATTACKS))
 def test_an_attack_gives_the_same_on_a_device(name):
     published = name == "gradauto-code"
     threat = parse_threat("none") if published else LINF

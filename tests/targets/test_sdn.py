@@ -83,6 +83,8 @@ def test_a_chain_counts_like_the_plain_network():
 
 # --- the contract
 
+LARGE = pytest.mark.slow  # the whole contract on networks of half a gigaMAC
+
 
 @pytest.mark.parametrize(
     "params",
@@ -91,8 +93,8 @@ def test_a_chain_counts_like_the_plain_network():
         {"exits": "all", "otherwise": "confident"},
         {"exits": "none"},
         {"backbone": "resnet-56"},
-        {"backbone": "vgg-16-bn"},
-        {"backbone": "regnetx_002", "num_classes": 10},
+        pytest.param({"backbone": "vgg-16-bn"}, marks=LARGE, id="vgg-16-bn"),
+        pytest.param({"backbone": "regnetx_002", "num_classes": 10}, marks=LARGE, id="regnetx_002"),
     ],
     ids=lambda params: "-".join(map(str, params.values())) or "six",
 )

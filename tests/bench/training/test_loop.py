@@ -115,6 +115,9 @@ train(training(STAGES[0]), Few(), Path({str(tmp_path / "killed.pt")!r}), device=
     assert same(whole, resumed)
 
 
+LATER = pytest.mark.slow  # the same, interrupted later
+
+
 class Clock:
     """A second a look."""
 
@@ -127,7 +130,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
-@pytest.mark.parametrize("at", [2, 5])
+@pytest.mark.parametrize("at", [2, pytest.param(5, marks=LATER)])
 def test_a_training_interrupted_within_an_epoch_ends_in_the_same_bits(stage, at, tmp_path):
     """Checkpoints by time lie between steps; at most what came after the last one is done again."""
     whole = train(training(stage), Few(), tmp_path / "whole.pt", device=CPU)
