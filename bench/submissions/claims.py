@@ -12,17 +12,9 @@ from bench.contracts.cell import Cell
 from bench.errors import RunFolderError, SubmissionError
 from bench.plans.stored import StoredBoard
 from bench.store.folder import CellFolder, RunFolder
+from bench.submissions.document import CLAIMS
 from bench.submissions.rows import JudgedRow
 
-_CLAIMS = (
-    "label",
-    "clean_prediction",
-    "adversarial_prediction",
-    "clean_macs",
-    "adversarial_macs",
-    "linf",
-    "squared",
-)
 _EXACT = ("label", "linf", "squared")
 """Claims that no float noise can excuse."""
 
@@ -36,12 +28,12 @@ def differences(folder: CellFolder, cell: Cell, row: JudgedRow) -> Iterator[str]
     Raises:
         SubmissionError: a claim is wrong, or an image did not stay as it was.
     """
-    table = folder.table([*_CLAIMS, "id", "near_threshold", "adversarial"])
+    table = folder.table([*CLAIMS, "id", "near_threshold", "adversarial"])
     for found, saved in zip(table.to_pylist(), row.saved, strict=True):
         image = row.by_id[found["id"]]
         if not torch.equal(decoded([found["adversarial"]["bytes"]])[0], saved):
             raise SubmissionError(f"{cell.label}: image {image.id} did not stay as it was")
-        for name in _CLAIMS:
+        for name in CLAIMS:
             said, made = getattr(image, name), found[name]
             if said is None or said == made:
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bench.errors import SubmissionError
@@ -75,6 +75,10 @@ class GivenImage:
     adversarial_macs: int | None = None
     linf: int | None = None
     squared: int | None = None
+
+
+CLAIMS = tuple(one.name for one in fields(GivenImage) if one.default is None)
+"""The numbers of an image that an archive may claim; columns of a shard have the same names."""
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,8 @@ from bench.files.remove import remove
 from bench.plans.stored import StoredBoard, StoredPlan, read_plan
 from bench.store.folder import RunFolder
 from bench.submissions.archive import Archive
-from bench.submissions.document import DOCUMENT, SCHEMA, read_submission_document
+from bench.submissions.document import CLAIMS, DOCUMENT, SCHEMA, read_submission_document
 
-_COLUMNS = (
-    "label",
-    "clean_prediction",
-    "adversarial_prediction",
-    "clean_macs",
-    "adversarial_macs",
-    "linf",
-    "squared",
-)
 _WHEN = (1980, 1, 1, 0, 0, 0)
 """The time that every file of an archive states, so that the same rows give the same bytes."""
 
@@ -125,7 +116,7 @@ def _row(
     if sealed is None or folder.altered(sealed.shards):
         raise NotComparable(f"{cell.label!r} was altered after it was sealed")
     images = []
-    for place, row in enumerate(folder.table(["id", "adversarial", *_COLUMNS]).to_pylist()):
+    for place, row in enumerate(folder.table(["id", "adversarial", *CLAIMS]).to_pylist()):
         name, data = f"images/{number:03d}/{place:05d}.png", row["adversarial"]["bytes"]
         files[name] = data
         images.append(
@@ -133,7 +124,7 @@ def _row(
                 "id": row["id"],
                 "file": name,
                 "sha256": hashlib.sha256(data).hexdigest(),
-                **{column: row[column] for column in _COLUMNS},
+                **{column: row[column] for column in CLAIMS},
             }
         )
     return {
