@@ -104,10 +104,12 @@ def counted(number: int, noun: str) -> str:
     Examples:
         >>> counted(1, "cell"), counted(0, "image"), counted(2048, "class"), counted(2, "entry")
         ('1 cell', '0 images', '2,048 classes', '2 entries')
+        >>> counted(2, "batch"), counted(2, "epoch")
+        ('2 batches', '2 epochs')
     """
     if number == 1:
         return f"1 {noun}"
-    if re.search("(s|x|z|ch|sh)$", noun):
+    if re.search("(s|x|z|sh|[^o]ch)$", noun):
         return f"{number:,} {noun}es"
     if re.search("[^aeiou]y$", noun):
         return f"{number:,} {noun[:-1]}ies"
