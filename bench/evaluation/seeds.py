@@ -7,6 +7,7 @@ else.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from bench.contracts.target import Output, Target
 from bench.files.canonical import seed_of
+from bench.plans.devices import has_driver
 
 _STRIDE = 0x9E3779B97F4A7C15
 _LARGEST = (1 << 63) - 1
@@ -70,7 +72,19 @@ def typical(draws: Sequence[Output], macs: Sequence[Tensor]) -> Output:
 
 
 def seed_global_streams(seed: int) -> None:
-    """Seed the streams of torch, numpy and Python that code draws from without being handed one."""
-    torch.manual_seed(seed)
+    """Seed the streams of torch, numpy and Python that code draws from without being handed one.
+
+    `torch.manual_seed` notes a stack trace for each kind of device that is not in use yet, which
+    takes longer than a batch of a small network. It is called only where there may be a device.
+    """
+    if torch.cuda.is_initialized() or _may_have_device():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+@functools.cache
+def _may_have_device() -> bool:
+    return has_driver() or torch.backends.mps.is_available()

@@ -174,21 +174,20 @@ def _facts(provider: Provider, imports: bool) -> ClassFacts:
 @functools.cache
 def providers(kind: str) -> tuple[Provider, ...]:
     """All providers of a kind, sorted by name; two of one name say so in `conflict`."""
-    found: dict[str, list[EntryPoint]] = {}
+    found: dict[str, dict[str, str]] = {}
+    owners: dict[Distribution | None, str] = {}  # a name is parsed from a file of metadata
     for point in _points(GROUPS[kind]):
-        rivals = found.setdefault(point.name, [])
-        if all(_distribution(point) != _distribution(rival) for rival in rivals):
-            rivals.append(point)
+        if point.dist not in owners:
+            owners[point.dist] = _distribution(point)
+        found.setdefault(point.name, {}).setdefault(owners[point.dist], point.value)
     rows = []
-    for name, points in sorted(found.items()):
-        owners = sorted(_distribution(point) for point in points)
+    for name, values in sorted(found.items()):
         conflict = ""
-        if len(points) > 1:
-            choices = " or ".join(f"'{owner}/{name}'" for owner in owners)
-            conflict = f"{kind} {name!r} is provided by {' and by '.join(owners)}; write {choices}"
-        rows += [
-            Provider(kind, name, point.value, _distribution(point), conflict) for point in points
-        ]
+        if len(values) > 1:
+            choices = " or ".join(f"'{owner}/{name}'" for owner in sorted(values))
+            all_of_them = " and by ".join(sorted(values))
+            conflict = f"{kind} {name!r} is provided by {all_of_them}; write {choices}"
+        rows += [Provider(kind, name, value, owner, conflict) for owner, value in values.items()]
     return tuple(rows)
 
 
