@@ -1,13 +1,16 @@
 """What a plugin leaves behind in its process reaches no cell of another plugin."""
 
 import json
-import subprocess
+import signal
 import sys
 import typing
 
 import pyarrow.parquet as pq
 import pytest
 from mischief_site import SITE
+
+from bench.cli import main
+from bench.plugins import registry
 
 sys.path.append(str(SITE))
 from mischief.leftovers import Kind
@@ -43,14 +46,22 @@ def leftover(kind):
 NOISE = '[[attack]]\nuse = "noise"\n'
 
 
-def rows_of(folder, environment, attacks, *, workers=1, name="run"):
-    """The rows of every finished cell by the label of its attack, and the status of every cell."""
+def rows_of(folder, attacks, *, workers=1, name="run"):
+    """The rows of every finished cell by the label of its attack, and the status of every cell.
+
+    The command runs in this process, its workers in processes of their own.
+    """
     (folder / "plan.toml").write_text(PLAN.replace("workers = 1", f"workers = {workers}") + attacks)
-    command = [sys.executable, "-m", "bench", "run", "plan.toml", "--no-report", "--name", name]
-    done = subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode in (0, 4), done.stderr
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(str(SITE))
+        registry.providers.cache_clear()
+        with pytest.raises(SystemExit) as end:
+            main(["run", "plan.toml", "--no-report", "--name", name])
+    registry.providers.cache_clear()
+    signal.signal(signal.SIGTERM, before)
+    assert end.value.code in (0, 4)
     rows, statuses = {}, {}
     for cell in (folder / "runs" / name / "cells").iterdir():
         document = json.loads((cell / "cell.json").read_bytes())
@@ -62,7 +73,7 @@ def rows_of(folder, environment, attacks, *, workers=1, name="run"):
     return rows, statuses
 
 
-SOME = ("autocast", "folder", "dtype", "method", "error", "environment")
+SOME = ("autocast", "folder", "method", "error")
 LONG = pytest.mark.slow  # a fresh process for each of 17 kinds, with one and with two workers
 
 
@@ -80,21 +91,21 @@ def case(request):
 
 
 @pytest.fixture(scope="module")
-def alone(case, tmp_path_factory, child_environment):
+def alone(case, tmp_path_factory):
     """The same cells in a run without any attack that leaves something behind."""
     attacks = NOISE + "".join(dice(kind) for kind in case[1])
-    rows, statuses = rows_of(tmp_path_factory.mktemp("alone"), child_environment, attacks)
+    rows, statuses = rows_of(tmp_path_factory.mktemp("alone"), attacks)
     assert {status for status, _ in statuses.values()} == {"ok"}
     return rows
 
 
 @pytest.fixture(scope="module")
-def beside(case, tmp_path_factory, child_environment):
+def beside(case, tmp_path_factory):
     """Each of them right after an attack that leaves something behind."""
     workers, kinds = case
     attacks = "".join(leftover(kind) + dice(kind) for kind in kinds) + NOISE
     folder = tmp_path_factory.mktemp("beside")
-    return rows_of(folder, child_environment, attacks, workers=workers)
+    return rows_of(folder, attacks, workers=workers)
 
 
 def test_what_is_left_behind_changes_no_row_of_another_cell(case, alone, beside):
