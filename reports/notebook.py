@@ -65,6 +65,7 @@ def _board(board: Board) -> Iterator[str]:
     remarks = [board.dataset_note] if board.dataset_note else []
     if board.preliminary:
         remarks.insert(0, "preliminary: fewer than 100 images")
+    remarks += board.unreadable
     said = f" ({'; '.join(remarks)})" if remarks else ""
     yield f"<p>{html.escape(f'{board.dataset}, {board.terms}{said}')}</p>"
     for who in dict.fromkeys(cell.who for cell in board.cells):

@@ -67,6 +67,7 @@ def render_table(board: Board, width: int = WIDTH) -> Group:
     remarks = [_line(board.dataset_note)] if board.dataset_note else []
     if board.preliminary:
         remarks.insert(0, "preliminary: fewer than 100 images")
+    remarks += [_line(reason) for reason in board.unreadable]
     if remarks:
         parts.append(Text("; ".join(remarks), style="yellow"))
     measured = [_numbers(cell) for cell in board.cells if cell.status == "ok"]

@@ -53,6 +53,7 @@ def _board(board: Board) -> dict[str, Any]:
         "dataset": board.dataset,
         "note": board.dataset_note,
         "preliminary": board.preliminary,
+        "unreadable": list(board.unreadable),
         "protocol": dict(board.protocol),
         "intervals": board.intervals,
         "standings": [

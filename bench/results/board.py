@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from bench.store.target import DatasetWords
 
 PRELIMINARY_BELOW = 100
 """Images under which a board is called preliminary."""
+T = TypeVar("T")
 _READERS, _BLOCK = 2, 16
 """Threads that read cells, and cells that are resampled together."""
 
@@ -65,7 +67,10 @@ def _board(folder: RunFolder, plan: StoredPlan, number: int) -> Board:
     flagged = with_rival_flags([one.cell for one in read])
     ranked = board.protocol.threat.bounded
     cells, standings = _ranked(flagged, scores, ranked)
-    measured = {entry.who: entry for entry in read_headroom(folder, number, board)}
+    unreadable: list[str] = []
+    headroom = _readable(lambda: read_headroom(folder, number, board), unreadable) or []
+    measured = {entry.who: entry for entry in headroom}
+    pairs = _readable(lambda: read_transfer(folder, number, board), unreadable) or []
     words = _dataset_words(folder, board)
     n = max((cell.n for cell in cells), default=0)
     return Board(
@@ -85,10 +90,21 @@ def _board(folder: RunFolder, plan: StoredPlan, number: int) -> Board:
         standings=tuple(
             replace(one, headroom=measured.get((one.target, one.defense))) for one in standings
         ),
-        transfers=tuple(_transfers(read_transfer(folder, number, board), cells, scores)),
-        latency=folder.latency(),
+        transfers=tuple(_transfers(pairs, cells, scores)),
+        latency=_readable(folder.latency, unreadable),
         terms=board.terms,
+        unreadable=tuple(unreadable),
     )
+
+
+def _readable(read: Callable[[], T], unreadable: list[str]) -> T | None:
+    """What was measured beside the cells; where its file is damaged, None, and `unreadable` gets
+    the reason."""
+    try:
+        return read()
+    except RunFolderError as error:
+        unreadable.append(error.message)
+        return None
 
 
 def _dataset_words(folder: RunFolder, board: StoredBoard) -> DatasetWords:

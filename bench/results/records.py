@@ -252,6 +252,8 @@ class Board:
         transfers: of every pair of targets, where `gatebench transfer` was run.
         latency: what `gatebench latency` measured, where it was run.
         terms: what tells the boards of one run apart, in words.
+        unreadable: a sentence for each measurement beside the cells (headroom, transfer, latency)
+            whose file is damaged; the board is shown without it.
     """
 
     name: str
@@ -270,3 +272,4 @@ class Board:
     transfers: tuple[Transferred, ...] = ()
     latency: Latency | None = None
     terms: str = ""
+    unreadable: tuple[str, ...] = ()

@@ -1,11 +1,13 @@
 """Hand-made cells, and the numbers of their board worked out by hand."""
 
+import io
 import json
 import math
 import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from bench.errors import RunFolderError
 from bench.plans.resolve import load_plan
@@ -21,6 +23,7 @@ from bench.store.target import (
     TargetDescription,
     UnitColumns,
 )
+from reports.tables import render_table
 
 pytestmark = pytest.mark.usefixtures("plugins")
 
@@ -359,6 +362,29 @@ def test_a_damaged_document_costs_its_cell_and_no_other(world, name, text, said)
     assert re.search(said, cells["one", "weak"].reason)
     assert cells["one", "weak"].adversarial_macs is None
     assert cells["one", "strong"].status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("headroom.json", "[]"),
+        ("latency.json", '{"schema": 1'),
+        ("transfer.parquet", "PAR1 of nothing"),
+    ],
+    ids=["headroom", "latency", "transfer"],
+)
+def test_a_damaged_measurement_beside_the_cells_is_said_and_the_board_goes_on(world, name, text):
+    made = world(images=40)
+    before, _ = filled(made)
+    (made.folder / name).write_text(text)
+    board, _ = made.board()
+    (reason,) = board.unreadable
+    assert name in reason
+    assert before.unreadable == ()
+    assert board.standings == before.standings
+    console = Console(width=200, file=io.StringIO())
+    console.print(render_table(board, 200))
+    assert name in console.file.getvalue()
 
 
 def test_a_cell_about_other_images_than_the_rest_is_invalid(world):
