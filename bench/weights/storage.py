@@ -20,6 +20,7 @@ from bench.weights.entry import NAME, Entry, entry_table, parse_entry
 from bench.weights.manifest import MANIFEST, find, read_manifest
 from bench.weights.parts import WEIGHTS, WeightsPart, fitted
 from bench.weights.sources import file_digest, locate
+from bench.weights.states import check_types
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -202,7 +203,8 @@ def add_entry(
 
     Raises:
         PlanError: the name cannot be used.
-        WeightsError: a tensor is not finite, or a value has the wrong type.
+        WeightsError: a tensor is not finite or of a type that weights are not trained in, or a
+            value has the wrong type.
         DiskError: the disk refused.
     """
     import safetensors.torch
@@ -213,6 +215,10 @@ def add_entry(
             f"{name!r} cannot name weights: small letters, digits and . _ @ + -, at most 96, "
             "a letter or digit first"
         )
+    try:
+        check_types(state)
+    except WeightsError as error:
+        raise WeightsError(f"weights {name!r}: {error.message}", hint=error.hint) from error
     broken = [
         key
         for key, value in state.items()

@@ -42,6 +42,21 @@ def test_what_is_added_is_found_again(home):
     assert all(torch.equal(state[key], STATE[key]) for key in STATE)
 
 
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(torch.float8_e4m3fn, id="float8"),
+        pytest.param(torch.complex64, id="complex"),
+    ],
+)
+def test_types_that_lose_what_weights_held_are_not_written(home, dtype):
+    with pytest.raises(
+        WeightsError, match=r"weights 'a': holds weights that are not those.*: w \("
+    ):
+        weights.add_entry(home, "a", {"w": torch.ones(2).to(dtype)}, FACTS)
+    assert not list(home.glob("*.safetensors"))
+
+
 def test_same_tensors_same_bytes(home, tmp_path):
     first = weights.add_entry(home, "a", STATE, {"target": "t"})
     turned = dict(reversed(STATE.items()))
