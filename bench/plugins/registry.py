@@ -174,11 +174,38 @@ def _facts(provider: Provider, imports: bool) -> ClassFacts:
 @functools.cache
 def providers(kind: str) -> tuple[Provider, ...]:
     """All providers of a kind, sorted by name; two of one name say so in `conflict`."""
-    found: dict[str, dict[str, str]] = {}
+    return _providers(tuple(sys.path))[kind]
+
+
+@functools.lru_cache(maxsize=4)
+def _providers(path: tuple[str, ...]) -> dict[str, tuple[Provider, ...]]:
+    """The providers of every kind, of what is installed on this search path.
+
+    The metadata of all distributions are read once for all kinds.
+    """
+    points = _points()
     owners: dict[Distribution | None, str] = {}  # a name is parsed from a file of metadata
-    for point in _points(GROUPS[kind]):
+    for point in points:
         if point.dist not in owners:
             owners[point.dist] = _distribution(point)
+    return {
+        kind: _of_kind(kind, [point for point in points if point.group == group], owners)
+        for kind, group in GROUPS.items()
+    }
+
+
+def _of_kind(
+    kind: str, points: list[EntryPoint], owners: dict[Distribution | None, str]
+) -> tuple[Provider, ...]:
+    """The providers of one kind.
+
+    Args:
+        kind: one of `GROUPS`.
+        points: its entry points.
+        owners: the names of their distributions.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for point in points:
         found.setdefault(point.name, {}).setdefault(owners[point.dist], point.value)
     rows = []
     for name, values in sorted(found.items()):
@@ -269,17 +296,20 @@ def load(kind: str, name: str) -> Any:
     return find(kind, name).load()
 
 
-def _points(group: str) -> list[EntryPoint]:
-    """The entry points of a group; a distribution with damaged metadata has none, and
-    `unreadable` names it."""
+def _points() -> list[EntryPoint]:
+    """The entry points of all groups of `GROUPS`; a distribution with damaged metadata has none,
+    and `unreadable` names it."""
     try:
-        return list(entry_points(group=group))
+        every = entry_points()
+        return [point for group in GROUPS.values() for point in every.select(group=group)]
     except Exception:  # one damaged file among all that are installed
-        return [point for found in distributions() for point in _points_of(found, group)]
-
-
-def _points_of(distribution: Distribution, group: str) -> list[EntryPoint]:
-    return list(distribution.entry_points.select(group=group)) if _is_readable(distribution) else []
+        return [
+            point
+            for found in distributions()
+            if _is_readable(found)
+            for group in GROUPS.values()
+            for point in found.entry_points.select(group=group)
+        ]
 
 
 def unreadable() -> list[str]:
