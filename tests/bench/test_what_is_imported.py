@@ -55,26 +55,32 @@ WITHOUT_A_RUN = {
     ("weights", "list"): {"pydantic"},
     ("cite",): {"pydantic"},
 }
+"""Each may import what those before it may: one process runs them one after another."""
 RUN = ("run", "plan.toml", "--name", "a", "--in-process", "--no-report", "--device", "cpu")
 OF_A_RUN = {
     ("show", "a"): LOOKS,
     ("compare", "a", "a"): LOOKS,
     ("baseline", "a", "--out", "baseline.json"): LOOKS,
     ("report", "a"): LOOKS | {"PIL", "jinja2", "vl_convert"},
-    ("report", "a", "--full", "--out", "full"): LOOKS | {"PIL", "jinja2", "vl_convert"},
 }
+"""Each may import what those before it may."""
+WHOLE = {("report", "a", "--full", "--out", "full"): LOOKS | {"PIL", "jinja2", "vl_convert"}}
 
 
-def imported(arguments, folder, environment):
-    """The libraries among `HEAVY` that a process of this command holds at its end."""
+def imported(commands, folder, environment):
+    """(Command, the libraries among `HEAVY` that one process held after it) of commands that the
+    process runs one after another."""
     code = (
-        f"heavy = {sorted(HEAVY)}\nimport sys\nfrom bench.cli import main\ntry:\n"
-        "    main(sys.argv[1:])\nfinally:\n"
+        f"heavy, commands = {sorted(HEAVY)}, {list(commands)}\n"
+        "import sys\nfrom bench.cli import main\n"
+        "for command in commands:\n"
+        "    try:\n        main(list(command))\n"
+        "    except SystemExit as end:\n        assert not end.code, (command, end.code)\n"
         "    print('HEAVY', *sorted(set(sys.modules) & set(heavy)), file=sys.stderr)"
     )
     environment.pop("PYTHONPATH")
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", code],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -82,9 +88,15 @@ def imported(arguments, folder, environment):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    word, *found = done.stderr.splitlines()[-1].split()
-    assert word == "HEAVY"
-    return set(found)
+    said = [line.split()[1:] for line in done.stderr.splitlines() if line.startswith("HEAVY")]
+    return [(command, set(found)) for command, found in zip(commands, said, strict=True)]
+
+
+def check_imports(allowed, folder, environment):
+    """Fail where a command imports what it has no use for, and say which and what."""
+    for command, found in imported(allowed, folder, environment):
+        unasked = found - allowed[command]
+        assert not unasked, (command, {name: HEAVY[name] for name in unasked})
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +104,13 @@ def ran(tmp_path_factory, child_environment):
     """(A folder with a run named a, what the command imported that made it)."""
     folder = tmp_path_factory.mktemp("imports")
     (folder / "plan.toml").write_text(PLAN)
-    return folder, imported(RUN, folder, child_environment())
+    ((_, found),) = imported([RUN], folder, child_environment())
+    return folder, found
 
 
-@pytest.mark.parametrize("arguments", WITHOUT_A_RUN, ids=lambda arguments: "-".join(arguments[:3]))
-def test_a_command_imports_what_it_needs(arguments, tmp_path, child_environment):
+def test_commands_import_what_they_need(tmp_path, child_environment):
     (tmp_path / "plan.toml").write_text(PLAN)
-    unasked = imported(arguments, tmp_path, child_environment()) - WITHOUT_A_RUN[arguments]
-    assert not unasked, {name: HEAVY[name] for name in unasked}
+    check_imports(WITHOUT_A_RUN, tmp_path, child_environment())
 
 
 def test_a_run_without_a_report_imports_what_it_computes_with(ran):
@@ -107,16 +118,10 @@ def test_a_run_without_a_report_imports_what_it_computes_with(ran):
     assert not unasked, {name: HEAVY[name] for name in unasked}
 
 
-WHOLE = pytest.mark.slow  # renders every page
+def test_commands_about_a_run_import_what_they_need(ran, child_environment):
+    check_imports(OF_A_RUN, ran[0], child_environment())
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        pytest.param(one, id="-".join(one[:3]), marks=WHOLE if "--full" in one else ())
-        for one in OF_A_RUN
-    ],
-)
-def test_a_command_about_a_run_imports_what_it_needs(arguments, ran, child_environment):
-    unasked = imported(arguments, ran[0], child_environment()) - OF_A_RUN[arguments]
-    assert not unasked, {name: HEAVY[name] for name in unasked}
+@pytest.mark.slow  # renders every page
+def test_a_full_report_imports_what_it_needs(ran, child_environment):
+    check_imports(WHOLE, ran[0], child_environment())
