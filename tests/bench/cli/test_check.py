@@ -38,7 +38,8 @@ def measured(gatebench, tmp_path, kept):
 
 def _measure(gatebench, folder):
     path = folder / "plan.toml"
-    path.write_text(path.read_text().replace("images = 6", "images = 40"))
+    text = path.read_text().replace("images = 6", "images = 40")
+    path.write_text(text.replace("batch = 3", "batch = 20").replace("shard = 3", "shard = 20"))
     assert gatebench(*RUN)[0] == 0
     code, out, _ = gatebench("baseline", "r", "--out", "base.json")
     assert code == 0
@@ -112,7 +113,7 @@ def test_a_finished_run_is_held_without_running_and_json_goes_to_the_terminal(ga
 def test_another_plan_is_refused_before_it_runs(gatebench, measured, tmp_path):
     changes = {
         "protocol.budget=10": "budget was 9, is 10",
-        "protocol.batch=4": "batch was 3, is 4",
+        "protocol.batch=4": "batch was 20, is 4",
         "protocol.images=30": "images was 40, is 30",
         'protocol.threat={norm="linf",eps="4/255"}': "threat was linf<=8/255, is linf<=4/255",
         "protocol.seeds=[1]": "seed was 0, is 1",

@@ -22,8 +22,8 @@ budget = 7
 threat = { norm = "psnr", floor = 35 }
 audit = 1
 [[target]]
-use = "skipnet"
-weights = "skipnet-20-hrl@digits-m"
+use = "avit"
+weights = "avit-32x6-p8-avit@digits-m"
 [[attack]]
 use = "pry"
 [[attack]]
@@ -31,6 +31,9 @@ use = "identity"
 [[attack]]
 use = "square"
 """
+TOY = PLAN.replace("schema = 1", "schema = 1\nheadroom = 3").replace("digits-m", "toy-pixels")
+TOY = TOY.replace('"avit"', '"toy"').replace("avit-32x6-p8-avit@toy-pixels", "random:0")
+"""The same of a target that costs nothing, where the numbers do not matter."""
 
 
 @pytest.fixture
@@ -77,11 +80,11 @@ def test_headroom_of_a_finished_run(after, tmp_path):
     assert code == 0, err
     document = json.loads((tmp_path / "runs/r/headroom.json").read_text())
     (entry,) = document["entries"]
-    assert (entry["target"], entry["images"], entry["budget"]) == ("skipnet-20-hrl", 3, 42)
+    assert (entry["target"], entry["images"], entry["budget"]) == ("avit-32x6-p8-avit", 3, 42)
     assert entry["attack"] in ("pry", "square")
     assert entry["gain"] > 0  # two steps are not enough
     assert entry["low"] <= entry["gain"] <= entry["high"]
-    assert "skipnet-20-hrl" in out
+    assert "avit-32x6-p8-avit" in out
     folder = RunFolder(tmp_path / "runs/r")
     board = read_plan(folder).boards[0]
     (read,) = read_headroom(folder, 0, board)
@@ -93,7 +96,7 @@ def test_a_plan_asks_for_it_and_every_view_of_the_board_shows_it(project, tmp_pa
     (tmp_path / "plan.toml").write_text(PLAN.replace("schema = 1", "schema = 1\nheadroom = 3"))
     code, out, err = project("run", "plan.toml", "--name", "r", "--in-process")
     assert code == 0, err
-    assert err.count("headroom: skipnet-20-hrl / ") == 1
+    assert err.count("headroom: avit-32x6-p8-avit / ") == 1
     document = json.loads((tmp_path / "runs/r/headroom.json").read_text())
     (entry,) = document["entries"]
     assert (entry["images"], entry["times"], entry["budget"]) == (3, 10, 70)
@@ -110,7 +113,7 @@ def test_a_plan_asks_for_it_and_every_view_of_the_board_shows_it(project, tmp_pa
 
 
 def test_a_program_gets_it_as_a_command_does(project, tmp_path):
-    (tmp_path / "plan.toml").write_text(PLAN.replace("schema = 1", "schema = 1\nheadroom = 3"))
+    (tmp_path / "plan.toml").write_text(TOY)
     found = bench.run(tmp_path / "plan.toml", name="p", out=tmp_path / "runs", in_process=True)
     (standing,) = found.boards[0].standings
     assert standing.headroom is not None
@@ -126,7 +129,7 @@ def test_a_board_says_where_it_was_not_measured(after, tmp_path):
 
 
 def test_a_reference_run_that_raises_costs_the_run_nothing(project, tmp_path, monkeypatch):
-    (tmp_path / "plan.toml").write_text(PLAN.replace("schema = 1", "schema = 1\nheadroom = 3"))
+    (tmp_path / "plan.toml").write_text(TOY)
 
     def raises(*args, **kwargs):
         raise RuntimeError("no memory left")
@@ -136,7 +139,7 @@ def test_a_reference_run_that_raises_costs_the_run_nothing(project, tmp_path, mo
     assert code == 0
     assert "headroom was not measured: " in err
     assert "no memory left" in err
-    assert "skipnet-20-hrl" in out
+    assert "toy random:0" in out
 
 
 @pytest.mark.parametrize("images", ["1", "-3"], ids=["one", "negative"])

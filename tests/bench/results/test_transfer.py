@@ -21,20 +21,22 @@ from bench.store.folder import RunFolder
 PLAN = """
 [protocol]
 dataset = "digits-m:test"
-images = 6
-batch = 4
+images = 4
+batch = 3
 threat = { norm = "psnr", floor = 30 }
-budget = 16
+budget = 8
 audit = 1
 [run]
 device = "cpu"
 shard = 8
 [[target]]
 use = "skipnet"
-weights = "skipnet-20-budget@digits-m"
+params = { depth = 8 }
+weights = "random:0"
 [[target]]
 use = "sdn"
-weights = "sdn-resnet-20-joint@digits-m"
+params = { backbone = "resnet-8", threshold = 0.2 }
+weights = "random:0"
 [[attack]]
 use = "gradauto"
 [[attack]]
@@ -61,7 +63,7 @@ def test_every_pair_by_executing_the_saved_pictures(done):
     said = []
     path = transfer(RunFolder(done.folder.path), attack="gradauto", tell=said.append)
     assert len(said) == 4
-    assert pq.read_table(path).num_rows == 4 * 6
+    assert pq.read_table(path).num_rows == 4 * 4
     pairs = {(pair.source, pair.victim): pair for pair in pairs_of(done)}
     assert len(pairs) == 4
     cells = {

@@ -1,5 +1,7 @@
 """Merging: other targets and attacks join one board; what differs otherwise is refused by name."""
 
+import shutil
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -25,14 +27,26 @@ WANDER = '[[attack]]\nuse = "wander"\n'
 BLACK = '[[attack]]\nuse = "black-box"\n'
 
 
-@pytest.fixture
-def run(gatebench, tmp_path):
-    """Run a plan under a name."""
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """(Name, plan) -> a folder with its finished run, for the tests that make the same."""
+    return tmp_path_factory.mktemp("kept"), {}
 
-    def make(name, text, *extra):
+
+@pytest.fixture
+def run(gatebench, tmp_path, kept):
+    """Run a plan under a name, or copy the run of another test."""
+    shelf, known = kept
+
+    def make(name, text):
         (tmp_path / f"{name}.toml").write_text(text)
-        code, _, err = gatebench("run", f"{name}.toml", "--name", name, *OPTIONS, *extra)
+        if (name, text) in known:
+            return shutil.copytree(known[name, text], tmp_path / "runs" / name)
+        code, _, err = gatebench("run", f"{name}.toml", "--name", name, *OPTIONS)
         assert code == 0, err
+        known[name, text] = shutil.copytree(
+            tmp_path / "runs" / name, shelf / str(len(known)) / name
+        )
         return tmp_path / "runs" / name
 
     return make

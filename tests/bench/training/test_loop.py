@@ -25,11 +25,11 @@ CPU = torch.device("cpu")
 
 
 class Few:
-    """Thirty images of noise in three classes."""
+    """Images of noise in three classes; few of them, of which an epoch has three batches."""
 
     name, split, classes, flip_allowed = "few", "train", ("a", "b", "c"), True
 
-    def __init__(self, count=30):
+    def __init__(self, count=12):
         generator = torch.Generator().manual_seed(0)
         self.labels = torch.arange(count) % 3
         noise = torch.randint(0, 128, (count, 3, 32, 32), generator=generator)
@@ -53,9 +53,9 @@ def same(one, other):
 
 
 STAGES = [
-    StaticStage(depth=8, epochs=3, batch=10),
-    BudgetStage(depth=8, epochs=3, batch=12, optimiser="sgd", schedule="step"),
-    HybridStage(depth=8, epochs=3, batch=12, schedule="constant"),
+    StaticStage(depth=8, epochs=3, batch=4),
+    BudgetStage(depth=8, epochs=3, batch=5, optimiser="sgd", schedule="step"),
+    HybridStage(depth=8, epochs=3, batch=5, schedule="constant"),
 ]
 
 
@@ -175,7 +175,7 @@ def test_checkpoints_within_an_epoch_come_by_time(tmp_path, monkeypatch):
         real(path, training, progress, target, optimizer)
 
     monkeypatch.setattr(loop, "save", save)
-    stage = StaticStage(depth=8, epochs=2, batch=5)
+    stage = StaticStage(depth=8, epochs=2, batch=2)
     train(training(stage), Few(), tmp_path / "a.pt", device=CPU, every=1e9)
     assert saved == [(1, 0), (2, 0)]
     saved.clear()
@@ -185,7 +185,7 @@ def test_checkpoints_within_an_epoch_come_by_time(tmp_path, monkeypatch):
 
 def test_progress_within_an_epoch_is_told(tmp_path):
     seen = []
-    stage = StaticStage(depth=8, epochs=2, batch=10)
+    stage = StaticStage(depth=8, epochs=2, batch=4)
     watch = Watch(within=seen.append)
     trained = train(training(stage), Few(), tmp_path / "c.pt", device=CPU, watch=watch)
     assert [(epoch.number, epoch.of, epoch.step, epoch.steps) for epoch in seen] == [
@@ -217,7 +217,7 @@ def test_a_stage_is_told_of_every_epoch_and_kept_from_what_is_held_out(tmp_path)
             assert not target.training
             told.append(("finish", held.labels.tolist(), held.images([0]).tolist()))
 
-    data = Few()
+    data = Few(30)
     data.ids = tuple(f"{place:02}" for place in range(len(data)))
     data.labels = torch.arange(30)
     stage = Telling(depth=8, epochs=2, batch=10, held_out=0.1)
