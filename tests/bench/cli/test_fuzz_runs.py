@@ -234,7 +234,7 @@ def test_whatever_lies_in_a_run_folder_is_told_in_a_sentence(good):
     weights = {"verify": 1, "report": 3, "publish": 1, "export": 1}
     chosen = st.sampled_from([one for one in others for _ in range(weights.get(one[0], 6))])
 
-    @settings(fuzzed, max_examples=WANTED or 25)
+    @settings(fuzzed, max_examples=WANTED or 15)
     @given(st.data())
     def check(data):
         try:

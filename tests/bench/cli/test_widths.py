@@ -22,7 +22,10 @@ from bench.store.latency import Timed
 from bench.terminal import FittedColumn, FittedTable, folded
 from reports.tables import render_table
 
-WIDTHS = pytest.mark.parametrize("width", [80, 100, 140], ids=lambda width: f"{width}-columns")
+BETWEEN = pytest.mark.slow  # neither the narrowest, which leaves out columns, nor the widest
+WIDTHS = pytest.mark.parametrize(
+    "width", [80, pytest.param(100, marks=BETWEEN), 140], ids=lambda width: f"{width}-columns"
+)
 LONG = "autoenergy-split mask_grad=ste, steps=250, restarts=4"
 TARGET = "sdn-tf-efficientnet-lite0-ic-only-with-a-label"
 DEFENSE = "randomised-thresholds sigma=0.05, seed=3"
