@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.results.rows import ImageRow
-from bench.store.schema import COLUMNS, DECISIONS, ROWS, check_rows, names, pack, unpack
+from bench.store.schema import (
+    COLUMNS,
+    DECISIONS,
+    ROWS,
+    check_rows,
+    check_table,
+    names,
+    pack,
+    unpack,
+)
 
 
 def test_columns_are_named_once_and_make_the_schema_of_a_shard():
@@ -69,3 +78,11 @@ def test_rows_have_the_columns_that_there_are():
         check_rows([row, {**row, "psnr": None}])
     with pytest.raises(ValueError, match="no column 'speed'"):
         check_rows([{**row, "speed": 1}])
+
+
+def test_a_cell_has_a_whole_row_for_each_image():
+    check_table(pa.table({"id": ["a", "b"], "label": [1, 0]}), 2)
+    with pytest.raises(ValueError, match=r"label is missing in 1 of its rows"):
+        check_table(pa.table({"id": ["a", "b"], "label": [1, None]}), 2)
+    with pytest.raises(ValueError, match="holds 1 image, its protocol says 2"):
+        check_table(pa.table({"id": ["a", "a"], "label": [1, 1]}), 2)
