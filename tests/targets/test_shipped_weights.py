@@ -98,7 +98,7 @@ def one_of_each():
         seen.add(kind)
 
 
-@pytest.mark.parametrize("name", one_of_each())
+@pytest.mark.parametrize("name", list(one_of_each()))
 def test_the_manifest_says_what_is_measured(name):
     entry = SHIPPED[name]
     data = opened(entry.dataset)
