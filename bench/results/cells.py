@@ -231,7 +231,7 @@ def _measured(
         clean_macs=float(columns["clean_macs"].mean()),
         adversarial_macs=float(columns["adversarial_macs"].mean()),
         float_macs=float(columns["float_macs"].mean()),
-        flip_rate=float(flipped / held) if held > 0 else None,
+        flip_rate=float(flipped / held) if held > 0 and np.isfinite(flipped) else None,
         block_recovery=float(won.mean() / blocks) if blocks > 0 else None,
         psnr=float(columns["psnr"].mean()),
         pooled_psnr=_pooled(columns),

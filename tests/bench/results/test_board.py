@@ -214,6 +214,19 @@ def test_rows_are_loaded_when_asked_for(world):
     assert first.trace == ((1, 2000, 0.0), (9, 3000, 100.0))
 
 
+@pytest.mark.parametrize(
+    ("held", "flipped", "rate"),
+    [(8, 2, 0.25), (8, None, None), (None, 2, None), (0, 0, None)],
+    ids=["both", "held-alone", "flipped-alone", "none-open"],
+)
+def test_a_rate_of_flips_needs_both_counts(world, held, flipped, rate):
+    made = world()
+    counts = {"held": held, "flipped": flipped}
+    made.fill("one", "weak", [row(i, 2000, 3000, 3000, 1) | counts for i in range(4)])
+    _, cells = made.board()
+    assert cells["one", "weak"].flip_rate == rate
+
+
 def test_negative_recovery_is_not_clipped(world):
     made = world()
     made.fill("one", "weak", [row(i, 3000, 2000, 2000, 1) for i in range(4)])
