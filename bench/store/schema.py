@@ -247,3 +247,50 @@ def unpack(packed: Sequence[bytes], units: int) -> npt.NDArray[np.bool_]:
         raise ValueError(f"decisions of {counted(units, 'unit')} are {counted(size, 'byte')} long")
     bits = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), size)
     return np.unpackbits(bits, axis=1, count=units).astype(np.bool_)
+
+
+def check_nested(table: pa.Table) -> None:
+    """Refuse pictures and traces with holes, or with points that cannot be meant.
+
+    Args:
+        table: some columns of a shard.
+
+    Raises:
+        ValueError: naming the column.
+    """
+    for column in COLUMNS:
+        if column.nested and column.name in table.column_names:
+            for values in table[column.name].chunks:
+                _check_nested(column, values)
+
+
+def _check_nested(column: Column, values: pa.Array) -> None:
+    """Refuse pictures or traces; see `check_nested`.
+
+    Raises:
+        ValueError: naming the column.
+    """
+    if column.type == PICTURE:
+        parts = [values.field("bytes")]
+    else:
+        points = values.flatten()
+        parts = [points, *(points.field(name) for name in POINT.names)]
+    if values.null_count or any(part.null_count for part in parts):
+        raise ValueError(f"{column.name} is missing in part of its rows")
+    if column.type != PICTURE:
+        for part in parts[1:]:
+            _check_point_values(column, part)
+
+
+def _check_point_values(column: Column, values: pa.Array) -> None:
+    """Refuse numbers of points that are not finite, or outside what the column admits.
+
+    Raises:
+        ValueError: naming the column.
+    """
+    if not len(values):
+        return
+    least, most = pc.min_max(values).as_py().values()
+    finite = not pa.types.is_floating(values.type) or pc.all(pc.is_finite(values)).as_py()
+    if not finite or not column.least <= least <= most <= column.most:
+        raise ValueError(f"{column.name} has a number that cannot be meant in one of its rows")

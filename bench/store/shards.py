@@ -21,7 +21,7 @@ from bench.errors import RunFolderError
 from bench.files.canonical import canonical
 from bench.files.regular import LARGEST, read_regular
 from bench.store.documents import SCHEMA, parse
-from bench.store.schema import COLUMNS, ROWS, check_rows
+from bench.store.schema import COLUMNS, ROWS, check_nested, check_rows
 from bench.store.sealed import SHARD_NAME
 
 BYTES_A_ROW = 2**14
@@ -123,7 +123,8 @@ def shard_rows(path: Path, wanted: pa.Schema, data: bytes | None = None) -> pa.T
 
     Raises:
         RunFolderError: it cannot be read, lacks a column or has one of another type, has another
-            number of rows than its name says, or would take more memory than such a file may.
+            number of rows than its name says, a picture or a trace with holes, or would take more
+            memory than such a file may.
     """
     try:
         content = read_regular(path) if data is None else data
@@ -137,6 +138,9 @@ def shard_rows(path: Path, wanted: pa.Schema, data: bytes | None = None) -> pa.T
                     raise RunFolderError(f"{path} has no column {field.name!r} of {field.type}")
             found = pa.schema([there[name] for name in wanted.names if name in there])
             part = _within_bounds(file, found, len(content), path)
+        check_nested(part)
+    except ValueError as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
     except (OSError, pa.ArrowException) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
     for place, field in enumerate(wanted):

@@ -112,3 +112,29 @@ def test_a_link_without_end_is_no_shard(tmp_path):
     (tmp_path / KEY).mkdir()
     (tmp_path / KEY / "shard-00000-00003.parquet").symlink_to("/dev/zero")
     assert CellFolder(tmp_path / KEY).shards() == []
+
+
+HOLES = {
+    "no-trace": {"trace": None},
+    "no-point": {"trace": [None]},
+    "half-a-point": {"trace": [{"evaluations": 1, "macs": None, "squared": 0.0}]},
+    "endless-point": {"trace": [{"evaluations": 1, "macs": 1, "squared": float("inf")}]},
+    "negative-point": {"trace": [{"evaluations": -1, "macs": 1, "squared": 0.0}]},
+    "no-picture": {"image": None},
+    "empty-picture": {"adversarial": {"bytes": None, "path": None}},
+}
+
+
+@pytest.mark.parametrize("case", HOLES.values(), ids=HOLES)
+def test_pictures_and_traces_with_holes_are_refused(tmp_path, case):
+    (name,) = case
+    folder = tmp_path / KEY
+    path = hostile(folder, rows(4, **case), 3)
+    with pytest.raises(RunFolderError, match=rf"{path.name} cannot be read: {name} "):
+        CellFolder(folder).table()
+
+
+def test_a_trace_without_points_is_read(tmp_path):
+    folder = tmp_path / KEY
+    hostile(folder, rows(4, trace=[]), 3)
+    assert CellFolder(folder).table().num_rows == 4
