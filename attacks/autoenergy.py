@@ -49,7 +49,7 @@ class AutoEnergy(Attack):
 
     members: ClassVar[tuple[tuple[str, Mapping[str, Any]], ...]] = (
         ("pry", {}),
-        ("pry", {"mask_grad": "ste"}),
+        ("pry:concave", {"mask_grad": "ste"}),
         ("pry", {"loss": "power(exponent=-0.25, temperature=0.001, offset=0.0005)"}),
         ("genetic", {}),
         ("pry", {"knows": "network"}),
@@ -58,7 +58,7 @@ class AutoEnergy(Attack):
 
     Ties are won by the earlier.
     """
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     randomised: ClassVar[bool] = True
     follows: ClassVar[str] = (
         "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of "
@@ -82,9 +82,9 @@ class AutoEnergyQuick(AutoEnergy):
 
     members: ClassVar[tuple[tuple[str, Mapping[str, Any]], ...]] = (
         ("pry", {}),
-        ("pry", {"mask_grad": "ste"}),
+        ("pry:concave", {"mask_grad": "ste"}),
     )
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class AutoEnergySplit(Attack):
     be saved.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     randomised: ClassVar[bool] = True
     follows: ClassVar[str] = (
         "Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of "

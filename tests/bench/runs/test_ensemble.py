@@ -36,7 +36,7 @@ label = "fbs-8"
 [[attack]]
 use = "autoenergy"
 [[attack]]
-use = "pry"
+use = "pry:concave"
 label = "mine"
 params = { mask_grad = "ste" }
 [[attack]]
@@ -79,7 +79,7 @@ def test_members_become_cells_and_what_the_plan_has_is_not_run_twice(finished):
     _, laid = finished
     labels = [cell.attack.label for cell in laid.cells.values() if cell.target.name == "skipnet"]
     assert labels.count("mine") == 1
-    assert "pry mask_grad=ste" not in labels
+    assert "pry:concave mask_grad=ste" not in labels
     assert {"pry", "genetic", "autoenergy"} <= set(labels)
     _, cell = cell_of(laid, "skipnet-20-budget", "autoenergy")
     members = [laid.cells[key].attack.label for key in member_keys(cell, laid.cells)]
