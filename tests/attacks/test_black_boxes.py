@@ -100,6 +100,18 @@ def test_a_child_replaces_the_worst_unless_it_executes_less():
     assert herd.best.macs.tolist() == [110, 110]
 
 
+def test_of_a_random_target_the_fittest_now_counts_not_the_luckiest_ever():
+    target = frozen(LinearGates(torch.tensor([[1.0]]), torch.tensor([-0.5]), (1, 1, 1)))
+    images = torch.full((2, 1, 1, 1), 127 / 255)
+    view, _ = begin(target, images, 20, LINF8, "macs")
+    herd = Population(view, images, LINF8, 2)
+    rows = torch.arange(2)
+    herd.enter(torch.zeros(2, 1, 1, 1), rows, torch.zeros(2, dtype=torch.int64))
+    herd.enter(torch.ones(2, 1, 1, 1), rows, torch.ones(2, dtype=torch.int64))
+    herd.macs[1] = torch.tensor([120, 110])  # as if the second image had drawn otherwise
+    assert (255 * herd.fittest().flatten()).round().tolist() == [135, 127]
+
+
 def test_nes_step_by_step():
     """One image, written again: pairs, estimate, momentum, step, projection."""
     target, images = frozen(ConvGates()), pictures(1)

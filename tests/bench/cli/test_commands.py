@@ -181,7 +181,7 @@ PROCESS = pytest.mark.slow  # each is a process that imports torch; contracts ar
     ("arguments", "ends", "said"),
     [
         pytest.param(["toy"], 0, "0 broken", id="toy", marks=PROCESS),
-        pytest.param(["monitor"], 0, "0 broken", id="monitor", marks=PROCESS),
+        pytest.param(["monitor"], 0, "0 broken", id="monitor"),
         pytest.param(
             ["trick", "--set", "trick=another-network"],
             7,

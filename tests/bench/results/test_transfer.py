@@ -1,6 +1,7 @@
 """Transfer on a real small run: the diagonal is what the cells sealed, the rest what the other
 targets really execute."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,8 +13,8 @@ from bench.errors import PlanError, RunFolderError
 from bench.evaluation.build import build_target
 from bench.image import to_float
 from bench.plans.resolve import load_plan
-from bench.results.board import load_boards
-from bench.results.transfer import read_transfer
+from bench.results.board import _transfers, load_boards
+from bench.results.transfer import TransferredMacs, read_transfer
 from bench.runs.layout import lay_out
 from bench.runs.run import Run
 from bench.store.folder import RunFolder
@@ -173,3 +174,8 @@ def test_mistakes(done, tmp_path):
     with pytest.raises(RunFolderError, match="no finished cell"):
         transfer(empty.folder)
     assert pairs_of(empty) == []
+
+
+def test_a_victim_without_numbers_of_its_own_is_left_out():
+    pair = TransferredMacs("one", "wander", "nobody", ("a",), np.array([5]))
+    assert list(_transfers([pair], [], [])) == []

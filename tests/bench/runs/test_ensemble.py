@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from attacks.autoenergy import AutoEnergy
 from bench.plans.resolve import load_plan
 from bench.results.board import load_boards
 from bench.results.ensemble import member_keys, strongest, trace_in_turn
+from bench.runs.ensemble import _adaptive
 from bench.runs.layout import lay_out
 from bench.runs.run import Run
 from bench.runs.seal import seal
@@ -85,6 +87,17 @@ def test_members_become_cells_and_what_the_plan_has_is_not_run_twice(finished):
     members = [laid.cells[key].attack.label for key in member_keys(cell, laid.cells)]
     power = f"pry loss={AutoEnergy.members[2][1]['loss']}"
     assert members == ["pry", "mine", power, "genetic"]
+
+
+def test_what_the_members_did_about_a_random_defense_is_said(finished):
+    _, laid = finished
+    key, cell = cell_of(laid, "skipnet-20-budget", "autoenergy")
+    target = replace(laid.folder.cell(key).target(), draws=4)
+    assert _adaptive(cell, target) == []
+    guarded = replace(cell, defense=replace(cell.attack, name="smoothing", members=()))
+    said = "; ".join(_adaptive(guarded, target))
+    assert "fresh draws of their own" in said
+    assert "scores over 4 others" in said
 
 
 def test_as_strong_as_thestrongest_member_image_by_image(finished):

@@ -134,6 +134,13 @@ def test_pictures_and_traces_with_holes_are_refused(tmp_path, case):
         CellFolder(folder).table()
 
 
+def test_a_shard_without_a_column_is_refused(tmp_path):
+    folder = tmp_path / KEY
+    hostile(folder, rows(4).drop_columns(["psnr"]), 3)
+    with pytest.raises(RunFolderError, match=r"has no column 'psnr' of double"):
+        CellFolder(folder).table()
+
+
 def test_a_trace_without_points_is_read(tmp_path):
     folder = tmp_path / KEY
     hostile(folder, rows(4, trace=[]), 3)
