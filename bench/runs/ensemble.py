@@ -191,7 +191,7 @@ def _adaptive(cell: Cell, target: TargetDescription) -> list[str]:
     """What the members did about the defense, in words; nothing where there is none."""
     if cell.defense is None:
         return []
-    found = ["gradients are taken end to end, through the defence"]
+    found = ["gradients are taken end to end, through the defense"]
     if target.gradients.without_surrogates > target.gradients.zero:
         found.append("a stage without a gradient passes its surrogate's on (BPDA)")
     if target.draws > 1:
