@@ -136,12 +136,20 @@ class AutoEnergySplit(Attack):
 
 def ensemble(view: View) -> list[Attack]:
     """The members that have something to say to a target with these units."""
-    made = []
-    for use, params in AutoEnergy.members:
-        name, _, preset = use.partition(":")
-        kind = _CLASSES[name]
-        made.append(kind(**{**kind.presets.get(preset, {}), **params}))
+    made = [member_attack(use, params) for use, params in AutoEnergy.members]
     return [member for member in made if not _looks_past(member)]
+
+
+def member_attack(use: str, params: Mapping[str, Any]) -> Attack:
+    """A member as it is named in `AutoEnergy.members`.
+
+    Args:
+        use: name of the attack, and its preset behind a colon.
+        params: that differ from the preset.
+    """
+    name, _, preset = use.partition(":")
+    kind = _CLASSES[name]
+    return kind(**{**kind.presets.get(preset, {}), **params})
 
 
 def _looks_past(member: Attack) -> bool:

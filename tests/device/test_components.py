@@ -11,7 +11,7 @@ from simulated_device import accelerator, host
 
 from attacks.accuracy import Accuracy
 from attacks.apgd import APGDMargin
-from attacks.autoenergy import _CLASSES, AutoEnergy, AutoEnergyQuick, AutoEnergySplit
+from attacks.autoenergy import AutoEnergy, AutoEnergyQuick, AutoEnergySplit, member_attack
 from attacks.controls import Contrast, Identity, Noise, Photometric
 from attacks.deepsloth import DeepSloth
 from attacks.desparsify import DeSparsify
@@ -112,7 +112,7 @@ ATTACKS = {
     "nes": NES(),
     "autoenergy-split": AutoEnergySplit(),
     **{
-        f"autoenergy-{place}": _CLASSES[use](**params)
+        f"autoenergy-{place}": member_attack(use, params)
         for place, (use, params) in enumerate(AutoEnergy.members)
         if params  # the others are here by their names
     },
