@@ -85,7 +85,9 @@ def test_a_child_has_a_rectangle_of_one_parent_in_the_other():
                 assert child[row, 0, y, x] == (one if within else other)
 
 
-def test_a_child_replaces_the_worst_unless_it_executes_less():
+def herd_of_two():
+    """A population of two for each of two images of one pixel, and their rows: the pixel as it is,
+    which opens nothing, and 8 levels brighter, which opens the gate."""
     target = frozen(LinearGates(torch.tensor([[1.0]]), torch.tensor([-0.5]), (1, 1, 1)))
     images = torch.full((2, 1, 1, 1), 127 / 255)
     view, _ = begin(target, images, 20, LINF8, "macs")
@@ -93,6 +95,11 @@ def test_a_child_replaces_the_worst_unless_it_executes_less():
     rows = torch.arange(2)
     herd.enter(torch.zeros(2, 1, 1, 1), rows, torch.zeros(2, dtype=torch.int64))
     herd.enter(torch.ones(2, 1, 1, 1), rows, torch.ones(2, dtype=torch.int64))
+    return herd, rows
+
+
+def test_a_child_replaces_the_worst_unless_it_executes_less():
+    herd, rows = herd_of_two()
     assert herd.macs.tolist() == [[10, 110]] * 2
     assert herd.worst(rows).tolist() == [0, 0]
     herd.enter(-torch.ones(2, 1, 1, 1), rows, torch.ones(2, dtype=torch.int64))
@@ -101,13 +108,7 @@ def test_a_child_replaces_the_worst_unless_it_executes_less():
 
 
 def test_of_a_random_target_the_fittest_now_counts_not_the_luckiest_ever():
-    target = frozen(LinearGates(torch.tensor([[1.0]]), torch.tensor([-0.5]), (1, 1, 1)))
-    images = torch.full((2, 1, 1, 1), 127 / 255)
-    view, _ = begin(target, images, 20, LINF8, "macs")
-    herd = Population(view, images, LINF8, 2)
-    rows = torch.arange(2)
-    herd.enter(torch.zeros(2, 1, 1, 1), rows, torch.zeros(2, dtype=torch.int64))
-    herd.enter(torch.ones(2, 1, 1, 1), rows, torch.ones(2, dtype=torch.int64))
+    herd, _ = herd_of_two()
     herd.macs[1] = torch.tensor([120, 110])  # as if the second image had drawn otherwise
     assert (255 * herd.fittest().flatten()).round().tolist() == [135, 127]
 
