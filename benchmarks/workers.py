@@ -28,7 +28,7 @@ from bench.runs.layout import lay_out
 from bench.runs.run import Run
 
 SHARE = 0.9
-"""Of the speed that as many times the workers could give at most, what is promised."""
+"""Speed that is promised: this times the number of workers."""
 PLAN = """
 schema = 1
 [protocol]

@@ -181,7 +181,8 @@ def providers(kind: str) -> tuple[Provider, ...]:
 def _providers(path: tuple[str, ...]) -> dict[str, tuple[Provider, ...]]:
     """The providers of every kind, of what is installed on this search path.
 
-    The metadata of all distributions are read once for all kinds.
+    The metadata of all distributions are read once for all kinds, and again only when the search
+    path is another one: what is installed meanwhile is seen by the next process.
     """
     points = _points()
     owners: dict[Distribution | None, str] = {}  # a name is parsed from a file of metadata
@@ -333,9 +334,4 @@ def _called(distribution: Distribution) -> str:
 
 def _distribution(point: EntryPoint) -> str:
     """The name of who provides it; "unknown" where its metadata do not say."""
-    if point.dist is None:
-        return HOME_DISTRIBUTION
-    try:
-        return point.dist.name or "unknown"
-    except Exception:
-        return "unknown"
+    return HOME_DISTRIBUTION if point.dist is None else _called(point.dist)

@@ -139,9 +139,7 @@ def shard_rows(path: Path, wanted: pa.Schema, data: bytes | None = None) -> pa.T
             found = pa.schema([there[name] for name in wanted.names if name in there])
             part = _within_bounds(file, found, len(content), path)
         check_nested(part)
-    except ValueError as error:
-        raise RunFolderError(f"{path} cannot be read: {error}") from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
     for place, field in enumerate(wanted):
         if field.name not in there:
