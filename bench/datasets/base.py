@@ -92,7 +92,7 @@ def check_split(kind: type[Dataset], name: str, split: str, where: str = "datase
         raise PlanError(f"{where}: {name} has no split {split!r}{did_you_mean(split, kind.splits)}")
 
 
-def open_dataset(name: str, data_root: Path | None = None) -> Dataset:
+def open_dataset(name: str, data_root: str | Path | None = None) -> Dataset:
     """Open a data set by its name in a plan.
 
     Args:
@@ -115,7 +115,7 @@ def open_dataset(name: str, data_root: Path | None = None) -> Dataset:
         raise PluginError(f"data set {base!r} is {kind!r}, no bench.api.Dataset")
     check_split(kind, base, split)
     try:
-        dataset = kind(split, data_root)  # type: ignore[call-arg]
+        dataset = kind(split, Path(data_root) if data_root else None)  # type: ignore[call-arg]
     except (GatebenchError, OSError, MemoryError):
         raise
     except Exception as error:  # it may be anybody's

@@ -117,11 +117,6 @@ def _check_counts(entry: ProtocolTable, problems: Problems) -> None:
             f"at least 1 image and 1 forward-equivalent, at most {MOST:,}, got {fit.images} and "
             f"{fit.budget}",
         )
-    if fit.split == entry.dataset.partition(":")[2]:
-        problems.add(
-            "protocol.fit.split",
-            f"{fit.split!r} is the split that is scored; what is fitted on it proves nothing",
-        )
 
 
 def _out_of_range(

@@ -21,7 +21,7 @@ from bench.plans.devices import kind_of
 from bench.plans.plan import Plan
 from bench.plans.problems import Problems
 from bench.plans.protocols import resolve_options, resolve_protocols
-from bench.plans.schema import AttackTable, Document, ExcludeTable, read_tables
+from bench.plans.schema import AttackTable, Document, ExcludeTable, ProtocolTable, read_tables
 from bench.plans.toml import LineNumbers, PlanSource, read_source
 
 MOST_CELLS = 200_000
@@ -77,6 +77,7 @@ def _resolve(source: PlanSource, name: str) -> Plan:
         _check_excludes(document.exclude, components, problems)
         _check_behind(document.attack, components.defenses, problems)
         _check_size(len(protocols), components, problems)
+        _check_fit_split(document.protocol, components, problems)
     if problems:
         raise PlanError(problems.all())
     pages = {"paper": document.paper, "audits": document.audits, "headroom": document.headroom}
@@ -145,6 +146,20 @@ def _check_size(protocols: int, components: Components, problems: Problems) -> N
     cells *= 1 + len(components.defenses)
     if cells > MOST_CELLS:
         problems.add("protocol", f"makes {cells:,} cells; at most {MOST_CELLS:,}")
+
+
+def _check_fit_split(
+    protocol: ProtocolTable, components: Components, problems: Problems
+) -> None:
+    """Refuse a plan in which something would learn from the split that is scored."""
+    split = protocol.dataset.partition(":")[2]
+    fits = [one.label for one in (*components.attacks, *components.defenses) if one.fits]
+    if fits and protocol.fit.split == split:
+        problems.add(
+            "protocol.fit.split",
+            f"{split!r} is the split that is scored, and {fits[0]} learns from it; what is fitted "
+            "on it proves nothing",
+        )
 
 
 def _check_excludes(

@@ -252,6 +252,22 @@ def test_names_go_the_way_of_a_run(tmp_path, monkeypatch):
         bench.run(plan, images=3)
 
 
+def test_training_images_are_attacked_by_what_learns_nothing():
+    """The fit split is the train split unless a plan says otherwise; nothing here is fitted."""
+    skipnet = {"use": "skipnet", "params": {"depth": 8}, "weights": "random:0"}
+    terms = {"count": 2, "batch": 2, "budget": 8, "device": "cpu"}
+    found = bench.evaluate(skipnet, "identity", "digits-m:train", **terms)
+    assert found.recovery.value == 0
+    with pytest.raises(PlanError, match="'train' is the split that is scored, and universal learn"):
+        bench.evaluate(skipnet, ["identity", "universal"], "digits-m:train", **terms)
+
+
+def test_a_data_root_may_be_text(tmp_path):
+    """As for the commands; what is wrong there is said about the data, not about the type."""
+    with pytest.raises(DataError, match="nothing"):
+        bench.open_dataset("imagefolder:test", str(tmp_path / "nothing"))
+
+
 def test_targets_are_loaded_by_name():
     network = bench.load_target({"use": "skipnet", "params": {"depth": 8}, "weights": "random:0"})
     assert not network.training
