@@ -36,9 +36,10 @@ from bench.evaluation.view import TargetView
 from bench.executors.memory import keep_freed_memory
 from bench.store.provenance import deterministic
 from targets.defenses.cap import Capped
+from targets.defenses.jpeg import JPEG
 from targets.defenses.monitor import Monitor
 from targets.defenses.smoothing import RandomisedSmoothing
-from targets.defenses.transforms import JPEG, BitDepth, GaussianBlur, Median
+from targets.defenses.transforms import BitDepth, GaussianBlur, Median
 from targets.manidp import ManiDP
 from targets.resnet import ResNet
 from targets.sact import SACT

@@ -148,9 +148,7 @@ def _check_size(protocols: int, components: Components, problems: Problems) -> N
         problems.add("protocol", f"makes {cells:,} cells; at most {MOST_CELLS:,}")
 
 
-def _check_fit_split(
-    protocol: ProtocolTable, components: Components, problems: Problems
-) -> None:
+def _check_fit_split(protocol: ProtocolTable, components: Components, problems: Problems) -> None:
     """Refuse a plan in which something would learn from the split that is scored."""
     split = protocol.dataset.partition(":")[2]
     fits = [one.label for one in (*components.attacks, *components.defenses) if one.fits]

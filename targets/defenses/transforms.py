@@ -1,10 +1,11 @@
-"""Input transforms: the image is coded again, coarsened or smoothed before the network sees it.
+"""Input transforms: the image is coarsened or smoothed before the network sees it.
 
-A perturbation finer than the transform does not survive it, unless it was made through it. JPEG and
-rounding have no useful gradient; what they pass on instead is that of the identity (BPDA: Athalye
-et al., Obfuscated Gradients Give a False Sense of Security, ICML 2018), and nothing at all where an
-attack switches surrogates off. Median and blur are differentiated as they are. The set follows what
-ART offers and QuantAttack (WACV 2025) tries against energy attacks.
+A perturbation finer than the transform does not survive it, unless it was made through it. Rounding
+has no useful gradient; what it passes on instead is that of the identity (BPDA: Athalye et al.,
+Obfuscated Gradients Give a False Sense of Security, ICML 2018), and nothing at all where an attack
+switches surrogates off. Median and blur are differentiated as they are. With JPEG
+(`targets.defenses.jpeg`) the set follows what ART offers and QuantAttack (WACV 2025) tries against
+energy attacks.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.api import Defense, Target
-from bench.codec import through_jpeg
 from bench.errors import PlanError
-from bench.image import to_float, to_grid
 from targets.defenses.wrapped import StraightThrough, Wrapped
 
 
@@ -31,48 +30,17 @@ class Coarsened(Wrapped):
     def coarse(self, images: Tensor) -> Tensor:
         """(N, C, H, W) the transformed images; called without a graph."""
 
+    def surrogate(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) what is differentiated in its place: here the images as they are."""
+        return images
+
     def before(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             value = self.coarse(images)
         if images.requires_grad and self.evaluation.surrogate:
-            passed: Tensor = StraightThrough.apply(value, images)
+            passed: Tensor = StraightThrough.apply(value, self.surrogate(images))
             return passed
         return value
-
-
-class _Jpeg(Coarsened):
-    def __init__(self, inner: Target, quality: int) -> None:
-        super().__init__(inner)
-        self.quality = quality
-
-    def coarse(self, images: Tensor) -> Tensor:
-        coded = through_jpeg(to_grid(images).cpu(), self.quality)
-        # Written into a copy of the images: the coder works outside torch, and an audit follows
-        # what is computed from the image from one operator to the next.
-        return images.clone().copy_(to_float(coded), non_blocking=True)
-
-
-class JPEG(Defense):
-    """The image goes through JPEG before the network sees it.
-
-    Args:
-        quality: 1 to 100. On photographs of 224 pixels 90 / 75 / 50 leave a PSNR of 35.5 / 32.6 /
-            30.7 dB.
-
-    Multiplies nothing that counts as MACs; what it takes is seen in the measured latency.
-    Surrogate: the identity.
-    """
-
-    follows: ClassVar[str] = (
-        "Dziugaite et al., A study of the effect of JPG compression on adversarial images, 2016"
-    )
-    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"quality": (1, 100)}
-
-    def __init__(self, *, quality: int = 75) -> None:
-        self.quality = quality
-
-    def wrap(self, target: Target, learnt: Mapping[str, Tensor] = {}) -> Target:
-        return _Jpeg(target, self.quality)
 
 
 class _Bits(Coarsened):
@@ -173,4 +141,4 @@ class GaussianBlur(Defense):
         return _Blur(target, self.sigma)
 
 
-__all__ = ["JPEG", "BitDepth", "Coarsened", "GaussianBlur", "Median"]
+__all__ = ["BitDepth", "Coarsened", "GaussianBlur", "Median"]

@@ -23,9 +23,10 @@ from bench.evaluation.masking import gradients
 from bench.evaluation.outputs import freeze
 from bench.evaluation.view import TargetView
 from bench.testing import ToyTarget, check_attack, problems, sample_images
+from targets.defenses.jpeg import JPEG
 from targets.defenses.monitor import Monitored
 from targets.defenses.smoothing import RandomisedSmoothing
-from targets.defenses.transforms import JPEG, BitDepth
+from targets.defenses.transforms import BitDepth
 from targets.defenses.wrapped import Wrapped
 
 THREAT = Threat("psnr", Fraction(25))

@@ -11,9 +11,10 @@ from bench.evaluation.target_checks import check_equivalent
 from targets.aig import AIG
 from targets.cascade import Cascade
 from targets.defenses.cap import Capped
+from targets.defenses.jpeg import JPEG
 from targets.defenses.monitor import Monitor
 from targets.defenses.smoothing import RandomisedSmoothing
-from targets.defenses.transforms import JPEG, BitDepth, GaussianBlur, Median
+from targets.defenses.transforms import BitDepth, GaussianBlur, Median
 from targets.dynconv import DynConv
 from targets.fbs import FBS
 from targets.manidp import ManiDP
