@@ -211,9 +211,11 @@ class AdversarialStage(BudgetStage):
     """adversarial: energy-adversarial training, a defense; the network learns on images that were
     made to open its gates.
 
-    Every image is attacked first, `steps` normalized gradient steps on the hinge of closed gates
-    inside a PSNR ball (the inner problem of adversarial training, with the energy loss for
-    classification's). Then, on both halves,
+    Every image is attacked first, `steps` normalized gradient steps inside a PSNR ball (the inner
+    problem of adversarial training, with the energy loss for classification's) on what closed gates
+    are missing, gap = relu(o - logit margin): on the sum of log(1 + gap / temperature) with
+    o = temperature / 2, by which our strongest attack descends (`attacks.pry`), or of the gaps
+    themselves, with o = 0.03, where the temperature is 0. Then, on both halves,
 
         loss = CE(clean) + CE(attacked) + w(t) (mean open(clean) - target_open)^2
                + hold mean_images relu(open(attacked) - open(clean)),
@@ -226,6 +228,7 @@ class AdversarialStage(BudgetStage):
     Attributes:
         psnr: dB, the floor of the training ball.
         steps: of the inner attack, each twice the radius divided by steps.
+        temperature: of the inner attack's loss, in logits; 0 is the hinge.
         hold: weight of the gates that an attack opens.
     """
 
@@ -233,6 +236,7 @@ class AdversarialStage(BudgetStage):
     lr: float = 1e-3
     psnr: float = 35.0
     steps: int = 3
+    temperature: float = 0.001
     hold: float = 8.0
 
     start: ClassVar[str] = "budget"
@@ -241,6 +245,8 @@ class AdversarialStage(BudgetStage):
         super().__post_init__()
         if self.steps < 1:
             raise PlanError(f"steps = {self.steps}: at least 1")
+        if self.temperature < 0:
+            raise PlanError(f"temperature = {self.temperature}: at least 0")
 
     def loss(
         self, target: Target, images: Tensor, labels: Tensor, moment: Moment
@@ -275,8 +281,10 @@ class AdversarialStage(BudgetStage):
         target.eval()
         for _ in range(self.steps):
             inputs = (images + moved).clamp(0, 1).detach().requires_grad_()
-            closed = torch.relu(0.03 - target(inputs).logit_margins.float()).sum()
-            (grad,) = torch.autograd.grad(closed, inputs)
+            offset = self.temperature / 2 if self.temperature else 0.03
+            gaps = torch.relu(offset - target(inputs).logit_margins.float())
+            missing = torch.log1p(gaps / self.temperature) if self.temperature else gaps
+            (grad,) = torch.autograd.grad(missing.sum(), inputs)
             size = grad.flatten(1).norm(dim=1).clamp(min=1e-12)
             moved = (
                 inputs.detach()
