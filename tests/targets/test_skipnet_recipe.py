@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from bench.api import Moment
 from bench.errors import PlanError
 from targets.recipes.skipnet import (
+    AdversarialStage,
     BudgetStage,
     HybridStage,
     SkipNetRecipe,
@@ -174,3 +175,55 @@ def test_the_temperature_divides_the_logits_of_the_gates(gate):
         after = target(images)
     torch.testing.assert_close(after.logit_margins[:, 0], before.logit_margins[:, 0] / 4)
     assert torch.equal(after.decisions, before.decisions)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "weights"),
+    [(0.0, lambda gaps: torch.ones_like(gaps)), (0.02, lambda gaps: 1 / (0.02 + gaps))],
+)
+def test_a_step_of_the_inner_attack_by_hand(temperature, weights):
+    """The start is noise of half the radius; the step is two radii along the weighted margins."""
+    stage = AdversarialStage(depth=8, psnr=30.0, steps=1, temperature=temperature)
+    target = built(stage)
+    images = batch(3)[0] * 0.5 + 0.25
+    found = stage.attack(target, images, Moment(0.0, torch.Generator().manual_seed(5)))
+    assert target.training
+    radius = (3072 * 1e-3) ** 0.5
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(5))
+    target.eval()
+    offset = temperature / 2 or 0.03
+    for image, drawn, got in zip(images, noise, found, strict=True):
+        start = (image + drawn * radius * 0.5 / drawn.norm()).requires_grad_()
+        margins = target(start[None]).logit_margins[0]
+        closed = [j for j, margin in enumerate(margins.tolist()) if margin < offset]
+        slopes = [torch.autograd.grad(margins[j], start, retain_graph=True)[0] for j in closed]
+        by_gap = weights(offset - margins.detach()[closed])
+        uphill = sum(w * slope for w, slope in zip(by_gap, slopes, strict=True))
+        moved = start.detach() - image + 2 * radius * uphill / uphill.norm()
+        expected = image + moved * min(1.0, radius / float(moved.norm()))
+        torch.testing.assert_close(got, expected.clamp(0, 1), rtol=1e-3, atol=1e-5)
+
+
+def test_the_adversarial_loss_by_hand():
+    stage = AdversarialStage(depth=8, psnr=5.0, steps=2, target_open=0.25, hold=3.0)
+    target = built(stage, seed=3).eval()  # of which the attack opens a gate
+    images, labels = batch(6)
+    moment = lambda done: Moment(done, torch.Generator().manual_seed(2))  # noqa: E731
+    attacked = stage.attack(target, images, moment(0.0))
+    target.eval()
+    target.train = lambda mode=True: target  # statistics of batches would differ by batch
+    loss, shown = stage.loss(target, images, labels, moment(1.0))
+    clean, moved = target(images), target(attacked)
+    opened = [each.decisions.float().mean(1) for each in (clean, moved)]
+    assert (opened[1] > opened[0]).any()
+    errors = [F.cross_entropy(each.logits, labels) for each in (clean, moved)]
+    held = 3 * (opened[1] - opened[0]).clamp(min=0).mean()
+    expected = sum(errors) + 8 * (opened[0].mean() - 0.25) ** 2 + held
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-4)
+    assert float(shown["attacked"]) == pytest.approx(float(opened[1].mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"temperature": -0.1}])
+def test_settings_of_the_inner_attack_that_make_no_sense(wrong):
+    with pytest.raises(PlanError, match=next(iter(wrong))):
+        AdversarialStage(**wrong)
