@@ -203,7 +203,8 @@ def uniform_exits(output: Output) -> Tensor:
     """
     if output.exits is None:
         raise ContractBroken(
-            "this loss reads the logits of exits, and the target's output has none"
+            "this loss reads the logits of exits, and the target's output has none",
+            hint="attack a network with exits, or choose a loss over margins",
         )
     return -output.exits[:, :-1].log_softmax(-1).mean(-1).sum(1)
 

@@ -109,11 +109,15 @@ def test(
     if isinstance(made, type):
         facts = read_class(made.__module__, made.__qualname__, lambda: made)
         if wrong := wrong_constant(facts):
-            raise ContractBroken(f"{plugin_name} breaks its contract: {wrong}")
+            raise ContractBroken(
+                f"{plugin_name} breaks its contract: {wrong}",
+                hint="correct the constant in the class, then run the same command again",
+            )
     kind = _kind(made)
     if kind is None:
         raise ContractBroken(
-            f"{plugin_name} is {made!r}, none of {', '.join(_CHECKS)} (see bench.api)"
+            f"{plugin_name} is {made!r}, none of {', '.join(_CHECKS)} (see bench.api)",
+            hint="name a class that derives from one of these, or the name of an installed plugin",
         )
     others = {"target": weights_name, "attack": target_name, "defense": target_name}
     other: Any = data_root if kind == "data set" else others.get(kind)
@@ -127,11 +131,16 @@ def test(
         say(f"{word}  {finding.promise}", color=color)
         if finding.problem or finding.skipped:
             say(f"      {finding.problem or f'does not apply: {finding.skipped}'}")
+        if finding.hint:
+            say(f"      {finding.hint}")
     skipped = sum(bool(finding.skipped) for finding in findings)
     rest = f", {skipped} that do not apply" if skipped else ""
     say(f"{len(findings) - failed - skipped} promises kept, {failed} broken{rest}")
     if failed:
-        raise ContractBroken(f"{plugin_name} does not keep its contract")
+        raise ContractBroken(
+            f"{plugin_name} does not keep its contract",
+            hint="mend what FAIL names above, then run the same command again",
+        )
 
 
 def _guarded(deadline: int, check: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -154,14 +163,19 @@ def _guarded(deadline: int, check: Callable[..., Any], *arguments: Any) -> list[
         if not here.poll(deadline):
             raise ContractBroken(
                 f"{arguments[0]} was not done after {deadline} s; it hangs, or needs a longer "
-                "--deadline"
+                "--deadline",
+                hint="give it a longer --deadline, or look for what it waits for",
             )
         answer = here.recv()
     except EOFError:
         process.join(10)
         code = process.exitcode or 0
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        raise ContractBroken(f"{arguments[0]} ended the process it was tested in ({how})") from None
+        raise ContractBroken(
+            f"{arguments[0]} ended the process it was tested in ({how})",
+            hint="raise an exception instead of ending the process; a signal comes "
+            "from native code that it calls",
+        ) from None
     finally:
         process.kill()
         process.join()

@@ -101,12 +101,15 @@ class PixelDataset(Dataset):
         if pictures.dtype != "uint8" or pictures.ndim != 4 or pictures.shape[3] != 3:
             raise ContractBroken(
                 f"pictures are {pictures.dtype} of shape {pictures.shape}, "
-                "expected (N, H, W, 3) uint8"
+                "expected (N, H, W, 3) uint8",
+                hint="hand over uint8 values 0 to 255 with channels last; fractions "
+                "times 255, rounded",
             )
         if labels.shape != (len(pictures),) or labels.dtype.kind not in "iu":
             raise ContractBroken(
                 f"labels are {labels.dtype} of shape {labels.shape}, "
-                f"expected ({len(pictures)},) integers"
+                f"expected ({len(pictures)},) integers",
+                hint="hand over one whole number an image, its place in `classes`",
             )
         self._pictures = pictures
         self.label_array = labels.astype("int64")
@@ -130,7 +133,9 @@ def checked_pixels(dataset: Dataset, indices: Sequence[int]) -> Array:
     if pixels.dtype != np.uint8 or pixels.shape != expected:
         raise ContractBroken(
             f"{dataset}: pixels are {pixels.dtype} of shape {pixels.shape}, expected {expected} "
-            "uint8"
+            "uint8",
+            hint="return uint8 of (images, 3, image_shape[1], image_shape[2]) for "
+            "the indices that are asked for",
         )
     return pixels
 

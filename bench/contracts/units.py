@@ -58,7 +58,9 @@ class Units:
             value = getattr(self, column.name)
             if len(value) != count:
                 raise ContractBroken(
-                    f"Units.{column.name} has {len(value)} rows, but there are {count} names"
+                    f"Units.{column.name} has {len(value)} rows, but there are {count} names",
+                    hint="every column of Units has one row a unit; Units.gated, chain, "
+                    "positions and tokens make them all",
                 )
         kinds = {
             "cost": torch.int64,
@@ -69,7 +71,8 @@ class Units:
         for name, kind in kinds.items():
             if getattr(self, name).dtype != kind:
                 raise ContractBroken(
-                    f"Units.{name} must be {kind}, got {getattr(self, name).dtype}"
+                    f"Units.{name} must be {kind}, got {getattr(self, name).dtype}",
+                    hint=f"convert it with .to({kind})",
                 )
 
     def __len__(self) -> int:
@@ -134,7 +137,8 @@ class Units:
             if not bool(ready.any()):
                 raise ContractBroken(
                     "Units.after goes round in a circle at "
-                    f"{self.name[int((~settled).nonzero()[0])]}"
+                    f"{self.name[int((~settled).nonzero()[0])]}",
+                    hint="after names a unit that is decided earlier, or -1 for none",
                 )
             units = ready.nonzero().squeeze(1)
             levels.append((units, self.after[units]))
@@ -280,7 +284,10 @@ class Units:
     ) -> Units:
         """One map an owner."""
         if len(cost) != len(owners):
-            raise ContractBroken(f"{len(cost)} costs for {len(owners)} owners; give one each")
+            raise ContractBroken(
+                f"{len(cost)} costs for {len(owners)} owners; give one each",
+                hint="cost is the MACs of one unit, listed once for each owner",
+            )
         size = len(places)
         after = torch.arange(len(owners) * size) - size
         return cls._made(

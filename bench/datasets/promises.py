@@ -28,7 +28,10 @@ def check_rows(dataset: Dataset) -> None:
     name = f"data set {type(dataset).__name__}"
     missing = [one for one in _SET if not hasattr(dataset, one)]
     if missing:
-        raise ContractBroken(f"{name} does not set {', '.join(missing)}")
+        raise ContractBroken(
+            f"{name} does not set {', '.join(missing)}",
+            hint="set them in __init__, as bench.api.Dataset lists them",
+        )
     _check_words(dataset, name)
     count = len(dataset.ids)
     if not count:
@@ -36,13 +39,16 @@ def check_rows(dataset: Dataset) -> None:
     known = set(dataset.ids)
     if not all(isinstance(one, str) and one for one in known) or len(known) != count:
         raise ContractBroken(
-            f"{name}: ids are texts, none of them empty, and no two images share one"
+            f"{name}: ids are texts, none of them empty, and no two images share one",
+            hint="make ids of the split and of a file's name, or of the content as "
+            "content_ids does",
         )
     labels = np.asarray(dataset.label_array)
     if labels.shape != (count,) or labels.dtype != np.int64:
         raise ContractBroken(
             f"{name}: label_array is {labels.dtype} of shape {labels.shape}, "
-            f"expected ({count},) int64"
+            f"expected ({count},) int64",
+            hint="labels.astype('int64'), one place in `classes` for each image",
         )
     if not 0 <= int(labels.min()) <= int(labels.max()) < len(dataset.classes):
         raise ContractBroken(
@@ -59,13 +65,20 @@ def _check_words(dataset: Dataset, name: str) -> None:
     """Refuse a name, classes or a shape that mean nothing."""
     if not isinstance(dataset.name, str) or not dataset.name.strip() or ":" in dataset.name:
         raise ContractBroken(
-            f"{name}: name is {dataset.name!r}; it stands before the colon in a plan"
+            f"{name}: name is {dataset.name!r}; it stands before the colon in a plan",
+            hint="set name to a short text without a colon",
         )
     shape = tuple(dataset.image_shape)
     if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
-        raise ContractBroken(f"{name}: image_shape is {dataset.image_shape!r}, expected (3, H, W)")
+        raise ContractBroken(
+            f"{name}: image_shape is {dataset.image_shape!r}, expected (3, H, W)",
+            hint="set image_shape to three whole numbers above 0, channels first",
+        )
     if not all(isinstance(one, str) for one in dataset.classes):
-        raise ContractBroken(f"{name}: classes are texts, got {tuple(dataset.classes)[:4]!r}")
+        raise ContractBroken(
+            f"{name}: classes are texts, got {tuple(dataset.classes)[:4]!r}",
+            hint="name each class with a str",
+        )
 
 
 def check_declared(dataset: Dataset) -> None:
@@ -79,12 +92,14 @@ def check_declared(dataset: Dataset) -> None:
     if sizes and sizes.get(dataset.split) != len(dataset):
         raise ContractBroken(
             f"{dataset}: sizes says {sizes.get(dataset.split)} for {dataset.split!r}, there are "
-            f"{len(dataset)}"
+            f"{len(dataset)}",
+            hint="correct `sizes`, or leave it out where the number is not known beforehand",
         )
     shape = getattr(kind, "image_shape", None)
     if isinstance(shape, tuple) and tuple(dataset.image_shape) != shape:
         raise ContractBroken(
-            f"{dataset}: image_shape is {dataset.image_shape}, the class says {shape}"
+            f"{dataset}: image_shape is {dataset.image_shape}, the class says {shape}",
+            hint="correct image_shape of the class, or leave it out there and set it in __init__",
         )
     for name in ("images", "labels"):
         if getattr(kind, name) is not getattr(Dataset, name):
@@ -106,13 +121,20 @@ def check_pixels(dataset: Dataset) -> None:
     pixels = checked_pixels(dataset, places)
     kept = pixels.copy()
     if not np.array_equal(checked_pixels(dataset, places), kept):
-        raise ContractBroken(f"{dataset}: pixels(indices) differ from one call to the next")
+        raise ContractBroken(
+            f"{dataset}: pixels(indices) differ from one call to the next",
+            hint="decode without random crops, flips or other augmentation",
+        )
     if not np.array_equal(checked_pixels(dataset, places[::-1]), kept[::-1]):
-        raise ContractBroken(f"{dataset}: pixels(indices) does not follow the order of the indices")
+        raise ContractBroken(
+            f"{dataset}: pixels(indices) does not follow the order of the indices",
+            hint="return the images in the order of `indices`, repeated ones included",
+        )
     if not pixels.flags.writeable:
         return
     pixels[:] = 255 - pixels
     if not np.array_equal(checked_pixels(dataset, places), kept):
         raise ContractBroken(
-            f"{dataset}: pixels returns its own memory: who writes into it changes the data set"
+            f"{dataset}: pixels returns its own memory: who writes into it changes the data set",
+            hint="return a copy: pixels.copy()",
         )

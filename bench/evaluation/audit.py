@@ -63,17 +63,24 @@ def audit_row(
     if unit is not None:
         raise ContractBroken(
             f"{where} execute decides {opened.target.units.name[unit]} otherwise than forward "
-            "does, "
-            "beyond float noise"
+            "does, beyond float noise",
+            hint="execute and forward read the same gates with the same thresholds "
+            "and leave out the same units",
         )
     if torch.equal(ran.decisions, seen.decisions):
         apart = float((ran.logits - seen.logits).abs().max())
         if apart > BATCH_TOLERANCE * max(1.0, float(seen.logits.abs().max())):
-            raise ContractBroken(f"{where} the logits of execute and forward differ by {apart:.3g}")
+            raise ContractBroken(
+                f"{where} the logits of execute and forward differ by {apart:.3g}",
+                hint="let execute compute what forward does where the same units run; it"
+                " only leaves work out",
+            )
         if int(scored.first[i]) != result.macs:
             raise ContractBroken(
                 f"{where} macs(decisions) said {int(scored.first[i])} in its batch, ptflops counts "
-                f"{result.macs}"
+                f"{result.macs}",
+                hint="let macs(decisions) add up what execute multiplies for these "
+                "decisions, biases included",
             )
     if opened.target.draws == 1:
         row[f"{which}_macs"] = result.macs

@@ -130,6 +130,7 @@ def build_bare(cell: Cell, target: Target, device: torch.device) -> Target | Non
         label, said = cell.defense.label, target.undefended.ceiling
         raise ContractBroken(
             f"{label}: `undefended` has a ceiling of {said} MACs, the network that it defends one "
-            f"of {bare.ceiling}"
+            f"of {bare.ceiling}",
+            hint="let `undefended` return the network that the defense was given, unchanged",
         )
     return bare

@@ -107,16 +107,21 @@ def _compute(
         found: Any = attack.fit(SealedView(view), handed, job)
     except BudgetSpent as error:
         raise ContractBroken(
-            f"{name}.fit went on when {error.message}; catch BudgetSpent and return what is kept"
+            f"{name}.fit went on when {error.message}; catch BudgetSpent and return what is kept",
+            hint="view.left says what each image may still spend",
         ) from error
     check_paid(meter.images - met, view.ledger, f"{name}.fit")
     if not torch.equal(handed, images):
-        raise ContractBroken(f"{name}.fit edited its images in place")
+        raise ContractBroken(
+            f"{name}.fit edited its images in place",
+            hint="work on a copy: images = images.clone()",
+        )
     if not isinstance(found, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
     ):
         raise ContractBroken(
-            f"{name}.fit returned {type(found).__name__}, expected a dict of named tensors"
+            f"{name}.fit returned {type(found).__name__}, expected a dict of named tensors",
+            hint='return for example {"delta": delta}, or {} where nothing was learned',
         )
     learned = {
         key: plain_copy(value, f"{key!r} of {name}.fit").cpu().contiguous()
@@ -124,6 +129,9 @@ def _compute(
     }
     for key, value in learned.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ContractBroken(f"{name}.fit returned NaN or infinity in {key!r}")
+            raise ContractBroken(
+                f"{name}.fit returned NaN or infinity in {key!r}",
+                hint="look for a division by 0 or a step that diverges, and return finite numbers",
+            )
     check_output(target(images[:1]), target, 1)
     return learned, int(view.ledger.used.sum())

@@ -215,7 +215,9 @@ class Ledger:
             self.used.copy_(self._before)
         if not 0 <= least <= most < count:
             raise ContractBroken(
-                f"rows are between {least} and {most}, but the batch has {counted(count, 'image')}"
+                f"rows are between {least} and {most}, but the batch has {counted(count, 'image')}",
+                hint="rows are places in the batch, from 0 on: torch.arange(len(images))"
+                " names each once",
             )
         if over:
             raise self.spent()

@@ -103,15 +103,25 @@ def check_output(output: Any, target: Target, count: int) -> Output:
         value = found[name] = plain(getattr(output, name), f"the target's {name}")
         if tuple(value.shape) != shape:
             raise ContractBroken(
-                f"the target's {name} have shape {tuple(value.shape)}, expected {shape}"
+                f"the target's {name} have shape {tuple(value.shape)}, expected {shape}",
+                hint="one row an image; one column a class in logits, one a unit "
+                "elsewhere, as Units names them",
             )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ContractBroken(f"the target's {name} are not all finite")
+            raise ContractBroken(
+                f"the target's {name} are not all finite",
+                hint="look for a division by 0, a logarithm of 0 or an overflow; weights"
+                " that hold NaN give it too",
+            )
         if name != "decisions" and not value.is_floating_point():
-            raise ContractBroken(f"the target's {name} are {value.dtype}, expected floats")
+            raise ContractBroken(
+                f"the target's {name} are {value.dtype}, expected floats",
+                hint="return floating-point values: logits and margins before they are compared",
+            )
     if found["decisions"].dtype != torch.bool:
         raise ContractBroken(
-            f"the target's decisions are {found['decisions'].dtype}, expected torch.bool"
+            f"the target's decisions are {found['decisions'].dtype}, expected torch.bool",
+            hint="compare with a threshold, for example margins > 0, or call .bool()",
         )
     exits: Any = output.exits
     if exits is not None:
@@ -119,10 +129,14 @@ def check_output(output: Any, target: Target, count: int) -> Output:
         if exits.ndim != 3 or (exits.shape[0], exits.shape[2]) != (count, target.classes):
             raise ContractBroken(
                 f"the target's exits have shape {tuple(exits.shape)}, expected "
-                f"({count}, exits, {target.classes})"
+                f"({count}, exits, {target.classes})",
+                hint="stack the logits of all exits in dimension 1, or leave exits at None",
             )
     if not torch.equal(target.units.admissible(found["decisions"]), found["decisions"]):
-        raise ContractBroken("the target runs a unit without the one that it comes after")
+        raise ContractBroken(
+            "the target runs a unit without the one that it comes after",
+            hint="close decisions with units.admissible(decisions) before anything runs",
+        )
     return Output(**found, exits=exits)
 
 
@@ -144,7 +158,10 @@ def check_forced(taken: Tensor, decisions: Tensor) -> None:
         ContractBroken: it ran others.
     """
     if not torch.equal(taken.cpu(), decisions.cpu()):
-        raise ContractBroken("execute was told which units to run and ran others")
+        raise ContractBroken(
+            "execute was told which units to run and ran others",
+            hint="where decisions are given, follow them instead of the gates, and return them",
+        )
 
 
 def check_macs(target: Target, decisions: Tensor) -> Tensor:
@@ -164,7 +181,10 @@ def check_macs(target: Target, decisions: Tensor) -> Tensor:
     found: Any = target.macs(decisions)
     expected = f"expected torch.int64 of ({count},)"
     if not isinstance(found, Tensor):
-        raise ContractBroken(f"macs(decisions) returns {type(found).__name__}, {expected}")
+        raise ContractBroken(
+            f"macs(decisions) returns {type(found).__name__}, {expected}",
+            hint="for example self.base + decisions.to(torch.int64) @ self.units.cost",
+        )
     macs = plain(found, "macs(decisions)")
     if macs.dtype != torch.int64 or macs.shape != (count,):
         raise ContractBroken(
@@ -203,7 +223,11 @@ def check_margins(output: Output, target: Target) -> None:
     ):
         if bool((wrong & clear).any()):
             unit = int((wrong & clear).nonzero()[0][1])
-            raise ContractBroken(f"unit {target.units.name[unit]} {what}")
+            raise ContractBroken(
+                f"unit {target.units.name[unit]} {what}",
+                hint="decide by the margins that are returned: "
+                "units.admissible(units.wanted(margins))",
+            )
 
 
 def reached_units(target: Target, decisions: Tensor) -> Tensor:

@@ -96,7 +96,8 @@ def open_cell(
         raise Unsupported(refusal.reason)
     if refusal is not None:
         raise ContractBroken(
-            f"supports() returned {refusal!r}, neither None nor a Skip with its reason"
+            f"supports() returned {refusal!r}, neither None nor a Skip with its reason",
+            hint='return None where the attack runs, else Skip("the reason")',
         )
     return Opened(
         cell,

@@ -188,12 +188,16 @@ def run_batch(
         adversarial = opened.attack.perturb(SealedView(view), handed, labels.clone(), job)
     except BudgetSpent as error:
         raise ContractBroken(
-            f"{name} went on when {error.message}; catch BudgetSpent and return what is kept"
+            f"{name} went on when {error.message}; catch BudgetSpent and return what is kept",
+            hint="view.left says what each image may still spend",
         ) from error
     finally:
         state.restore()  # what it may have left on, such as autocast, would change its score
     if not torch.equal(handed, clean):
-        raise ContractBroken(f"{name} edited the clean images in place")
+        raise ContractBroken(
+            f"{name} edited the clean images in place",
+            hint="work on a copy: adversarial = images.clone()",
+        )
     check_unchanged(opened.attacked, opened.state, name)
     check_paid(opened.meter.images - met, view.ledger, name)
     _check_scored_alike(opened, clean, before, ids)

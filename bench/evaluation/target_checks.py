@@ -183,7 +183,11 @@ def _noise_among(
                 if how == "by execute"
                 else "the result of an image depends on the others in its batch"
             )
-            raise ContractBroken(f"{what}: logits differ by {apart:.3g}, margins by {moved:.3g}")
+            raise ContractBroken(
+                f"{what}: logits differ by {apart:.3g}, margins by {moved:.3g}",
+                hint="compute each image from itself alone, and in execute as in "
+                "forward; execute only leaves work out",
+            )
         logits, margins = max(logits, apart), max(margins, moved)
     return FloatNoise(max(4 * logits, 1e-6), max(4 * margins, 1e-6))
 
@@ -199,7 +203,10 @@ def _check_decisions_alone(
         if unit is not None:
             raise ContractBroken(
                 f"image {i} {how} decides {target.units.name[unit]} otherwise than in the batch, "
-                "with a margin beyond float noise"
+                "with a margin beyond float noise",
+                hint="decide each image by its own features, and in execute as in "
+                "forward; batch statistics and noise drawn for the whole batch are "
+                "not allowed",
             )
         differing[how] += not torch.equal(ours, theirs)
     count = len(singles) // 2
@@ -207,7 +214,9 @@ def _check_decisions_alone(
         if 2 * number > count > 1:
             raise ContractBroken(
                 f"{number} of {count} images {how} decide otherwise than in the batch; expected at "
-                "most half, so this is more than float noise"
+                "most half, so this is more than float noise",
+                hint="decide each image by its own features, and in execute as in "
+                "forward; margins near 0 are rare in float32",
             )
 
 
@@ -237,7 +246,9 @@ def _check_close(target: Target, seen: Output, batch: Output, noise: FloatNoise,
         if unit is not None:
             name = target.units.name[unit]
             raise ContractBroken(
-                f"where gradients are asked for ({how}) it decides {name} otherwise on image {i}"
+                f"where gradients are asked for ({how}) it decides {name} otherwise on image {i}",
+                hint="mask_grad and surrogate change gradients alone: decide by the same"
+                " comparison with and without them",
             )
     same = (seen.decisions == batch.decisions).all(1)
     if not bool(same.any()):
@@ -248,7 +259,9 @@ def _check_close(target: Target, seen: Output, batch: Output, noise: FloatNoise,
     if apart > BATCH_TOLERANCE * scale or moved > BATCH_TOLERANCE:
         raise ContractBroken(
             f"where gradients are asked for ({how}) the target is another one: logits differ by "
-            f"{apart:.3g}, margins by {moved:.3g}"
+            f"{apart:.3g}, margins by {moved:.3g}",
+            hint="mask_grad and surrogate change gradients alone: keep the values of"
+            " the forward pass as they are without gradients",
         )
 
 
@@ -302,7 +315,8 @@ def check_equivalent(target: Target, seen: Output, own: Output, where: str) -> N
         if unit is not None:
             raise ContractBroken(
                 f"the equivalent network decides {target.units.name[unit]} differently "
-                f"on {where} {i}, beyond float noise"
+                f"on {where} {i}, beyond float noise",
+                hint="return self from `equivalent`, or a network that computes the same",
             )
     gaps = (seen.logits - own.logits).abs().amax(1)
     apart = float(gaps.masked_fill(differ, 0).amax()) if len(gaps) else 0.0
@@ -328,4 +342,8 @@ def check_forced_decisions(target: Target, image: Tensor) -> None:
             forced = decisions.to(image.device)
             output = check_output(target(image.clone(), forced), target, 1)
             if not torch.equal(output.decisions, forced):
-                raise ContractBroken("forward was told which units to run and ran others")
+                raise ContractBroken(
+                    "forward was told which units to run and ran others",
+                    hint="where decisions are given, follow them instead of the gates, and "
+                    "return them",
+                )

@@ -208,7 +208,8 @@ class TargetView:
             if loss.shape != rows.shape:
                 raise ContractBroken(
                     f"loss {index} has shape {tuple(loss.shape)}, expected one number a row: "
-                    f"{tuple(rows.shape)}"
+                    f"{tuple(rows.shape)}",
+                    hint="return one loss a row, without a sum or mean over the rows",
                 )
         asking = [i for i, loss in enumerate(values) if loss.requires_grad]
         masks = [values[i].detach() != 0 for i in asking]
@@ -310,7 +311,8 @@ class TargetView:
     def _need_gates(self, what: str) -> None:
         if self.access != "gates":
             raise ContractBroken(
-                f'an attack with access "macs" asked for {what}; it may only call view.macs'
+                f'an attack with access "macs" asked for {what}; it may only call view.macs',
+                hint='call view.macs, or say access = "gates" in the class',
             )
 
 

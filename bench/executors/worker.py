@@ -100,14 +100,14 @@ def perform(task: Task, device: str, tell: Tell) -> Event:
         reason = f"{_culprit(error, task)} raised {_words(error)}"
         return Event("problem", task, "failed", reason, _trace())
     except ContractBroken as error:
-        return Event("problem", task, "invalid", _printable(error.message), _trace())
+        return Event("problem", task, "invalid", _told(error), _trace())
     except DiskError as error:
         if not _through_plugin(error):
             return Event("fatal", task, "failed", error.message, error=error)
         reason = f"{_culprit(error, task)} raised {_words(error)}"
         return Event("problem", task, "failed", reason, _trace())
     except GatebenchError as error:
-        return Event("problem", task, "failed", _printable(error.message), _trace())
+        return Event("problem", task, "failed", _told(error), _trace())
     except MemoryError:
         return Event("problem", task, "oom", _memory_advice(task), _trace())
     except KeyboardInterrupt:
@@ -208,6 +208,11 @@ def _through_plugin(error: BaseException) -> bool:
 def _words(error: BaseException) -> str:
     """An exception in words that any file and terminal takes."""
     return _printable(in_words(error))
+
+
+def _told(error: GatebenchError) -> str:
+    """What is wrong, and what to change."""
+    return _printable(f"{error.message}; {error.hint}" if error.hint else error.message)
 
 
 def _printable(text: str) -> str:

@@ -16,11 +16,13 @@ class Finding:
         promise: in words.
         problem: why it does not hold; "" if it does.
         skipped: why it does not apply, so that nothing was looked at; "" if it does.
+        hint: what to change, where the check knows it; "" otherwise.
     """
 
     promise: str
     problem: str = ""
     skipped: str = ""
+    hint: str = ""
 
 
 class NotKept(GatebenchError):
@@ -43,7 +45,7 @@ def found(promise: str, check: Callable[[], object]) -> Finding:
     except NotApplying as error:
         return Finding(promise, skipped=error.message)
     except GatebenchError as error:
-        return Finding(promise, error.message)
+        return Finding(promise, error.message, hint=error.hint or "")
     except (Exception, SystemExit) as error:
         return Finding(promise, f"{type(error).__name__}: {error}")
     return Finding(promise)

@@ -39,7 +39,7 @@ def check_target(target: Target, images: Tensor | None = None) -> list[Finding]:
         state = freeze(target)
         probed = copy_target(target)
     except ContractBroken as error:
-        return [Finding(OPENED, error.message)]
+        return [Finding(OPENED, error.message, hint=error.hint or "")]
 
     def opened() -> None:
         copied = copy_target(target)

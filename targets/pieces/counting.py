@@ -47,4 +47,7 @@ def require_one(image: Tensor) -> None:
         ContractBroken: when `image` is not (1, C, H, W).
     """
     if image.ndim != 4 or len(image) != 1:
-        raise ContractBroken(f"execute takes one image, (1, C, H, W), got {tuple(image.shape)}")
+        raise ContractBroken(
+            f"execute takes one image, (1, C, H, W), got {tuple(image.shape)}",
+            hint="execute the images of a batch one by one: images[i : i + 1]",
+        )
