@@ -17,6 +17,7 @@ from bench.evaluation.audit import audit_row, audited_places
 from bench.evaluation.build import opened_dataset
 from bench.evaluation.fit import fit_attack
 from bench.evaluation.judge import judge_images
+from bench.evaluation.kept_state import changed, kept_state
 from bench.evaluation.ledger import check_paid
 from bench.evaluation.outputs import check_unchanged, is_same
 from bench.evaluation.prepare import Opened, padded_batch
@@ -75,6 +76,7 @@ def run_shard(
     rows: list[dict[str, Any]] = []
     saved = _begun_at(opened, folder)
     pictures = None if saved is None else saved.pictures
+    kept = kept_state(opened.cell, opened.attack)
     for start in range(first, last + 1, batch):
         done = start - first
         rows += run_batch(
@@ -86,6 +88,8 @@ def run_shard(
             expected[done : done + batch],
         )
     progress(count, count, 0.0)
+    if first == 0:
+        _check_repeatable(opened, rows, kept, learnt, pictures)
     made_by = record(opened.cell, opened.device)
     if reads:
         made_by["reads"] = {kind: dict(files) for kind, files in reads.items()}
@@ -93,6 +97,34 @@ def run_shard(
         made_by["start"] = saved.sha256
     folder.write_shard(first, last, rows, made_by)
     return sum(row["clean_macs"] for row in rows), sum(row["adversarial_macs"] for row in rows)
+
+
+def _check_repeatable(
+    opened: Opened,
+    rows: Sequence[Mapping[str, Any]],
+    kept: Mapping[str, str],
+    learnt: Mapping[str, Tensor],
+    pictures: Mapping[str, bytes] | None,
+) -> None:
+    """Whether a batch comes out alike after others were attacked; looked at where a plugin that is
+    not gatebench's own keeps something between calls. Two repetitions: one that comes out alike may
+    be a coincidence of something that alternates.
+
+    Raises:
+        ContractBroken: it does not, so that rows would depend on the order and on how many workers
+            compute them.
+    """
+    moved = changed(kept, kept_state(opened.cell, opened.attack))
+    for _ in range(2 if moved else 0):
+        again = run_batch(opened, 0, lambda share: None, learnt, pictures)
+        if again != list(rows[: len(again)]):
+            name = opened.cell.attack.label
+            raise ContractBroken(
+                f"{name}: the first images come out otherwise after others were attacked; what is "
+                f"kept between calls has changed ({', '.join(moved[:3])})",
+                hint="make what a call needs anew in it: rows must not depend on the order of "
+                "images and on the number of workers",
+            )
 
 
 def _begun_at(opened: Opened, folder: CellFolder) -> SavedImages | None:

@@ -1,0 +1,139 @@
+"""What plugins keep for themselves between calls: counters, caches and memories of theirs.
+
+A cache is harmless, a counter may not be: an attack that counts its calls makes other images in the
+second batch than in the first, and so other rows with another number of workers. What was kept is
+compared before and after a shard; where it differs, the first batch is attacked once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence, Set
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.contracts.attack import Attack
+from bench.contracts.cell import Cell
+from bench.plugins.registry import HOME_DISTRIBUTION
+
+MANY = 100_000
+"""Objects of one attribute that are looked at, items of one container, elements of one array."""
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+
+
+def kept_state(cell: Cell, attack: Attack) -> dict[str, str]:
+    """Digests of the data that a cell's plugins keep: the attributes of the attack, of its classes
+    and of the modules that the plugins are in.
+
+    Args:
+        cell: whose plugins are looked at; those of gatebench are not.
+        attack: the instance that attacks.
+
+    Returns:
+        "MODULE.NAME" or "CLASS.NAME" -> digest; functions, classes and modules have none.
+    """
+    found: dict[str, str] = {}
+    parts = [part for part in (cell.target, cell.defense, cell.attack) if part]
+    foreign = [part for part in parts if part.distribution != HOME_DISTRIBUTION]
+    for module in _modules({part.value.partition(":")[0] for part in foreign}):
+        found.update(_digests(module.__name__, vars(module)))
+        for value in list(vars(module).values()):
+            if isinstance(value, type) and value.__module__ == module.__name__:
+                found.update(_digests(f"{module.__name__}.{value.__qualname__}", vars(value)))
+    if foreign and cell.attack in foreign:
+        found.update(_digests(type(attack).__qualname__, getattr(attack, "__dict__", {})))
+    return found
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """The names whose data differ, or that came or went, in order."""
+    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+
+
+def _modules(names: Set[str]) -> Iterator[ModuleType]:
+    """The modules of these names, and those of the packages that they are in."""
+    roots = {name.partition(".")[0] for name in names}
+    for name, module in sorted(sys.modules.items()):
+        if name.partition(".")[0] in roots and isinstance(module, ModuleType):
+            yield module
+
+
+def _digests(owner: str, values: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    for name, value in list(values.items()):
+        if not (name.startswith("__") or isinstance(value, type | ModuleType)):
+            found[f"{owner}.{name}"] = _Digest(value).hex
+    return found
+
+
+class _Digest:
+    """What an object holds, whatever is inside of it once.
+
+    Of what is neither plain data, a container, an array nor made of such by its class
+    (`object.__reduce_ex__`: queues, counters, iterators and random generators are), the type alone.
+
+    Args:
+        value: looked at, never changed.
+    """
+
+    def __init__(self, value: object) -> None:
+        self._digest = hashlib.sha256()
+        self._met: dict[int, object] = {}  # kept alive, so that no two have one id
+        self._write(value)
+        self.hex = self._digest.hexdigest()
+
+    def _write(self, value: object) -> None:
+        self._put(type(value).__qualname__)
+        if isinstance(value, _PLAIN):
+            self._put(repr(value))
+            return
+        if id(value) in self._met or len(self._met) > MANY:
+            return
+        self._met[id(value)] = value
+        if isinstance(value, torch.Tensor):
+            self._write_tensor(value)
+        elif isinstance(value, np.ndarray) and value.dtype != object:
+            self._put(f"{value.shape}{value.dtype}")
+            self._digest.update(value.reshape(-1)[:MANY].tobytes())
+        elif isinstance(value, torch.Generator):
+            self._digest.update(value.get_state().numpy().tobytes())
+        elif isinstance(value, Mapping):
+            self._write_all([each for pair in value.items() for each in pair])
+        elif isinstance(value, Set):
+            self._write_all(sorted(map(repr, value)))
+        elif isinstance(value, list | tuple):
+            self._write_all(value)
+        elif not (isinstance(value, type | ModuleType) or callable(value)):
+            self._write_parts(value)
+
+    def _put(self, text: str) -> None:
+        self._digest.update(text.encode("utf-8", "backslashreplace") + b"\0")
+
+    def _write_all(self, values: Sequence[object]) -> None:
+        self._put(str(len(values)))
+        for value in values[:MANY]:
+            self._write(value)
+
+    def _write_tensor(self, value: torch.Tensor) -> None:
+        self._put(f"{tuple(value.shape)}{value.dtype}")
+        if value.layout == torch.strided and value.device.type != "meta":
+            first = value.detach().reshape(-1)[:MANY].cpu().contiguous()
+            self._digest.update(first.view(torch.uint8).numpy().tobytes())
+
+    def _write_parts(self, value: object) -> None:
+        parts: Any
+        try:
+            parts = value.__reduce_ex__(2)
+        except Exception:  # files, locks, and whatever refuses to be copied
+            parts = getattr(value, "__dict__", {})
+        if isinstance(parts, tuple):
+            made_by, *held = parts
+            self._put(getattr(made_by, "__qualname__", ""))
+            # The items of lists and dicts come as iterators, which are of this call alone.
+            parts = [list(each) if hasattr(each, "__next__") else each for each in held]
+        self._write(parts)
