@@ -200,6 +200,31 @@ def check_macs(target: Target, decisions: Tensor) -> Tensor:
     return macs.detach().cpu()
 
 
+def check_marginal_macs(found: object, decisions: Tensor) -> Tensor:
+    """What `Target.marginal_macs` returns for these decisions.
+
+    Args:
+        found: what it returned.
+        decisions: (N, U) bool, that it was asked about.
+
+    Returns:
+        (N, U) int64 on the device of the decisions.
+
+    Raises:
+        ContractBroken: it is of the wrong type or shape.
+    """
+    expected = f"expected torch.int64 of {tuple(decisions.shape)}"
+    hint = "what turning each decision alone would move, in integers; or leave it to the base class"
+    if not isinstance(found, Tensor):
+        said = f"marginal_macs(decisions) returns {type(found).__name__}, {expected}"
+        raise ContractBroken(said, hint=hint)
+    moved = plain(found, "marginal_macs(decisions)")
+    if moved.dtype != torch.int64 or moved.shape != decisions.shape:
+        said = f"marginal_macs(decisions) returns {moved.dtype} of shape {tuple(moved.shape)}"
+        raise ContractBroken(f"{said}, {expected}", hint=hint)
+    return moved.detach().to(decisions.device)
+
+
 def check_margins(output: Output, target: Target) -> None:
     """Whether a target's own decisions are what its margins say: attacks see the gates that decide.
 

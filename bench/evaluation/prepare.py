@@ -24,7 +24,7 @@ from bench.evaluation.describe import describe
 from bench.evaluation.meter import ForwardMeter
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.passes import check_precision
-from bench.evaluation.target_checks import check_equivalent, copy_target, evaluate
+from bench.evaluation.target_checks import copy_target, equivalent_of
 from bench.image import to_float
 from bench.store.target import DatasetWords, FloatNoise, TargetDescription
 
@@ -177,7 +177,7 @@ def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
     words = DatasetWords(str(dataset), dataset.note, tuple(dataset.credits))
     description = describe(probed, cell, words, tuple(dataset.classes), images)
     check_unchanged(probed, state, "evaluating the target")
-    reference = _equivalent(target, images)
+    reference = equivalent_of(target, images)
     return _Ready(
         target,
         reference,
@@ -187,21 +187,6 @@ def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
         indices,
         description,
     )
-
-
-def _equivalent(target: Target, images: Tensor) -> Target:
-    """What attacks are given in the target's place, compared with it on the probe images.
-
-    Raises:
-        ContractBroken: it is not equivalent.
-    """
-    own = copy_target(target)
-    reference = copy_target(own.equivalent())
-    freeze(reference)
-    seeds = torch.arange(len(images))
-    seen, expected = evaluate(reference, images, seeds), evaluate(own, images, seeds)
-    check_equivalent(target, seen, expected, "probe image")
-    return reference
 
 
 def padded_batch(

@@ -19,9 +19,11 @@ from bench.errors import ContractBroken
 from bench.evaluation import cost
 from bench.evaluation.outputs import (
     check_macs,
+    check_marginal_macs,
     check_margins,
     check_output,
     differing_unit,
+    freeze,
     is_same,
     reached_units,
 )
@@ -90,7 +92,9 @@ def examine(probed: Target, images: Tensor) -> TargetFacts:
     cost.check_first_execution(probed, images[-1:], again=first)
     check_forced_decisions(probed, images[:1])
     floor, ceiling = cost.audit_extremes(probed, images[:1])
-    check_macs(probed, torch.cat(probed.extremes()).to(images.device))
+    extremes = torch.cat(probed.extremes()).to(images.device)
+    check_macs(probed, extremes)
+    check_marginal_macs(probed.marginal_macs(extremes), extremes)
     return TargetFacts(noise, floor, ceiling)
 
 
@@ -293,6 +297,34 @@ def check_stateless(attacked: Target, images: Tensor, output: Output, seeds: Ten
             "the target is stateful: its outputs changed after it was queried",
             hint="keep nothing between two calls of forward or execute",
         )
+
+
+def equivalent_of(target: Target, images: Tensor) -> Target:
+    """What attacks are given in the target's place, compared with it.
+
+    Args:
+        target: that is scored; a copy of it is asked.
+        images: (N, C, H, W) in [0,1], a batch of real images.
+
+    Returns:
+        A frozen network of its own (`Target.equivalent`).
+
+    Raises:
+        ContractBroken: it is not equivalent.
+    """
+    own = copy_target(target)
+    found: object = own.equivalent()
+    if not isinstance(found, Target):
+        raise ContractBroken(
+            f"equivalent() returned {type(found).__name__}, expected a Target",
+            hint="return self, or a network that computes the same",
+        )
+    reference = copy_target(found)
+    freeze(reference)
+    seeds = torch.arange(len(images))
+    seen, expected = evaluate(reference, images, seeds), evaluate(own, images, seeds)
+    check_equivalent(target, seen, expected, "probe image")
+    return reference
 
 
 def check_equivalent(target: Target, seen: Output, own: Output, where: str) -> None:

@@ -16,6 +16,7 @@ from bench.contracts.units import Units
 from bench.errors import ContractBroken
 from bench.evaluation.draws import affordable_draws
 from bench.evaluation.ledger import Ledger
+from bench.evaluation.outputs import check_marginal_macs
 from bench.evaluation.passes import gradient_pass, reduced, widened
 from bench.evaluation.plain import plain
 from bench.evaluation.seeds import seeded, typical
@@ -157,7 +158,7 @@ class TargetView:
     def marginal_macs(self, decisions: Tensor) -> Tensor:
         self._need_gates("decisions")
         decisions = plain(decisions, "decisions")
-        return self.target.marginal_macs(decisions).to(decisions.device)
+        return check_marginal_macs(self.target.marginal_macs(decisions), decisions)
 
     def gradients(
         self, losses: Losses, images: Tensor, rows: Tensor, at_fork: ForkEdit | None = None

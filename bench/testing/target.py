@@ -11,12 +11,23 @@ from bench.contracts.target import Output, Target
 from bench.errors import ContractBroken
 from bench.evaluation import cost
 from bench.evaluation.outputs import check_margins, check_output, check_unchanged, freeze
-from bench.evaluation.target_checks import BATCH_TOLERANCE, copy_target, examine
+from bench.evaluation.target_checks import (
+    BATCH_TOLERANCE,
+    check_stateless,
+    copy_target,
+    equivalent_of,
+    evaluate,
+    examine,
+)
+from bench.evaluation.view import TargetView
 from bench.testing.findings import Finding, NotApplying, NotKept, found
 from bench.testing.samples import random_decisions, sample_images
 
 OPENED = "a run can open it: copies, outputs, single images, execute, forced decisions, MACs"
-"""The promise that a run checks before the first attack; the others look closer."""
+"""The promise that a run checks before the first attack and after it; the others look closer."""
+
+_QUERIES = 3
+"""Gradients that are taken before the target is compared with one that was never asked."""
 
 
 def check_target(target: Target, images: Tensor | None = None) -> list[Finding]:
@@ -45,6 +56,7 @@ def check_target(target: Target, images: Tensor | None = None) -> list[Finding]:
         copied = copy_target(target)
         examine(copied, pictures)
         check_unchanged(copied, state, "evaluating the target")
+        _queried(equivalent_of(target, pictures), pictures)
 
     checks: list[tuple[str, Callable[[], object]]] = [
         (OPENED, opened),
@@ -80,6 +92,20 @@ def check_target(target: Target, images: Tensor | None = None) -> list[Finding]:
         ),
     ]
     return [found(promise, check) for promise, check in checks]
+
+
+def _queried(attacked: Target, images: Tensor) -> None:
+    """Take gradients of what attacks are given, as they do, and compare it with a copy."""
+    seeds = torch.arange(len(images))
+    fresh = evaluate(copy_target(attacked), images, seeds)
+    view = TargetView.of(attacked, images, 3 * _QUERIES)
+    rows, moved = torch.arange(len(images)), images
+    for _ in range(_QUERIES if len(attacked.units) else 0):
+        _, (gradient,) = view.gradients(
+            lambda output: [output.logit_margins.float().sum(1)], moved, rows
+        )
+        moved = (moved + gradient.sign() / 255).clamp(0, 1)
+    check_stateless(attacked, images, fresh, seeds)
 
 
 def _wanted(target: Target, images: Tensor) -> None:

@@ -1,15 +1,27 @@
 """`plugin test` promises what a run checks: what a run refuses is a finding, in the same words."""
 
+import copy
 import threading
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from attacks.gradauto import GradAuto
+from bench.api import Job, Threat
 from bench.errors import ContractBroken
 from bench.evaluation.outputs import freeze
-from bench.evaluation.target_checks import copy_target, examine
+from bench.evaluation.sealed_view import SealedView
+from bench.evaluation.target_checks import (
+    check_stateless,
+    copy_target,
+    equivalent_of,
+    evaluate,
+    examine,
+)
+from bench.evaluation.view import TargetView
 from bench.testing import ToyTarget, check_target, problems, sample_images
 
 
@@ -49,7 +61,38 @@ class Lazy(ToyTarget):
         self.extra = nn.LazyLinear(3)
 
 
+class OtherEquivalent(ToyTarget):
+    def equivalent(self):
+        other = copy.deepcopy(self)
+        with torch.no_grad():
+            other.head.bias += 0.1
+        return other
+
+
+class NoEquivalent(ToyTarget):
+    def equivalent(self):
+        return None
+
+
+class RemembersGradients(ToyTarget):
+    asked = 0
+
+    def forward(self, images, decisions=None):
+        self.asked += images.requires_grad
+        output = super().forward(images, decisions)
+        return replace(output, logits=output.logits + (self.asked > 2))
+
+
+class NoMarginalMacs(ToyTarget):
+    def marginal_macs(self, decisions):
+        return self.units.cost.double()
+
+
 BROKEN = {
+    "equivalent": (OtherEquivalent, "the logits of the equivalent network differ by"),
+    "no-equivalent": (NoEquivalent, r"equivalent\(\) returned NoneType"),
+    "remembers-gradients": (RemembersGradients, "the target is stateful"),
+    "marginal-macs": (NoMarginalMacs, "marginal_macs"),
     "lock": (Locked, "cannot be copied"),
     "old-weight-norm": (OldWeightNorm, "cannot be copied"),
     "float-macs": (FloatMacs, "returns torch.float32"),
@@ -60,8 +103,19 @@ BROKEN = {
 
 
 def as_a_run_does(target):
+    """Open it, let an attack ask for gradients, and score what that attack evaluated."""
+    images = sample_images((3, 8, 8))
     freeze(target)
-    examine(copy_target(target), sample_images((3, 8, 8)))
+    examine(copy_target(target), images)
+    reference = equivalent_of(target, images)
+    attacked, seeds = copy_target(reference), torch.arange(len(images))
+    GradAuto().perturb(
+        SealedView(TargetView.of(attacked, images, 30)),
+        images.clone(),
+        torch.zeros(len(images), dtype=torch.long),
+        Job(Threat("linf", 8 / 255), 30, tuple("abcdef")),
+    )
+    check_stateless(attacked, images, evaluate(reference, images, seeds), seeds)
 
 
 @pytest.mark.parametrize(("kind", "said"), BROKEN.values(), ids=BROKEN)
