@@ -22,6 +22,9 @@ HANDED_IN = "handed-in"
 Precision = Literal["float32", "tf32", "bf16"]
 """What the convolutions and products of an attack's gradient passes are computed in."""
 
+FORWARD, BACKWARD = 1, 2
+"""Forward-equivalents that a forward and a backward pass of one image cost."""
+
 Who = tuple[str, str]
 """A target and its defense by label; "" for no defense."""
 

@@ -51,6 +51,7 @@ def describe(
         gradients=masking.gradients(target, images[:GRADIENTS], bare),
         trained_on=trained_on(cell.target.weights, classes),
         yardstick=yardstick.measure(target, images[: yardstick.IMAGES], cell.protocol.threat),
+        image_shape=tuple(images.shape[1:]),
     )
 
 

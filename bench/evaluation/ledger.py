@@ -12,13 +12,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from bench.contracts.cell import BACKWARD, FORWARD
 from bench.errors import BudgetSpent, ContractBroken
 from bench.evaluation.trace import Trace
 from bench.results.traces import Point
 from bench.terminal import counted
-
-FORWARD = 1
-BACKWARD = 2
 
 
 class Ledger:

@@ -14,7 +14,8 @@ from bench.errors import RunFolderError
 from bench.plans.stored import StoredBoard
 from bench.results.stats import Array
 from bench.store.folder import CellFolder, RunFolder
-from bench.store.schema import check_table, names
+from bench.store.measured import check_measured
+from bench.store.schema import names
 
 
 @dataclass(frozen=True)
@@ -214,11 +215,10 @@ def _measured(folder: CellFolder, key: str, cell: Cell) -> tuple[MeasuredCell, t
         raise _LeftOut(f"{sealed.status}: {sealed.reason}")
     if wrong := folder.altered(sealed.shards):
         raise _LeftOut(f"altered: {wrong[0]} is not what was sealed")
-    table = folder.table(names(compared=True))
-    check_table(table, cell.protocol.images)
+    table, target = folder.table(names(plain=True)), folder.target()
+    check_measured(table, cell, target, sealed.combination)
+    table = table.select(names(compared=True))
     rows = {name: table[name].to_pylist() for name in table.column_names}
-    target = folder.target()
-    target.check_macs(table)
     label = np.array(rows["label"])
     return _described(
         key,

@@ -20,7 +20,8 @@ from bench.results.resampling import Request, estimates
 from bench.results.rows import Rows, unit_rows
 from bench.results.stats import Estimate
 from bench.store.folder import CellFolder
-from bench.store.schema import DECISIONS, check_table, names, unpack
+from bench.store.measured import check_measured
+from bench.store.schema import DECISIONS, names, unpack
 from bench.store.sealed import Sealed
 from bench.store.submission import read_submission, read_withdrawal
 from bench.store.target import TargetDescription
@@ -86,7 +87,7 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
 
     Raises:
         RunFolderError: a document or a shard of it is damaged.
-        ValueError: its rows are not those of its protocol.
+        ValueError: its rows are not those of its protocol, or its terms do not allow them.
     """
     sealed = folder.sealed()
     if sealed is None:
@@ -111,9 +112,8 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
     if wrong:
         reason = f"{wrong[0]} was changed after the cell was sealed; run the same plan again"
         return ReadCell(replace(found, status="invalid", reason=reason))
-    check_table(table, cell.protocol.images)
     target = folder.target()
-    target.check_macs(table)
+    check_measured(table, cell, target, sealed.combination)
     columns = {name: table[name].to_numpy() for name in table.column_names if name not in DECISIONS}
     for name in DECISIONS:
         columns[name] = unpack(table[name].to_pylist(), len(target.units)).sum(1)

@@ -15,7 +15,8 @@ from bench.files.regular import read_regular
 from bench.results import flags as reliability
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder
-from bench.store.schema import check_table, names
+from bench.store.measured import check_measured
+from bench.store.schema import names
 from bench.store.sealed import CELL, Combination, Environment, Sealed, Status
 from bench.store.shards import Shard
 
@@ -47,7 +48,8 @@ def seal(
         What was written.
 
     Raises:
-        ValueError: with status "ok", where the rows are not those of the protocol's images.
+        ValueError: with status "ok", where the rows are not those of the protocol's images, or
+            its budget, its threat or the target do not allow them.
     """
     shards = folder.shards()
     same = all(shard.record == shards[0].record for shard in shards)
@@ -66,9 +68,8 @@ def seal(
     )
     if status == "ok":
         table = folder.table([*names(plain=True), "trace"])
-        check_table(table, cell.protocol.images)
-        if folder.is_described:
-            folder.target().check_macs(table)
+        target = folder.target() if folder.is_described else None
+        check_measured(table.select(names(plain=True)), cell, target, combination)
         if ids is not None and table["id"].to_pylist() != list(ids):
             raise ValueError("its rows are about other images than its protocol")
         found = replace(

@@ -6,16 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from bench.errors import RunFolderError
 from bench.files.regular import read_regular
 from bench.store.documents import SCHEMA, Count, Natural, Size, read_document
 
 TARGET = "target.json"
-
-_MACS = ("clean_macs", "adversarial_macs", "float_macs", "jpeg_macs")
 
 
 @dataclass(frozen=True)
@@ -120,6 +115,7 @@ class TargetDescription:
         units: its units.
         gradients: what its gradients look like.
         yardstick: what a short attack reached on the first images.
+        image_shape: (C, H, W) of the images that it was run on; () in older runs.
         trained_on: data set that its weights were trained on, "" where nobody said.
     """
 
@@ -136,28 +132,11 @@ class TargetDescription:
     gradients: GradientCounts
     trained_on: str = ""
     yardstick: Yardstick = Yardstick()
+    image_shape: tuple[Natural, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """As written to target.json."""
         return {"schema": SCHEMA, **asdict(self)}
-
-    def check_macs(self, table: pa.Table) -> None:
-        """Refuse rows whose MACs the target cannot execute.
-
-        Args:
-            table: rows of a cell on it, any columns.
-
-        Raises:
-            ValueError: naming the column and the value.
-        """
-        for name in _MACS:
-            if name in table.column_names:
-                for value in pc.min_max(table[name]).as_py().values():
-                    if value is not None and not self.floor <= value <= self.bound:
-                        raise ValueError(
-                            f"{name} is {value} in one of its rows, outside the floor and bound of "
-                            f"its target, {self.floor} and {self.bound}"
-                        )
 
 
 def read_target(folder: Path) -> TargetDescription:
@@ -192,6 +171,10 @@ def _read(path: Path) -> TargetDescription:
         not 0 <= place < len(units) for place in units.alarm
     ):
         raise RunFolderError(f"{path} is no description of a target: its units are torn")
+    if len(found.image_shape) not in (0, 3):
+        raise RunFolderError(
+            f"{path} is no description of a target: its images have {len(found.image_shape)} sides"
+        )
     if not found.floor <= found.ceiling <= found.bound:
         raise RunFolderError(
             f"{path} is no description of a target: "

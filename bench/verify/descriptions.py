@@ -51,7 +51,7 @@ def check_descriptions(
     return made.noise
 
 
-_LATER = ("trained_on", "yardstick")
+_LATER = ("trained_on", "yardstick", "image_shape")
 """Fields that older runs lack."""
 
 

@@ -9,16 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from bench.contracts.cell import Cell
-from bench.evaluation.ledger import BACKWARD, FORWARD
 from bench.runs.ensemble import combined
 from bench.runs.seal import environment_of, flags_of
 from bench.store.folder import CellFolder, RunFolder
-from bench.store.schema import TRACE_POINTS
 from bench.store.sealed import Combination, Sealed
-from bench.store.target import TargetDescription
 from bench.verify.findings import short
-
-Row = Mapping[str, Any]
 
 
 def record_problems(
@@ -71,55 +66,6 @@ def _without_adds(combination: Combination) -> Combination:
     """As runs wrote it that are older than that number."""
     members = tuple(replace(member, adds=0.0) for member in combination.members)
     return replace(combination, members=members)
-
-
-def row_problems(rows: Sequence[Row], target: TargetDescription) -> Iterator[str]:
-    """Columns of a row that contradict each other or the target; the first image of each kind.
-
-    Args:
-        rows: of a cell.
-        target: as target.json describes it.
-    """
-    most = max(target.bound, target.reference)
-    checks: dict[str, Callable[[Row], bool]] = {
-        "evaluations are not its passes": lambda row: (
-            row["evaluations"] == FORWARD * row["forwards"] + BACKWARD * row["backwards"]
-        ),
-        "flipped is more than held": lambda row: 0 <= (row["flipped"] or 0) <= (row["held"] or 0),
-        "near_threshold is no number of units": lambda row: (
-            0 <= row["near_threshold"] <= 2 * len(target.units)
-        ),
-        "float_macs lies outside floor and bound": lambda row: _is_price(row["float_macs"], target),
-        "jpeg_macs lies outside floor and bound": lambda row: _is_price(row["jpeg_macs"], target),
-        "its trace does not hang together": lambda row: _is_trace(
-            row["trace"], row["evaluations"], most
-        ),
-    }
-    for text, holds in checks.items():
-        wrong = next((row for row in rows if not holds(row)), None)
-        if wrong is not None:
-            yield f"image {wrong['id']}: {text}"
-
-
-def _is_price(macs: int | None, target: TargetDescription) -> bool:
-    return macs is None or target.floor <= macs <= target.bound
-
-
-def _is_trace(points: Sequence[Mapping[str, Any]], evaluations: int, most: int) -> bool:
-    """Whether evaluations grow within what was used, and each point beats the one before."""
-    if len(points) > TRACE_POINTS:
-        return False
-    for before, point in zip([None, *points], points, strict=False):
-        if not (0 <= point["evaluations"] <= evaluations and 0 <= point["macs"] <= most):
-            return False
-        if not point["squared"] >= 0:
-            return False
-        if before is not None and (
-            point["evaluations"] < before["evaluations"]
-            or (point["macs"], -point["squared"]) <= (before["macs"], -before["squared"])
-        ):
-            return False
-    return True
 
 
 def _first_difference(said: Mapping[str, Any], made: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ from bench.results.ensemble import Row, member_keys, strongest, trace_in_turn
 from bench.results.traces import is_thinned
 from bench.runs.seal import aggregates
 from bench.store.folder import RunFolder
+from bench.store.measured import row_problems
 from bench.store.provenance import sources
 from bench.store.schema import check_table
 from bench.store.sealed import Sealed
@@ -44,7 +45,7 @@ from bench.store.target import DatasetWords
 from bench.verify.components import component_problems
 from bench.verify.findings import Examined, Findings, examined, short
 from bench.verify.provenance import made_elsewhere
-from bench.verify.records import record_problems, row_problems
+from bench.verify.records import record_problems
 from bench.verify.replay import execute_anew
 from bench.weights.manifest import find
 
@@ -231,7 +232,7 @@ def _read(
     for problem in _pictures(rows, cell, pinned):
         wrong(problem)
     target = folder.target()
-    for problem in row_problems(rows, target):
+    for problem in row_problems(table, cell, target, sealed.combination):
         wrong(problem)
     for problem in record_problems(run, folder, board.cells, sealed, table, remark):
         wrong(problem)
@@ -250,7 +251,6 @@ def _pictures(rows: Sequence[Row], cell: Cell, pinned: _Pinned | None) -> Iterat
     """What the pictures say against the rows, the threat and the data set; the first image of each
     kind."""
     threat = cell.protocol.threat
-    budget = cell.protocol.budget * max(len(cell.attack.members), 1)
     read: list[Tensor] = []
     size = pinned.size if pinned is not None else None
     for row in rows:
@@ -280,11 +280,6 @@ def _pictures(rows: Sequence[Row], cell: Cell, pinned: _Pinned | None) -> Iterat
         rowed = torch.tensor([float(row[name]) for row in rows], dtype=torch.float64)
         holds = (rowed - values).abs() <= 1e-5 * values.abs().clamp(min=1)
         checks[name] = (holds, partial(_stated_otherwise, rows, name, values))
-    spent = torch.tensor([row["evaluations"] <= budget for row in rows])
-    checks["evaluations"] = (
-        spent,
-        lambda i: f"used {rows[i]['evaluations']} of {budget} forward-equivalents",
-    )
     if pinned is not None and all(row["id"] in pinned.places for row in rows):
         places = [pinned.places[row["id"]] for row in rows]
         same = (pinned.dataset.images(places) == clean).flatten(1).all(1)

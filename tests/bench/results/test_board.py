@@ -76,7 +76,12 @@ DESCRIPTION = TargetDescription(
         threshold=(0.5,) * 3,
     ),
     gradients=GradientCounts(0, 0, 0, 0, 0, False),
+    image_shape=(3, 8, 8),
 )
+
+
+def psnr_of(squared):
+    return 10 * math.log10(255**2 * 3 * 8 * 8 / squared) if squared else 120.0
 
 
 def row(
@@ -88,7 +93,6 @@ def row(
     units=(0b0100_0000, 0b1110_0000),
     right=(True, False),
 ):
-    values = 3 * 8 * 8
     return {
         "id": f"test-{i}",
         "label": 1,
@@ -99,10 +103,10 @@ def row(
         "float_macs": unrounded,
         "clean_decisions": bytes([units[0]]),
         "adversarial_decisions": bytes([units[1]]),
-        "linf": 3,
+        "linf": min(3, math.isqrt(squared)),
         "squared": squared,
         "l2": math.sqrt(squared) / 255,
-        "psnr": 10 * math.log10(255**2 * values / squared) if squared else 120.0,
+        "psnr": psnr_of(squared),
         "ssim": 0.5 + i / 100,
         "evaluations": 9,
         "forwards": 3,
@@ -437,6 +441,25 @@ SENSELESS = {
     "ssim-7": ({"ssim": 7.0}, "ssim is 7.0 in one"),
     "evaluations-negative": ({"evaluations": -3}, "evaluations is -3 in one"),
     "near-threshold-negative": ({"near_threshold": -1}, "near_threshold is -1 in one"),
+    "ledger-zeroed": ({"evaluations": 0}, "evaluations are not its passes: 0, 9 by its passes"),
+    "budget-overspent": (
+        {"evaluations": 10**6, "forwards": 10**6, "backwards": 0},
+        "used 1000000 of 9 forward-equivalents",
+    ),
+    "linf-outside": (
+        {"linf": 200, "squared": 40000, "l2": 200 / 255, "psnr": psnr_of(40000)},
+        "lies outside linf<=8/255: linf 200, squared 40000",
+    ),
+    "linf-of-unchanged": ({"linf": 8, "squared": 0, "l2": 0.0, "psnr": 120.0}, "linf 8 does not"),
+    "squared-of-unchanged": ({"linf": 0, "squared": 9}, "squared is 9, which linf 0 does not"),
+    "squared-beyond-linf": ({"linf": 1, "squared": 193}, "squared is 193, which linf 1 does not"),
+    "l2-of-another": ({"l2": 50.0}, "l2 is 50, its squared makes 0.00392"),
+    "psnr-of-another": ({"psnr": 30.0}, "psnr is 30, its squared makes 70.9"),
+    "label-beyond": ({"label": 77}, "label is 77, of 2 classes"),
+    "clean-beyond": ({"clean_prediction": 2}, "clean_prediction is 2, of 2 classes"),
+    "class-beyond": ({"adversarial_prediction": 5000}, "adversarial_prediction is 5000, of 2"),
+    "near-beyond-units": ({"near_threshold": 7}, "near_threshold is 7, of 3 units"),
+    "flipped-beyond-held": ({"held": 3, "flipped": 4}, "flipped is more than held"),
 }
 
 
@@ -451,8 +474,7 @@ def test_numbers_that_cannot_be_meant_reach_no_board(world, monkeypatch, case):
         made.fill("one", "weak", rows)
     made.fill("one", "strong", [row(i, 2000, 3000, 3000, 1) for i in range(4)])
     with monkeypatch.context() as lenient:
-        lenient.setattr("bench.runs.seal.check_table", lambda table, images: None)
-        lenient.setattr(TargetDescription, "check_macs", lambda target, table: None)
+        lenient.setattr("bench.runs.seal.check_measured", lambda *ignored: None)
         made.fill("one", "weak", rows)
     _, cells = made.board()
     assert cells["one", "weak"].status == "invalid"

@@ -251,7 +251,7 @@ def late_trace(row):
     ("forgery", "said"),
     [
         pytest.param(other_jpeg, "jpeg_macs is", id="jpeg"),
-        pytest.param(other_float, "float_macs lies outside floor and bound", id="float"),
+        pytest.param(other_float, "outside the floor and bound", id="float"),
         pytest.param(fewer_evaluations, "evaluations are not its passes", id="evaluations"),
         pytest.param(more_flips, "flipped is more than held", id="flipped"),
         pytest.param(sure_gates, "near_threshold is", id="near-threshold"),
@@ -338,6 +338,9 @@ def test_an_ensemble_of_an_older_run_holds_and_is_remarked_upon(ensemble):
         ),
         pytest.param(
             lambda found: found["units"].update(alarm=[0]), "names other units", id="alarm"
+        ),
+        pytest.param(
+            lambda found: found.update(image_shape=[3, 9, 9]), "says image_shape", id="image-shape"
         ),
     ],
 )
