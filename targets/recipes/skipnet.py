@@ -213,9 +213,9 @@ class AdversarialStage(BudgetStage):
 
     Every image is attacked first, `steps` normalized gradient steps inside a PSNR ball (the inner
     problem of adversarial training, with the energy loss for classification's) on what closed gates
-    are missing, gap = relu(o - logit margin): on the sum of log(1 + gap / temperature) with
-    o = temperature / 2, by which our strongest attack descends (`attacks.pry`), or of the gaps
-    themselves, with o = 0.03, where the temperature is 0. Then, on both halves,
+    are missing, gap = relu(o - logit margin): the gaps themselves with o = 0.03 (the hinge), or the
+    sum of log(1 + gap / temperature) with o = temperature / 2, by which our strongest attack
+    descends (`attacks.pry`). Then, on both halves,
 
         loss = CE(clean) + CE(attacked) + w(t) (mean open(clean) - target_open)^2
                + hold mean_images relu(open(attacked) - open(clean)),
@@ -228,7 +228,10 @@ class AdversarialStage(BudgetStage):
     Attributes:
         psnr: dB, the floor of the training ball.
         steps: of the inner attack, each twice the radius divided by steps.
-        temperature: of the inner attack's loss, in logits; 0 is the hinge.
+        temperature: of the inner attack's loss, in logits; 0 is the hinge, the default because its
+            network holds better: with everything else alike, `pry` (35 dB, budget 60, 100 test
+            images of digits-m) wins back 20.1 % of it, 27.1 % of one trained with 0.001, 31.8 % of
+            the one that both start from.
         hold: weight of the gates that an attack opens.
     """
 
@@ -236,7 +239,7 @@ class AdversarialStage(BudgetStage):
     lr: float = 1e-3
     psnr: float = 35.0
     steps: int = 3
-    temperature: float = 0.001
+    temperature: float = 0.0
     hold: float = 8.0
 
     start: ClassVar[str] = "budget"
