@@ -229,9 +229,9 @@ class AdversarialStage(BudgetStage):
         psnr: dB, the floor of the training ball.
         steps: of the inner attack, each twice the radius divided by steps.
         temperature: of the inner attack's loss, in logits; 0 is the hinge, the default because its
-            network holds better: with everything else alike, `pry` (35 dB, budget 60, 100 test
-            images of digits-m) wins back 20.1 % of it, 27.1 % of one trained with 0.001, 31.8 % of
-            the one that both start from.
+            network holds better: `pry` (35 dB, budget 60, 100 test images of digits-m) wins back
+            20.1 % of it, 27.1 % of one trained with 0.001 (in float32 instead of bfloat16, else
+            alike), 31.8 % of the one that both start from.
         hold: weight of the gates that an attack opens.
     """
 
