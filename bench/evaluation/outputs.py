@@ -75,8 +75,10 @@ def check_unchanged(target: Target, state: dict[str, Tensor], who: str) -> None:
         )
 
 
-def check_output(output: Any, target: Target, count: int) -> Output:
-    """The output in plain tensors.
+def plain_output(output: Any, target: Target, count: int) -> Output:
+    """The output in plain tensors of the shapes and types that were promised, in the same graph.
+
+    No value is read, so that nobody waits for a device.
 
     Args:
         output: what `forward` or `execute` returned.
@@ -84,7 +86,7 @@ def check_output(output: Any, target: Target, count: int) -> Output:
         count: of images, N.
 
     Raises:
-        ContractBroken: a shape, a value or a decision is not as promised.
+        ContractBroken: a class, a shape or a type is not as promised.
     """
     if not isinstance(output, Output):
         raise ContractBroken(
@@ -107,12 +109,6 @@ def check_output(output: Any, target: Target, count: int) -> Output:
                 hint="one row an image; one column a class in logits, one a unit "
                 "elsewhere, as Units names them",
             )
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ContractBroken(
-                f"the target's {name} are not all finite",
-                hint="look for a division by 0, a logarithm of 0 or an overflow; weights"
-                " that hold NaN give it too",
-            )
         if name != "decisions" and not value.is_floating_point():
             raise ContractBroken(
                 f"the target's {name} are {value.dtype}, expected floats",
@@ -132,12 +128,34 @@ def check_output(output: Any, target: Target, count: int) -> Output:
                 f"({count}, exits, {target.classes})",
                 hint="stack the logits of all exits in dimension 1, or leave exits at None",
             )
-    if not torch.equal(target.units.admissible(found["decisions"]), found["decisions"]):
+    return Output(**found, exits=exits)
+
+
+def check_output(output: Any, target: Target, count: int) -> Output:
+    """The output in plain tensors, its values looked at.
+
+    Args:
+        output: what `forward` or `execute` returned.
+        target: that returned it.
+        count: of images, N.
+
+    Raises:
+        ContractBroken: a shape, a value or a decision is not as promised.
+    """
+    found = plain_output(output, target, count)
+    for name in ("logits", "margins", "logit_margins"):
+        if not bool(torch.isfinite(getattr(found, name)).all()):
+            raise ContractBroken(
+                f"the target's {name} are not all finite",
+                hint="look for a division by 0, a logarithm of 0 or an overflow; weights"
+                " that hold NaN give it too",
+            )
+    if not torch.equal(target.units.admissible(found.decisions), found.decisions):
         raise ContractBroken(
             "the target runs a unit without the one that it comes after",
             hint="close decisions with units.admissible(decisions) before anything runs",
         )
-    return Output(**found, exits=exits)
+    return found
 
 
 def is_same(first: Output, second: Output) -> bool:
@@ -164,18 +182,20 @@ def check_forced(taken: Tensor, decisions: Tensor) -> None:
         )
 
 
-def check_macs(target: Target, decisions: Tensor) -> Tensor:
-    """The MACs that the target declares for these decisions.
+def plain_macs(target: Target, decisions: Tensor) -> Tensor:
+    """The MACs that the target declares for these decisions, as a plain tensor.
+
+    No value is read, so that nobody waits for a device.
 
     Args:
         target: whose `macs` is called.
         decisions: (N, U) bool.
 
     Returns:
-        (N,) int64 on the CPU, within [floor, bound].
+        (N,) int64, on the device that `macs` left them on.
 
     Raises:
-        ContractBroken: `macs` is of the wrong type or shape, or out of bounds.
+        ContractBroken: `macs` is of the wrong type or shape.
     """
     count = len(decisions)
     found: Any = target.macs(decisions)
@@ -191,13 +211,30 @@ def check_macs(target: Target, decisions: Tensor) -> Tensor:
             f"macs(decisions) returns {macs.dtype} of shape {tuple(macs.shape)}, {expected}",
             hint="count in integers: decisions.to(torch.int64) * units.cost",
         )
+    return macs.detach()
+
+
+def check_macs(target: Target, decisions: Tensor) -> Tensor:
+    """The MACs that the target declares for these decisions, their values looked at.
+
+    Args:
+        target: whose `macs` is called.
+        decisions: (N, U) bool.
+
+    Returns:
+        (N,) int64 on the CPU, within [floor, bound].
+
+    Raises:
+        ContractBroken: `macs` is of the wrong type or shape, or out of bounds.
+    """
+    macs = plain_macs(target, decisions)
     if len(macs) and (int(macs.min()) < target.floor or int(macs.max()) > target.bound):
         raise ContractBroken(
             f"macs(decisions) is between {int(macs.min())} and {int(macs.max())}, outside "
             f"[{target.floor}, {target.bound}]",
             hint="override extremes, and bound where some mixture of units costs more",
         )
-    return macs.detach().cpu()
+    return macs.cpu()
 
 
 def check_marginal_macs(found: object, decisions: Tensor) -> Tensor:

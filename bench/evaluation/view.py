@@ -14,9 +14,10 @@ from bench.contracts.cell import Precision
 from bench.contracts.target import EvaluationChanges, ForkEdit, Output, Target
 from bench.contracts.units import Units
 from bench.errors import ContractBroken
+from bench.evaluation.cut import CutOutput
 from bench.evaluation.draws import affordable_draws
 from bench.evaluation.ledger import Ledger
-from bench.evaluation.outputs import check_marginal_macs
+from bench.evaluation.outputs import check_marginal_macs, plain_macs, plain_output
 from bench.evaluation.passes import gradient_pass, reduced, widened
 from bench.evaluation.plain import plain
 from bench.evaluation.seeds import seeded, typical
@@ -179,13 +180,14 @@ class TargetView:
                     with reduced(self.precision, inputs.device):
                         (output,) = self._draws(inputs, rows, once=True)
                     output = widened(output)
-                    outputs.append(_kept(output))
-                    values = [plain(loss, "a loss") for loss in losses(output)]
+                    outputs.append(output.detach())
+                    cut = CutOutput(output)
+                    values = [plain(loss, "a loss") for loss in losses(cut.leaves)]
                 early = len(passes)
                 asking, masks, asked = self._asked(values, rows)
                 if len(outputs) == self.each:
                     seen = self._noted(outputs, images, rows, exact=self.precision == "float32")
-                grads = self._backward(values, inputs, asking, masks, asked)
+                grads = self._backward(values, cut, inputs, asking, masks, asked)
                 if early or len(passes) > len(values):
                     raise ContractBroken(
                         "a loss or a fork edit took gradients of its own, which are not paid for",
@@ -219,6 +221,7 @@ class TargetView:
     def _backward(
         self,
         values: list[Tensor],
+        cut: CutOutput,
         inputs: Tensor,
         asking: list[int],
         masks: list[Tensor],
@@ -233,13 +236,10 @@ class TargetView:
                 continue
             self.ledger.pay(place)
             with self.target.evaluating(loss=index):
-                # A slope at 0 was paid for by no row. A sum, since handing autograd the gradient
-                # of the outputs imports torch's compiler.
+                # A slope at 0 was paid for by no row.
                 total = (values[index] * masks[place].to(values[index].dtype)).sum()
-                with self.ledger.paying():
-                    (grad,) = torch.autograd.grad(
-                        total, inputs, retain_graph=index != asking[-1], allow_unused=True
-                    )
+                more = index != asking[-1]
+                grad = cut.gradient(total, inputs, self.ledger.paying(), keep=more)
             found[index] = found[index] if grad is None else grad
         return found
 
@@ -250,7 +250,7 @@ class TargetView:
             self.ledger.charge(rows, self.allowed)
             self.ledger.looks += 1
             with self._seeded(rows):
-                found.append(self.target(images))
+                found.append(plain_output(self.target(images), self.target, len(images)))
             if not once:
                 self.ledger.confirm()
         return found
@@ -307,7 +307,7 @@ class TargetView:
         )
 
     def _macs(self, decisions: Tensor) -> Tensor:
-        return self.target.macs(decisions).to(decisions.device)
+        return plain_macs(self.target, decisions).to(decisions.device)
 
     def _need_gates(self, what: str) -> None:
         if self.access != "gates":
@@ -315,9 +315,3 @@ class TargetView:
                 f'an attack with access "macs" asked for {what}; it may only call view.macs',
                 hint='call view.macs, or say access = "gates" in the class',
             )
-
-
-def _kept(output: Output) -> Output:
-    """What is recorded of an output, whatever a loss writes into it."""
-    kept = output.detach()
-    return replace(kept, decisions=kept.decisions.clone())

@@ -1,5 +1,7 @@
 """Tensors of plugins are read once, as what they are."""
 
+from dataclasses import fields, replace
+
 import pytest
 import torch
 
@@ -120,6 +122,101 @@ def test_outputs_and_prices_of_a_lying_class_are_checked_as_they_are():
     target.__dict__["floor"], target.__dict__["ceiling"] = 7203, 35619
     with pytest.raises(ContractBroken, match="outside"):
         check_macs(target, torch.ones(1, 3, dtype=torch.bool))
+
+
+class Boastful(torch.Tensor):
+    """Says that it is larger than anything."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in ("__gt__", "gt"):
+            return torch.ones(args[0].shape, dtype=torch.bool)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+class Dressed(ToyTarget):
+    """All that it says is of a class that lies."""
+
+    def forward(self, images, decisions=None):
+        output = super().forward(images, decisions)
+        return type(output)(
+            *(getattr(output, each.name).as_subclass(Boastful) for each in fields(output)[:4])
+        )
+
+    def macs(self, decisions):
+        return super().macs(decisions).as_subclass(Boastful)
+
+    def marginal_macs(self, decisions):
+        return super().marginal_macs(decisions).as_subclass(Boastful)
+
+
+def test_a_view_records_and_hands_on_what_is_there_whatever_a_target_says():
+    clean, rows = sample_images((3, 8, 8), 4), torch.arange(4)
+    traces = []
+    for kind in (ToyTarget, Dressed):
+        view = TargetView.of(kind().eval().requires_grad_(False), clean, 99)
+        found = [view.macs(clean, rows)]
+        outputs = [view(clean * 0.5, rows), view(clean, rows)]
+        output, gradients = view.gradients(
+            lambda output: [output.logits.as_subclass(torch.Tensor).sum(1)], clean * 0.9, rows
+        )
+        outputs.append(output)
+        found += [view.price(output.decisions), view.marginal_macs(output.decisions), *gradients]
+        found += [getattr(each, name.name) for each in outputs for name in fields(each)[:4]]
+        assert {type(value) for value in found} == {torch.Tensor}
+        traces.append([view.ledger.trace(row) for row in range(4)])
+        macs = [macs for _, macs, _ in traces[-1][0]]
+        assert macs == sorted(macs)
+    assert traces[0] == traces[1]
+
+
+def _otherwise(method, change):
+    """A toy target one of whose methods says something else."""
+
+    class Otherwise(ToyTarget):
+        pass
+
+    own = getattr(ToyTarget, method)
+    setattr(Otherwise, method, lambda self, *args: change(own(self, *args)))
+    return Otherwise().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "said"),
+    [
+        pytest.param("macs", torch.Tensor.double, "returns torch.float64 of", id="float-macs"),
+        pytest.param("macs", torch.Tensor.tolist, r"macs\(decisions\) returns list", id="list"),
+        pytest.param("macs", lambda macs: macs[:1], r"int64 of shape \(1,\)", id="one-for-all"),
+        pytest.param("marginal_macs", torch.Tensor.float, "torch.float32 of", id="float-marginals"),
+        pytest.param("forward", lambda output: (output.logits,), "returned tuple", id="tuple"),
+        pytest.param(
+            "forward",
+            lambda output: replace(output, decisions=output.decisions.float()),
+            "decisions are torch.float32",
+            id="float-decisions",
+        ),
+        pytest.param(
+            "forward",
+            lambda output: replace(output, margins=output.margins[:, :2]),
+            "margins have shape",
+            id="margins",
+        ),
+        pytest.param(
+            "forward",
+            lambda output: replace(output, logits=Computed((4, 4))),
+            "a tensor that computes",
+            id="computed",
+        ),
+    ],
+)
+def test_a_view_names_what_a_target_returns_amiss(method, change, said):
+    clean, rows = sample_images((3, 8, 8), 4), torch.arange(4)
+    view = TargetView.of(_otherwise(method, change), clean, 99)
+    with pytest.raises(ContractBroken, match=said):
+        view.marginal_macs(view(clean, rows).decisions)
+    if method == "forward":
+        with pytest.raises(ContractBroken, match=said):
+            view.gradients(lambda output: [output.logits.sum(1)], clean, rows)
 
 
 def test_a_tuple_is_no_output():

@@ -1,6 +1,6 @@
 """Every use of a target is charged, limited to its access, and leaves the target as it was."""
 
-from functools import partial
+import dataclasses
 
 import pytest
 import torch
@@ -52,24 +52,86 @@ def test_a_backward_costs_two_and_a_row_without_loss_none(target, images):
     assert second[0].any()
 
 
-@pytest.mark.parametrize("paid", [True, False], ids=["beside-a-paid-one", "without-any"])
-def test_a_gradient_of_a_graph_that_was_kept_is_not_free(target, images, paid):
-    view, kept = TargetView.of(target, images, 10), []
+def tensors_of_graphs(values):
+    """Every tensor that a walk from `values` along their graphs comes by, saved ones included."""
+    found, seen = list(values), set()
+    todo = [value.grad_fn for value in values]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+        found += [value for value in saved if isinstance(value, torch.Tensor)]
+        found += [node.variable] if hasattr(node, "variable") else []
+        todo += [before for before, _ in node.next_functions]
+    return found
+
+
+def test_no_way_leads_from_the_output_that_losses_are_given_to_the_network(target, images):
+    """A tensor that the network saved for its backward pass gives a gradient that nobody paid."""
+    view, shapes = TargetView.of(target, images, 10), set()
 
     def losses(output):
-        kept.append(output)
-        return [output.margins.sum(1) * paid, output.margins.sum(1) * 0]
+        given = [getattr(output, each.name) for each in dataclasses.fields(output)]
+        given = [value for value in given if value is not None]
+        sums = [value.sum() for value in given if value.requires_grad]
+        shapes.update(tuple(value.shape) for value in tensors_of_graphs([*given, *sums]))
+        return [output.margins.sum(1) * 0]
 
     view.gradients(losses, images, rows_of(images))
-    ledger_check = partial(check_paid, 6, view.ledger, "it")
-    ledger_check()
-    nodes = [kept[0].logit_margins.grad_fn]
-    while not hasattr(nodes[0], "variable"):
-        nodes += [node for node, _ in nodes.pop(0).next_functions if node is not None]
-    (grad,) = torch.autograd.grad(kept[0].logit_margins.sum(), nodes[0].variable)
-    assert bool(grad.any())
+    assert shapes == {(), (6, 3), (6, 4)}
+    assert used(view)[0] == [1] * 6
+
+
+@pytest.mark.parametrize("when", ["inside-of-the-losses", "afterwards"])
+def test_a_gradient_of_a_graph_that_was_found_elsewhere_is_not_free(target, images, when):
+    view, kept = TargetView.of(target, images, 10), []
+    target.register_forward_hook(lambda module, given, output: kept.append((*given, output)))
+
+    def steal():
+        inputs, output = kept[0]
+        return torch.autograd.grad(output.logit_margins.sum(), inputs, retain_graph=True)
+
+    def losses(output):
+        if when == "inside-of-the-losses":
+            steal()
+        return [output.margins.sum(1) * 0]
+
+    if when == "inside-of-the-losses":
+        with pytest.raises(ContractBroken, match="took gradients of its own"):
+            view.gradients(losses, images, rows_of(images))
+        return
+    view.gradients(losses, images, rows_of(images))
+    check_paid(6, view.ledger, "it")
+    steal()
     with pytest.raises(ContractBroken, match="took 1 gradients of its own, which are not paid"):
-        ledger_check()
+        check_paid(6, view.ledger, "it")
+
+
+def test_losses_share_outputs_and_graphs(target, images):
+    """Bit by bit what one backward pass of each loss through the whole graph gives."""
+    rows, view = rows_of(images), TargetView.of(target, images, 100)
+
+    def losses(output):
+        both = output.margins * output.logit_margins + output.margins.square()
+        return [
+            both.sum(1) + output.logits.logsumexp(1),
+            both.relu().mean(1),
+            output.logits[:, 0] + 0 * both[:, 1],
+            torch.arange(6.0).requires_grad_() * 2,  # has a graph, and no output in it
+        ]
+
+    _, found = view.gradients(losses, images, rows)
+    inputs = images.clone().requires_grad_()
+    values = losses(target(inputs))
+    expected = [
+        torch.autograd.grad(loss.sum(), inputs, retain_graph=True)[0] for loss in values[:3]
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(found, [*expected, 0 * images], strict=True))
+    asked = torch.stack(values) != 0
+    assert not asked.all()
+    assert used(view)[2] == asked.sum(0).tolist()
 
 
 def test_a_loss_that_writes_into_the_output_changes_no_record(target, images):
