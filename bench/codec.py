@@ -51,19 +51,25 @@ def png(image: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def decoded(pictures: Sequence[bytes], size: tuple[int, int] | None = None) -> Tensor:
+def size_of(shape: Sequence[int]) -> tuple[int, int]:
+    """(width, height) of the pictures of images of (C, H, W)."""
+    _, height, width = shape
+    return width, height
+
+
+def decoded(pictures: Sequence[bytes], size: tuple[int, int]) -> Tensor:
     """Images from PNG or JPEG bytes.
 
     Args:
-        pictures: at least one, all of one size.
-        size: (width, height) that all must have; that of the first picture by default.
+        pictures: at least one.
+        size: (width, height) that all must have.
 
     Returns:
         (N, C, H, W) uint8; C is 1 where all pictures are gray.
 
     Raises:
         DataError: one is neither PNG nor JPEG, is damaged, is neither 8-bit gray nor 8-bit RGB, or
-            differs in size or channels.
+            of another size, or other channels than the first.
     """
     import torch
 
@@ -72,7 +78,6 @@ def decoded(pictures: Sequence[bytes], size: tuple[int, int] | None = None) -> T
         picture = read_picture(data, SAVED_FORMATS, size)
         if picture.mode not in ("L", "RGB"):
             raise DataError(f"a picture of mode {picture.mode}, expected 8-bit gray or RGB")
-        size = size or picture.size
         found.append(_pixels(picture))
         if found[-1].shape != found[0].shape:
             raise DataError("gray and RGB pictures together")
@@ -121,14 +126,15 @@ def _recoded(saved: Tensor, quality: int) -> Tensor:
     for image in saved:
         buffer = io.BytesIO()
         _picture(image).save(buffer, format="JPEG", quality=quality)
-        found.append(_pixels(read_picture(buffer.getvalue(), ("JPEG",))))
+        found.append(_pixels(read_picture(buffer.getvalue(), ("JPEG",), size_of(image.shape))))
     return torch.stack(found)
 
 
 def read_picture(
     source: bytes | Path,
     formats: Sequence[str],
-    size: tuple[int, int] | None = None,
+    size: tuple[int, int] | None,
+    most: int = MAX_PIXELS,
 ) -> Image.Image:
     """A picture, decoded, in the mode that its codec yields.
 
@@ -136,7 +142,8 @@ def read_picture(
         source: encoded bytes, or a file of them.
         formats: Pillow's names of the formats that are meant ("PNG", "JPEG", ...); no other codec
             is asked.
-        size: (width, height) that it must have; by default any up to `MAX_PIXELS` pixels.
+        size: (width, height) that it must have; None, where nobody knows it, is any.
+        most: pixels that it may have.
 
     Returns:
         The loaded picture; `format` says which format it was.
@@ -144,13 +151,35 @@ def read_picture(
     Raises:
         DataError: it is of another format or size, holds several pictures, or is damaged.
     """
-    try:
+    with _as_data_error(source, formats):
         if isinstance(source, bytes):
-            return _read(io.BytesIO(source), formats, size)
+            return _read(io.BytesIO(source), formats, size, most)
         if source.exists() and not source.is_file():  # a pipe would block, a device never ends
             raise DataError("no regular file")
         with open(source, "rb") as file:
-            return _read(file, formats, size)
+            return _read(file, formats, size, most)
+
+
+def check_picture(source: bytes, formats: Sequence[str], size: tuple[int, int]) -> None:
+    """Refuse what `read_picture` would refuse by its head; no pixel is decoded.
+
+    Args:
+        source: encoded bytes.
+        formats: as `read_picture` takes them.
+        size: (width, height) that it must have.
+
+    Raises:
+        DataError: it is of another format or size, or holds several pictures.
+    """
+    with _as_data_error(source, formats), _whole_files():
+        _opened(io.BytesIO(source), formats, size, MAX_PIXELS)
+
+
+@contextlib.contextmanager
+def _as_data_error(source: bytes | Path, formats: Sequence[str]) -> Iterator[None]:
+    """Whatever a codec raises is a DataError."""
+    try:
+        yield
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -217,24 +246,36 @@ def _whole_files() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def _read(file: Any, formats: Sequence[str], size: tuple[int, int] | None) -> Image.Image:
-    # the size is judged below, and other metadata is not used
+def _read(
+    file: Any, formats: Sequence[str], size: tuple[int, int] | None, most: int
+) -> Image.Image:
+    # the size is judged when it is opened, and other metadata is not used
     with warnings.catch_warnings(), _whole_files():
+        warnings.simplefilter("ignore")
+        picture = _opened(file, formats, size, most)
+        picture.load()
+    return picture
+
+
+def _opened(
+    file: Any, formats: Sequence[str], size: tuple[int, int] | None, most: int
+) -> Image.Image:
+    """A picture whose head was read and judged, and no pixel."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         picture = Image.open(file, formats=list(formats))
         if size is not None and picture.size != size:
             raise DataError(
                 f"{picture.size[0]}x{picture.size[1]} pixels, expected {size[0]}x{size[1]}"
             )
-        if picture.size[0] * picture.size[1] > MAX_PIXELS:
+        if picture.size[0] * picture.size[1] > most:
             raise DataError(
-                f"{picture.size[0]}x{picture.size[1]} pixels, more than the {MAX_PIXELS:,} that "
-                "are decoded"
+                f"{picture.size[0]}x{picture.size[1]} pixels, more than the {most:,} that are "
+                "decoded"
             )
         frames = getattr(picture, "n_frames", 1)
         if frames > 1 and picture.format != "MPO":  # cameras append a second view to a JPEG
             raise DataError(f"a file of {frames} pictures, expected one")
-        picture.load()
     return picture
 
 

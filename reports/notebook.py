@@ -47,9 +47,9 @@ class Notebook(BoardReport):
             adversarial: PNG bytes of the same size.
             width: pixels that each is at least wide; small pictures are magnified whole times.
         """
-        before, after = (
-            np.asarray(as_rgb(read_picture(data, SAVED_FORMATS))) for data in (clean, adversarial)
-        )
+        first = as_rgb(read_picture(clean, SAVED_FORMATS, None))
+        second = as_rgb(read_picture(adversarial, SAVED_FORMATS, first.size))
+        before, after = np.asarray(first), np.asarray(second)
         largest = int(np.abs(after.astype(np.int32) - before.astype(np.int32)).max())
         changed = amplified_difference(before, after, amplification(largest))
         times = max(1, -(-width // before.shape[1]))

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.codec import decoded
+from bench.codec import size_of
 from bench.contracts.cell import Cell, Who, defended_name
 from bench.contracts.target import Target
 from bench.errors import RunFolderError
@@ -29,6 +29,7 @@ from bench.plans.stored import read_plan
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.latency import LATENCY, Latency, Machine, Timed
+from bench.store.pictures import PICTURES, row_images
 
 
 def measure(
@@ -55,7 +56,7 @@ def measure(
         dearest attack, and the ratio of the first to the undefended target's.
 
     Raises:
-        RunFolderError: nothing is finished.
+        RunFolderError: nothing is finished, or a picture is damaged or of another size.
     """
     board = read_plan(run).boards[0]
     groups: dict[Who, list[tuple[str, Cell]]] = {}
@@ -64,11 +65,12 @@ def measure(
             groups.setdefault(cell.who, []).append((key, cell))
     found: dict[Who, tuple[Target, list[Tensor], list[Tensor]]] = {}
     for who, cells in groups.items():
-        pictures = _pictures(run, cells, images)
-        if pictures is None:
+        dearest = _dearest(run, cells)
+        if dearest is None:
             continue
         tell(f"making {defended_name(*who)}")
         target = build_defended(cells[0][1], data_root)
+        pictures = _pictures(dearest, images, size_of(target.image_shape))
         target.to(torch.device(device))
         freeze(target)
         clean8, attacked8 = ([image[None].to(device) for image in part] for part in pictures)
@@ -108,14 +110,8 @@ def measure(
     return result
 
 
-def _pictures(
-    run: RunFolder, cells: Sequence[tuple[str, Cell]], count: int
-) -> tuple[Tensor, Tensor] | None:
-    """Clean images, and the same under the dearest finished attack; None where none is finished.
-
-    Returns:
-        Two tensors of (n, C, H, W).
-    """
+def _dearest(run: RunFolder, cells: Sequence[tuple[str, Cell]]) -> CellFolder | None:
+    """The finished cell that executes most on its saved images; None where none is finished."""
     best: tuple[int, CellFolder] | None = None
     for key, _ in cells:
         folder = run.cell(key)
@@ -125,11 +121,26 @@ def _pictures(
         macs = sealed.aggregates["adversarial_macs"]
         if best is None or macs > best[0]:
             best = macs, folder
-    if best is None:
-        return None
-    rows = best[1].table(["image", "adversarial"]).slice(0, count).to_pylist()
-    clean, adversarial = ([row[name]["bytes"] for row in rows] for name in ("image", "adversarial"))
-    return to_float(decoded(clean)), to_float(decoded(adversarial))
+    return None if best is None else best[1]
+
+
+def _pictures(folder: CellFolder, count: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The first clean images of a cell, and the same under its attack.
+
+    Args:
+        folder: of the cell.
+        count: how many, at most.
+        size: (width, height) of what its target takes.
+
+    Returns:
+        Two tensors of (n, C, H, W) float in [0,1].
+
+    Raises:
+        RunFolderError: a picture is damaged or of another size.
+    """
+    rows = folder.table(["id", *PICTURES]).slice(0, count).to_pylist()
+    clean, adversarial = (to_float(row_images(folder, rows, name, size)) for name in PICTURES)
+    return clean, adversarial
 
 
 def _timed(target: Target, images: Sequence[Tensor], device: str) -> list[float]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from bench.codec import decoded
+from bench.codec import size_of
 from bench.contracts.cell import Cell, Protocol, Who
 from bench.contracts.target import Target
 from bench.datasets.base import padded
@@ -32,6 +32,7 @@ from bench.image import to_float
 from bench.plans.stored import StoredBoard, read_plan
 from bench.results.transfer import FILE, SCHEMA, readable_digest, sealed_digest
 from bench.store.folder import CellFolder, RunFolder
+from bench.store.pictures import row_images
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def transfer(
             for source in sources:
                 tell(f"{source.cell.label} on {name}")
                 table = source.folder.table(["id", "adversarial"]).to_pylist()
-                macs = _macs(target, table, board.protocol, device)
+                macs = _macs(target, source.folder, table, board.protocol, device)
                 head = {
                     "board": number,
                     "source": source.cell.defended,
@@ -152,14 +153,19 @@ def _sources(folder: RunFolder, board: StoredBoard, attack: str | None) -> Itera
 
 
 def _macs(
-    target: Target, rows: Sequence[Mapping[str, Any]], protocol: Protocol, device: str
+    target: Target,
+    folder: CellFolder,
+    rows: Sequence[Mapping[str, Any]],
+    protocol: Protocol,
+    device: str,
 ) -> list[int]:
     """Executed MACs of each saved picture, in the batches that a run would put them in."""
+    size = size_of(target.image_shape)
     found: list[int] = []
     for start in range(0, len(rows), protocol.batch):
         part = rows[start : start + protocol.batch]
         full = padded(part, protocol.batch)
-        images = to_float(decoded([row["adversarial"]["bytes"] for row in full])).to(device)
+        images = to_float(row_images(folder, full, "adversarial", size)).to(device)
         macs = score(target, images, [row["id"] for row in full], protocol.seed).macs
         found += macs.tolist()[: len(part)]
     return found

@@ -270,7 +270,7 @@ class ImageFolder(Dataset):
 
         file = self._files[index]
         try:
-            picture = as_rgb(read_picture(self._root / file, FORMATS))
+            picture = as_rgb(read_picture(self._root / file, FORMATS, None))
             if max(picture.size) > _NARROW * min(picture.size):
                 raise DataError(f"{picture.size[0]}x{picture.size[1]} pixels, too narrow to resize")
             return np.asarray(self._transform(picture))

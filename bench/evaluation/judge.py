@@ -69,4 +69,5 @@ def judge_images(adversarial: Any, clean: Tensor, threat: Threat) -> JudgedImage
     beyond = ((images < -1e-6) | (images > 1 + 1e-6)).flatten(1).any(1)
     outside = overshoot(images, start, threat) | beyond
     pictures = [codec.png(image) for image in settle(images, clean, threat)]
-    return JudgedImages(codec.decoded(pictures), pictures, project(images, start, threat), outside)
+    saved = codec.decoded(pictures, codec.size_of(shape[1:]))
+    return JudgedImages(saved, pictures, project(images, start, threat), outside)

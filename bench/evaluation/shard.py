@@ -75,7 +75,6 @@ def run_shard(
     )
     rows: list[dict[str, Any]] = []
     saved = _begun_at(opened, folder)
-    pictures = None if saved is None else saved.pictures
     kept = kept_state(opened.cell, opened.attack)
     for start in range(first, last + 1, batch):
         done = start - first
@@ -84,12 +83,12 @@ def run_shard(
             start,
             partial(progress, done, count),
             learnt,
-            pictures,
+            saved,
             expected[done : done + batch],
         )
     progress(count, count, 0.0)
     if first == 0:
-        _check_repeatable(opened, rows, kept, learnt, pictures)
+        _check_repeatable(opened, rows, kept, learnt, saved)
     made_by = record(opened.cell, opened.device)
     if reads:
         made_by["reads"] = {kind: dict(files) for kind, files in reads.items()}
@@ -104,7 +103,7 @@ def _check_repeatable(
     rows: Sequence[Mapping[str, Any]],
     kept: Mapping[str, str],
     learnt: Mapping[str, Tensor],
-    pictures: Mapping[str, bytes] | None,
+    saved: SavedImages | None,
 ) -> None:
     """Whether a batch comes out alike after others were attacked; looked at where a plugin that is
     not gatebench's own keeps something between calls. Two repetitions: one that comes out alike may
@@ -116,7 +115,7 @@ def _check_repeatable(
     """
     moved = changed(kept, kept_state(opened.cell, opened.attack))
     for _ in range(2 if moved else 0):
-        again = run_batch(opened, 0, lambda share: None, learnt, pictures)
+        again = run_batch(opened, 0, lambda share: None, learnt, saved)
         if again != list(rows[: len(again)]):
             name = opened.cell.attack.label
             raise ContractBroken(
@@ -164,7 +163,7 @@ def run_batch(
     first: int,
     progress: Callable[[float], None],
     learnt: Mapping[str, Tensor] | None = None,
-    pictures: Mapping[str, bytes] | None = None,
+    saved: SavedImages | None = None,
     expected: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """The rows of one batch.
@@ -174,12 +173,12 @@ def run_batch(
         first: place of its first image.
         progress: hears the share that is done.
         learnt: what the attack learned first.
-        pictures: id -> PNG bytes of the images that the attack begins at.
+        saved: images that the attack begins at.
         expected: digests of its images; () where nobody compares.
 
     Raises:
         ContractBroken: target or attack did what its contract forbids.
-        PlanError: there is no image to begin at, or one of another size.
+        RunFolderError: there is no image to begin at, or one of another size.
         DataError: an image is another one than when the run began.
     """
     protocol, target = opened.cell.protocol, opened.target
@@ -209,7 +208,7 @@ def run_batch(
         protocol.seed,
         learnt or {},
         lambda done, total: progress(done / max(total, 1)),
-        None if pictures is None else _start(pictures, ids, clean),
+        None if saved is None else _start(saved, ids, clean),
     )
     handed, labels = clean.clone(), before.output.logits.argmax(1)
     name = opened.cell.attack.label
@@ -288,14 +287,15 @@ def _check_scored_alike(
         )
 
 
-def _start(pictures: Mapping[str, bytes], ids: Sequence[str], clean: Tensor) -> Tensor:
+def _start(saved: SavedImages, ids: Sequence[str], clean: Tensor) -> Tensor:
     """The images that an attack begins at, of the clean ones' size and device."""
-    if missing := [name for name in ids if name not in pictures]:
-        raise PlanError(f"the cell to begin at has no image {missing[0]}")
-    found = to_float(codec.decoded([pictures[name] for name in ids]))
+    found = saved.images(ids, codec.size_of(clean.shape[1:]))
     if found.shape != clean.shape:
-        raise PlanError(f"the cell to begin at has images of {tuple(found.shape[1:])}")
-    return found.to(clean)
+        raise PlanError(
+            f"the cell to begin at has images of {tuple(found.shape[1:])}",
+            hint="name the key of a cell on the same data set",
+        )
+    return to_float(found).to(clean)
 
 
 def _check_attacked(opened: Opened, images: Tensor, scored: Scored, ids: tuple[str, ...]) -> None:

@@ -142,6 +142,11 @@ class CellFolder:
         """All rows of one shard, with every column."""
         return shard_rows(shard.path, ROWS)
 
+    def shard_column(self, shard: Shard, name: str) -> list[Any]:
+        """One column of one shard."""
+        values: list[Any] = shard_rows(shard.path, pa.schema([ROWS.field(name)]))[name].to_pylist()
+        return values
+
     def sealed_table(
         self, digests: Mapping[str, str], columns: Sequence[str]
     ) -> tuple[pa.Table, list[str]]:

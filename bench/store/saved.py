@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bench.errors import RunFolderError
 from bench.files.canonical import canonical
 from bench.store.folder import CellFolder
+from bench.store.pictures import row_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _KEY = re.compile(r"[0-9a-f]{8,64}")
 
@@ -21,10 +26,30 @@ class SavedImages:
     Attributes:
         pictures: id -> PNG bytes.
         sha256: of the cell's sealed shards together.
+        folder: of the cell.
     """
 
     pictures: Mapping[str, bytes]
     sha256: str
+    folder: CellFolder
+
+    def images(self, ids: Sequence[str], size: tuple[int, int]) -> Tensor:
+        """Some of them, decoded.
+
+        Args:
+            ids: which.
+            size: (width, height) that they must have.
+
+        Returns:
+            (N, C, H, W) uint8.
+
+        Raises:
+            RunFolderError: one is not there, damaged, or of another size.
+        """
+        if missing := [name for name in ids if name not in self.pictures]:
+            raise RunFolderError(f"{self.folder.path} has no image {missing[0]}")
+        rows = [{"id": name, "adversarial": {"bytes": self.pictures[name]}} for name in ids]
+        return row_images(self.folder, rows, "adversarial", size)
 
 
 def saved_images(folder: CellFolder, key: str) -> SavedImages:
@@ -48,7 +73,8 @@ def saved_images(folder: CellFolder, key: str) -> SavedImages:
     if wrong:
         raise RunFolderError(f"{found.path}: {wrong[0]} was changed after it was sealed")
     pictures = {row["id"]: row["adversarial"]["bytes"] for row in table.to_pylist()}
-    return SavedImages(pictures, hashlib.sha256(canonical(dict(sealed.shards))).hexdigest())
+    sha256 = hashlib.sha256(canonical(dict(sealed.shards))).hexdigest()
+    return SavedImages(pictures, sha256, found)
 
 
 def cell_of_key(folder: CellFolder, key: str) -> CellFolder | None:

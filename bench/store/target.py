@@ -134,6 +134,14 @@ class TargetDescription:
     yardstick: Yardstick = Yardstick()
     image_shape: tuple[Natural, ...] = ()
 
+    @property
+    def picture_size(self) -> tuple[int, int] | None:
+        """(width, height) of the pictures of its cells; None in older runs."""
+        if not self.image_shape:
+            return None
+        _, height, width = self.image_shape
+        return width, height
+
     def document(self) -> dict[str, Any]:
         """As written to target.json."""
         return {"schema": SCHEMA, **asdict(self)}

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import torch
 
-from bench.codec import decoded
+from bench.codec import size_of
 from bench.contracts.cell import Cell
 from bench.errors import RunFolderError, SubmissionError
 from bench.plans.stored import StoredBoard
 from bench.store.folder import CellFolder, RunFolder
+from bench.store.pictures import row_images
 from bench.submissions.document import CLAIMS
 from bench.submissions.rows import JudgedRow
 
@@ -31,7 +32,8 @@ def differences(folder: CellFolder, cell: Cell, row: JudgedRow) -> Iterator[str]
     table = folder.table([*CLAIMS, "id", "near_threshold", "adversarial"])
     for found, saved in zip(table.to_pylist(), row.saved, strict=True):
         image = row.by_id[found["id"]]
-        if not torch.equal(decoded([found["adversarial"]["bytes"]])[0], saved):
+        (kept,) = row_images(folder, [found], "adversarial", size_of(saved.shape))
+        if not torch.equal(kept, saved):
             raise SubmissionError(f"{cell.label}: image {image.id} did not stay as it was")
         for name in CLAIMS:
             said, made = getattr(image, name), found[name]

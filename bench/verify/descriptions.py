@@ -6,11 +6,12 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 
-from bench.codec import decoded
+from bench.codec import size_of
 from bench.contracts.target import Target
 from bench.datasets.base import padded
 from bench.evaluation.describe import describe
 from bench.image import to_float
+from bench.store.pictures import row_images
 from bench.store.target import DatasetWords, FloatNoise, TargetDescription
 from bench.verify.findings import Examined, Findings, short
 
@@ -39,7 +40,8 @@ def check_descriptions(
     """
     first = cells[0]
     rows = padded(first.rows[: first.cell.protocol.batch], first.cell.protocol.batch)
-    images = to_float(decoded([row["image"]["bytes"] for row in rows])).to(device)
+    size = size_of(target.image_shape)
+    images = to_float(row_images(first.folder, rows, "image", size)).to(device)
     dataset, classes = words or (first.target.dataset, first.target.classes)
     made = describe(copy.deepcopy(target), first.cell, dataset, classes, images)
     for cell in cells:

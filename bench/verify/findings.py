@@ -71,6 +71,7 @@ class Examined:
         rows: one an image.
         target: what its target says of itself.
         elsewhere: whether it was made with other code, versions or on another device than here.
+        readable: whether its pictures are what its images are; nothing else is executed.
     """
 
     cell: Cell
@@ -78,6 +79,7 @@ class Examined:
     rows: Sequence[Mapping[str, Any]]
     target: TargetDescription
     elsewhere: bool = False
+    readable: bool = True
 
     @property
     def label(self) -> str:

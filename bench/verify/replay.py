@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.codec import decoded, through_jpeg
+from bench.codec import size_of, through_jpeg
 from bench.contracts.cell import Who
 from bench.contracts.target import Output, Target
 from bench.datasets.base import padded
@@ -19,6 +19,7 @@ from bench.evaluation.outputs import differing_unit, freeze, near_threshold
 from bench.evaluation.score import SCORING, score
 from bench.evaluation.seeds import seeded, seeds_of
 from bench.image import to_float
+from bench.store.pictures import row_images
 from bench.store.schema import pack, unpack
 from bench.store.target import DatasetWords, FloatNoise
 from bench.verify.descriptions import check_descriptions
@@ -115,9 +116,10 @@ def _again(
     protocol = cell.cell.protocol
     full = padded(part, protocol.batch)
     ids = [row["id"] for row in full]
+    size = size_of(target.image_shape)
     margins: list[Tensor] = []
     for which, picture in (("clean", "image"), ("adversarial", "adversarial")):
-        images = to_float(decoded([row[picture]["bytes"] for row in full])).to(device)
+        images = to_float(row_images(cell.folder, full, picture, size)).to(device)
         seen = score(target, images, ids, protocol.seed)
         margins.append(seen.output.margins)
         for place in places:
@@ -141,7 +143,7 @@ def _again(
         for place in list(places)[:COUNTED]:
             _counted(target, cell, part[place], which, images[place : place + 1], noise, found)
     _check_near(target, cell, part, places, torch.cat(margins, 1), found)
-    reloaded = through_jpeg(decoded([row["adversarial"]["bytes"] for row in full]))
+    reloaded = through_jpeg(row_images(cell.folder, full, "adversarial", size))
     seen = score(target, to_float(reloaded).to(device), ids, protocol.seed)
     for place in places:
         said, again = part[place]["jpeg_macs"], int(seen.macs[place])

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.codec import decoded
+from bench.codec import size_of
 from bench.contracts.attack import Attack, Skip
 from bench.contracts.cell import Cell
 from bench.contracts.dataset import Dataset
 from bench.datasets.base import check_disjoint, subset, subset_digest
-from bench.errors import GatebenchError, PlanError
+from bench.errors import GatebenchError, PlanError, RunFolderError
 from bench.evaluation.build import build, build_defended, opened_dataset
 from bench.executors.reads import Reads
 from bench.files.canonical import canonical
@@ -36,8 +36,9 @@ from bench.plans.stored import StoredBoard, read_plan
 from bench.results.ensemble import Row, member_keys, strongest, trace_in_turn
 from bench.results.traces import is_thinned
 from bench.runs.seal import aggregates
-from bench.store.folder import RunFolder
+from bench.store.folder import CellFolder, RunFolder
 from bench.store.measured import row_problems
+from bench.store.pictures import PICTURES, row_images
 from bench.store.provenance import sources
 from bench.store.schema import check_table
 from bench.store.sealed import Sealed
@@ -78,6 +79,7 @@ def verify(
         found.problems.append(
             f"plan.json states the digest {plan.digest[:12]}…, its content has {made[:12]}…"
         )
+    asked_for = 0
     for board in plan.boards:
         pinned = _Pinned.of(board, data_root, found)
         cells: dict[str, Examined] = {}
@@ -95,11 +97,13 @@ def verify(
         chosen = [
             one for one in cells.values() if not only or any(part in one.label for part in only)
         ]
+        asked_for += len(chosen)
         words = pinned.words if pinned is not None else None
-        execute_anew(chosen, images, generator, data_root, device, found, tell, words)
+        readable = [one for one in chosen if one.readable]
+        execute_anew(readable, images, generator, data_root, device, found, tell, words)
     if not found.images:
         found.problems.append("there are no rows to verify")
-    elif only and not found.executed:
+    elif only and not asked_for:
         found.problems.append(f"no cell has {' or '.join(only)} in its label: nothing was executed")
     return found
 
@@ -127,7 +131,7 @@ class _Pinned:
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of its images."""
-        return self.dataset.image_shape[2], self.dataset.image_shape[1]
+        return size_of(self.dataset.image_shape)
 
     @classmethod
     def of(cls, board: StoredBoard, data_root: str | None, found: Findings) -> _Pinned | None:
@@ -229,14 +233,25 @@ def _read(
     if differ := [name for name in {**sums, **stated} if sums.get(name) != stated.get(name)]:
         said, added = stated.get(differ[0]), sums.get(differ[0])
         wrong(f"cell.json says {differ[0]} = {said}, the rows add up to {added}")
-    for problem in _pictures(rows, cell, pinned):
-        wrong(problem)
     target = folder.target()
+    size = pinned.size if pinned is not None else target.picture_size
+    pictures: tuple[Tensor, Tensor] | None = None
+    if size is None:
+        remark("its pictures were not held against its rows, since nothing here says their size")
+    elif rows:
+        try:
+            pictures = _decoded(folder, rows, size)
+        except RunFolderError as error:
+            wrong(f"{error.message}; nothing of this cell is executed")
+    if pictures is not None:
+        for problem in _pictures(rows, *pictures, cell, pinned):
+            wrong(problem)
     for problem in row_problems(table, cell, target, sealed.combination):
         wrong(problem)
     for problem in record_problems(run, folder, board.cells, sealed, table, remark):
         wrong(problem)
-    return Examined(cell, folder, rows, target, bool(elsewhere))
+    readable = size is None or pictures is not None
+    return Examined(cell, folder, rows, target, bool(elsewhere), readable)
 
 
 def _check_components(cell: Cell, sealed: Sealed, found: Findings) -> None:
@@ -247,23 +262,26 @@ def _check_components(cell: Cell, sealed: Sealed, found: Findings) -> None:
         where += [text for text in component_problems(kind, part) if text not in where]
 
 
-def _pictures(rows: Sequence[Row], cell: Cell, pinned: _Pinned | None) -> Iterator[str]:
+def _decoded(
+    folder: CellFolder, rows: Sequence[Row], size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """(clean, saved) images of a cell, each (N, C, H, W) uint8.
+
+    Raises:
+        RunFolderError: a picture is damaged or of another size.
+    """
+    clean, saved = (row_images(folder, rows, name, size) for name in PICTURES)
+    if clean.shape != saved.shape:
+        raise RunFolderError(f"{folder.path}: clean and saved pictures are not both gray or RGB")
+    return clean, saved
+
+
+def _pictures(
+    rows: Sequence[Row], clean: Tensor, saved: Tensor, cell: Cell, pinned: _Pinned | None
+) -> Iterator[str]:
     """What the pictures say against the rows, the threat and the data set; the first image of each
     kind."""
     threat = cell.protocol.threat
-    read: list[Tensor] = []
-    size = pinned.size if pinned is not None else None
-    for row in rows:
-        try:
-            read.append(decoded([row[name]["bytes"] for name in ("image", "adversarial")], size))
-            size = size or (read[0].shape[-1], read[0].shape[-2])
-        except Exception as error:
-            yield f"image {row['id']}: its pictures cannot be read: {error}"
-            return
-    if len({tuple(pair.shape) for pair in read}) != 1:
-        yield "its pictures are of several sizes"
-        return
-    clean, saved = torch.stack(read).unbind(1)
     d = difference(saved, clean)
     total = squared_sum(d)
     stated = {

@@ -20,6 +20,9 @@ from bench.errors import DataError
 Pixels = npt.NDArray[np.uint8]
 """(H, W, 3) uint8."""
 
+LARGEST = 2**21
+"""The most pixels of a picture that is shown: six of a cell are in memory at once, thrice."""
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 CIFAR10_STD, IMAGENET_STD = (0.2023, 0.1994, 0.2010), (0.229, 0.224, 0.225)
@@ -113,11 +116,11 @@ def contact_sheet(lines: Sequence[Sequence[Pixels | None]], gap: int = 2) -> Con
 
 
 def pixels(data: bytes) -> Pixels | None:
-    """(H, W, 3) uint8 of a PNG; None where the bytes are none."""
+    """(H, W, 3) uint8 of a PNG; None where the bytes are none, or too large a picture to show."""
     if not is_png(data):
         return None
     try:
-        return np.asarray(as_rgb(read_picture(data, ("PNG",))))
+        return np.asarray(as_rgb(read_picture(data, ("PNG",), None, LARGEST)))
     except DataError:
         return None
 

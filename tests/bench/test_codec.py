@@ -1,3 +1,4 @@
+import ast
 import io
 import struct
 import zlib
@@ -8,7 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from bench.codec import as_rgb, decoded, png, read_picture, through_jpeg
+import bench
+from bench.codec import as_rgb, check_picture, decoded, png, read_picture, through_jpeg
 from bench.errors import DataError
 
 
@@ -17,7 +19,7 @@ def test_png_is_without_loss(channels):
     images = torch.randint(
         0, 256, (3, channels, 9, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
     )
-    assert torch.equal(decoded([png(image) for image in images]), images)
+    assert torch.equal(decoded([png(image) for image in images], (7, 9)), images)
 
 
 def test_jpeg_is_pillows_at_quality_90():
@@ -27,7 +29,7 @@ def test_jpeg_is_pillows_at_quality_90():
     found = through_jpeg(images)
     buffer = io.BytesIO()
     Image.fromarray(images[0].permute(1, 2, 0).numpy()).save(buffer, format="JPEG", quality=90)
-    assert torch.equal(found[0], decoded([buffer.getvalue()])[0])
+    assert torch.equal(found[0], decoded([buffer.getvalue()], (16, 16))[0])
     assert not torch.equal(found, images)
     assert float((through_jpeg(images, 100).float() - images).abs().mean()) < float(
         (found.float() - images).abs().mean()
@@ -54,7 +56,7 @@ def test_only_the_formats_that_are_meant_are_asked(monkeypatch):
     gif = encoded(Image.new("L", (4, 4)), "GIF")
     for data in (EPS, gif):
         with pytest.raises(DataError, match="expected PNG or JPEG"):
-            decoded([data])
+            decoded([data], (4, 4))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_only_the_formats_that_are_meant_are_asked(monkeypatch):
 def test_saved_pictures_that_are_refused(data, match):
     good = encoded(Image.new("RGB", (4, 4)))
     with pytest.raises(DataError, match=match):
-        decoded([good, data])
+        decoded([good, data], (4, 4))
 
 
 def bomb(width, height):
@@ -97,9 +99,47 @@ def test_a_bomb_is_refused_before_a_pixel_is_decoded(side, monkeypatch):
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", never)
     with pytest.raises(DataError, match=r"more than|exceeds limit"):
-        read_picture(bomb(side, side), ("PNG",))
+        read_picture(bomb(side, side), ("PNG",), None)
     with pytest.raises(DataError, match=r"expected 32x32|exceeds limit"):
         read_picture(bomb(side, side), ("PNG",), (32, 32))
+    with pytest.raises(DataError, match=r"expected 32x32|exceeds limit"):
+        check_picture(bomb(side, side), ("PNG",), (32, 32))
+
+
+def test_a_head_that_is_there_twice_is_judged_by_what_would_be_decoded(monkeypatch):
+    """Pillow takes the size from the last head before the pixels."""
+    small, large = bomb(4, 4), bomb(300, 300)
+    twice = small[:33] + large[8:]
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda picture: None)
+    for read in (read_picture, check_picture):
+        with pytest.raises(DataError, match="300x300 pixels, expected 4x4"):
+            read(twice, ("PNG",), (4, 4))
+
+
+def test_a_picture_has_at_most_the_pixels_that_are_asked_for(monkeypatch):
+    data = encoded(Image.new("RGB", (40, 30)))
+    assert read_picture(data, ("PNG",), None, 1200).size == (40, 30)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda picture: 1 / 0)
+    with pytest.raises(DataError, match="40x30 pixels, more than the 1,199"):
+        read_picture(data, ("PNG",), None, 1199)
+
+
+ANY_SIZE = {"bench/datasets/folder.py", "reports/html/pictures.py", "reports/notebook.py"}
+"""Where pictures of people are read, whose size nobody knows, and where they are only shown."""
+
+
+def test_whoever_knows_the_size_says_it():
+    home = Path(bench.__file__).parent.parent
+    found = {
+        path.relative_to(home).as_posix()
+        for folder in ("bench", "reports")
+        for path in (home / folder).rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func).endswith("read_picture")
+        and ast.unparse(call.args[2]) == "None"
+    }
+    assert found == ANY_SIZE
 
 
 GRAY = np.array([[0, 64], [128, 255]], dtype=np.uint8)
@@ -156,17 +196,19 @@ CONVERTED = {
 
 @pytest.mark.parametrize("data", CONVERTED.values(), ids=CONVERTED)
 def test_every_mode_becomes_the_same_rgb(data):
-    picture = as_rgb(read_picture(data, ("PNG", "TIFF", "PPM", "WEBP")))
+    picture = as_rgb(read_picture(data, ("PNG", "TIFF", "PPM", "WEBP"), None))
     assert picture.mode == "RGB"
     assert np.array_equal(np.asarray(picture), np.repeat(GRAY[:, :, None], 3, axis=2))
 
 
 def test_one_bit_and_cmyk():
     bits = encoded(Image.fromarray(GRAY).convert("1", dither=Image.Dither.NONE))
-    assert np.asarray(as_rgb(read_picture(bits, ("PNG",)))).max() == 255
+    assert np.asarray(as_rgb(read_picture(bits, ("PNG",), None))).max() == 255
     ink = encoded(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG", quality=95)
     assert (
-        np.abs(np.asarray(as_rgb(read_picture(ink, ("JPEG",)))).astype(int) - [0, 255, 255]).max()
+        np.abs(
+            np.asarray(as_rgb(read_picture(ink, ("JPEG",), None))).astype(int) - [0, 255, 255]
+        ).max()
         < 8
     )
 
@@ -175,13 +217,13 @@ def test_one_bit_and_cmyk():
 def test_modes_without_an_8_bit_value_are_refused_by_name(mode):
     data = encoded(Image.new(mode, (4, 4)), "TIFF")
     with pytest.raises(DataError, match=f"mode {mode}, which has no defined 8-bit value"):
-        as_rgb(read_picture(data, ("TIFF",)))
+        as_rgb(read_picture(data, ("TIFF",), None))
 
 
 def test_signed_samples_are_no_unsigned_ones():
     signed = tiff((GRAY.astype(int) - 128).astype(np.int8).tobytes(), 8, 1, (339, 2))
     with pytest.raises(DataError, match="mode L with signed samples, which has no defined 8-bit"):
-        as_rgb(read_picture(signed, ("TIFF",)))
+        as_rgb(read_picture(signed, ("TIFF",), None))
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "TIFF", "PPM"])
@@ -189,7 +231,7 @@ def test_pictures_cut_short_are_refused_whatever_pillow_was_told(form, monkeypat
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     data = encoded(Image.fromarray(np.repeat(GRAY, 40, axis=0)).convert("RGB"), form)
     with pytest.raises(DataError, match=r"[Tt]runcated"):
-        read_picture(data[: len(data) * 2 // 3], (form,))
+        read_picture(data[: len(data) * 2 // 3], (form,), None)
     assert ImageFile.LOAD_TRUNCATED_IMAGES, "and it is left as it was"
 
 
@@ -197,14 +239,14 @@ def test_orientation_is_not_applied_and_several_pictures_are_refused():
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = encoded(Image.new("RGB", (6, 4)), "JPEG", exif=exif)
-    assert as_rgb(read_picture(turned, ("JPEG",))).size == (6, 4)
+    assert as_rgb(read_picture(turned, ("JPEG",), None)).size == (6, 4)
     pages = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     for form in ("TIFF", "PNG", "WEBP"):
         many = encoded(pages[0], form, save_all=True, append_images=pages[1:])
         with pytest.raises(DataError, match="a file of 2 pictures, expected one"):
-            read_picture(many, (form,))
+            read_picture(many, (form,), None)
     camera = encoded(pages[0], "MPO", save_all=True, append_images=pages[1:])
-    assert read_picture(camera, ("JPEG",)).size == (4, 4), "cameras append a view to a JPEG"
+    assert read_picture(camera, ("JPEG",), None).size == (4, 4), "cameras append a view to a JPEG"
 
 
 def test_no_module_opens_pictures_past_the_codec():

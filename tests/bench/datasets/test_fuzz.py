@@ -41,7 +41,7 @@ PICTURES = (
 def test_edited_pictures(data):
     with fuzz.nothing_runs():
         try:
-            picture = as_rgb(read_picture(data, FORMATS))
+            picture = as_rgb(read_picture(data, FORMATS, None))
         except DataError:
             return
     assert picture.mode == "RGB"

@@ -95,7 +95,9 @@ def test_what_is_scored_are_the_decoded_pictures_that_are_stored():
 
     clean = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     judged = judge_images(torch.rand(2, 3, 4, 4), clean, LINF)
-    assert torch.equal(codec.decoded(judged.pictures), judged.saved)
+    assert torch.equal(
+        codec.decoded(judged.pictures, codec.size_of(judged.saved.shape[1:])), judged.saved
+    )
 
 
 class Lying(ToyTarget):

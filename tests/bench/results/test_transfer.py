@@ -79,7 +79,7 @@ def test_every_pair_by_executing_the_saved_pictures(done):
         )
         for victim, (_, other) in cells.items():
             target = build_target(other.target).eval()
-            pictures = to_float(decoded([row["adversarial"]["bytes"] for row in rows]))
+            pictures = to_float(decoded([row["adversarial"]["bytes"] for row in rows], (32, 32)))
             with torch.no_grad():
                 executed = [
                     int(target.macs(target.execute(picture[None]).decisions))

@@ -576,7 +576,7 @@ def test_damage_is_one_cells_problem(run):
     (cell(run, defense="bit-depth").path / "target.json").unlink()
     found = verify(run, images=1, seed=1)
     assert any(
-        problem.startswith("toy random:0 / wander step=0.2: image") and "cannot be read" in problem
+        problem.startswith("toy random:0 / wander step=0.2: ") and "cannot be read" in problem
         for problem in found.problems
     )
     assert any(
