@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from bench.results.cells import (
     with_estimates,
     without_numbers,
 )
-from bench.results.clean import differing_image
+from bench.results.clean import CleanResult, differing_image
 from bench.results.flags import with_radius_flags, with_rival_flags
 from bench.results.headroom import read_headroom
 from bench.results.ranking import Contender, rank
@@ -54,15 +54,18 @@ def load_boards(run: str | Path) -> list[Board]:
     """
     folder = RunFolder(Path(run))
     plan = read_plan(folder)
-    return with_radius_flags([_board(folder, plan, number) for number in range(len(plan.boards))])
+    read = [_read(folder, plan.command, board) for board in plan.boards]
+    whole = _with_one_clean_result(plan.boards, read)
+    return with_radius_flags(
+        [_board(folder, plan, number, cells) for number, cells in enumerate(whole)]
+    )
 
 
 Columns = Mapping[str, stats.Array]
 
 
-def _board(folder: RunFolder, plan: StoredPlan, number: int) -> Board:
+def _board(folder: RunFolder, plan: StoredPlan, number: int, read: Sequence[ReadCell]) -> Board:
     board = plan.boards[number]
-    read = _read(folder, plan.command, board)
     scores = [one.scores for one in read]
     flagged = with_rival_flags([one.cell for one in read])
     ranked = board.protocol.threat.bounded
@@ -157,38 +160,57 @@ def _read(folder: RunFolder, command: str, board: StoredBoard) -> list[ReadCell]
                 )
             )
             cells = with_estimates(block)
-            read += [ReadCell(cell, one.scores) for cell, one in zip(cells, block, strict=True)]
+            read += [
+                ReadCell(cell, one.scores, clean=one.clean)
+                for cell, one in zip(cells, block, strict=True)
+            ]
     ids = [None if one.scores is None else tuple(one.scores["id"].tolist()) for one in read]
     usual = Counter(one for one in ids if one is not None).most_common(1)
     reason = "its rows are about other images than those of the other cells"
-    return _with_one_clean_result(
-        [
-            one
-            if own is None or own == usual[0][0]
-            else ReadCell(without_numbers(one.cell, reason))
-            for one, own in zip(read, ids, strict=True)
-        ]
-    )
+    return [
+        one if own is None or own == usual[0][0] else ReadCell(without_numbers(one.cell, reason))
+        for one, own in zip(read, ids, strict=True)
+    ]
 
 
-def _with_one_clean_result(read: Sequence[ReadCell]) -> list[ReadCell]:
-    """The cells; those of a target whose clean results differ between them are invalid."""
-    groups: dict[tuple[str, str], list[Columns]] = {}
-    for one in read:
-        if one.scores is not None:
-            groups.setdefault((one.cell.target, one.cell.defense), []).append(one.scores)
+def _with_one_clean_result(
+    boards: Sequence[StoredBoard], read: Sequence[Sequence[ReadCell]]
+) -> list[list[ReadCell]]:
+    """The cells of each board; those of a target whose clean results differ between the cells of
+    the run are invalid, on every board."""
+    evaluated = [
+        [_evaluated(board, one) for one in cells] for board, cells in zip(boards, read, strict=True)
+    ]
+    groups: dict[Hashable, list[CleanResult]] = {}
+    for cells, whats in zip(read, evaluated, strict=True):
+        for one, what in zip(cells, whats, strict=True):
+            if one.clean is not None:
+                groups.setdefault(what, []).append(one.clean)
     reasons = {
-        who: f"the clean result of {image} differs between the cells of this target, which keeps "
+        what: f"the clean result of {image} differs between the cells of this target, which keeps "
         "state that copies share"
-        for who, cells in groups.items()
-        if (image := differing_image(cells))
+        for what, results in groups.items()
+        if (image := differing_image(results))
     }
     return [
-        ReadCell(without_numbers(one.cell, reason))
-        if one.scores is not None and (reason := reasons.get((one.cell.target, one.cell.defense)))
-        else one
-        for one in read
+        [
+            ReadCell(without_numbers(one.cell, reasons[what])) if what in reasons else one
+            for one, what in zip(cells, whats, strict=True)
+        ]
+        for cells, whats in zip(read, evaluated, strict=True)
     ]
+
+
+def _evaluated(board: StoredBoard, one: ReadCell) -> Hashable:
+    """What was evaluated on which clean images: cells that agree in it have one clean result.
+
+    Random targets draw by the seed.
+    """
+    if one.clean is None:
+        return None
+    protocol, ids = board.protocol, tuple(one.clean.ids.tolist())
+    seed = protocol.seed if one.clean.draws > 1 else 0
+    return one.cell.who, board.dataset, board.subset, protocol.batch, seed, ids
 
 
 def _ranked(

@@ -14,7 +14,8 @@ from bench.contracts.cell import Cell
 from bench.errors import RunFolderError
 from bench.files.canonical import canonical
 from bench.files.regular import read_regular
-from bench.results import clean, stats
+from bench.results import stats
+from bench.results.clean import CleanResult
 from bench.results.records import BoardCell
 from bench.results.resampling import Request, estimates
 from bench.results.rows import Rows, unit_rows
@@ -29,7 +30,7 @@ from bench.store.target import TargetDescription
 UNDEFINED_BELOW = 0.01
 """Recovery is undefined where the reserve, ceiling - clean, is under this share of the ceiling."""
 
-_KEPT = (*clean.COLUMNS, "adversarial_macs")
+_KEPT = ("id", "clean_macs", "adversarial_macs")
 """Columns that the board needs of every cell once its statistics are there."""
 
 
@@ -42,12 +43,14 @@ class ReadCell:
         scores: the columns that ranks are made of, None where the cell has no numbers.
         requests: what is to be resampled.
         agreed: estimates that need no resampling.
+        clean: what it says of the clean images, None where the cell has no numbers.
     """
 
     cell: BoardCell
     scores: Mapping[str, stats.Array] | None = None
     requests: tuple[Request, ...] = ()
     agreed: Mapping[str, Estimate] = field(default_factory=dict)
+    clean: CleanResult | None = None
 
 
 def read_cell(folder: CellFolder, command: str, cell: Cell) -> ReadCell:
@@ -122,7 +125,8 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
     digest = hashlib.sha256(canonical(dict(sealed.shards)))
     digest.update(read_regular(folder.path / "target.json"))
     measured = replace(_measured(found, target, columns), rows=rows, digest=digest.hexdigest())
-    return ReadCell(measured, {name: columns[name] for name in _KEPT}, requests, shares)
+    scores = {name: columns[name] for name in _KEPT}
+    return ReadCell(measured, scores, requests, shares, CleanResult.of(table, target))
 
 
 def without_numbers(cell: BoardCell, reason: str) -> BoardCell:

@@ -242,11 +242,26 @@ def unpack(packed: Sequence[bytes], units: int) -> npt.NDArray[np.bool_]:
     Raises:
         ValueError: a string has not the length of `units` decisions.
     """
+    return np.unpackbits(packed_bits(packed, units), axis=1, count=units).astype(np.bool_)
+
+
+def packed_bits(packed: Sequence[bytes], units: int) -> npt.NDArray[np.uint8]:
+    """Decisions as they are stored, as one array.
+
+    Args:
+        packed: N strings, as `pack` made them.
+        units: U.
+
+    Returns:
+        (N, ceil(U / 8)) uint8.
+
+    Raises:
+        ValueError: a string has not the length of `units` decisions.
+    """
     size = -(-units // 8)
     if set(map(len, packed)) - {size}:
         raise ValueError(f"decisions of {counted(units, 'unit')} are {counted(size, 'byte')} long")
-    bits = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), size)
-    return np.unpackbits(bits, axis=1, count=units).astype(np.bool_)
+    return np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), size)
 
 
 def check_nested(table: pa.Table) -> None:

@@ -217,7 +217,8 @@ class _Stage:
         folder = self.folder.cell(key, create=True)
         self._evaluate(folder, cell, row, images)
         self.remarks += differences(folder, cell, row)
-        check_clean(self.run, folder, board, cell)
+        others = [one for place, one in enumerate(self.plan.boards) if place != number]
+        check_clean(self.run, folder, [board, *others], cell)
         seal(folder, cell, "ok", ids=images.ids)
         note.write(folder.path)
         self.boards[number][key] = cell

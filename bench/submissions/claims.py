@@ -3,14 +3,15 @@ measured here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from bench.codec import size_of
-from bench.contracts.cell import Cell
+from bench.contracts.cell import Cell, Who
 from bench.errors import RunFolderError, SubmissionError
 from bench.plans.stored import StoredBoard
+from bench.results.clean import COLUMNS, CleanResult, differing_image
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.pictures import row_images
 from bench.submissions.document import CLAIMS
@@ -45,30 +46,53 @@ def differences(folder: CellFolder, cell: Cell, row: JudgedRow) -> Iterator[str]
             yield f"{text} (a margin lies within float noise)"
 
 
-def check_clean(run: RunFolder, folder: CellFolder, board: StoredBoard, cell: Cell) -> None:
-    """The clean images give here what they give in the board's other rows on this target.
+def check_clean(
+    run: RunFolder, folder: CellFolder, boards: Sequence[StoredBoard], cell: Cell
+) -> None:
+    """The clean images give here what they give in the run's other rows on this target.
+
+    Args:
+        run: that the row is handed in to.
+        folder: of the new cell.
+        boards: of the run; first the one that the row is for.
+        cell: that was evaluated here.
 
     Raises:
         SubmissionError: they do not; the row would make the target's rows contradict each other.
     """
-    from bench.results.clean import COLUMNS, differing_image
-
-    for key, other in board.cells.items():
-        there = run.cell(key)
+    here = CleanResult.of(folder.table(COLUMNS), folder.target())
+    for board, key in _rows_on(cell.who, boards, random=here.draws > 1):
+        part = run.cell(key)
         try:
-            sealed = there.sealed() if other.who == cell.who else None
+            sealed = part.sealed()
             if sealed is None or sealed.status != "ok":
                 continue
-            tables = [part.table(COLUMNS) for part in (there, folder)]
-        except RunFolderError:
+            there = CleanResult.of(part.table(COLUMNS), part.target())
+        except (RunFolderError, ValueError):
             continue
-        columns = [{name: table[name].to_numpy() for name in COLUMNS} for table in tables]
-        if len({len(one["id"]) for one in columns}) > 1:
+        if there.ids.tolist() != here.ids.tolist():
             continue
-        if image := differing_image(columns):
+        if image := differing_image([there, here]):
+            where = "the board" if board is boards[0] else f"the board of {board.terms}"
             raise SubmissionError(
-                f"{cell.label}: the clean image {image} gives another result here than on the "
-                "board, whatever was handed in",
+                f"{cell.label}: the clean image {image} gives another result here than on {where}, "
+                "whatever was handed in",
                 hint="accept on the device class and with the versions that the board was made on",
             )
         return
+
+
+def _rows_on(
+    who: Who, boards: Sequence[StoredBoard], *, random: bool
+) -> Iterator[tuple[StoredBoard, str]]:
+    """(board, key) of the cells on a target whose clean results are those of the first board."""
+    own = boards[0]
+    for board in boards:
+        same = (board.dataset, board.subset, board.protocol.batch)
+        if same != (own.dataset, own.subset, own.protocol.batch):
+            continue
+        if random and board.protocol.seed != own.protocol.seed:
+            continue
+        for key, cell in board.cells.items():
+            if cell.who == who:
+                yield board, key

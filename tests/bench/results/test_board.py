@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -530,11 +531,78 @@ def test_a_target_whose_clean_results_differ_between_cells_is_invalid(world):
         assert "clean result of test-3 differs" in found.reason
 
 
-def test_float_noise_at_a_threshold_may_move_a_clean_result(world):
-    made = world()
+def clean_of(made, *changes):
+    """The statuses of two cells on one target whose last images have these changes."""
     rows = [row(i, 2000 + i, 3000, 3000) for i in range(4)]
-    made.fill("one", "weak", rows)
-    noisy = {**row(3, 2500, 3000, 3000), "near_threshold": 1}
-    made.fill("one", "strong", [*rows[:3], noisy])
-    _, cells = made.board()
-    assert {cells["one", attack].status for attack in ("weak", "strong")} == {"ok"}
+    for attack, change in zip(("weak", "strong"), changes, strict=True):
+        made.fill("one", attack, [*rows[:3], rows[3] | change])
+    cells = made.board()[1]
+    return {cells["one", attack].status for attack in ("weak", "strong")}
+
+
+NEAR = {"near_threshold": 1}
+ANOTHER = {"clean_macs": 2500, "clean_decisions": b"\x60"}
+EXCUSES = {
+    "a-margin-of-every-cell": (NEAR, NEAR | ANOTHER, True),
+    "a-margin-of-the-other-alone": ({}, NEAR | ANOTHER, False),
+    "macs-of-the-same-decisions": (NEAR, NEAR | {"clean_macs": 1500}, False),
+    "a-prediction-of-the-same-decisions": (NEAR, NEAR | {"clean_prediction": 0}, False),
+    "decisions-of-the-same-macs": ({}, {"clean_decisions": b"\x60"}, False),
+    "more-units-than-margins": (NEAR, NEAR | ANOTHER | {"clean_decisions": b"\xa0"}, False),
+    "as-many-units-as-margins": (
+        {"near_threshold": 3},
+        {"near_threshold": 3} | ANOTHER | {"clean_decisions": b"\xa0"},
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EXCUSES)
+def test_float_noise_at_a_threshold_may_move_a_clean_result(world, case):
+    first, second, excused = EXCUSES[case]
+    assert clean_of(world(), first, second) == {"ok" if excused else "invalid"}
+
+
+def test_a_gate_that_float_noise_moves_may_move_what_comes_after_it(world, monkeypatch):
+    units = replace(DESCRIPTION.units, owner=("b0", "b1", "b2"))
+    monkeypatch.setitem(globals(), "DESCRIPTION", replace(DESCRIPTION, units=units))
+    assert clean_of(world(), NEAR, NEAR | ANOTHER | {"clean_decisions": b"\xa0"}) == {"ok"}
+
+
+def boards_of(made, seeds):
+    """The statuses on the two boards of a plan, whose clean results differ."""
+    from bench.plans.stored import read_plan
+
+    for board, change in zip(read_plan(made.laid.folder).boards, ({}, ANOTHER), strict=True):
+        for key, cell in board.cells.items():
+            if cell.labels == ("one", "", "weak"):
+                folder = made.laid.folder.cell(key, create=True)
+                write_json(folder.path / "target.json", DESCRIPTION.document())
+                rows = [row(i, 2000, 3000, 3000) for i in range(4)]
+                folder.write_shard(0, 3, [*rows[:3], rows[3] | change], {"threads": 1})
+                seal(folder, cell, "ok")
+    boards = load_boards(made.folder)
+    assert [board.protocol["seed"] for board in boards] == seeds
+    return [
+        cell.status
+        for board in boards
+        for cell in board.cells
+        if (cell.target, cell.attack) == ("one", "weak")
+    ]
+
+
+def test_clean_results_are_compared_over_all_boards_of_a_run(world):
+    """A target that keeps state saves another share on each board of a run."""
+    made = world(threat=f'[{LINF}, {{ norm = "linf", eps = "4/255" }}]')
+    assert boards_of(made, [0, 0]) == ["invalid", "invalid"]
+
+
+@pytest.mark.parametrize(
+    ("draws", "status"), [(1, "invalid"), (3, "ok")], ids=["deterministic", "random"]
+)
+def test_random_targets_draw_other_clean_results_with_other_seeds(
+    world, monkeypatch, draws, status
+):
+    monkeypatch.setitem(globals(), "DESCRIPTION", replace(DESCRIPTION, draws=draws))
+    made = world(threat=f"{LINF}\nseeds = [0, 1]")
+    assert boards_of(made, [0, 1]) == [status, status]
