@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.datasets.files import CONTAINERS, in_text_order, printable
 from bench.errors import DataError, did_you_mean
 from bench.files.regular import read_regular
+from bench.files.text import text_of
 
 CLASSES_FILE = "classes.txt"
 _LARGEST = 2**24
@@ -141,8 +142,8 @@ def labels_in(named: Sequence[str], folders: Sequence[str], name: str) -> dict[s
 
 def _lines(path: Path, name: str) -> tuple[str, ...]:
     try:
-        lines = read_regular(path, _LARGEST).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = text_of(read_regular(path, _LARGEST)).splitlines()
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{name}: {path.name}: {error}", hint="it is text in UTF-8, a class a line"
         ) from error

@@ -19,6 +19,7 @@ from pathlib import Path
 from bench.errors import PlanError, did_you_mean
 from bench.files.home import home
 from bench.files.regular import read_regular
+from bench.files.text import text_of
 
 CONFIG = "config.toml"
 _VARIABLES = {
@@ -69,7 +70,7 @@ def _folder(text: str) -> Path:
 
 def _file(path: Path) -> dict[str, str]:
     try:
-        found = tomllib.loads(read_regular(path, _LARGEST).decode())
+        found = tomllib.loads(text_of(read_regular(path, _LARGEST)))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.errors import PlanError
 from bench.files.regular import read_regular
+from bench.files.text import text_of
 from bench.plans import suites
 from bench.terminal import one_line
 
@@ -73,7 +74,7 @@ def read_text(source: str) -> tuple[str, str]:
     path, shown = Path(source), one_line(source, 200)
     try:
         if path.suffix == ".toml" or path.is_file():
-            return _decoded(_read(path), shown), str(path)
+            return text_of(_read(path)), str(path)
     except FileNotFoundError as error:
         raise PlanError(
             f"there is no file {shown}",
@@ -88,16 +89,6 @@ def read_text(source: str) -> tuple[str, str]:
 
 def _read(path: Path) -> bytes:
     return read_regular(path, LARGEST_FILE)
-
-
-def _decoded(data: bytes, source: str) -> str:
-    """UTF-8, with or without a byte-order mark."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise PlanError(f"{source} cannot be read: it is UTF-16; save it as UTF-8")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PlanError(f"{source} cannot be read: byte {error.start} is no UTF-8") from error
 
 
 def _parse(text: str, place: str) -> dict[str, Any]:

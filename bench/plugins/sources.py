@@ -117,7 +117,7 @@ def read_module(module: str) -> ModuleSource:
     if path is None or path.suffix != ".py":
         raise Unreadable
     try:
-        return ModuleSource(module, path, ast.parse(path.read_text(encoding="utf-8")))
+        return ModuleSource(module, path, ast.parse(path.read_bytes()))
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
         raise Unreadable from error
 

@@ -76,13 +76,16 @@ def parse(data: bytes | str) -> Any:
     Raises:
         ValueError, RecursionError: it is none.
     """
-    return json.loads(
-        data,
-        object_pairs_hook=_table,
-        parse_constant=_real,
-        parse_int=_whole,
-        parse_float=_real,
-    )
+    try:
+        return json.loads(
+            data,  # of bytes, UTF-8 and UTF-16 are told apart, and a byte-order mark is left out
+            object_pairs_hook=_table,
+            parse_constant=_real,
+            parse_int=_whole,
+            parse_float=_real,
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is no {error.encoding.upper()}") from None
 
 
 def read_document(path: Path, kind: type[T], *, called: str) -> T:

@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.errors import UnknownName, WeightsError
 from bench.files.home import weights_home
 from bench.files.regular import read_regular
+from bench.files.text import text_of
 from bench.plugins import registry
 from bench.weights.entry import Entry, parse_entry
 
@@ -114,10 +115,10 @@ def read_manifest(folder: Path, origin: str = "own") -> dict[str, Entry]:
     """
     path = folder / MANIFEST
     try:
-        document = tomllib.loads(read_regular(path).decode("utf-8"))
+        document = tomllib.loads(text_of(read_regular(path)))
     except FileNotFoundError:
         return {}
-    except (OSError, RecursionError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise WeightsError(f"{path}: {error}") from error
     problems: list[str] = []
     found = {
