@@ -81,7 +81,8 @@ class Changes(ComparisonReport):
         from reports.html.pages.comparison import comparison_files
         from reports.html.site import write_site
 
-        write_site(comparison_files(comparison, names, pictures, shown=shown, version=version), out)
+        files = comparison_files(comparison, names, pictures, shown=shown, version=version)
+        write_site(files, out, elsewhere="choose another folder with --html")
 
 
 def _clean_lines(comparison: Comparison) -> list[str]:

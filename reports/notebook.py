@@ -14,6 +14,7 @@ from PIL import Image
 from bench.codec import SAVED_FORMATS, as_rgb, read_picture
 from bench.contracts.report import BoardReport
 from bench.files.atomic import write_atomic
+from bench.files.writing import make_folder
 from bench.results.records import Board, BoardCell
 from bench.terminal import counted
 from reports import numbers
@@ -32,7 +33,7 @@ class Notebook(BoardReport):
 
     def render(self, board: Board, out: Path) -> None:
         """Write board.html into a folder."""
-        Path(out).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(out))
         write_atomic(Path(out) / "board.html", self.fragment([board]).encode("utf-8"))
 
     def fragment(self, boards: Sequence[Board]) -> str:

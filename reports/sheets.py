@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.contracts.report import BoardReport
-from bench.errors import DiskError
 from bench.files.atomic import write_atomic
+from bench.files.writing import make_folder
 from bench.results.headroom import HeadroomEntry
 from bench.results.records import Board, BoardCell
 from bench.results.stats import UNDEFINED, Estimate
@@ -43,10 +43,7 @@ class Sheets(BoardReport):
         Raises:
             DiskError: the disk refused a write.
         """
-        try:
-            Path(out).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DiskError(f"cannot make {out}: {error.strerror or error}") from error
+        make_folder(Path(out))
         write_parquet(board, Path(out) / "board.parquet")
         write_csv(board, Path(out) / "board.csv")
 

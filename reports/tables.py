@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from bench.contracts.report import BoardReport
 from bench.files.atomic import write_atomic
+from bench.files.writing import make_folder
 from bench.results.headroom import HeadroomEntry
 from bench.results.records import Board, BoardCell, defended_name
 from bench.terminal import FittedColumn, FittedTable, counted, folded, of_sane_width, one_line
@@ -114,7 +115,7 @@ class Terminal(BoardReport):
         if out is None:
             print_table(board)
             return
-        Path(out).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(out))
         text = io.StringIO()
         print_table(board, text)
         write_atomic(Path(out) / "board.txt", text.getvalue().encode("utf-8"))

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from hypothesis import HealthCheck, settings
-from mischief_site import SITE
+from mischief_site import SITE, TOY_PLAN
 
 if threading.current_thread() is threading.main_thread():
     # A shell that starts the tests in the background has them ignore SIGINT, and children inherit
@@ -68,28 +68,6 @@ def environment(**extra: str) -> dict[str, str]:
 def child_environment():
     """`environment`, for tests that start processes."""
     return environment
-
-
-TOY_PLAN = """# A plan for tests.
-schema = 1
-[protocol]
-dataset = "toy-pixels:test"
-images = 6
-batch = 3
-threat = { norm = "linf", eps = "8/255" }
-budget = 9
-audit = 1
-[run]
-device = "cpu"
-shard = 3
-[[target]]
-use = "toy"
-weights = "random:0"
-[[attack]]
-use = "still"
-[[attack]]
-use = "wander"
-"""
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from bench.contracts.cell import Cell, Who
 from bench.errors import RunFolderError
 from bench.evaluation.prepare import open_cell
 from bench.evaluation.shard import run_batch
+from bench.files.writing import COPY
 from bench.plans.stored import StoredBoard, read_plan
 from bench.results.headroom import (
     FILE,
@@ -80,7 +81,7 @@ def measure(
             f"{run.path} has no finished attack to run again", hint="'gatebench run' fills it"
         )
     found = Headroom(tuple(entries))
-    write_json(run.path / FILE, found.document())
+    write_json(run.path / FILE, found.document(), elsewhere=COPY)
     return found
 
 

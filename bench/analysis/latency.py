@@ -24,6 +24,7 @@ from bench.contracts.target import Target
 from bench.errors import RunFolderError
 from bench.evaluation.build import build_defended
 from bench.evaluation.outputs import freeze
+from bench.files.writing import COPY
 from bench.image import to_float
 from bench.plans.stored import read_plan
 from bench.store.documents import write_json
@@ -106,7 +107,7 @@ def measure(
             for who in found
         ),
     )
-    write_json(run.path / LATENCY, result.document())
+    write_json(run.path / LATENCY, result.document(), elsewhere=COPY)
     return result
 
 

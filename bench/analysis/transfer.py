@@ -28,6 +28,7 @@ from bench.evaluation.outputs import freeze
 from bench.evaluation.score import score
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical
+from bench.files.writing import COPY
 from bench.image import to_float
 from bench.plans.stored import StoredBoard, read_plan
 from bench.results.transfer import FILE, SCHEMA, readable_digest, sealed_digest
@@ -117,7 +118,7 @@ def transfer(
         compression="zstd",
         write_statistics=False,
     )
-    write_atomic(folder.path / FILE, buffer.getvalue())
+    write_atomic(folder.path / FILE, buffer.getvalue(), elsewhere=COPY)
     return folder.path / FILE
 
 

@@ -193,6 +193,9 @@ def command_line(plan_source: str, images: int | None, overrides: Sequence[str])
     return shlex.join(words)
 
 
+_ANOTHER = "name another file"
+
+
 def emit(place: str | None, content: str | bytes) -> None:
     """Write a document to a file, whole or not at all; "-" is the terminal.
 
@@ -201,6 +204,7 @@ def emit(place: str | None, content: str | bytes) -> None:
         content: the whole document.
     """
     from bench.files.atomic import write_atomic
+    from bench.files.writing import make_folder
 
     if place is None:
         return
@@ -208,8 +212,8 @@ def emit(place: str | None, content: str | bytes) -> None:
     if place == "-":
         page(data.decode())
     else:
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(Path(place), data)
+        make_folder(Path(place).parent, elsewhere=_ANOTHER)
+        write_atomic(Path(place), data, elsewhere=_ANOTHER)
 
 
 def as_json(document: Any) -> str:

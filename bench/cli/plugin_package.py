@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.errors import PlanError
 from bench.files.atomic import write_atomic
+from bench.files.writing import make_folder
 from bench.plugins.registry import GROUPS
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -112,7 +113,7 @@ def write_package(kind: str, name: str, out: Path | None) -> tuple[Path, str, st
     words["call"] = _CALLS[kind].format(**words)
     words["check"] = _CALLS[kind].partition("(")[0]
     for path, text in _contents(kind, words):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        make_folder((folder / path).parent)
         write_atomic(folder / path, text.encode())
     return folder, module, made
 

@@ -134,8 +134,9 @@ def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> N
     gatebench weights card --all --out docs/cards
     """
     from bench import weights as store
-    from bench.errors import DiskError, PlanError
+    from bench.errors import PlanError
     from bench.files.atomic import write_atomic
+    from bench.files.writing import make_folder
     from bench.weights import cards
 
     if bool(names) == everything:
@@ -154,10 +155,7 @@ def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> N
         return
     if everything:
         pages["README.md"] = cards.index(chosen)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DiskError(f"cannot make {out}: {error.strerror}") from error
+    make_folder(out)
     for name, text in pages.items():
         write_atomic(out / name, text.encode())
     say(f"wrote {counted(len(pages), 'file')} to {out}")

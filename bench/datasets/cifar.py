@@ -16,6 +16,7 @@ from bench.datasets.files import not_unpacked
 from bench.datasets.pictures import Pictures, from_folders, from_parquet, parquet_files
 from bench.errors import DataError
 from bench.files.home import data_home
+from bench.files.writing import make_folder
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -151,9 +152,10 @@ class _Cifar(PixelDataset):
 
         Raises:
             DataError: no connection, or what came is not the published archive.
+            DiskError: the folder cannot be made.
         """
         root = folder or data_home()
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root, elsewhere="GATEBENCH_HOME names another folder")
         try:
             cls._torchvision()(str(root), train=True, download=True)
         except (urllib.error.URLError, OSError, RuntimeError) as error:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 from pathlib import Path
 
-from bench.errors import DiskError
+from bench.files.writing import ELSEWHERE, refused
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, elsewhere: str = ELSEWHERE) -> None:
     """Write a file whole or not at all.
 
     `data` goes to a temporary name in the same folder, is flushed to disk, and renamed into place.
@@ -22,6 +21,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     Args:
         path: the file to write or replace; its folder must exist.
         data: the whole content.
+        elsewhere: how to write to another place, where this one takes no file.
 
     Raises:
         DiskError: the disk refused (full, read-only, no such folder), naming the file.
@@ -38,14 +38,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            refused = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
-            raise DiskError(
-                f"cannot write {path}: {reason}",
-                hint="choose another folder with --out"
-                if refused
-                else "free some space or choose another folder, then run the same again",
-            ) from error
+            raise refused(error, path, elsewhere=elsewhere) from error
         raise
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from bench.errors import DiskError
+from bench.files.writing import refused
 
 
 def remove(path: Path) -> None:
@@ -21,4 +21,4 @@ def remove(path: Path) -> None:
         elif os.path.lexists(path):
             path.unlink()
     except OSError as error:
-        raise DiskError(f"cannot remove {path}: {error.strerror}") from error
+        raise refused(error, path, "remove") from error

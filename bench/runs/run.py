@@ -15,6 +15,7 @@ from bench.contracts.cell import Cell
 from bench.contracts.executor import Event, Executor, MakeExecutor, Task, Tell
 from bench.errors import GatebenchError, PluginError, RunFolderError, in_words
 from bench.executors.reads import Reads
+from bench.files.writing import refused
 from bench.plans.estimates import remember
 from bench.plugins import registry
 from bench.runs.ensemble import combine
@@ -234,7 +235,7 @@ class Run:
     def _compute(self, tasks: Sequence[Task], listen: Tell) -> None:
         with self._executor() as executor:
             self._check_environment(executor.open())
-            with open(self._log_file, "a", encoding="utf-8") as file:
+            with self._opened_log() as file:
 
                 def tell(event: Event) -> None:
                     if event.task.key in self._left:  # what is over is over
@@ -269,8 +270,19 @@ class Run:
         return (self.laid.folder.path / "log.txt").absolute()
 
     def _log(self, text: str) -> None:
-        with open(self._log_file, "a", encoding="utf-8") as file:
+        with self._opened_log() as file:
             _write_line(text, file)
+
+    def _opened_log(self) -> TextIO:
+        """The log, to be written to at its end.
+
+        Raises:
+            DiskError: it cannot be opened.
+        """
+        try:
+            return open(self._log_file, "a", encoding="utf-8")
+        except OSError as error:
+            raise refused(error, self._log_file, "open") from error
 
     def _check_environment(self, environment: Mapping[str, Any]) -> None:
         """Refuse to go on where shards were made otherwise, unless told to keep them."""

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from bench.errors import RunFolderError
 from bench.files.atomic import write_atomic
 from bench.files.regular import read_regular
+from bench.files.writing import ELSEWHERE
 
 SCHEMA = 1
 """Version of everything written to a run folder; a newer one is refused."""
@@ -34,13 +35,16 @@ Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 T = TypeVar("T")
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write a document, readable and reproducible."""
-    write_atomic(
-        path,
-        json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode()
-        + b"\n",
-    )
+def write_json(path: Path, document: Any, *, elsewhere: str = ELSEWHERE) -> None:
+    """Write a document, readable and reproducible.
+
+    Args:
+        path: of the file.
+        document: to write.
+        elsewhere: as `bench.files.atomic.write_atomic` takes it.
+    """
+    text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, text.encode() + b"\n", elsewhere=elsewhere)
 
 
 def read_json(path: Path) -> dict[str, Any]:

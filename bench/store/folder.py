@@ -21,12 +21,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench.errors import DiskError, InUse, RunFolderError, did_you_mean
+from bench.errors import InUse, RunFolderError, did_you_mean
 from bench.files.atomic import write_atomic
 from bench.files.locks import try_lock, wait_lock
 from bench.files.regular import read_regular
 from bench.files.remove import remove
 from bench.files.settings import settings
+from bench.files.writing import COPY, ELSEWHERE, make_folder, refused
 from bench.store.documents import read_document
 from bench.store.latency import LATENCY, Latency
 from bench.store.schema import ROWS
@@ -257,13 +258,7 @@ class RunFolder:
         Raises:
             DiskError: it cannot be made.
         """
-        try:
-            (self.path / "cells").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DiskError(
-                f"cannot make {self.path}: {error.strerror}",
-                hint="choose another folder with --out",
-            ) from error
+        make_folder(self.path / "cells")
 
     def heal(self) -> None:
         """Remove what lies where the run's files and folders belong and is none of their kind.
@@ -289,10 +284,7 @@ class RunFolder:
         """The folder of a cell."""
         path = self.path / "cells" / key
         if create:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise DiskError(f"cannot make {path}: {error.strerror}") from error
+            make_folder(path)
         return CellFolder(path)
 
     @property
@@ -331,9 +323,7 @@ class RunFolder:
         try:
             file = open(path, "a+")  # noqa: SIM115 — held open as long as the lock
         except OSError as error:
-            raise DiskError(
-                f"cannot open {path}: {error.strerror}", hint="choose another folder with --out"
-            ) from error
+            raise refused(error, path, "open", elsewhere=f"{ELSEWHERE}, or {COPY}") from error
         with file:
             if not try_lock(file):
                 file.seek(0)
@@ -346,10 +336,7 @@ class RunFolder:
                 os.ftruncate(file.fileno(), 0)
                 os.write(file.fileno(), str(os.getpid()).encode())
             except OSError as error:
-                raise DiskError(
-                    f"cannot write {path}: {error.strerror}",
-                    hint="free some space or choose another folder with --out",
-                ) from error
+                raise refused(error, path) from error
             yield
 
 

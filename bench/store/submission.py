@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.files.writing import COPY
 from bench.store.documents import SCHEMA, read_document, write_json
 
 SUBMISSION, WITHDRAWN = "submission.json", "withdrawn.json"
@@ -32,7 +33,7 @@ class Submission:
 
     def write(self, folder: Path) -> None:
         """Write it into a cell's folder."""
-        write_json(folder / SUBMISSION, {"schema": SCHEMA, **asdict(self)})
+        write_json(folder / SUBMISSION, {"schema": SCHEMA, **asdict(self)}, elsewhere=COPY)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Withdrawal:
 
     def write(self, folder: Path) -> None:
         """Write it into a cell's folder."""
-        write_json(folder / WITHDRAWN, {"schema": SCHEMA, **asdict(self)})
+        write_json(folder / WITHDRAWN, {"schema": SCHEMA, **asdict(self)}, elsewhere=COPY)
 
 
 def read_submission(folder: Path) -> Submission | None:

@@ -22,6 +22,7 @@ from bench.errors import DataError, PlanError, SubmissionError
 from bench.evaluation.prepare import open_cell
 from bench.evaluation.shard import run_shard
 from bench.files.remove import remove
+from bench.files.writing import COPY
 from bench.plans.stored import StoredBoard, StoredPlan, read_plan
 from bench.runs.seal import seal
 from bench.store.documents import write_json
@@ -163,7 +164,8 @@ class _Stage:
             for board, cells in zip(self.plan.boards, self.boards, strict=True)
         )
         plan = replace(self.plan, boards=boards)
-        write_json(self.run.path / PLAN, replace(plan, digest=plan.content_digest()).document())
+        plan = replace(plan, digest=plan.content_digest())
+        write_json(self.run.path / PLAN, plan.document(), elsewhere=COPY)
 
     def _board_of(self, document: SubmissionDocument) -> int:
         """The board that the images are meant for."""

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from bench.contracts.target import Target
-from bench.errors import DiskError, RunFolderError, WeightsError
+from bench.errors import RunFolderError, WeightsError
 from bench.files.atomic import write_atomic
+from bench.files.writing import make_folder
 from bench.training.settings import Training, Watch, differing
 from bench.weights.archives import check_sums
 
@@ -62,20 +63,6 @@ def environment(target: Target) -> dict[str, Any]:
     """What bit-for-bit equality needs beside the settings."""
     device = next(target.parameters()).device
     return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device.type}
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of checkpoints, before the first step rather than after an epoch.
-
-    Raises:
-        DiskError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DiskError(
-            f"cannot make {folder}: {error.strerror}", hint="--out names another folder"
-        ) from error
 
 
 def save(

@@ -22,8 +22,9 @@ from bench.contracts.target import Target
 from bench.datasets.base import split_off
 from bench.errors import PlanError, WeightsError
 from bench.files.canonical import seed_of
+from bench.files.writing import make_folder
 from bench.training.augment import augment
-from bench.training.checkpoint import Progress, load_start, make_folder, restore, save
+from bench.training.checkpoint import Progress, load_start, restore, save
 from bench.training.settings import Epoch, Trained, Training, Watch
 
 _AHEAD = 50

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import DiskError, PlanError, WeightsError
+from bench.errors import PlanError, WeightsError
 from bench.files.atomic import write_atomic
 from bench.files.locks import locked_folder
 from bench.files.regular import ANY_SIZE, read_regular
 from bench.files.toml import dump_tables
+from bench.files.writing import make_folder
 from bench.weights.entry import NAME, Entry, entry_table, parse_entry
 from bench.weights.manifest import MANIFEST, find, read_manifest
 from bench.weights.parts import WEIGHTS, WeightsPart, fitted
@@ -25,6 +26,7 @@ from bench.weights.states import check_types
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_ELSEWHERE = "GATEBENCH_HOME names another folder, as --out of 'gatebench train' does"
 _HEAD = (
     "Weights of gatebench: one table a set. "
     "Written by 'gatebench train' and 'gatebench weights import'."
@@ -253,17 +255,15 @@ def add_entry(
     entry = parse_entry(name, table, folder, "own", problems)
     if entry is None:
         raise WeightsError(f"weights {name!r}: " + "; ".join(problems))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DiskError(f"cannot make {folder}: {error.strerror}") from error
+    make_folder(folder, elsewhere=_ELSEWHERE)
     with locked_folder(folder):
         tables = {known.name: entry_table(known) for known in read_manifest(folder).values()}
         tables[name] = entry_table(entry)
-        write_atomic(entry.path, data)
+        write_atomic(entry.path, data, elsewhere=_ELSEWHERE)
         if noted:
-            write_atomic(folder / entry.record, noted)
-        write_atomic(folder / MANIFEST, dump_tables(dict(sorted(tables.items())), _HEAD).encode())
+            write_atomic(folder / entry.record, noted, elsewhere=_ELSEWHERE)
+        text = dump_tables(dict(sorted(tables.items())), _HEAD)
+        write_atomic(folder / MANIFEST, text.encode(), elsewhere=_ELSEWHERE)
     return entry
 
 

@@ -13,8 +13,9 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from bench.errors import DiskError, RunFolderError
+from bench.errors import RunFolderError
 from bench.files.locks import locked_folder
+from bench.files.writing import ELSEWHERE, refused
 
 STAMP = ".gatebench-report"
 """Marks a folder as one that may be replaced."""
@@ -27,7 +28,7 @@ File = tuple[str, bytes]
 """(path inside the report, with forward slashes; content)."""
 
 
-def write_site(files: Iterable[File], out: Path) -> None:
+def write_site(files: Iterable[File], out: Path, *, elsewhere: str = ELSEWHERE) -> None:
     """Write the files and put them where `out` is, in place of an older report.
 
     Reports to the same folder wait for each other; the last one stays.
@@ -35,6 +36,7 @@ def write_site(files: Iterable[File], out: Path) -> None:
     Args:
         files: of the report.
         out: the folder.
+        elsewhere: how to name another one.
 
     Raises:
         RunFolderError: `out` holds something that is not a report.
@@ -48,10 +50,7 @@ def write_site(files: Iterable[File], out: Path) -> None:
             _sweep(out)
             _replace(files, out)
     except OSError as error:
-        raise DiskError(
-            f"the report could not be written to {out}: {error.strerror or error}",
-            hint="make room, then run the same command again",
-        ) from error
+        raise refused(error, out, elsewhere=elsewhere) from error
 
 
 def _replace(files: Iterable[File], out: Path) -> None:

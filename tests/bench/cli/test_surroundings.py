@@ -3,15 +3,18 @@
 import errno
 import os
 import pwd
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from measured import with_cells
+from mischief_site import SITE, TOY_PLAN
 
-from bench.cli import doctor
+from bench.cli import doctor, main
 from bench.errors import DiskError
 from bench.executors import processes
 from bench.files.atomic import write_atomic
@@ -168,6 +171,84 @@ def test_a_disk_that_refuses_says_what_to_do(monkeypatch, tmp_path, number):
         write_atomic(tmp_path / "x.json", b"{}")
     assert ("--out" in caught.value.hint) == (number != errno.ENOSPC)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def refusing(monkeypatch, tmp_path):
+    """Makes every write below the test's folder end in an error."""
+
+    def refuse(number):
+        def guarded(function, writes=lambda *args: True):
+            def call(path, *args, **options):
+                below = os.path.abspath(str(path)).startswith(str(tmp_path))
+                if below and writes(*args):
+                    raise OSError(number, os.strerror(number), str(path))
+                return function(path, *args, **options)
+
+            return call
+
+        def made(suffix=None, prefix=None, dir=None):
+            raise OSError(number, os.strerror(number), str(dir))
+
+        opened = guarded(open, lambda mode="r", *args: bool(set(mode) & set("wxa+")))
+        monkeypatch.setattr("builtins.open", opened)
+        monkeypatch.setattr(os, "mkdir", guarded(os.mkdir))
+        monkeypatch.setattr(tempfile, "mkdtemp", made)
+
+    return refuse
+
+
+ADDING = "copy the run to a folder that can be written to"
+WRITES = [
+    pytest.param("report r --out pages", "choose another folder with --out", id="report"),
+    pytest.param("report r", "choose another folder with --out", id="report-here"),
+    pytest.param("publish r --out pages", "choose another folder with --out", id="publish"),
+    pytest.param("compare r r --html pages", "choose another folder with --html", id="compare"),
+    pytest.param(
+        "export r --out hub --dataset me/board", "choose another folder with --out", id="export"
+    ),
+    pytest.param("baseline r --out b.json", "name another file", id="baseline"),
+    pytest.param("show r --json b.json", "name another file", id="show"),
+    pytest.param("plan plan.toml --json new/b.json", "name another file", id="plan"),
+    pytest.param("plugin new attack mine", "choose another folder with --out", id="plugin"),
+    pytest.param("run plan.toml --name s", "choose another folder with --out", id="run"),
+    pytest.param("run plan.toml --name r", "choose another folder with --out", id="go-on"),
+    pytest.param("transfer r --attack wander", ADDING, id="transfer"),
+    pytest.param("latency r --images 1 --repeats 1", ADDING, id="latency"),
+    pytest.param("headroom r --images 2", ADDING, id="headroom"),
+]
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EROFS, errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get
+)
+@pytest.mark.parametrize(("command", "elsewhere"), WRITES)
+def test_every_command_that_cannot_write_says_what_to_do(
+    gatebench, tmp_path, ran, refusing, command, elsewhere, number
+):
+    shutil.copytree(ran, tmp_path / "runs" / "r")
+    refusing(number)
+    code, _, err = gatebench(*command.split())
+    assert code == 6, err
+    assert os.strerror(number) in err
+    full = "free some space, then run the same command again"
+    assert (full in err, elsewhere in err) == (number == errno.ENOSPC, number != errno.ENOSPC), err
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("surroundings")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SITE))
+        patch.chdir(folder)
+        registry.providers.cache_clear()
+        (folder / "plan.toml").write_text(TOY_PLAN)
+        with pytest.raises(SystemExit) as end:
+            main(["run", "plan.toml", "--name", "r", "--in-process", "--no-report"])
+        assert end.value.code == 0
+        yield folder / "runs" / "r"
+    registry.providers.cache_clear()
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_a_way_on(gatebench):
