@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.terminal import say
+from bench.terminal import LONGEST_LINE, one_line, say
 
 if TYPE_CHECKING:
     from bench.contracts.report import BoardReport
@@ -66,13 +66,14 @@ def write_report(
 ) -> Path:
     """Render every board of these runs into `out` and return the page to open.
 
+    Cells whose rows cannot be believed have no numbers there, and are said.
     What becomes of several boards is the report's own affair (`BoardReport.render_all`).
     """
     from bench.errors import PlanError, PluginError, RunFolderError, in_words
     from bench.plugins import registry
     from bench.results.board import load_boards
 
-    boards = [board for folder in folders for board in load_boards(folder)]
+    boards = [board for folder in folders for board in load_boards(folder, whole=True)]
     if not boards:
         raise RunFolderError(
             f"no board in {', '.join(map(str, folders))}", hint="'gatebench run' fills a run"
@@ -86,6 +87,10 @@ def write_report(
         raise PluginError(f"report {name!r} cannot be made: {in_words(error)}") from error
     if not callable(getattr(chosen, "render_all", None)):
         raise PluginError(f"report {name!r} is no bench.api.BoardReport")
+    for cell in (cell for board in boards for cell in board.cells):
+        if cell.refused:
+            said = f"{cell.label} is left without numbers: {cell.reason}"
+            say(one_line(said, LONGEST_LINE), err=True)
     chosen.render_all(boards, out)
     index = out / "index.html"
     return index if index.is_file() else out

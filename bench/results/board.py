@@ -43,21 +43,23 @@ _READERS, _BLOCK = 2, 16
 """Threads that read cells, and cells that are resampled together."""
 
 
-def load_boards(run: str | Path) -> list[Board]:
+def load_boards(run: str | Path, *, whole: bool = False) -> list[Board]:
     """The boards of a run, one a protocol, from what is sealed in its folder.
 
     Args:
         run: the run's folder.
+        whole: whether pictures and traces are decoded and checked too, for who goes on to read
+            them: a cell with a damaged one has no numbers.
 
     Raises:
         RunFolderError: it is no run folder, damaged, or of a newer schema.
     """
     folder = RunFolder(Path(run))
     plan = read_plan(folder)
-    read = [_read(folder, plan.command, board) for board in plan.boards]
-    whole = _with_one_clean_result(plan.boards, read)
+    read = [_read(folder, plan.command, board, whole) for board in plan.boards]
+    agreed = _with_one_clean_result(plan.boards, read)
     return with_radius_flags(
-        [_board(folder, plan, number, cells) for number, cells in enumerate(whole)]
+        [_board(folder, plan, number, cells) for number, cells in enumerate(agreed)]
     )
 
 
@@ -144,7 +146,7 @@ def _transfers(
         yield Transferred(pair.source, pair.attack, pair.victim, recovery, float(pair.macs.mean()))
 
 
-def _read(folder: RunFolder, command: str, board: StoredBoard) -> list[ReadCell]:
+def _read(folder: RunFolder, command: str, board: StoredBoard, whole: bool) -> list[ReadCell]:
     """The cells of a board with their estimates, and the columns that ranks are made of.
 
     Cells about other images than most of them are invalid.
@@ -155,7 +157,7 @@ def _read(folder: RunFolder, command: str, board: StoredBoard) -> list[ReadCell]
         for start in range(0, len(items), _BLOCK):
             block = list(
                 pool.map(
-                    lambda one: read_cell(folder.cell(one[0]), command, one[1]),
+                    lambda one: read_cell(folder.cell(one[0]), command, one[1], whole=whole),
                     items[start : start + _BLOCK],
                 )
             )

@@ -1,4 +1,4 @@
-"""A sealed cell -> its statistics: one pass over its shards, no pictures read."""
+"""A sealed cell -> its statistics: one pass over its shards, no pictures kept."""
 
 from __future__ import annotations
 
@@ -53,13 +53,14 @@ class ReadCell:
     clean: CleanResult | None = None
 
 
-def read_cell(folder: CellFolder, command: str, cell: Cell) -> ReadCell:
+def read_cell(folder: CellFolder, command: str, cell: Cell, *, whole: bool = False) -> ReadCell:
     """A cell with everything but its estimates and its rank; a damaged one is invalid.
 
     Args:
         folder: of the cell.
         command: that repeats the run.
         cell: as it stands in the plan.
+        whole: whether its pictures and traces are decoded and checked too.
     """
     target, defense, attack = cell.labels
     found = BoardCell(
@@ -77,15 +78,15 @@ def read_cell(folder: CellFolder, command: str, cell: Cell) -> ReadCell:
     if cell.excluded:
         return ReadCell(replace(found, status="skipped", reason=cell.excluded))
     try:
-        return _sealed(folder, cell, found)
+        return _sealed(folder, cell, found, whole)
     except RunFolderError as error:
         reason = error.message
     except ValueError as error:
         reason = f"its rows do not hold: {error}"
-    return ReadCell(replace(found, status="invalid", reason=reason))
+    return ReadCell(replace(found, status="invalid", reason=reason, refused=True))
 
 
-def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
+def _sealed(folder: CellFolder, cell: Cell, found: BoardCell, whole: bool) -> ReadCell:
     """A cell as it was sealed.
 
     Raises:
@@ -111,10 +112,10 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
         return ReadCell(replace(found, status="withdrawn", reason=withdrawal.reason))
     if sealed.status != "ok":
         return ReadCell(found)
-    table, wrong = folder.sealed_table(sealed.shards, names(plain=True))
+    table, wrong = folder.sealed_table(sealed.shards, names(plain=True), whole=whole)
     if wrong:
         reason = f"{wrong[0]} was changed after the cell was sealed; run the same plan again"
-        return ReadCell(replace(found, status="invalid", reason=reason))
+        return ReadCell(replace(found, status="invalid", reason=reason, refused=True))
     target = folder.target()
     check_measured(table, cell, target, sealed.combination)
     columns = {name: table[name].to_numpy() for name in table.column_names if name not in DECISIONS}
@@ -145,6 +146,7 @@ def without_numbers(cell: BoardCell, reason: str) -> BoardCell:
         environment=cell.environment,
         command=cell.command,
         submission=cell.submission,
+        refused=True,
     )
 
 

@@ -36,6 +36,8 @@ class BoardCell:
             digest of the weights, versions.
         status: one of `STATUSES`.
         reason: why, where it is not ok.
+        refused: whether its numbers are left out since what lies in its folder cannot be believed,
+            whatever its run found.
         control: whether the attack is a control (identity, noise, contrast), which is not ranked.
         flags: short words such as "left-threat" and "near-threshold".
         n: images.
@@ -132,6 +134,7 @@ class BoardCell:
     command: str = ""
     digest: str = ""
     submission: Submission | None = None
+    refused: bool = False
     rows: Callable[[], Sequence[ImageRow]] = field(default=lambda: (), repr=False, compare=False)
 
     def table(self) -> RowTable:

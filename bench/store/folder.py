@@ -149,13 +149,14 @@ class CellFolder:
         return values
 
     def sealed_table(
-        self, digests: Mapping[str, str], columns: Sequence[str]
+        self, digests: Mapping[str, str], columns: Sequence[str], *, whole: bool = False
     ) -> tuple[pa.Table, list[str]]:
         """The rows of the sealed shards and what `altered` says, each file read once.
 
         Args:
             digests: file name -> sha256 of each sealed shard.
             columns: to read; one that an older gatebench did not write is null.
+            whole: whether the other columns are decoded and checked too.
 
         Returns:
             (rows in order, names of the files that are not what was sealed). Without rows where
@@ -174,7 +175,7 @@ class CellFolder:
             if hashlib.sha256(data).hexdigest() != digests[name]:
                 wrong.append(name)
             elif not wrong:
-                parts.append(shard_rows(self.path / name, wanted, data))
+                parts.append(shard_rows(self.path / name, wanted, data, whole=whole))
         others = [path for path in self.path.glob("shard-*.parquet") if path.name not in digests]
         if others:
             wrong += [shard.path.name for shard in self.shards() if shard.path.name not in digests]

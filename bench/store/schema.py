@@ -135,6 +135,9 @@ COLUMNS = (
 ROWS = pa.schema([(column.name, column.type) for column in COLUMNS])
 """The schema of a shard."""
 
+NESTED = tuple(column for column in COLUMNS if column.nested)
+"""The columns that hold pictures and traces."""
+
 DECISIONS = ("clean_decisions", "adversarial_decisions")
 """The columns that hold packed bits."""
 
@@ -264,19 +267,19 @@ def packed_bits(packed: Sequence[bytes], units: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), size)
 
 
-def check_nested(table: pa.Table) -> None:
+def check_nested(batch: pa.RecordBatch) -> None:
     """Refuse pictures and traces with holes, or with points that cannot be meant.
 
     Args:
-        table: some columns of a shard.
+        batch: some rows of a shard, any columns.
 
     Raises:
         ValueError: naming the column.
     """
-    for column in COLUMNS:
-        if column.nested and column.name in table.column_names:
-            for values in table[column.name].chunks:
-                _check_nested(column, values)
+    there = set(batch.schema.names)
+    for column in NESTED:
+        if column.name in there:
+            _check_nested(column, batch.column(column.name))
 
 
 def _check_nested(column: Column, values: pa.Array) -> None:

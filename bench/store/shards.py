@@ -113,13 +113,16 @@ def shard_bytes(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) ->
     return buffer.getvalue()
 
 
-def shard_rows(path: Path, wanted: pa.Schema, data: bytes | None = None) -> pa.Table:
+def shard_rows(
+    path: Path, wanted: pa.Schema, data: bytes | None = None, *, whole: bool = False
+) -> pa.Table:
     """Columns of a shard; those that an older gatebench did not write are null.
 
     Args:
         path: of its file, whose name says how many rows it has.
         wanted: the columns.
         data: the file's content, where it was read already.
+        whole: whether the other columns are decoded and checked too; nothing of them is kept.
 
     Raises:
         RunFolderError: it cannot be read, lacks a column or has one of another type, has another
@@ -129,16 +132,14 @@ def shard_rows(path: Path, wanted: pa.Schema, data: bytes | None = None) -> pa.T
     try:
         content = read_regular(path) if data is None else data
         with pq.ParquetFile(pa.BufferReader(content)) as file:
-            there = {field.name: field for field in file.schema_arrow}
-            for field in wanted:
-                here = there.get(field.name)
-                if (here is None and field.name not in _OPTIONAL) or (
-                    here is not None and here.type != field.type
-                ):
-                    raise RunFolderError(f"{path} has no column {field.name!r} of {field.type}")
-            found = pa.schema([there[name] for name in wanted.names if name in there])
-            part = _within_bounds(file, found, len(content), path)
-        check_nested(part)
+            there = _columns_there(file, ROWS if whole else wanted, path)
+            kept = [name for name in wanted.names if name in there]
+            parts = []
+            for batch in _within_bounds(file, list(there), len(content), path):
+                check_nested(batch)
+                parts.append(batch.select(kept))
+        found = pa.schema([there[name] for name in kept])
+        part = pa.Table.from_batches(parts, found) if parts else found.empty_table()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
     for place, field in enumerate(wanted):
@@ -147,7 +148,28 @@ def shard_rows(path: Path, wanted: pa.Schema, data: bytes | None = None) -> pa.T
     return part
 
 
-def _within_bounds(file: pq.ParquetFile, columns: pa.Schema, size: int, path: Path) -> pa.Table:
+def _columns_there(file: pq.ParquetFile, wanted: pa.Schema, path: Path) -> dict[str, pa.Field]:
+    """Those of the wanted columns that an open shard has, by name.
+
+    Raises:
+        RunFolderError: it lacks one that every shard has, or has one of another type.
+    """
+    there = {field.name: field for field in file.schema_arrow}
+    found = {}
+    for field in wanted:
+        name = field.name
+        here = there.get(name)
+        if here is None and name in _OPTIONAL:
+            continue
+        if here is None or here.type != field.type:
+            raise RunFolderError(f"{path} has no column {name!r} of {field.type}")
+        found[name] = here
+    return found
+
+
+def _within_bounds(
+    file: pq.ParquetFile, columns: Sequence[str], size: int, path: Path
+) -> Iterator[pa.RecordBatch]:
     """Columns of an open shard, decoded part by part.
 
     Raises:
@@ -159,7 +181,7 @@ def _within_bounds(file: pq.ParquetFile, columns: pa.Schema, size: int, path: Pa
     if rows * LEAST_BYTES > size:
         raise RunFolderError(f"{path} has {size:,} bytes and claims to hold {rows:,} rows")
     most = rows * BYTES_A_ROW + EXPANSION * size
-    claims = list(_claims(file, set(columns.names)))
+    claims = list(_claims(file, set(columns)))
     claimed = sum(claim for claim, _ in claims)
     if claimed > most or any(values > rows * POINTS_A_ROW for _, values in claims):
         raise RunFolderError(
@@ -167,7 +189,7 @@ def _within_bounds(file: pq.ParquetFile, columns: pa.Schema, size: int, path: Pa
         )
     largest = max((claim for claim, _ in claims), default=1)
     at_a_time = min(max(_AT_A_TIME // max(largest, 1), 1), max(rows, 1))
-    return _decoded(file, columns, at_a_time, most, path)
+    yield from _decoded(file, columns, at_a_time, most, path)
 
 
 def bounded_rows(path: Path, columns: pa.Schema, most: int) -> tuple[pa.Table, dict[bytes, bytes]]:
@@ -193,27 +215,27 @@ def bounded_rows(path: Path, columns: pa.Schema, most: int) -> tuple[pa.Table, d
             limit = rows * BYTES_A_ROW + EXPANSION * len(content)
             if sum(claim for claim, _ in _claims(file, set(columns.names))) > limit:
                 raise RunFolderError(f"{path} claims to hold more than {limit:,} bytes")
-            table = _decoded(file, columns, _ROWS_AT_A_TIME, limit, path)
+            parts = list(_decoded(file, columns.names, _ROWS_AT_A_TIME, limit, path))
+            table = pa.Table.from_batches(parts, columns) if parts else columns.empty_table()
             return table, dict(file.schema_arrow.metadata or {})
     except (OSError, pa.ArrowException) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
 
 
 def _decoded(
-    file: pq.ParquetFile, columns: pa.Schema, at_a_time: int, most: int, path: Path
-) -> pa.Table:
+    file: pq.ParquetFile, columns: Sequence[str], at_a_time: int, most: int, path: Path
+) -> Iterator[pa.RecordBatch]:
     """Columns of an open file, decoded part by part.
 
     Raises:
         RunFolderError: they are more than `most` bytes.
     """
-    parts, total = [], 0
-    for part in file.iter_batches(at_a_time, columns=columns.names, use_threads=False):
-        parts.append(part)
+    total = 0
+    for part in file.iter_batches(at_a_time, columns=list(columns), use_threads=False):
         total += part.nbytes
         if total > most:
             raise RunFolderError(f"{path} holds more than {most:,} bytes")
-    return pa.Table.from_batches(parts, columns) if parts else columns.empty_table()
+        yield part
 
 
 def _claims(file: pq.ParquetFile, columns: Set[str]) -> Iterator[tuple[int, int]]:
