@@ -21,10 +21,21 @@ UNCHECKED = (
     "what attacks learned on the images of the fit (fit.json), and how many images a run audited",
     "the environment that shards state: it is only the same in all files of a cell",
     "labels, series and reasons for what was excluded, failed or withdrawn, and who handed rows in",
-    "the command and pages of plan.json, log.txt, board files, pages, and the records of headroom, "
-    "latency and transfer",
+    "the name, command and pages of plan.json, log.txt, board files, pages, and the records of "
+    "headroom, latency and transfer",
 )
 """What no verification can make again from a run's folder, in words."""
+
+
+NOT_DRAWN = "predictions, decisions, jpeg_macs and near_threshold of images that were not drawn: {}"
+"""What is not made again where only some images are executed: how many."""
+LEFT_OUT = (
+    "cells that --only leaves out: what their images execute, and what their target.json says "
+    "(floor, ceiling, reference, bound, draws, units, noise, gradients, yardstick, classes, data "
+    "set): {}"
+)
+"""What is not made again where only some cells are executed: their labels."""
+_LISTED = 8
 
 
 @dataclass
@@ -55,6 +66,20 @@ class Findings:
     def holds(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
+
+    def note_unchecked(self, left_out: Sequence[str], not_drawn: int) -> None:
+        """Say what was not executed.
+
+        Args:
+            left_out: labels of the cells.
+            not_drawn: images of the other cells.
+        """
+        if left_out:
+            more = len(left_out) - _LISTED
+            listed = [*left_out[:_LISTED], *([f"{more} more"] if more > 0 else [])]
+            self.unchecked.append(LEFT_OUT.format(", ".join(listed)))
+        if not_drawn:
+            self.unchecked.append(NOT_DRAWN.format(not_drawn))
 
     def document(self) -> dict[str, Any]:
         """As JSON."""

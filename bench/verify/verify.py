@@ -79,7 +79,8 @@ def verify(
         found.problems.append(
             f"plan.json states the digest {plan.digest[:12]}…, its content has {made[:12]}…"
         )
-    asked_for = 0
+    asked_for = not_drawn = 0
+    left_out: list[str] = []
     for board in plan.boards:
         pinned = _Pinned.of(board, data_root, found)
         cells: dict[str, Examined] = {}
@@ -98,9 +99,14 @@ def verify(
             one for one in cells.values() if not only or any(part in one.label for part in only)
         ]
         asked_for += len(chosen)
+        labels = {one.label for one in chosen}
+        left_out += [one.label for one in cells.values() if one.label not in labels]
         words = pinned.words if pinned is not None else None
         readable = [one for one in chosen if one.readable]
         execute_anew(readable, images, generator, data_root, device, found, tell, words)
+        if images is not None:
+            not_drawn += sum(max(len(one.rows) - images, 0) for one in readable)
+    found.note_unchecked(left_out, not_drawn)
     if not found.images:
         found.problems.append("there are no rows to verify")
     elif only and not asked_for:
@@ -213,6 +219,8 @@ def _read(
         if sealed.status != "skipped":
             found.remarks.append(f"{label} is {sealed.status}: {sealed.reason}")
         return None
+    if sealed.reason or sealed.detail:
+        wrong("cell.json gives a reason or a detail, though the cell is ok")
     for name in folder.altered(sealed.shards):
         wrong(f"{name} is missing, or not what was sealed")
     found.cells += 1
