@@ -9,6 +9,7 @@ import threading
 import pytest
 from hypothesis import HealthCheck, settings
 from mischief_site import SITE, TOY_PLAN
+from named_cases import pytest_make_parametrize_id as pytest_make_parametrize_id
 
 if threading.current_thread() is threading.main_thread():
     # A shell that starts the tests in the background has them ignore SIGINT, and children inherit

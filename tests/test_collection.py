@@ -1,4 +1,5 @@
-"""Two workers that collect at different times, with different hash seeds, collect the same tests."""
+"""Two workers that collect at different times, with different hash seeds, collect the same tests, and
+every case has a name that does not depend on its place."""
 
 import os
 import subprocess
@@ -52,3 +53,48 @@ def test_a_name_that_holds_the_time_or_a_hash_is_found(tmp_path):
     assert len(first) == len(second) == 7
     assert [one for one in first if "time" in one] != [one for one in second if "time" in one]
     assert [one for one in first if "hash" in one] != [one for one in second if "hash" in one]
+
+
+CASES = """import pytest
+from functools import partial
+@pytest.mark.parametrize(("a", "b"), [({a}, 1)])
+def test_case(a, b):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        pytest.param("'text'", True, id="text"),
+        pytest.param("None", True, id="none"),
+        pytest.param("1.5", True, id="number"),
+        pytest.param("dict", True, id="class"),
+        pytest.param("sorted", True, id="function"),
+        pytest.param("{}", False, id="table"),
+        pytest.param("[1]", False, id="list"),
+        pytest.param("(1, 2)", False, id="tuple"),
+        pytest.param("lambda: 1", False, id="lambda"),
+        pytest.param("partial(sorted)", False, id="object"),
+    ],
+)
+def test_a_case_that_would_be_named_by_its_place_is_refused(tmp_path, value, named):
+    (tmp_path / "test_one.py").write_text(CASES.replace("{a}", value))
+    (tmp_path / "test_two.py").write_text(
+        CASES.replace("({a}, 1)", f'pytest.param({value}, 1, id="one")')
+    )
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "named_cases"),
+            *("-p", "no:cacheprovider", "."),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(HERE / "support")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "test_two.py::test_case[one]" in run.stdout, "one that is named by hand is taken"
+    assert ("test_one.py::test_case" in run.stdout) == named
+    assert ("a = " in run.stdout and "has no name" in run.stdout) != named
+    assert (run.returncode == 0) == named

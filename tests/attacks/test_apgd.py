@@ -67,7 +67,9 @@ def published(target, image, threat, norm, steps, offset):
     return visited
 
 
-@pytest.mark.parametrize(("norm", "threat"), [("linf", LINF8), ("l2", PSNR35), ("linf", PSNR35)])
+@pytest.mark.parametrize(
+    ("norm", "threat"), [("linf", LINF8), ("l2", PSNR35), ("linf", PSNR35)], ids=str
+)
 def test_the_points_it_visits_are_the_papers(norm, threat):
     """An independent, one-image version of the algorithm agrees at every step to 1e-5, through two
     halvings.
@@ -102,7 +104,14 @@ def test_the_points_it_visits_are_the_papers(norm, threat):
 
 
 @pytest.mark.parametrize(
-    "params", [{}, {"norm": "linf"}, {"norm": "l2"}, {"restarts": 3}, {"rounding": "inside"}]
+    "params",
+    [
+        pytest.param({}, id="default"),
+        pytest.param({"norm": "linf"}, id="linf"),
+        pytest.param({"norm": "l2"}, id="l2"),
+        pytest.param({"restarts": 3}, id="restarts"),
+        pytest.param({"rounding": "inside"}, id="inside"),
+    ],
 )
 def test_recovers_and_never_makes_an_image_cheaper(params):
     target, images = frozen(ConvGates()), pictures(16)

@@ -40,7 +40,7 @@ def _class(use):
     return registry.find("attack", use.partition(":")[0]).load()
 
 
-@pytest.mark.parametrize("threat", [PSNR35, LINF8])
+@pytest.mark.parametrize("threat", [PSNR35, LINF8], ids=str)
 def test_split_spends_one_budget_and_beats_none_of_its_own_candidates(threat):
     target, images = frozen(ConvGates()), pictures(8)
     view, job = begin(target, images, 120, threat)

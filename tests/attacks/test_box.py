@@ -94,9 +94,12 @@ def test_pull_is_the_gradient_of_the_map(name):
     assert torch.allclose(point.pull(weight), expected, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("box", [Clamp(), Tanh(0.0, 1.0, arctanh=True)])
 @pytest.mark.parametrize(
-    "threat", [PSNR35, LINF8, Threat("l2", Fraction(1, 2)), Threat("patch", Fraction(3))]
+    "box",
+    [pytest.param(Clamp(), id="clamp"), pytest.param(Tanh(0.0, 1.0, arctanh=True), id="tanh")],
+)
+@pytest.mark.parametrize(
+    "threat", [PSNR35, LINF8, Threat("l2", Fraction(1, 2)), Threat("patch", Fraction(3))], ids=str
 )
 def test_places_stay_inside_the_threat(box, threat):
     clean = pictures(3, (3, 8, 8))

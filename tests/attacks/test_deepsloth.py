@@ -121,7 +121,7 @@ def test_the_published_radius_ends_at_0_349():
     assert pytest.approx(0.349, abs=5e-4) == 0.9**10
 
 
-@pytest.mark.parametrize("threat", [PSNR35, LINF8])
+@pytest.mark.parametrize("threat", [PSNR35, LINF8], ids=str)
 @pytest.mark.parametrize("victim", [Exits, ConvGates])
 def test_slows_down_inside_its_threat(victim, threat):
     target, images = frozen(victim()), pictures(16)

@@ -232,7 +232,10 @@ def test_a_step_alone_equals_the_step_in_a_batch_of_64():
             )
 
 
-@pytest.mark.parametrize(("rd", "expected"), [(True, [2, 1, 0]), (False, [1, 1, 0])])
+@pytest.mark.parametrize(
+    ("rd", "expected"),
+    [pytest.param(True, [2, 1, 0], id="rd"), pytest.param(False, [1, 1, 0], id="plain")],
+)
 def test_backwards_are_spent_only_where_the_method_needs_them(rd, expected):
     """Rows: one gate open and one closed.
 
@@ -264,16 +267,16 @@ def test_rd_begins_when_it_is_told_to():
     assert counts[0.0] > counts[0.5] > counts[2.0]
 
 
-@pytest.mark.parametrize("threat", [PSNR35, LINF8, NONE])
+@pytest.mark.parametrize("threat", [PSNR35, LINF8, NONE], ids=str)
 @pytest.mark.parametrize(
     "params",
     [
-        {},
-        {"rd": False},
-        {"rm": False},
-        {"rm": False, "rd": False},
-        {"rd_on": "step"},
-        {"optimiser": "adam"},
+        pytest.param({}, id="default"),
+        pytest.param({"rd": False}, id="without-rd"),
+        pytest.param({"rm": False}, id="without-rm"),
+        pytest.param({"rm": False, "rd": False}, id="without-both"),
+        pytest.param({"rd_on": "step"}, id="rd-on-step"),
+        pytest.param({"optimiser": "adam"}, id="adam"),
     ],
 )
 def test_every_form_recovers_inside_its_threat_and_its_budget(params, threat):

@@ -189,7 +189,7 @@ def test_direction_takes_out_what_opposes_open_gates():
             assert bool((along > -1e-4).all())
 
 
-@pytest.mark.parametrize("threat", [PSNR35, LINF8, NONE])
+@pytest.mark.parametrize("threat", [PSNR35, LINF8, NONE], ids=str)
 def test_recovers_inside_its_threat_and_its_budget(threat):
     target, images = frozen(ConvGates()), pictures(16)
     view, job = begin(target, images, 100, threat)

@@ -79,7 +79,7 @@ def test_a_step_alone_equals_the_step_in_a_batch_of_64():
         assert float((looks["batch"][17] - looks["alone"][0]).abs().max()) < 1e-5 * scale
 
 
-@pytest.mark.parametrize("threat", [PSNR35, LINF8, NONE])
+@pytest.mark.parametrize("threat", [PSNR35, LINF8, NONE], ids=str)
 def test_recovers_inside_its_threat_and_its_budget(threat):
     target, images = frozen(ConvGates()), pictures(16)
     before = images.clone()

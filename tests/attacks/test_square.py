@@ -56,7 +56,7 @@ def test_patterns_reach_the_edge_of_the_ball():
     assert float(edge(delta, LINF8).max()) == pytest.approx(8 / 255)
 
 
-@pytest.mark.parametrize("threat", [PSNR35, LINF8, NONE, PATCH6])
+@pytest.mark.parametrize("threat", [PSNR35, LINF8, NONE, PATCH6], ids=str)
 def test_never_cheaper_on_the_grid_inside_and_blind(threat):
     target, images = frozen(ConvGates()), pictures(12)
     view, job = begin(target, images, 80, threat, "macs")

@@ -34,7 +34,7 @@ def scored(attacker, target, threat, learnt):
     return images, adversarial
 
 
-@pytest.mark.parametrize("threat", [PSNR35, LINF8, NONE])
+@pytest.mark.parametrize("threat", [PSNR35, LINF8, NONE], ids=str)
 def test_one_perturbation_for_images_it_has_never_seen(threat):
     target, attacker = frozen(ConvGates()), Universal()
     learnt, view = fitted(attacker, target, threat)

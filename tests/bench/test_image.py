@@ -160,9 +160,11 @@ def test_inside_is_the_definition(shape, kind, seed, threat):
 @pytest.mark.parametrize(
     ("threat", "d"),
     [
-        (Threat("linf", Fraction(8, 255)), [8, -8, 8]),
-        (Threat("l2", Fraction(5, 255)), [3, 4, 0]),
-        (Threat("psnr", Fraction(40)), [4, 1, 1]),  # 3 values: bound floor(19.5) = 19
+        pytest.param(Threat("linf", Fraction(8, 255)), [8, -8, 8], id="linf"),
+        pytest.param(Threat("l2", Fraction(5, 255)), [3, 4, 0], id="l2"),
+        pytest.param(
+            Threat("psnr", Fraction(40)), [4, 1, 1], id="psnr"
+        ),  # 3 values: bound floor(19.5) = 19
     ],
 )
 def test_the_bound_itself_is_inside_and_one_level_more_is_not(threat, d):

@@ -129,14 +129,14 @@ def test_pages_are_unique_and_harmless_names() -> None:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ("none", "no bound"),
-        ({"norm": "psnr", "floor": "35"}, "35 dB"),
-        ({"norm": "psnr", "floor": "35"}, "4.5 gray levels"),
-        ({"norm": "linf", "eps": "8/255"}, "8 of 255"),
-        ({"norm": "l2", "eps": "1/2"}, "1/2"),
-        ({"patch": 8}, "8 pixels"),
-        (Threat("linf", Fraction(4, 255)), "4 of 255"),
-        ("something new", "something new"),
+        pytest.param("none", "no bound", id="none"),
+        pytest.param({"norm": "psnr", "floor": "35"}, "35 dB", id="psnr"),
+        pytest.param({"norm": "psnr", "floor": "35"}, "4.5 gray levels", id="psnr-gray-levels"),
+        pytest.param({"norm": "linf", "eps": "8/255"}, "8 of 255", id="linf"),
+        pytest.param({"norm": "l2", "eps": "1/2"}, "1/2", id="l2"),
+        pytest.param({"patch": 8}, "8 pixels", id="patch"),
+        pytest.param(Threat("linf", Fraction(4, 255)), "4 of 255", id="threat"),
+        pytest.param("something new", "something new", id="unknown"),
     ],
 )
 def test_threats_in_words(document: object, words: str) -> None:

@@ -37,12 +37,14 @@ POINTS = [
 ]
 
 DOCUMENTS = [
-    charts.front(POINTS),
-    charts.distribution([5, 6, 6], [9, 10, 10], 2, 10),
-    charts.finished([5, 6, 6], [9, 10, 10], 2, 10),
-    charts.trace([TracePoint(0, 5.0), TracePoint(10, 9.0)], 2, 10, 5.0),
-    charts.opening_rates(["a", "b"], [0.1, 0.2], [0.5, 0.9]),
-    charts.opening_rates([str(i) for i in range(40)], [0.1] * 40, [0.5] * 40),
+    pytest.param(charts.front(POINTS), id="front"),
+    pytest.param(charts.distribution([5, 6, 6], [9, 10, 10], 2, 10), id="distribution"),
+    pytest.param(charts.finished([5, 6, 6], [9, 10, 10], 2, 10), id="finished"),
+    pytest.param(charts.trace([TracePoint(0, 5.0), TracePoint(10, 9.0)], 2, 10, 5.0), id="trace"),
+    pytest.param(charts.opening_rates(["a", "b"], [0.1, 0.2], [0.5, 0.9]), id="rates"),
+    pytest.param(
+        charts.opening_rates([str(i) for i in range(40)], [0.1] * 40, [0.5] * 40), id="many-rates"
+    ),
 ]
 
 

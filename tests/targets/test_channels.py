@@ -115,10 +115,10 @@ def test_macs_of_a_few_channels_by_hand():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: half_closed(depth=8),
-        lambda: half_closed(depth=20, seed=1),
-        lambda: FBS(depth=8),
-        lambda: FBS(depth=20, density=0.25),
+        pytest.param(lambda: half_closed(depth=8), id="half-closed-8"),
+        pytest.param(lambda: half_closed(depth=20, seed=1), id="half-closed-20"),
+        pytest.param(lambda: FBS(depth=8), id="fbs-8"),
+        pytest.param(lambda: FBS(depth=20, density=0.25), id="fbs-20-sparse"),
     ],
 )
 def test_contract(make):
@@ -271,7 +271,10 @@ def test_straight_through_closed_channels_pass_the_gradient_of_their_saliency():
 
 @pytest.mark.parametrize(
     ("params", "told"),
-    [({"depth": 50, "layout": "imagenet"}, "did you mean 34"), ({"depth": 21}, "did you mean 20")],
+    [
+        pytest.param({"depth": 50, "layout": "imagenet"}, "did you mean 34", id="imagenet-50"),
+        pytest.param({"depth": 21}, "did you mean 20", id="21"),
+    ],
 )
 def test_networks_that_do_not_exist(params, told):
     with pytest.raises(PlanError, match=told):

@@ -43,7 +43,15 @@ def test_the_tables_are_those_that_pillow_writes(quality):
         assert list(written[number]) in (by_row, [steps[y][x] for y, x in ZIGZAG])
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 20, 13), (3, 5, 7)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((3, 32, 32), id="color"),
+        pytest.param((1, 28, 28), id="gray"),
+        pytest.param((3, 20, 13), id="odd"),
+        pytest.param((3, 5, 7), id="small"),
+    ],
+)
 @pytest.mark.parametrize("quality", [50, 75, 90])
 def test_what_is_differentiated_is_what_the_coder_computes(shape, quality):
     images = pictures(*shape)
@@ -112,7 +120,14 @@ def slow_derivative(image, direction, quality):
     return np.tensordot(np.linalg.inv(to_ycc), np.stack(moved), 1)[:, :height, :width] / 255
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 20, 13)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((3, 32, 32), id="color"),
+        pytest.param((1, 28, 28), id="gray"),
+        pytest.param((3, 20, 13), id="odd"),
+    ],
+)
 def test_the_gradient_is_that_of_a_slow_rewriting(shape):
     """For any direction v and weights g, g . J v as it is computed forwards and backwards."""
     images = pictures(*shape, count=2)

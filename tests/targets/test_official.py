@@ -13,14 +13,16 @@ CIFAR = {"cifar-20": (20, (3, 3, 3)), "cifar-38": (38, (6, 6, 6))}
 SLOW = pytest.mark.slow  # 50 layers at 224 pixels
 FORMS = [
     *[
-        ("cifar", depth, counts, gate, form, False)
+        pytest.param("cifar", depth, counts, gate, form, False, id=f"cifar-{depth}-{gate}-{form}")
         for depth, counts in CIFAR.values()
         for gate in ("rnn", "ff1", "ff2")
         for form in ("sp", "hrl")
     ],
-    ("imagenet", 18, (2, 2, 2, 2), "rnn", "sp", False),
-    ("imagenet", 18, (2, 2, 2, 2), "rnn", "hrl", False),
-    pytest.param("imagenet", 50, (3, 4, 6, 3), "rnn", "sp", True, marks=SLOW),
+    pytest.param("imagenet", 18, (2, 2, 2, 2), "rnn", "sp", False, id="imagenet-18-rnn-sp"),
+    pytest.param("imagenet", 18, (2, 2, 2, 2), "rnn", "hrl", False, id="imagenet-18-rnn-hrl"),
+    pytest.param(
+        "imagenet", 50, (3, 4, 6, 3), "rnn", "sp", True, id="imagenet-50-rnn-sp", marks=SLOW
+    ),
 ]
 
 
@@ -125,10 +127,12 @@ def test_every_problem_is_listed_at_once():
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        ({}, "no SkipNet checkpoint"),
-        ({"layer1.0.conv1.weight": torch.zeros(1)}, "layer1.0.conv1.weight"),
-        ({"state_dict": 5}, "holds a int"),
-        ({"fc.weight": "text"}, "not a tensor: fc.weight (str)"),
+        pytest.param({}, "no SkipNet checkpoint", id="empty"),
+        pytest.param(
+            {"layer1.0.conv1.weight": torch.zeros(1)}, "layer1.0.conv1.weight", id="other-shape"
+        ),
+        pytest.param({"state_dict": 5}, "holds a int", id="no-state"),
+        pytest.param({"fc.weight": "text"}, "not a tensor: fc.weight (str)", id="no-tensor"),
     ],
 )
 def test_other_things_are_refused(state, expected):
@@ -147,37 +151,41 @@ def test_a_lost_block_is_named():
 @pytest.mark.parametrize(
     ("family", "counts", "gate", "deep", "classes", "expected"),
     [
-        (
+        pytest.param(
             "cifar",
             (18, 18, 18),
             "ff2",
             False,
             100,
             {"depth": 110, "gate": "ff2", "layout": "cifar", "num_classes": 100},
+            id="cifar-110",
         ),
-        (
+        pytest.param(
             "imagenet",
             (3, 4, 6, 3),
             "rnn",
             False,
             1000,
             {"depth": 34, "gate": "rnn", "layout": "imagenet", "num_classes": 1000},
+            id="imagenet-34",
         ),
-        (
+        pytest.param(
             "imagenet",
             (3, 4, 6, 3),
             "rnn",
             True,
             1000,
             {"depth": 50, "gate": "rnn", "layout": "imagenet", "num_classes": 1000},
+            id="imagenet-50",
         ),
-        (
+        pytest.param(
             "imagenet",
             (3, 8, 36, 3),
             "rnn",
             True,
             7,
             {"depth": 152, "gate": "rnn", "layout": "imagenet", "num_classes": 7},
+            id="imagenet-152",
         ),
     ],
 )

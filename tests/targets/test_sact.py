@@ -392,9 +392,9 @@ def test_standardisation_ignores_brightness_and_contrast():
 @pytest.mark.parametrize(
     ("params", "told"),
     [
-        ({"depth": 21}, "did you mean 20 or 26"),
-        ({"depth": 60, "layout": "imagenet"}, "did you mean 50"),
-        ({"num_classes": 0}, "at least 1"),
+        pytest.param({"depth": 21}, "did you mean 20 or 26", id="21"),
+        pytest.param({"depth": 60, "layout": "imagenet"}, "did you mean 50", id="imagenet-60"),
+        pytest.param({"num_classes": 0}, "at least 1", id="no-classes"),
     ],
 )
 def test_networks_that_do_not_exist(params, told):

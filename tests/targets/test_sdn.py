@@ -39,9 +39,9 @@ def mixed(seed=0, **params):
 @pytest.mark.parametrize(
     ("backbone", "places"),
     [
-        ("resnet-56", (3, 7, 11, 15, 19, 23)),
-        ("vgg-16-bn", (1, 3, 5, 6, 8, 9)),
-        ("resnet-20", (0, 2, 3, 4, 6, 7)),
+        pytest.param("resnet-56", (3, 7, 11, 15, 19, 23), id="resnet-56"),
+        pytest.param("vgg-16-bn", (1, 3, 5, 6, 8, 9), id="vgg-16-bn"),
+        pytest.param("resnet-20", (0, 2, 3, 4, 6, 7), id="resnet-20"),
     ],
 )
 def test_six_exits_sit_where_the_authors_put_them(backbone, places):

@@ -51,7 +51,14 @@ def test_names_and_parameters():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"lr": 0.0}, {"batch": -1}, {"draws": 0}, {"temperature": 0.0}]
+    "wrong",
+    [
+        pytest.param({"epochs": 0}, id="epochs"),
+        pytest.param({"lr": 0.0}, id="lr"),
+        pytest.param({"batch": -1}, id="batch"),
+        pytest.param({"draws": 0}, id="draws"),
+        pytest.param({"temperature": 0.0}, id="temperature"),
+    ],
 )
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(PlanError, match=next(iter(wrong))):
@@ -179,7 +186,10 @@ def test_the_temperature_divides_the_logits_of_the_gates(gate):
 
 @pytest.mark.parametrize(
     ("temperature", "weights"),
-    [(0.0, lambda gaps: torch.ones_like(gaps)), (0.02, lambda gaps: 1 / (0.02 + gaps))],
+    [
+        pytest.param(0.0, lambda gaps: torch.ones_like(gaps), id="uniform"),
+        pytest.param(0.02, lambda gaps: 1 / (0.02 + gaps), id="nearest-first"),
+    ],
 )
 def test_a_step_of_the_inner_attack_by_hand(temperature, weights):
     """The start is noise of half the radius; the step is two radii along the weighted margins."""
@@ -223,7 +233,10 @@ def test_the_adversarial_loss_by_hand():
     assert float(shown["attacked"]) == pytest.approx(float(opened[1].mean()), abs=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"temperature": -0.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [pytest.param({"steps": 0}, id="steps"), pytest.param({"temperature": -0.1}, id="temperature")],
+)
 def test_settings_of_the_inner_attack_that_make_no_sense(wrong):
     with pytest.raises(PlanError, match=next(iter(wrong))):
         AdversarialStage(**wrong)

@@ -83,61 +83,129 @@ def test_a_data_set_by_its_full_name_has_a_run_of_its_own(gatebench, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["runn"], 2, "there is no command 'runn'; did you mean 'run'?"),
-        (["run", "--imagse", "3"], 2, "--imagse"),
-        (["run", "nowhere.toml"], 2, "there is no file nowhere.toml"),
-        (["run", "quikstart"], 2, "unknown suite 'quikstart'; did you mean 'quickstart'?"),
-        (["run", "plan.toml", "--images", "0"], 2, "0"),
-        (["run", "plan.toml", "--images", "41"], 2, "41 asked for, but toy-pixels:test has 40"),
-        (
+        pytest.param(
+            ["runn"], 2, "there is no command 'runn'; did you mean 'run'?", id="no-command"
+        ),
+        pytest.param(["run", "--imagse", "3"], 2, "--imagse", id="no-option"),
+        pytest.param(["run", "nowhere.toml"], 2, "there is no file nowhere.toml", id="no-file"),
+        pytest.param(
+            ["run", "quikstart"],
+            2,
+            "unknown suite 'quikstart'; did you mean 'quickstart'?",
+            id="no-suite",
+        ),
+        pytest.param(["run", "plan.toml", "--images", "0"], 2, "0", id="images-none"),
+        pytest.param(
+            ["run", "plan.toml", "--images", "41"],
+            2,
+            "41 asked for, but toy-pixels:test has 40",
+            id="images-too-many",
+        ),
+        pytest.param(
             ["run", "plan.toml", "--set", "protocol.threat={norm='linf',eps='8/0'}"],
             2,
             "divides by zero",
+            id="threat-by-zero",
         ),
-        (
+        pytest.param(
             ["run", "plan.toml", "--set", "protocol.threat={norm='psnr',floor=100}"],
             2,
             "admits no change",
+            id="threat-too-small",
         ),
-        (
+        pytest.param(
             ["plan", "plan.toml", "--set", "protocol.threat={norm='psnr',floor=100}"],
             2,
             "admits no change",
+            id="plan-threat-too-small",
         ),
-        (
+        pytest.param(
             ["run", "plan.toml", "--only", "nothing"],
             2,
             "--only nothing: no cell has that in its label",
+            id="only-nothing",
         ),
-        (["run", "plan.toml", "--fresh", "--keep"], 2, "exclude each other"),
-        (["run", "plan.toml", "--name", "../x"], 2, "a run is named in letters"),
-        (["run", "plan.toml", "--name", ".x"], 2, "a run is named in letters"),
-        (["run", "plan.toml", "--name", ""], 2, "a run is named in letters"),
-        (["run", "plan.toml", "--device", "gpu"], 2, "unknown device 'gpu'"),
-        (["run", "plan.toml", "--device", "cuda:99", "--in-process"], 2, "'cuda:99' is not there"),
-        (["run", "plan.toml", "--device", "cuda:x", "--in-process"], 2, "cuda:x"),
-        (
+        pytest.param(
+            ["run", "plan.toml", "--fresh", "--keep"], 2, "exclude each other", id="fresh-and-keep"
+        ),
+        pytest.param(
+            ["run", "plan.toml", "--name", "../x"], 2, "a run is named in letters", id="name-above"
+        ),
+        pytest.param(
+            ["run", "plan.toml", "--name", ".x"], 2, "a run is named in letters", id="name-hidden"
+        ),
+        pytest.param(
+            ["run", "plan.toml", "--name", ""], 2, "a run is named in letters", id="name-empty"
+        ),
+        pytest.param(
+            ["run", "plan.toml", "--device", "gpu"], 2, "unknown device 'gpu'", id="device-unknown"
+        ),
+        pytest.param(
+            ["run", "plan.toml", "--device", "cuda:99", "--in-process"],
+            2,
+            "'cuda:99' is not there",
+            id="device-not-there",
+        ),
+        pytest.param(
+            ["run", "plan.toml", "--device", "cuda:x", "--in-process"],
+            2,
+            "cuda:x",
+            id="device-no-number",
+        ),
+        pytest.param(
             ["run", "plan.toml", "--set", 'protocol.dataset="imagenet:val"', "--in-process"],
             3,
             "imagenet",
+            id="no-data",
         ),
-        (["list", "atacks"], 2, "atacks"),
-        (["list", "attacks", "wonder"], 2, "did you mean 'wander'?"),
-        (["list", "suites", "quikstart"], 2, "did you mean 'quickstart'?"),
-        (["list", "weights", "nobody"], 2, "unknown weights 'nobody'"),
-        (["show", "nowhere"], 5, "there is no run 'nowhere'"),
-        (["plugin", "test", "wonder"], 2, "did you mean 'wander'?"),
-        (["plugin", "test", "broken"], 7, "this module leaves"),
-        (["plugin", "test", "mischief.nowhere:X"], 7, "cannot be imported"),
-        (["plugin", "test", "mischief.broken:Broken"], 7, "this module leaves"),
-        (
+        pytest.param(["list", "atacks"], 2, "atacks", id="list-no-kind"),
+        pytest.param(
+            ["list", "attacks", "wonder"], 2, "did you mean 'wander'?", id="list-no-attack"
+        ),
+        pytest.param(
+            ["list", "suites", "quikstart"], 2, "did you mean 'quickstart'?", id="list-no-suite"
+        ),
+        pytest.param(
+            ["list", "weights", "nobody"], 2, "unknown weights 'nobody'", id="list-no-weights"
+        ),
+        pytest.param(["show", "nowhere"], 5, "there is no run 'nowhere'", id="show-no-run"),
+        pytest.param(
+            ["plugin", "test", "wonder"], 2, "did you mean 'wander'?", id="plugin-no-name"
+        ),
+        pytest.param(["plugin", "test", "broken"], 7, "this module leaves", id="plugin-broken"),
+        pytest.param(
+            ["plugin", "test", "mischief.nowhere:X"], 7, "cannot be imported", id="plugin-no-module"
+        ),
+        pytest.param(
+            ["plugin", "test", "mischief.broken:Broken"],
+            7,
+            "this module leaves",
+            id="plugin-broken-class",
+        ),
+        pytest.param(
             ["plugin", "test", "mischief.attacks:Unmade"],
             7,
             "none of target, attack, defense, data set, recipe, report",
+            id="plugin-no-kind",
         ),
-        (["plugin", "test", "wander", "--set", "step"], 2, "expected KEY=VALUE"),
-        (["plugin", "test", "wander", "--set", "stp=3"], 7, "cannot be made"),
-        (["plugin", "test", "toy", "--weights", "random:x"], 2, "random:x"),
+        pytest.param(
+            ["plugin", "test", "wander", "--set", "step"],
+            2,
+            "expected KEY=VALUE",
+            id="plugin-set-no-value",
+        ),
+        pytest.param(
+            ["plugin", "test", "wander", "--set", "stp=3"],
+            7,
+            "cannot be made",
+            id="plugin-set-no-parameter",
+        ),
+        pytest.param(
+            ["plugin", "test", "toy", "--weights", "random:x"],
+            2,
+            "random:x",
+            id="plugin-bad-weights",
+        ),
     ],
 )
 def test_one_message_and_its_exit_code(gatebench, arguments, code, said):

@@ -181,27 +181,54 @@ def test_without_a_stage_the_stages_are_shown():
 @pytest.mark.parametrize(
     ("args", "kind", "message"),
     [
-        (("skipnt",), UnknownName, "did you mean 'skipnet'"),
-        (("skipnet", "--stage", "budgt"), UnknownName, "did you mean 'budget'"),
-        (("skipnet", "--stage", "static", "--set", "dept=20"), PlanError, "did you mean 'depth'"),
-        (
+        pytest.param(("skipnt",), UnknownName, "did you mean 'skipnet'", id="recipe"),
+        pytest.param(
+            ("skipnet", "--stage", "budgt"), UnknownName, "did you mean 'budget'", id="stage"
+        ),
+        pytest.param(
+            ("skipnet", "--stage", "static", "--set", "dept=20"),
+            PlanError,
+            "did you mean 'depth'",
+            id="parameter",
+        ),
+        pytest.param(
             ("skipnet", "--stage", "static", "--set", "depth=deep", "--set", "lr=high"),
             PlanError,
             "lr",
+            id="two-values",
         ),
-        (("skipnet", "--stage", "static", "--set", "depth"), PlanError, "KEY=VALUE"),
-        (("skipnet", "--stage", "static", "--set", "lr=0"), PlanError, "above 0"),
-        (
+        pytest.param(
+            ("skipnet", "--stage", "static", "--set", "depth"),
+            PlanError,
+            "KEY=VALUE",
+            id="no-value",
+        ),
+        pytest.param(
+            ("skipnet", "--stage", "static", "--set", "lr=0"), PlanError, "above 0", id="zero-rate"
+        ),
+        pytest.param(
             ("skipnet", "--stage", "static", "--set", "epochs=3", "--epochs", "4"),
             PlanError,
             "same thing",
+            id="epochs-twice",
         ),
-        (("skipnet", "--stage", "static", "--set", "depth=21"), PlanError, "did you mean 20 or 26"),
-        (("skipnet", "--stage", "hrl", "--set", "depth=8"), WeightsError, "--stage"),
-        (
+        pytest.param(
+            ("skipnet", "--stage", "static", "--set", "depth=21"),
+            PlanError,
+            "did you mean 20 or 26",
+            id="depth",
+        ),
+        pytest.param(
+            ("skipnet", "--stage", "hrl", "--set", "depth=8"),
+            WeightsError,
+            "--stage",
+            id="needs-weights",
+        ),
+        pytest.param(
             ("skipnet", "--stage", "hrl", "--from", "skipnet-20-budgt@digits-m"),
             UnknownName,
             "skipnet-20-budget@digits-m",
+            id="no-weights",
         ),
     ],
 )

@@ -132,16 +132,33 @@ def test_a_tensor_too_few_or_too_many(home, official, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        (["--target", "skipnot", "--as", "a"], UnknownName, "did you mean 'skipnet'"),
-        (["--target", "skipnet:38-rn", "--as", "a"], PlanError, "no preset '38-rn'"),
-        (
+        pytest.param(
+            ["--target", "skipnot", "--as", "a"], UnknownName, "did you mean 'skipnet'", id="target"
+        ),
+        pytest.param(
+            ["--target", "skipnet:38-rn", "--as", "a"], PlanError, "no preset '38-rn'", id="preset"
+        ),
+        pytest.param(
             ["--target", "skipnet", "--set", "dept=20", "--as", "a"],
             PlanError,
             "did you mean 'depth'",
+            id="parameter",
         ),
-        (["--target", "skipnet", "--set", "depth=many", "--as", "a"], PlanError, "depth: int"),
-        (["--target", "skipnet", "--set", "depth", "--as", "a"], PlanError, "KEY=VALUE"),
-        (["--target", "skipnet", "--as", "Bad Name"], PlanError, "small letters"),
+        pytest.param(
+            ["--target", "skipnet", "--set", "depth=many", "--as", "a"],
+            PlanError,
+            "depth: int",
+            id="value",
+        ),
+        pytest.param(
+            ["--target", "skipnet", "--set", "depth", "--as", "a"],
+            PlanError,
+            "KEY=VALUE",
+            id="no-value",
+        ),
+        pytest.param(
+            ["--target", "skipnet", "--as", "Bad Name"], PlanError, "small letters", id="name"
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(official, arguments, error, match):

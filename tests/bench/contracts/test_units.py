@@ -27,7 +27,13 @@ def by_hand(after, row):
 
 
 @pytest.mark.parametrize(
-    "after", [[-1, -1, -1], [-1, 0, 1, 2], [3, 0, -1, 2], [-1, 0, 0, 1, -1, 4]]
+    "after",
+    [
+        pytest.param([-1, -1, -1], id="free"),
+        pytest.param([-1, 0, 1, 2], id="chain"),
+        pytest.param([3, 0, -1, 2], id="backward"),
+        pytest.param([-1, 0, 0, 1, -1, 4], id="tree"),
+    ],
 )
 def test_a_unit_runs_only_with_all_that_it_comes_after(after):
     units = chained(after)

@@ -147,28 +147,48 @@ def spoil(index, cell):
 @pytest.mark.parametrize(
     ("cells", "labels", "match"),
     [
-        (
+        pytest.param(
             spoil(3, encode(pictures(1, 28)[0])),
             LABELS,
             r"test\.parquet, row 3: 28x28 pixels, expected 32x32",
+            id="size",
         ),
-        (spoil(4, b"<html>"), LABELS, r"row 4: not a picture"),
-        (spoil(5, encode(pictures()[5])[:200]), LABELS, r"row 5: not a picture"),
-        (spoil(6, {"bytes": None, "path": "x.png"}), LABELS, r"row 6: no picture bytes"),
-        (spoil(7, None), LABELS, r"row 7: no picture bytes"),
-        (
+        pytest.param(spoil(4, b"<html>"), LABELS, r"row 4: not a picture", id="no-picture"),
+        pytest.param(
+            spoil(5, encode(pictures()[5])[:200]), LABELS, r"row 5: not a picture", id="cut"
+        ),
+        pytest.param(
+            spoil(6, {"bytes": None, "path": "x.png"}),
+            LABELS,
+            r"row 6: no picture bytes",
+            id="no-bytes",
+        ),
+        pytest.param(spoil(7, None), LABELS, r"row 7: no picture bytes", id="nothing"),
+        pytest.param(
             spoil(0, encode(pictures()[0])),
             np.where(LABELS == 9, 10, LABELS),
             r"row 9: label 10, expected 0 to 9",
+            id="label-too-high",
         ),
-        (spoil(0, encode(pictures()[0])), np.where(LABELS == 8, -1, LABELS), r"row 8: label -1"),
-        (spoil(0, encode(pictures()[0])), [None, *LABELS[1:].tolist()], r"row 0: label None"),
-        (
+        pytest.param(
+            spoil(0, encode(pictures()[0])),
+            np.where(LABELS == 8, -1, LABELS),
+            r"row 8: label -1",
+            id="label-negative",
+        ),
+        pytest.param(
+            spoil(0, encode(pictures()[0])),
+            [None, *LABELS[1:].tolist()],
+            r"row 0: label None",
+            id="label-missing",
+        ),
+        pytest.param(
             spoil(0, encode(pictures()[0])),
             [str(label) for label in LABELS],
             r"labels are string, expected integers",
+            id="label-text",
         ),
-        ([], np.array([], dtype=np.int64), r"no picture in"),
+        pytest.param([], np.array([], dtype=np.int64), r"no picture in", id="no-rows"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, cells, labels, match):

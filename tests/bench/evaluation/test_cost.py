@@ -28,7 +28,13 @@ def image(target):
     return sample_images(target.image_shape)[:1]
 
 
-@pytest.mark.parametrize("pattern", list(itertools.product([False, True], repeat=3)))
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param(pattern, id="".join("-x"[ran] for ran in pattern))
+        for pattern in itertools.product([False, True], repeat=3)
+    ],
+)
 def test_every_decision_pattern_counts_what_the_hand_counts(target, image, pattern):
     expected = STEM + 3 * GATE + HEAD + sum(pattern) * BLOCK
     found = cost.audit(target, image, torch.tensor([pattern]))
@@ -79,53 +85,86 @@ def tensor(*shape):
 @pytest.mark.parametrize(
     ("run", "macs"),
     [
-        (lambda: torch.mv(tensor(5, 7), tensor(7)), 35),
-        (lambda: torch.addmv(tensor(5), tensor(5, 7), tensor(7)), 35 + 5),
-        (lambda: torch.dot(tensor(9), tensor(9)), 9),
-        (lambda: torch.vdot(tensor(9), tensor(9)), 9),
-        (lambda: torch.mm(tensor(2, 3), tensor(3, 4)), 24),
-        (lambda: torch.addmm(tensor(4), tensor(2, 3), tensor(3, 4)), 24 + 8),
-        (lambda: torch.bmm(tensor(5, 2, 3), tensor(5, 3, 4)), 120),
-        (lambda: torch.baddbmm(tensor(5, 2, 4), tensor(5, 2, 3), tensor(5, 3, 4)), 120 + 40),
-        (lambda: torch.addbmm(tensor(2, 4), tensor(5, 2, 3), tensor(5, 3, 4)), 120 + 8),
-        (lambda: torch.einsum("nij,njk->nik", tensor(5, 2, 3), tensor(5, 3, 4)), 120),
-        (lambda: tensor(5, 7) @ tensor(7), 35),
-        (lambda: tensor(9) @ tensor(9), 9),
-        (lambda: torch.matmul(tensor(6, 5, 2, 3), tensor(3, 4)), 6 * 5 * 24),
-        (lambda: F.linear(tensor(2, 3), tensor(4, 3)), 24),
-        (lambda: F.linear(tensor(2, 5, 3), tensor(4, 3), tensor(4)), 2 * 5 * (12 + 4)),
-        (lambda: F.conv2d(tensor(1, 3, 8, 8), tensor(6, 3, 3, 3)), 6 * 6 * 6 * 27),
-        (
+        pytest.param(lambda: torch.mv(tensor(5, 7), tensor(7)), 35, id="mv"),
+        pytest.param(lambda: torch.addmv(tensor(5), tensor(5, 7), tensor(7)), 35 + 5, id="addmv"),
+        pytest.param(lambda: torch.dot(tensor(9), tensor(9)), 9, id="dot"),
+        pytest.param(lambda: torch.vdot(tensor(9), tensor(9)), 9, id="vdot"),
+        pytest.param(lambda: torch.mm(tensor(2, 3), tensor(3, 4)), 24, id="mm"),
+        pytest.param(
+            lambda: torch.addmm(tensor(4), tensor(2, 3), tensor(3, 4)), 24 + 8, id="addmm"
+        ),
+        pytest.param(lambda: torch.bmm(tensor(5, 2, 3), tensor(5, 3, 4)), 120, id="bmm"),
+        pytest.param(
+            lambda: torch.baddbmm(tensor(5, 2, 4), tensor(5, 2, 3), tensor(5, 3, 4)),
+            120 + 40,
+            id="baddbmm",
+        ),
+        pytest.param(
+            lambda: torch.addbmm(tensor(2, 4), tensor(5, 2, 3), tensor(5, 3, 4)),
+            120 + 8,
+            id="addbmm",
+        ),
+        pytest.param(
+            lambda: torch.einsum("nij,njk->nik", tensor(5, 2, 3), tensor(5, 3, 4)), 120, id="einsum"
+        ),
+        pytest.param(lambda: tensor(5, 7) @ tensor(7), 35, id="matrix-vector"),
+        pytest.param(lambda: tensor(9) @ tensor(9), 9, id="vector-vector"),
+        pytest.param(
+            lambda: torch.matmul(tensor(6, 5, 2, 3), tensor(3, 4)), 6 * 5 * 24, id="matmul-batched"
+        ),
+        pytest.param(lambda: F.linear(tensor(2, 3), tensor(4, 3)), 24, id="linear"),
+        pytest.param(
+            lambda: F.linear(tensor(2, 5, 3), tensor(4, 3), tensor(4)),
+            2 * 5 * (12 + 4),
+            id="linear-bias",
+        ),
+        pytest.param(
+            lambda: F.conv2d(tensor(1, 3, 8, 8), tensor(6, 3, 3, 3)), 6 * 6 * 6 * 27, id="conv2d"
+        ),
+        pytest.param(
             lambda: F.conv2d(
                 tensor(1, 3, 8, 8), tensor(6, 3, 3, 3), tensor(6), stride=2, padding=1
             ),
             4 * 4 * 6 * (27 + 1),
+            id="conv2d-bias-stride",
         ),
-        (
+        pytest.param(
             lambda: F.conv2d(tensor(1, 6, 8, 8), tensor(6, 1, 3, 3), groups=6, padding=1),
             8 * 8 * 6 * 9,
+            id="conv2d-groups",
         ),
-        (lambda: F.conv2d(tensor(1, 6, 8, 8)[:, :2], tensor(6, 6, 1, 1)[:3, :2]), 8 * 8 * 3 * 2),
-        (
+        pytest.param(
+            lambda: F.conv2d(tensor(1, 6, 8, 8)[:, :2], tensor(6, 6, 1, 1)[:3, :2]),
+            8 * 8 * 3 * 2,
+            id="conv2d-slices",
+        ),
+        pytest.param(
             lambda: F.conv2d(
                 tensor(1, 3, 8, 8).to(memory_format=torch.channels_last), tensor(6, 3, 1, 1)
             ),
             8 * 8 * 6 * 3,
+            id="conv2d-channels-last",
         ),
-        (lambda: F.conv1d(tensor(1, 3, 8), tensor(6, 3, 3)), 6 * 6 * 9),
-        (lambda: nn.LSTMCell(3, 4)(tensor(1, 3)), 16 * (3 + 1) + 16 * (4 + 1)),
-        (lambda: nn.GRUCell(3, 4)(tensor(1, 3)), 12 * (3 + 1) + 12 * (4 + 1)),
-        (
+        pytest.param(lambda: F.conv1d(tensor(1, 3, 8), tensor(6, 3, 3)), 6 * 6 * 9, id="conv1d"),
+        pytest.param(
+            lambda: nn.LSTMCell(3, 4)(tensor(1, 3)), 16 * (3 + 1) + 16 * (4 + 1), id="lstm-cell"
+        ),
+        pytest.param(
+            lambda: nn.GRUCell(3, 4)(tensor(1, 3)), 12 * (3 + 1) + 12 * (4 + 1), id="gru-cell"
+        ),
+        pytest.param(
             lambda: F.scaled_dot_product_attention(
                 tensor(1, 2, 5, 4), tensor(1, 2, 7, 4), tensor(1, 2, 7, 4)
             ),
             2 * 2 * 5 * 7 * 4,
+            id="attention",
         ),
-        (
+        pytest.param(
             lambda: F.scaled_dot_product_attention(
                 tensor(1, 2, 5, 4), tensor(1, 2, 7, 4), tensor(1, 2, 7, 4), attn_mask=tensor(5, 7)
             ),
             2 * 2 * 5 * 7 * 4,
+            id="attention-mask",
         ),
     ],
 )
@@ -139,23 +178,23 @@ def test_operators_against_hand_counts(run, macs):
 @pytest.mark.parametrize(
     "module",
     [
-        nn.ReLU(),
-        nn.GELU(),
-        nn.SiLU(),
-        nn.Hardswish(),
-        nn.PReLU(),
-        nn.Softmax(1),
-        nn.BatchNorm2d(4),
-        nn.GroupNorm(2, 4),
-        nn.LayerNorm(4),
-        nn.MaxPool2d(2),
-        nn.AvgPool2d(2),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Upsample(scale_factor=2),
-        nn.Dropout(),
-        nn.Flatten(),
-        nn.PixelShuffle(2),
-        nn.ReflectionPad2d(1),
+        pytest.param(nn.ReLU(), id="relu"),
+        pytest.param(nn.GELU(), id="gelu"),
+        pytest.param(nn.SiLU(), id="silu"),
+        pytest.param(nn.Hardswish(), id="hardswish"),
+        pytest.param(nn.PReLU(), id="prelu"),
+        pytest.param(nn.Softmax(1), id="softmax"),
+        pytest.param(nn.BatchNorm2d(4), id="batchnorm2d"),
+        pytest.param(nn.GroupNorm(2, 4), id="groupnorm"),
+        pytest.param(nn.LayerNorm(4), id="layernorm"),
+        pytest.param(nn.MaxPool2d(2), id="maxpool2d"),
+        pytest.param(nn.AvgPool2d(2), id="avgpool2d"),
+        pytest.param(nn.AdaptiveAvgPool2d(2), id="adaptiveavgpool2d"),
+        pytest.param(nn.Upsample(scale_factor=2), id="upsample"),
+        pytest.param(nn.Dropout(), id="dropout"),
+        pytest.param(nn.Flatten(), id="flatten"),
+        pytest.param(nn.PixelShuffle(2), id="pixelshuffle"),
+        pytest.param(nn.ReflectionPad2d(1), id="reflectionpad2d"),
     ],
 )
 def test_what_multiplies_nothing_worth_counting_is_free(module):
@@ -167,10 +206,14 @@ def test_what_multiplies_nothing_worth_counting_is_free(module):
 @pytest.mark.parametrize(
     ("run", "operator"),
     [
-        (lambda: F.bilinear(tensor(1, 3), tensor(1, 4), tensor(2, 3, 4)), "aten._trilinear"),
-        (lambda: torch.linalg.inv(torch.eye(3)), "aten.linalg_inv"),
-        (lambda: torch.fft.fft(tensor(8)), "aten._fft"),
-        (lambda: torch.cdist(tensor(3, 2), tensor(4, 2)), "cdist"),
+        pytest.param(
+            lambda: F.bilinear(tensor(1, 3), tensor(1, 4), tensor(2, 3, 4)),
+            "aten._trilinear",
+            id="bilinear",
+        ),
+        pytest.param(lambda: torch.linalg.inv(torch.eye(3)), "aten.linalg_inv", id="inverse"),
+        pytest.param(lambda: torch.fft.fft(tensor(8)), "aten._fft", id="fft"),
+        pytest.param(lambda: torch.cdist(tensor(3, 2), tensor(4, 2)), "cdist", id="cdist"),
     ],
 )
 def test_operators_that_nobody_counts_are_named(run, operator):

@@ -58,12 +58,30 @@ def test_train_mode_is_seen(target, module):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"logits": torch.zeros(3, 5)}, r"logits have shape \(3, 5\), expected \(3, 4\)"),
-        ({"margins": torch.zeros(2, 3)}, r"margins have shape \(2, 3\)"),
-        ({"logit_margins": None}, "NoneType"),
-        ({"decisions": torch.zeros(3, 3)}, "torch.float32, expected torch.bool"),
-        ({"logits": torch.full((3, 4), float("nan"))}, "logits are not all finite"),
-        ({"margins": torch.full((3, 3), float("inf"))}, "margins are not all finite"),
+        pytest.param(
+            {"logits": torch.zeros(3, 5)},
+            r"logits have shape \(3, 5\), expected \(3, 4\)",
+            id="logits-shape",
+        ),
+        pytest.param(
+            {"margins": torch.zeros(2, 3)}, r"margins have shape \(2, 3\)", id="margins-shape"
+        ),
+        pytest.param({"logit_margins": None}, "NoneType", id="no-logit-margins"),
+        pytest.param(
+            {"decisions": torch.zeros(3, 3)},
+            "torch.float32, expected torch.bool",
+            id="decisions-float",
+        ),
+        pytest.param(
+            {"logits": torch.full((3, 4), float("nan"))},
+            "logits are not all finite",
+            id="logits-nan",
+        ),
+        pytest.param(
+            {"margins": torch.full((3, 3), float("inf"))},
+            "margins are not all finite",
+            id="margins-infinite",
+        ),
     ],
 )
 def test_outputs_are_held_to_their_shapes_and_values(target, change, said):
@@ -122,12 +140,12 @@ def test_float_noise_is_measured_and_small(target):
 @pytest.mark.parametrize(
     "adversarial",
     [
-        None,
-        [1],
-        torch.zeros(3, 3, 8, 7),
-        torch.zeros(2, 3, 8, 8),
-        torch.zeros(3, 3, 8, 8).int(),
-        torch.zeros(3, 3, 8, 8).bool(),
+        pytest.param(None, id="nothing"),
+        pytest.param([1], id="list"),
+        pytest.param(torch.zeros(3, 3, 8, 7), id="narrow"),
+        pytest.param(torch.zeros(2, 3, 8, 8), id="short"),
+        pytest.param(torch.zeros(3, 3, 8, 8).int(), id="integers"),
+        pytest.param(torch.zeros(3, 3, 8, 8).bool(), id="flags"),
     ],
 )
 def test_what_is_no_batch_of_images_is_refused(clean8, adversarial):
@@ -143,7 +161,9 @@ def test_one_bad_number_is_enough(clean8, value):
         judge_images(images, clean8, LINF)
 
 
-@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str
+)
 def test_any_float_is_taken_and_nothing_keeps_a_graph(clean8, kind):
     images = (clean8 / 255.0).to(kind).requires_grad_()
     ruled = judge_images(images, clean8, Threat("none", Fraction(0)))

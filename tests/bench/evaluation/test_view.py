@@ -261,12 +261,12 @@ def test_prices_are_free(target, images):
 @pytest.mark.parametrize(
     "rows",
     [
-        torch.arange(2),
-        torch.arange(7),
-        torch.tensor([0, 1, 2, 3, 4, 6]),
-        torch.tensor([0, 1, 2, 3, 4, -1]),
-        torch.zeros(6),
-        [0] * 6,
+        pytest.param(torch.arange(2), id="too-few"),
+        pytest.param(torch.arange(7), id="too-many"),
+        pytest.param(torch.tensor([0, 1, 2, 3, 4, 6]), id="too-high"),
+        pytest.param(torch.tensor([0, 1, 2, 3, 4, -1]), id="negative"),
+        pytest.param(torch.zeros(6), id="floats"),
+        pytest.param([0] * 6, id="list"),
     ],
 )
 def test_rows_that_are_not_one_image_each_are_refused(target, images, rows):

@@ -324,10 +324,12 @@ def test_extending(write, tmp_path):
 @pytest.mark.parametrize(
     "files",
     [
-        {"a.toml": "a.toml"},
-        {"a.toml": "b.toml", "b.toml": "a.toml"},
-        {"a.toml": "sub/b.toml", "sub/b.toml": "../c.toml", "c.toml": "a.toml"},
-        {"a.toml": "./a.toml"},
+        pytest.param({"a.toml": "a.toml"}, id="itself"),
+        pytest.param({"a.toml": "b.toml", "b.toml": "a.toml"}, id="two"),
+        pytest.param(
+            {"a.toml": "sub/b.toml", "sub/b.toml": "../c.toml", "c.toml": "a.toml"}, id="three"
+        ),
+        pytest.param({"a.toml": "./a.toml"}, id="itself-by-a-dot"),
     ],
 )
 def test_extending_in_a_circle(write, tmp_path, files):

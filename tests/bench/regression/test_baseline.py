@@ -87,14 +87,24 @@ def test_cells_whose_clean_rows_differ_are_no_baseline():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda found: found["boards"][0]["cells"][0]["adversarial_macs"].__setitem__(0, 10**30),
-        lambda found: found["boards"][0]["cells"][0]["adversarial_macs"].__setitem__(0, 1.5),
-        lambda found: found["boards"][0]["cells"][0].update(reference=0),
-        lambda found: found["boards"][0]["cells"][0].update(inputs={}),
-        lambda found: found["boards"][0]["protocol"].update(threat="x"),
-        lambda found: found.update(environment=[]),
-        lambda found: found.update(schema="1"),
-        lambda found: found.update(schema=0),
+        pytest.param(
+            lambda found: found["boards"][0]["cells"][0]["adversarial_macs"].__setitem__(0, 10**30),
+            id="macs-huge",
+        ),
+        pytest.param(
+            lambda found: found["boards"][0]["cells"][0]["adversarial_macs"].__setitem__(0, 1.5),
+            id="macs-fraction",
+        ),
+        pytest.param(
+            lambda found: found["boards"][0]["cells"][0].update(reference=0), id="reference-zero"
+        ),
+        pytest.param(
+            lambda found: found["boards"][0]["cells"][0].update(inputs={}), id="no-inputs"
+        ),
+        pytest.param(lambda found: found["boards"][0]["protocol"].update(threat="x"), id="threat"),
+        pytest.param(lambda found: found.update(environment=[]), id="environment-list"),
+        pytest.param(lambda found: found.update(schema="1"), id="schema-text"),
+        pytest.param(lambda found: found.update(schema=0), id="schema-zero"),
     ],
 )
 def test_content_that_no_run_has_is_refused_though_its_digest_fits(file, change):

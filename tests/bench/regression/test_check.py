@@ -283,12 +283,17 @@ def test_controls_are_held_to_accuracy_alone():
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("dataset", "cifar10:test", "dataset was 'digits-m:test', is 'cifar10:test'"),
-        ("subset", "xyz", "the image subset is another one"),
-        ("threat", {"norm": "psnr", "floor": "30"}, "threat was "),
-        ("budget", 100, "budget was 60, is 100"),
-        ("batch", 50, "batch was 32, is 50"),
-        ("seed", 1, "seed was 0, is 1"),
+        pytest.param(
+            "dataset",
+            "cifar10:test",
+            "dataset was 'digits-m:test', is 'cifar10:test'",
+            id="dataset",
+        ),
+        pytest.param("subset", "xyz", "the image subset is another one", id="subset"),
+        pytest.param("threat", {"norm": "psnr", "floor": "30"}, "threat was ", id="threat"),
+        pytest.param("budget", 100, "budget was 60, is 100", id="budget"),
+        pytest.param("batch", 50, "batch was 32, is 50", id="batch"),
+        pytest.param("seed", 1, "seed was 0, is 1", id="seed"),
     ],
 )
 def test_other_terms_are_refused_by_name(name, value, said):

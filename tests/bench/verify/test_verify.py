@@ -501,12 +501,15 @@ def test_other_images_another_order_and_labels_are_found(run):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (
+        pytest.param(
             lambda found: found.update(reference=2 * found["reference"]),
             "target.json says reference = 71238",
+            id="reference",
         ),
-        (lambda found: found.update(floor=1), "target.json says floor = 1"),
-        (lambda found: found["units"].update(cost=[1, 1, 1]), "names other units"),
+        pytest.param(lambda found: found.update(floor=1), "target.json says floor = 1", id="floor"),
+        pytest.param(
+            lambda found: found["units"].update(cost=[1, 1, 1]), "names other units", id="units"
+        ),
     ],
 )
 def test_what_is_said_of_a_target_is_held_against_it(run, change, said):

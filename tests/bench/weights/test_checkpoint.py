@@ -89,9 +89,12 @@ def test_tensors_of_torch_0_3(path):
 @pytest.mark.parametrize(
     "content",
     [
-        STATE,
-        OrderedDict(STATE),
-        {"state_dict": STATE, "optimizer": torch.optim.SGD([torch.ones(1)]).state_dict()},
+        pytest.param(STATE, id="bare"),
+        pytest.param(OrderedDict(STATE), id="ordered"),
+        pytest.param(
+            {"state_dict": STATE, "optimizer": torch.optim.SGD([torch.ones(1)]).state_dict()},
+            id="training",
+        ),
     ],
 )
 def test_bare_states_and_full_training_states(path, content):

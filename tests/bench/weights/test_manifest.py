@@ -96,11 +96,11 @@ def test_two_writers_lose_nothing(home):
 @pytest.mark.parametrize(
     ("damage", "match"),
     [
-        (lambda data: data[:-1], "cut short"),
-        (lambda data: b"", "cut short"),
-        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "was altered"),
-        (lambda data: data + b"x", "was altered"),
-        (None, "No such file"),
+        pytest.param(lambda data: data[:-1], "cut short", id="cut"),
+        pytest.param(lambda data: b"", "cut short", id="empty"),
+        pytest.param(lambda data: data[:-1] + bytes([data[-1] ^ 1]), "was altered", id="flipped"),
+        pytest.param(lambda data: data + b"x", "was altered", id="longer"),
+        pytest.param(None, "No such file", id="gone"),
     ],
 )
 def test_damaged_files_are_refused(home, damage, match):
