@@ -123,7 +123,8 @@ class View(Protocol):
         "gates".
 
         Args:
-            losses: output -> one (M,) tensor a loss.
+            losses: output -> one (M,) tensor a loss. The output's tensors are leaves of a graph of
+                their own, not to be edited in place; nothing leads from them to the network.
             images: (M, C, H, W) in [0,1].
             rows: (M,) int64.
             at_fork: edits the gradients at the target's forks.
@@ -268,7 +269,14 @@ class Attack(ABC):
     ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
 
     def supports(self, target: Target, threat: Threat) -> Skip | None:
-        """None when the attack can run; else the reason why not."""
+        """None when the attack can run; else the reason why not.
+
+        Args:
+            target: a copy to look at, without its weights: its class and attributes (`units`,
+                `classes`, `draws`, `forks`, `admits`, `floor`, `ceiling`, `undefended`), `macs` and
+                the shapes of its weights are there. Evaluating it is refused.
+            threat: of the protocol.
+        """
         return None
 
     def fit(self, view: View, images: Tensor, job: Job) -> dict[str, Tensor]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,10 +65,10 @@ class CutOutput:
         live = [place for place, slope in enumerate(slopes) if slope is not None]
         if not live:
             return None
-        joined = _Joined.apply([slopes[place] for place in live], *(pairs[i][0] for i in live))
         with through:
-            (found,) = torch.autograd.grad(joined, inputs, retain_graph=keep, allow_unused=True)
-        return found
+            return _backward(
+                [pairs[place][0] for place in live], [slopes[place] for place in live], inputs, keep
+            )
 
     def _leaf(self, value: Tensor) -> Tensor:
         """A leaf of the same values; one tensor under two names has one leaf, as it has one
@@ -79,18 +79,15 @@ class CutOutput:
         return self._pairs[id(value)][1]
 
 
-class _Joined(torch.autograd.Function):
-    """A number whose gradients with respect to its inputs are given.
+def _backward(
+    values: list[Tensor], slopes: list[Tensor], inputs: Tensor, keep: bool
+) -> Tensor | None:
+    """The gradient that `slopes` at `values` come to at `inputs`; None where there is no way.
 
-    Handing `torch.autograd.grad` the gradients of the outputs would do the same, but imports
-    torch's compiler.
+    `torch.autograd.grad` does the same after it has imported torch's compiler, which it asks
+    whether values and slopes have one shape.
     """
-
-    @staticmethod
-    def forward(ctx: Any, slopes: list[Tensor], *values: Tensor) -> Tensor:
-        ctx.slopes = slopes
-        return values[0].new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *ctx.slopes
+    found: Sequence[Tensor | None] = torch.autograd.graph._engine_run_backward(
+        tuple(values), tuple(slopes), keep, False, (inputs,), True, accumulate_grad=False
+    )
+    return found[0]

@@ -93,7 +93,7 @@ def _compute(
     indices = subset(dataset, terms.images)
     images = to_float(dataset.images(indices)).to(device)
     handed = images.clone()
-    view = TargetView.of(target, images, terms.budget, attack.access)
+    view = TargetView.of(target, images, terms.budget, attack.access, meter=meter)
     job = Job(
         threat,
         terms.budget,
@@ -104,7 +104,8 @@ def _compute(
     name = type(attack).__name__
     met = meter.images
     try:
-        found: Any = attack.fit(SealedView(view), handed, job)
+        with meter.withheld(f"{name}.fit"):
+            found: Any = attack.fit(SealedView(view), handed, job)
     except BudgetSpent as error:
         raise ContractBroken(
             f"{name}.fit went on when {error.message}; catch BudgetSpent and return what is kept",

@@ -25,6 +25,7 @@ from bench.evaluation.meter import ForwardMeter
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.passes import check_precision
 from bench.evaluation.target_checks import copy_target, equivalent_of
+from bench.evaluation.withheld import without_weights
 from bench.image import to_float
 from bench.store.target import DatasetWords, FloatNoise, TargetDescription
 
@@ -89,9 +90,7 @@ def open_cell(
         attack = build("attack", cell.attack)
     if not isinstance(attack, Attack):
         raise PluginError(f"attack {cell.attack.label!r} is no bench.api.Attack")
-    target, attacked = copy_target(ready.target), copy_target(ready.reference)
-    meter = ForwardMeter(attacked)
-    refusal = attack.supports(attacked, cell.protocol.threat)
+    refusal = attack.supports(copy_target(ready.shown), cell.protocol.threat)
     if isinstance(refusal, Skip):
         raise Unsupported(refusal.reason)
     if refusal is not None:
@@ -99,12 +98,13 @@ def open_cell(
             f"supports() returned {refusal!r}, neither None nor a Skip with its reason",
             hint='return None where the attack runs, else Skip("the reason")',
         )
+    attacked = copy_target(ready.reference)
     return Opened(
         cell,
-        target,
+        copy_target(ready.target),
         attacked,
         ready.reference,
-        meter,
+        ForwardMeter(attacked),
         ready.state,
         ready.noise,
         attack,
@@ -119,10 +119,22 @@ def open_cell(
 @dataclass(frozen=True)
 class _Ready:
     """What all attacks on a target share: the target, never evaluated directly, and what is known
-    of it."""
+    of it.
+
+    Attributes:
+        target: as built, frozen.
+        reference: its equivalent.
+        shown: a copy of the equivalent without its weights, for attacks to look at.
+        state: a copy of the weights of `reference`.
+        noise: float noise of the target.
+        dataset: the images.
+        indices: those of the protocol, in order.
+        description: of the target, as in target.json.
+    """
 
     target: Target
     reference: Target
+    shown: Target
     state: dict[str, Tensor]
     noise: FloatNoise
     dataset: Dataset
@@ -181,6 +193,7 @@ def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
     return _Ready(
         target,
         reference,
+        without_weights(reference),
         freeze(reference),
         description.noise,
         dataset,

@@ -200,6 +200,7 @@ def run_batch(
         opened.attack.access,
         seeds_of(ids, protocol.seed, "attack"),
         protocol.precision,
+        opened.meter,
     )
     job = Job(
         threat,
@@ -216,7 +217,8 @@ def run_batch(
     state = ProcessState(torch.get_num_threads())
     met = opened.meter.images
     try:
-        adversarial = opened.attack.perturb(SealedView(view), handed, labels.clone(), job)
+        with opened.meter.withheld(name):
+            adversarial = opened.attack.perturb(SealedView(view), handed, labels.clone(), job)
     except BudgetSpent as error:
         raise ContractBroken(
             f"{name} went on when {error.message}; catch BudgetSpent and return what is kept",

@@ -17,6 +17,7 @@ from bench.errors import ContractBroken
 from bench.evaluation.cut import CutOutput
 from bench.evaluation.draws import affordable_draws
 from bench.evaluation.ledger import Ledger
+from bench.evaluation.meter import ForwardMeter
 from bench.evaluation.outputs import check_marginal_macs, plain_macs, plain_output
 from bench.evaluation.passes import gradient_pass, reduced, widened
 from bench.evaluation.plain import plain
@@ -41,6 +42,7 @@ class TargetView:
         allowed: (N,) how much each image may have used in all, where `within` said less than the
             budget.
         precision: of gradient passes; evaluations without gradients are in float32.
+        meter: that keeps the weights of `whole` from the attack; None where nobody does.
     """
 
     whole: Target
@@ -53,6 +55,7 @@ class TargetView:
     each: int = 1
     allowed: Tensor | None = None
     precision: Precision = "float32"
+    meter: ForwardMeter | None = None
 
     @classmethod
     def of(
@@ -63,6 +66,7 @@ class TargetView:
         access: Literal["gates", "macs"] = "gates",
         seeds: Tensor | None = None,
         precision: Precision = "float32",
+        meter: ForwardMeter | None = None,
     ) -> TargetView:
         """A view for a batch of images.
 
@@ -73,8 +77,10 @@ class TargetView:
             access: of the attack.
             seeds: (N,) int64, for random targets.
             precision: of gradient passes.
+            meter: of the target.
         """
-        return cls(target, Ledger(clean, budget, seeds), access, precision=precision).using()
+        ledger = Ledger(clean, budget, seeds)
+        return cls(target, ledger, access, precision=precision, meter=meter).using()
 
     @property
     def target(self) -> Target:
@@ -95,11 +101,13 @@ class TargetView:
 
     @property
     def floor(self) -> int:
-        return self.target.floor
+        with self._evaluating():
+            return self.target.floor
 
     @property
     def ceiling(self) -> int:
-        return self.target.ceiling
+        with self._evaluating():
+            return self.target.ceiling
 
     @property
     def draws(self) -> int:
@@ -137,12 +145,12 @@ class TargetView:
     def __call__(self, images: Tensor, rows: Tensor) -> Output:
         self._need_gates("outputs")
         images, rows = self._checked_inputs(images, rows)
-        with torch.no_grad():
+        with self._evaluating(), torch.no_grad():
             return self._noted(self._draws(images, rows), images, rows)
 
     def macs(self, images: Tensor, rows: Tensor) -> Tensor:
         images, rows = self._checked_inputs(images, rows)
-        with torch.no_grad():
+        with self._evaluating(), torch.no_grad():
             draws = self._draws(images, rows)
             self._noted(draws, images, rows)
             return torch.stack([self._macs(draw.decisions) for draw in draws]).sum(0) // len(draws)
@@ -150,7 +158,8 @@ class TargetView:
     def price(self, decisions: Tensor) -> Tensor:
         self._need_gates("decisions")
         decisions = plain(decisions, "decisions")
-        macs = self._macs(decisions)
+        with self._evaluating():
+            macs = self._macs(decisions)
         if self.alarm == "raise":
             return macs
         alarm = self.units.alarm.to(decisions.device)
@@ -159,7 +168,8 @@ class TargetView:
     def marginal_macs(self, decisions: Tensor) -> Tensor:
         self._need_gates("decisions")
         decisions = plain(decisions, "decisions")
-        return check_marginal_macs(self.target.marginal_macs(decisions), decisions)
+        with self._evaluating():
+            return check_marginal_macs(self.target.marginal_macs(decisions), decisions)
 
     def gradients(
         self, losses: Losses, images: Tensor, rows: Tensor, at_fork: ForkEdit | None = None
@@ -169,12 +179,18 @@ class TargetView:
         inputs = images.detach().requires_grad_()
         passes: list[bool] = []
         inputs.register_hook(lambda grad: self.ledger.note_gradient(passes))
+        if at_fork is not None and self.meter is not None:
+            at_fork = self.meter.called(at_fork)
         changes: EvaluationChanges = {"surrogate": self.surrogate, "at_fork": at_fork}
         if self.mask_grad != "target":
             changes["mask_grad"] = self.mask_grad
         sums: list[Tensor] = []
         outputs: list[Output] = []
-        with gradient_pass(self.precision), self.target.evaluating(**changes):
+        with (
+            self._evaluating(),
+            gradient_pass(self.precision),
+            self.target.evaluating(**changes),
+        ):
             for _ in range(self.each):
                 with torch.enable_grad():
                     with reduced(self.precision, inputs.device):
@@ -182,7 +198,8 @@ class TargetView:
                     output = widened(output)
                     outputs.append(output.detach())
                     cut = CutOutput(output)
-                    values = [plain(loss, "a loss") for loss in losses(cut.leaves)]
+                    with self._calling():
+                        values = [plain(loss, "a loss") for loss in losses(cut.leaves)]
                 early = len(passes)
                 asking, masks, asked = self._asked(values, rows)
                 if len(outputs) == self.each:
@@ -202,6 +219,14 @@ class TargetView:
         if self.each > 1:
             sums = [total / self.each for total in sums]
         return seen, tuple(sums)
+
+    def _evaluating(self) -> contextlib.AbstractContextManager[None]:
+        """Around what needs the network's weights."""
+        return contextlib.nullcontext() if self.meter is None else self.meter.evaluating()
+
+    def _calling(self) -> contextlib.AbstractContextManager[None]:
+        """Around code of the attack inside of an evaluation."""
+        return contextlib.nullcontext() if self.meter is None else self.meter.calling()
 
     def _asked(
         self, values: list[Tensor], rows: Tensor

@@ -20,6 +20,7 @@ from bench.evaluation.plain import plain_copy
 from bench.evaluation.sealed_view import SealedView
 from bench.evaluation.target_checks import copy_target
 from bench.evaluation.view import TargetView
+from bench.evaluation.withheld import without_weights
 from bench.image import difference, inside, to_float
 from bench.testing.findings import Finding, NotKept, found
 from bench.testing.samples import sample_images, sample_threats
@@ -48,7 +49,14 @@ def check_attack(attack: Attack, target: Target | None = None, budget: int = 40)
     clean8 = (sample_images(victim.image_shape)[:4] * 255).round().to(torch.uint8)
     findings = []
     for threat in sample_threats():
-        refusal = attack.supports(copy_target(victim), threat)
+        answers: list[Skip | None] = []
+        asked = found(
+            f"{threat}: supports() answers", partial(_ask, attack, victim, threat, answers)
+        )
+        if asked.problem:
+            findings.append(asked)
+            continue
+        refusal = answers[0]
         if refusal is not None:
             findings.append(found(f"{threat}: a refusal says why", partial(_reasoned, refusal)))
             continue
@@ -60,6 +68,11 @@ def check_attack(attack: Attack, target: Target | None = None, budget: int = 40)
     if all(finding.promise.endswith("a refusal says why") for finding in findings):
         findings.append(Finding("runs under some threat", "it refuses every threat on this target"))
     return findings
+
+
+def _ask(attack: Attack, target: Target, threat: Threat, answers: list[Skip | None]) -> None:
+    """Append what the attack says of a target, which it is shown as in a run."""
+    answers.append(attack.supports(without_weights(target), threat))
 
 
 def _reasoned(refusal: object) -> None:
@@ -81,17 +94,18 @@ def _perturbed(
     clean = to_float(clean8)
     handed, attacked = clean.clone(), copy_target(target)
     meter = ForwardMeter(attacked)
-    attack.supports(attacked, threat)  # a run asks the copy that is attacked
+    attack.supports(without_weights(target), threat)
     with torch.no_grad():
         labels = target(clean.clone()).logits.argmax(1)
     fitted = _fitted(attack, attacked, meter, threat, budget)
-    view = TargetView.of(attacked, clean, budget, attack.access)
+    view = TargetView.of(attacked, clean, budget, attack.access, meter=meter)
     ids = tuple(f"image-{i}" for i in range(len(clean)))
     met = meter.images
     try:
-        adversarial = attack.perturb(
-            SealedView(view), handed, labels, Job(threat, budget, ids, fitted=fitted)
-        )
+        with meter.withheld("the attack"):
+            adversarial = attack.perturb(
+                SealedView(view), handed, labels, Job(threat, budget, ids, fitted=fitted)
+            )
     except BudgetSpent as error:
         raise NotKept("BudgetSpent was not caught: stop, and return what is kept") from error
     if not torch.equal(handed, clean):
@@ -109,10 +123,11 @@ def _fitted(
         return {}
     images = sample_images(attacked.image_shape, 12)[4:]
     handed, met = images.clone(), meter.images
-    view = TargetView.of(attacked, images, budget, attack.access)
+    view = TargetView.of(attacked, images, budget, attack.access, meter=meter)
     job = Job(threat, budget, tuple(f"fit-{i}" for i in range(len(images))))
     try:
-        learned = attack.fit(SealedView(view), handed, job)
+        with meter.withheld("fit"):
+            learned = attack.fit(SealedView(view), handed, job)
     except BudgetSpent as error:
         raise NotKept("BudgetSpent was not caught in fit: stop, and return what is kept") from error
     check_paid(meter.images - met, view.ledger, "fit")

@@ -29,6 +29,7 @@ from bench.contracts.dataset import Dataset
 from bench.datasets.base import check_disjoint, subset, subset_digest
 from bench.errors import GatebenchError, PlanError, RunFolderError
 from bench.evaluation.build import build, build_defended, opened_dataset
+from bench.evaluation.withheld import without_weights
 from bench.executors.reads import Reads
 from bench.files.canonical import canonical
 from bench.image import difference, inside, psnr, squared_sum, ssim
@@ -351,7 +352,7 @@ def _check_skipped(
                 continue
             target = build_defended(cell, data_root)
             attack: Attack = build("attack", cell.attack)
-            if not isinstance(attack.supports(target, cell.protocol.threat), Skip):
+            if not isinstance(attack.supports(without_weights(target), cell.protocol.threat), Skip):
                 found.problems.append(
                     f"{cell.label}: is skipped ({sealed.reason}), but the attack does run there"
                 )

@@ -26,6 +26,8 @@ deadline = "20s"
 """
 TOY = '[[target]]\nuse = "toy"\nweights = "random:0"\n'
 
+WITHHELD = "used the weights of the network that it attacks past its view"
+
 ATTACKS = {
     "raise": ("failed", "raised ZeroDivisionError: on purpose"),
     "nan": ("invalid", "the attack returned NaN or infinity"),
@@ -47,12 +49,19 @@ ATTACKS = {
     "gradients": ("invalid", "expected one number a row"),
     "price": ("ok", ""),
     "pass-rows-off": ("invalid", "rows name the image"),
-    "past-the-view": ("invalid", "evaluated the target on 3 images past its view"),
-    "past-the-view-inside": ("invalid", "evaluated the target on 1 image past its view"),
+    "past-the-view": ("invalid", WITHHELD),
+    "past-the-view-inside": ("invalid", WITHHELD),
+    "past-the-view-by-class": ("invalid", WITHHELD),
+    "past-the-view-by-module": ("invalid", WITHHELD),
+    "past-the-view-by-weight": ("invalid", WITHHELD),
+    "past-the-view-in-losses": ("invalid", WITHHELD),
+    "past-the-view-opened": ("invalid", "evaluated the target on 3 images past its view"),
     "lying-images": ("ok", ""),
-    "free-backward": ("invalid", "took gradients of its own"),
+    "free-backward": ("ok", ""),
     "free-gradient": ("ok", ""),
     "fork": ("skipped", "mischief does not fork"),
+    "supports-keeps": ("ok", ""),
+    "supports-evaluates": ("invalid", "supports() evaluates the target"),
     "supports-lies": ("invalid", "supports() returned 'no'"),
     "system-exit": ("failed", "raised SystemExit: enough"),
     "interrupt": ("failed", "the worker process died (exit code 1)"),

@@ -101,6 +101,22 @@ def test_rows_say_what_the_saved_images_really_are(opened):
     assert changed == 6
 
 
+def test_what_supports_was_shown_is_no_target(opened):
+    cell = opened("mischief", params='params = { deed = "supports-keeps" }')
+    assert len(batches(cell, 0)) == 4
+    with pytest.raises(ContractBroken, match=r"supports\(\) evaluates the target"):
+        opened("mischief", params='params = { deed = "supports-evaluates" }')
+
+
+@pytest.mark.parametrize(
+    "way", ["by-class", "by-module", "by-weight", "in-losses", "opened"], ids=lambda way: way
+)
+def test_what_is_evaluated_past_the_view_is_seen(opened, way):
+    cell = opened("mischief", params=f'params = {{ deed = "past-the-view-{way}" }}')
+    with pytest.raises(ContractBroken, match="past its view"):
+        batches(cell, 0)
+
+
 def test_a_short_batch_is_padded_and_leaves_no_trace_of_it(opened):
     whole, short = opened(images=8, batch=4), opened(images=5, batch=4)
     assert [len(batches(short, first)) for first in (0, 4)] == [4, 1]

@@ -1,5 +1,8 @@
 """Attacks that break their contract, each in one way."""
 
+import contextlib
+import copy
+import importlib
 import os
 import signal
 import sys
@@ -10,18 +13,33 @@ from typing import ClassVar, Literal
 import torch
 
 from bench.api import Attack, Skip
+from bench.errors import ContractBroken
 
 Deed = Literal[
     "raise", "nan", "infinity", "range", "ball", "shape", "type", "integers", "in-place", "weights", "buffers", "train",
     "spend", "gates", "gradients", "price", "pass-rows-off", "free-gradient", "fork", "system-exit", "interrupt", "garbage",
     "memory", "labels", "supports-lies", "surrogate", "unspeakable",
-    "past-the-view", "past-the-view-inside", "lying-images", "free-backward",
+    "past-the-view", "past-the-view-inside", "past-the-view-by-class", "past-the-view-by-module",
+    "past-the-view-by-weight", "past-the-view-in-losses", "past-the-view-opened", "lying-images",
+    "free-backward", "supports-keeps", "supports-evaluates",
     "hang", "busy", "exit", "segfault", "kill", "exit-in-thread", "global-state", "peek-global-state",
 ]  # fmt: skip
 
 
 SEEN = []
 """The target that `supports` was shown last."""
+
+
+def broken_into(view):
+    """What lies behind the view that an attack is handed, by way of a name of the harness."""
+    return importlib.import_module("bench.evaluation.sealed_view")._INSIDE[view]
+
+
+def opened(view):
+    """The target with its weights where they should not be."""
+    inside = broken_into(view)
+    inside.meter._weights.move(away=False)
+    return inside.whole
 
 
 class Agreeable(torch.Tensor):
@@ -52,6 +70,8 @@ class Mischief(Attack):
             return "no"
         if self.deed == "fork":
             return Skip("mischief does not fork")
+        if self.deed == "supports-evaluates":
+            target(torch.zeros(1, *target.image_shape))
         SEEN[:] = [target]
         return None
 
@@ -89,25 +109,75 @@ class Mischief(Attack):
 
     def _weights(self, view, images, labels, job):
         with torch.no_grad():
-            SEEN[0].head.weight.add_(1e-7)
+            opened(view).head.weight.add_(1e-7)
         return images
 
     def _buffers(self, view, images, labels, job):
-        SEEN[0].register_buffer("stowaway", torch.zeros(1))
-        SEEN[0].head.bias.data = SEEN[0].head.bias.data + 1
+        target = opened(view)
+        target.register_buffer("stowaway", torch.zeros(1))
+        target.head.bias.data = target.head.bias.data + 1
         return images
 
     def _train(self, view, images, labels, job):
-        SEEN[0].blocks[1].train()
+        broken_into(view).whole.blocks[1].train()
         return images
 
     def _past_the_view(self, view, images, labels, job):
         with torch.no_grad():
-            SEEN[0](images + 0.01)
+            broken_into(view).whole(images + 0.01)
         return images
 
     def _past_the_view_inside(self, view, images, labels, job):
-        SEEN[0].execute(images[:1])
+        broken_into(view).whole.execute(images[:1])
+        return images
+
+    def _past_the_view_by_class(self, view, images, labels, job):
+        target, x = broken_into(view).whole, images.clone().requires_grad_()
+        torch.autograd.grad(type(target).forward(target, x).logit_margins.sum(), x)
+        return images
+
+    def _past_the_view_by_module(self, view, images, labels, job):
+        with contextlib.suppress(Exception):
+            broken_into(view).whole.stem(images)
+        return images
+
+    def _past_the_view_by_weight(self, view, images, labels, job):
+        with contextlib.suppress(Exception):
+            copy.deepcopy(broken_into(view).whole.state_dict())
+        return images
+
+    def _past_the_view_in_losses(self, view, images, labels, job):
+        target = broken_into(view).whole
+
+        def losses(output):
+            with contextlib.suppress(Exception):
+                target.stem(images)
+            return [output.logits.sum(1)]
+
+        view.gradients(losses, images, torch.arange(len(images)))
+        return images
+
+    def _past_the_view_opened(self, view, images, labels, job):
+        opened(view)(images)
+        return images
+
+    def _supports_keeps(self, view, images, labels, job):
+        """Nothing comes of what `supports` was shown."""
+        target = SEEN[0]
+        for use in (
+            lambda: target(images),
+            lambda: target.execute(images[:1]),
+            lambda: type(target).forward(target, images),
+            lambda: target.stem(images),
+            lambda: torch.nn.functional.linear(torch.zeros(1, 4), target.head.weight),
+            lambda: copy.deepcopy(target)(images),
+            lambda: type(target)().load_state_dict(target.state_dict()),
+            lambda: target.undefended(images),
+            lambda: target.equivalent()(images),
+        ):
+            with contextlib.suppress(ContractBroken):
+                use()
+                raise AssertionError("it can be evaluated")
         return images
 
     def _lying_images(self, view, images, labels, job):
@@ -117,18 +187,20 @@ class Mischief(Attack):
         stolen = []
 
         def losses(output):
-            total = output.logits.sum()
+            total = output.logits.sum() + output.logit_margins.sum()
             node = [total.grad_fn]
             while node:
                 here = node.pop()
-                if hasattr(here, "variable"):
-                    stolen.append(torch.autograd.grad(total, here.variable, retain_graph=True)[0])
-                    break
+                saved = [getattr(here, "variable", None), getattr(here, "_saved_input", None)]
+                for value in saved:
+                    if value is not None and value.shape == images.shape:
+                        stolen.extend(torch.autograd.grad(total, value, retain_graph=True))
                 node += [each for each, _ in here.next_functions if each is not None]
             return [output.logits.sum(1) * 0]
 
         view.gradients(losses, images, torch.arange(len(images)))
-        return (images + 0.01 * stolen[0].sign()).clamp(0, 1)
+        assert not stolen, "a gradient that was not paid for"
+        return images
 
     def _spend(self, view, images, labels, job):
         while True:
