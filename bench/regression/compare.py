@@ -286,7 +286,8 @@ def saved_images(
     wanted = set(ids)
     for key, cell in read_plan(run).boards[board].cells.items():
         if cell.labels == (change.target, change.defense, change.attack):
-            rows = run.cell(key).table(["id", "image", "adversarial"]).to_pylist()
+            size = run.cell(key).target().picture_size
+            rows = run.cell(key).table(["id", "image", "adversarial"], size=size).to_pylist()
             return {
                 row["id"]: (row["image"]["bytes"], row["adversarial"]["bytes"])
                 for row in rows

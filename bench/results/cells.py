@@ -112,17 +112,19 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell, whole: bool) -> Re
         return ReadCell(replace(found, status="withdrawn", reason=withdrawal.reason))
     if sealed.status != "ok":
         return ReadCell(found)
-    table, wrong = folder.sealed_table(sealed.shards, names(plain=True), whole=whole)
+    target = folder.target()
+    table, wrong = folder.sealed_table(
+        sealed.shards, names(plain=True), whole=whole, size=target.picture_size
+    )
     if wrong:
         reason = f"{wrong[0]} was changed after the cell was sealed; run the same plan again"
         return ReadCell(replace(found, status="invalid", reason=reason, refused=True))
-    target = folder.target()
     check_measured(table, cell, target, sealed.combination)
     columns = {name: table[name].to_numpy() for name in table.column_names if name not in DECISIONS}
     for name in DECISIONS:
         columns[name] = unpack(table[name].to_pylist(), len(target.units)).sum(1)
     requests, shares = _requests(target, columns)
-    rows = Rows(folder, len(target.units))
+    rows = Rows(folder, len(target.units), target.picture_size)
     digest = hashlib.sha256(canonical(dict(sealed.shards)))
     digest.update(read_regular(folder.path / "target.json"))
     measured = replace(_measured(found, target, columns), rows=rows, digest=digest.hexdigest())

@@ -92,13 +92,15 @@ class Rows:
     Attributes:
         store: the cell on disk.
         units: of its target.
+        size: (width, height) that its pictures must have; None where older runs do not say it.
     """
 
     store: CellFolder
     units: int
+    size: tuple[int, int] | None
 
     def __call__(self) -> Sequence[ImageRow]:
-        return image_rows(self.store.table(), self.units)
+        return image_rows(self.store.table(size=self.size), self.units)
 
     def some(self, places: Sequence[int]) -> Sequence[ImageRow]:
         """The images at these places, pictures and all."""
@@ -106,7 +108,7 @@ class Rows:
         for shard in self.store.shards():
             inside = sorted({place for place in places if shard.first <= place <= shard.last})
             if inside:
-                table = self.store.shard_table(shard)
+                table = self.store.shard_table(shard, size=self.size)
                 here = table.take([place - shard.first for place in inside])
                 found |= zip(inside, image_rows(here, self.units), strict=True)
         return [found[place] for place in places]

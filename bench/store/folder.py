@@ -125,23 +125,26 @@ class CellFolder:
         write_atomic(path, shard_bytes(rows, {**record, "key": self.key}))
         return path
 
-    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+    def table(
+        self, columns: Sequence[str] | None = None, *, size: tuple[int, int] | None = None
+    ) -> pa.Table:
         """All rows of the finished shards, in order.
 
         Args:
             columns: which; all by default. One that an older gatebench did not write is null.
+            size: (width, height) that pictures must have; None is any.
 
         Raises:
-            RunFolderError: a shard lacks a column, has one of another type, or would take more
-                memory than it may.
+            RunFolderError: a shard lacks a column, has one of another type or a picture of another
+                size, or would take more memory than it may.
         """
         wanted = ROWS if columns is None else pa.schema([ROWS.field(name) for name in columns])
-        parts = [shard_rows(shard.path, wanted) for shard in self.shards()]
+        parts = [shard_rows(shard.path, wanted, size=size) for shard in self.shards()]
         return pa.concat_tables(parts) if parts else wanted.empty_table()
 
-    def shard_table(self, shard: Shard) -> pa.Table:
-        """All rows of one shard, with every column."""
-        return shard_rows(shard.path, ROWS)
+    def shard_table(self, shard: Shard, *, size: tuple[int, int] | None = None) -> pa.Table:
+        """All rows of one shard, with every column, and pictures of this size."""
+        return shard_rows(shard.path, ROWS, size=size)
 
     def shard_column(self, shard: Shard, name: str) -> list[Any]:
         """One column of one shard."""
@@ -149,7 +152,12 @@ class CellFolder:
         return values
 
     def sealed_table(
-        self, digests: Mapping[str, str], columns: Sequence[str], *, whole: bool = False
+        self,
+        digests: Mapping[str, str],
+        columns: Sequence[str],
+        *,
+        whole: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> tuple[pa.Table, list[str]]:
         """The rows of the sealed shards and what `altered` says, each file read once.
 
@@ -157,13 +165,15 @@ class CellFolder:
             digests: file name -> sha256 of each sealed shard.
             columns: to read; one that an older gatebench did not write is null.
             whole: whether the other columns are decoded and checked too.
+            size: (width, height) that pictures must have, where they are decoded; None is any.
 
         Returns:
             (rows in order, names of the files that are not what was sealed). Without rows where
             there is such a file.
 
         Raises:
-            RunFolderError: a shard lacks a column, or has one of another type.
+            RunFolderError: a shard lacks a column, or has one of another type or a picture of
+                another size.
         """
         wanted = pa.schema([ROWS.field(name) for name in columns])
         wrong, parts = [], []
@@ -175,7 +185,7 @@ class CellFolder:
             if hashlib.sha256(data).hexdigest() != digests[name]:
                 wrong.append(name)
             elif not wrong:
-                parts.append(shard_rows(self.path / name, wanted, data, whole=whole))
+                parts.append(shard_rows(self.path / name, wanted, data, whole=whole, size=size))
         others = [path for path in self.path.glob("shard-*.parquet") if path.name not in digests]
         if others:
             wrong += [shard.path.name for shard in self.shards() if shard.path.name not in digests]

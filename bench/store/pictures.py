@@ -14,6 +14,7 @@ from bench.codec import SAVED_FORMATS, check_picture, decoded
 from bench.errors import DataError, RunFolderError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
     from bench.store.folder import CellFolder
@@ -51,36 +52,36 @@ def row_images(
             if found[-1].shape != found[0].shape:
                 raise DataError("gray and RGB pictures together")
         except DataError as error:
-            raise _refused(folder, row, column, error) from error
+            raise _refused(_file_of(folder, row["id"]), row["id"], column, error) from error
     return torch.cat(found)
 
 
-def check_pictures(folder: CellFolder, rows: Sequence[Row], size: tuple[int, int]) -> None:
-    """Refuse rows with a picture of another size; no pixel is decoded.
+def check_pictures(path: Path, batch: pa.RecordBatch, size: tuple[int, int]) -> None:
+    """Refuse rows of a shard with a picture of another size; no pixel is decoded.
 
     Args:
-        folder: of the cell.
-        rows: with "id" and at least one of `PICTURES`.
+        path: of the shard.
+        batch: some of its rows, with "id" where there is one of `PICTURES`.
         size: (width, height) of the cell's images.
 
     Raises:
         RunFolderError: a picture is none, or of another size; names the shard, the image and the
             column.
     """
-    for row in rows:
-        for column in PICTURES:
-            if column in row:
-                try:
-                    check_picture(row[column]["bytes"], SAVED_FORMATS, size)
-                except DataError as error:
-                    raise _refused(folder, row, column, error) from error
+    for column in PICTURES:
+        if column not in batch.schema.names:
+            continue
+        found = batch.column(column).field("bytes").to_pylist()
+        for row, data in enumerate(found):
+            try:
+                check_picture(data, SAVED_FORMATS, size)
+            except DataError as error:
+                raise _refused(path, batch.column("id")[row].as_py(), column, error) from error
 
 
-def _refused(folder: CellFolder, row: Row, column: str, error: DataError) -> RunFolderError:
-    file = _file_of(folder, row["id"])
+def _refused(path: Path, name: str, column: str, error: DataError) -> RunFolderError:
     return RunFolderError(
-        f"{file}: image {row['id']}: its picture in column {column!r} cannot be read: "
-        f"{error.message}",
+        f"{path}: image {name}: its picture in column {column!r} cannot be read: {error.message}",
         hint="'gatebench verify' examines the whole run; 'gatebench run' with --fresh makes it "
         "again",
     )

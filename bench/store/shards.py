@@ -21,6 +21,7 @@ from bench.errors import RunFolderError
 from bench.files.canonical import canonical
 from bench.files.regular import LARGEST, read_regular
 from bench.store.documents import SCHEMA, parse
+from bench.store.pictures import check_pictures
 from bench.store.schema import COLUMNS, ROWS, check_nested, check_rows
 from bench.store.sealed import SHARD_NAME
 
@@ -114,7 +115,12 @@ def shard_bytes(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) ->
 
 
 def shard_rows(
-    path: Path, wanted: pa.Schema, data: bytes | None = None, *, whole: bool = False
+    path: Path,
+    wanted: pa.Schema,
+    data: bytes | None = None,
+    *,
+    whole: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> pa.Table:
     """Columns of a shard; those that an older gatebench did not write are null.
 
@@ -123,11 +129,12 @@ def shard_rows(
         wanted: the columns.
         data: the file's content, where it was read already.
         whole: whether the other columns are decoded and checked too; nothing of them is kept.
+        size: (width, height) that its pictures must have, where they are read; None is any.
 
     Raises:
         RunFolderError: it cannot be read, lacks a column or has one of another type, has another
-            number of rows than its name says, a picture or a trace with holes, or would take more
-            memory than such a file may.
+            number of rows than its name says, a picture or a trace with holes, a picture of another
+            size, or would take more memory than such a file may.
     """
     try:
         content = read_regular(path) if data is None else data
@@ -137,6 +144,8 @@ def shard_rows(
             parts = []
             for batch in _within_bounds(file, list(there), len(content), path):
                 check_nested(batch)
+                if size is not None:
+                    check_pictures(path, batch, size)
                 parts.append(batch.select(kept))
         found = pa.schema([there[name] for name in kept])
         part = pa.Table.from_batches(parts, found) if parts else found.empty_table()

@@ -116,7 +116,8 @@ def _row(
     if sealed is None or folder.altered(sealed.shards):
         raise NotComparable(f"{cell.label!r} was altered after it was sealed")
     images = []
-    for place, row in enumerate(folder.table(["id", "adversarial", *CLAIMS]).to_pylist()):
+    table = folder.table(["id", "adversarial", *CLAIMS], size=folder.target().picture_size)
+    for place, row in enumerate(table.to_pylist()):
         name, data = f"images/{number:03d}/{place:05d}.png", row["adversarial"]["bytes"]
         files[name] = data
         images.append(

@@ -116,6 +116,15 @@ def test_a_head_that_is_there_twice_is_judged_by_what_would_be_decoded(monkeypat
             read(twice, ("PNG",), (4, 4))
 
 
+def test_a_plain_png_is_told_by_its_head_alone(monkeypatch):
+    monkeypatch.setattr(Image, "open", lambda *arguments, **options: 1 / 0)
+    plain = encoded(Image.new("RGB", (40, 30)))
+    check_picture(plain, ("PNG",), (40, 30))
+    for data, size in ((plain, (30, 40)), (plain + b"IHDR", (40, 30)), (plain[4:], (40, 30))):
+        with pytest.raises(DataError, match=r"division"):
+            check_picture(data, ("PNG",), size)
+
+
 def test_a_picture_has_at_most_the_pixels_that_are_asked_for(monkeypatch):
     data = encoded(Image.new("RGB", (40, 30)))
     assert read_picture(data, ("PNG",), None, 1200).size == (40, 30)

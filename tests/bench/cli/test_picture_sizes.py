@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,8 +13,11 @@ from mischief_site import SITE
 from PIL import Image, ImageFile
 
 from bench.cli import main
+from bench.errors import RunFolderError
 from bench.plans.stored import read_plan
 from bench.plugins import registry
+from bench.python.run import open_run
+from bench.regression.compare import saved_images
 from bench.store.documents import write_json
 from bench.store.folder import RunFolder
 
@@ -36,6 +40,7 @@ use = "wander"
 [[attack]]
 use = "still"
 """
+WORDS = ("--who", "me", "--what", "images", "--license", "MIT")
 SIDE = 9
 """One pixel more than the toy's images have."""
 
@@ -146,3 +151,40 @@ def test_an_attack_that_begins_at_saved_images_does_not_begin_at_them(run, gateb
     (cell,) = (onward.cell(key).sealed() for key in read_plan(onward).cells)
     assert (code, cell.status) == (4, "failed"), err
     assert names_it(run, cell.reason), cell.reason
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(("report", "r", "--out", "pages"), id="report"),
+        pytest.param(("publish", "r", "--out", "pages"), id="publish"),
+        pytest.param(("export", "r", "--out", "pages", "--dataset", "a/b"), id="export"),
+    ],
+)
+def test_pages_leave_their_cell_out_and_name_it(run, gatebench, tmp_path, command):
+    code, _, err = gatebench(*command)
+    assert code == 0, err
+    (line,) = err.splitlines()
+    assert line.startswith("toy / wander is left without numbers")
+    assert names_it(run, line), line
+    assert list((tmp_path / "pages").rglob("*"))
+
+
+def test_what_copies_saved_images_refuses_them(run, gatebench, tmp_path):
+    code, _, err = gatebench("submit", "r", "--out", "mine.zip", *WORDS)
+    assert code == 5, err
+    assert names_it(run, err), err
+    assert {path.name for path in tmp_path.iterdir()} == {"plan.toml", "runs"}
+
+
+def test_a_comparison_shows_none_of_them(run):
+    change = SimpleNamespace(target="toy", defense="", attack="wander")
+    with pytest.raises(RunFolderError) as caught:
+        saved_images(run.path, 0, change, [last_image(run)])
+    assert names_it(run, caught.value.message)
+
+
+def test_a_result_in_python_shows_none_of_them(run, gatebench):
+    result = open_run(run.path)
+    assert {cell.attack for cell in result.cells} == {"still"}
+    assert names_it(run, " ".join(result.problems))

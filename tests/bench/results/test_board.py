@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
+from bench.codec import png
 from bench.errors import RunFolderError
 from bench.plans.resolve import load_plan
 from bench.results import stats
@@ -58,6 +60,7 @@ reason = "not today"
 """
 LINF = '{ norm = "linf", eps = "8/255" }'
 FLOOR, CEILING = 1000, 5000
+BEFORE, AFTER = (png(torch.full((3, 8, 8), gray, dtype=torch.uint8)) for gray in (90, 110))
 DESCRIPTION = TargetDescription(
     floor=FLOOR,
     ceiling=CEILING,
@@ -118,8 +121,8 @@ def row(
             {"evaluations": 1, "macs": clean, "squared": 0.0},
             {"evaluations": 9, "macs": adversarial, "squared": float(squared)},
         ],
-        "image": {"bytes": b"before", "path": None},
-        "adversarial": {"bytes": b"after", "path": None},
+        "image": {"bytes": BEFORE, "path": None},
+        "adversarial": {"bytes": AFTER, "path": None},
     }
 
 
@@ -215,7 +218,7 @@ def test_rows_are_loaded_when_asked_for(world):
     first = made.board()[1]["one", "weak"].rows()[0]
     assert first.clean_decisions == (False, True, False)
     assert first.adversarial_decisions == (True, True, True)
-    assert (first.image, first.adversarial) == (b"before", b"after")
+    assert (first.image, first.adversarial) == (BEFORE, AFTER)
     assert first.trace == ((1, 2000, 0.0), (9, 3000, 100.0))
 
 
