@@ -6,9 +6,11 @@
 import contextlib
 import copy
 import hashlib
+import io
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,12 +19,13 @@ from fuzzing import COUNTS, WANTED, command, fuzzed, mutated, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mischief_site import SITE
+from PIL import Image
 
 from bench.errors import EXIT_CODES
 from bench.files.regular import read_regular
 from bench.files.remove import remove
 from bench.plugins import registry
-from bench.store.schema import ROWS
+from bench.store.schema import PICTURE, POINT, ROWS
 
 PLAN = """schema = 1
 [protocol]
@@ -107,6 +110,19 @@ class Held:
             path.write_bytes(self._files[name])
         self._touched.clear()
 
+    def restore(self):
+        """Undo everything, also what commands wrote that go on in the run's folder."""
+        remove(self.place)
+        self._touched = set(self._files)
+        self.mend()
+
+    def whole_cells(self):
+        """How many cells are as their run left them; none where the plan is not."""
+        if "plan.json" in self._touched:
+            return 0
+        cells = {str(Path(name).parent) for name in self._files if name.startswith("cells/")}
+        return len(cells - {str(Path(name).parent) for name in self._touched})
+
     def check_untouched(self):
         """Fail where a command wrote into the run."""
         there = {str(p.relative_to(self.place)) for p in self.place.rglob("*") if p.is_file()}
@@ -122,6 +138,59 @@ def flipped(draw, data):
     return bytes(found)
 
 
+def png(width, height, mode):
+    """A picture of one color as a file."""
+    out = io.BytesIO()
+    Image.new(mode, (width, height)).save(out, format="PNG")
+    return out.getvalue()
+
+
+NUMBERS = st.sampled_from([-1, 0, 1, 2**53, 2**62, -(2**62)])
+REALS = st.floats()
+POINTS = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {
+            "evaluations": st.none() | NUMBERS,
+            "macs": st.none() | NUMBERS,
+            "squared": st.none() | REALS,
+        }
+    ),
+)
+PICTURES = st.one_of(
+    st.none(),
+    st.sampled_from(
+        [
+            {"bytes": data, "path": path}
+            for data in (
+                None,
+                b"",
+                b"\x89PNG\r\n\x1a\n",
+                bytes(2**24),
+                png(8, 8, "RGB"),
+                png(8, 8, "L"),
+                png(8, 8, "RGBA"),
+                png(9, 8, "RGB"),
+                png(3000, 3000, "RGB"),
+            )
+            for path in (None, "../../x.png")
+        ]
+    ),
+)
+VALUES = {
+    pa.int64(): NUMBERS,
+    pa.float64(): REALS,
+    pa.string(): st.text(st.characters(exclude_categories=("Cs",)), max_size=9),
+    pa.binary(): st.binary(max_size=9),
+    pa.bool_(): st.booleans(),
+    PICTURE: PICTURES,
+    pa.list_(POINT): st.none()
+    | st.lists(POINTS, max_size=3)
+    | st.builds(lambda point: [point] * 5000, POINTS),
+}
+"""What a cell of a table is replaced by, by its type."""
+
+
 def rewritten(draw, held):
     """Another table in place of a shard, and its digest mended in cell.json beside it."""
     path = held.choose(draw, ".parquet")
@@ -131,7 +200,7 @@ def rewritten(draw, held):
     table = pq.read_table(path)
     name = draw(st.sampled_from(table.column_names))
     place = table.column_names.index(name)
-    deed = draw(st.sampled_from(["drop", "null", "retype", "repeat", "shorten", "value"]))
+    deed = draw(st.sampled_from(["drop", "null", "retype", "repeat", "shorten", *["value"] * 5]))
     if deed == "drop":
         table = table.drop_columns([name])
     elif deed == "null":
@@ -145,16 +214,10 @@ def rewritten(draw, held):
         table = table.slice(0, draw(st.integers(0, table.num_rows)))
     else:
         rows = table.to_pylist()
-        odd = {
-            pa.int64(): st.sampled_from([-1, 0, 2**62, -(2**62)]),
-            pa.float64(): st.floats(),
-            pa.string(): st.text(st.characters(exclude_categories=("Cs",)), max_size=9),
-            pa.binary(): st.binary(max_size=9),
-            pa.bool_(): st.booleans(),
-        }
-        kind = odd.get(ROWS.field(name).type)
-        if kind is not None:
-            rows[draw(st.integers(0, len(rows) - 1))][name] = draw(kind)
+        value = draw(VALUES[ROWS.field(name).type])
+        chosen = draw(st.sampled_from([rows, rows[:1], rows[-1:]]))
+        for row in chosen:
+            row[name] = value
         table = pa.Table.from_pylist(rows, schema=table.schema)
     pq.write_table(table.replace_schema_metadata(pq.read_schema(path).metadata), path)
     sealed = path.with_name("cell.json")
@@ -218,39 +281,62 @@ def commands(folder):
         "merge": ["merge", "r", "m", "--out", "u", "--no-report"],
         "publish": ["publish", "m", "--out", "site"],
         "export": ["export", "m", "--out", "hub", "--dataset", "a/b"],
+        "transfer": ["transfer", "m"],
+        "latency": ["latency", "m", "--images", "1", "--repeats", "1"],
+        "headroom": ["headroom", "m", "--images", "2", "--times", "2"],
+        "beat": ["beat", "m", "toy random:0 / wander", *IN_PROCESS],
+        "run": ["run", "plan.toml", "--name", "m", *IN_PROCESS],
     }
     asked["submit"] += ["--license", "MIT"]
-    codes = dict.fromkeys(("show", "report", "publish", "export"), (0, 5))
+    codes = dict.fromkeys(GOING_ON, (0, 5))
     codes |= {"verify": (0, 5, 10), "submit": (0, 2, 5, 9), "merge": (0, 5, 9)}
-    return [
-        (name, words, codes.get(name, (0, 5, 8, 9) if name == "check" else (0, 5, 9)))
-        for name, words in asked.items()
-    ]
+    codes |= {"beat": (0, 2, 5), "run": (0, 5), "check": (0, 5, 8, 9)}
+    return [(name, words, codes.get(name, (0, 5, 9))) for name, words in asked.items()]
+
+
+IN_PROCESS = ("--in-process", "--no-report")
+GOING_ON = ("show", "report", "publish", "export")
+"""Commands that show what there is: one whole cell is enough for them."""
+WRITING = ("transfer", "latency", "headroom", "run")
+"""Commands that write into the run's folder."""
+
+
+def remove_all(runs, like="m*"):
+    """Remove the copy of the good run, and what was made of it."""
+    for path in runs.glob(like):
+        remove(path)
 
 
 def test_whatever_lies_in_a_run_folder_is_told_in_a_sentence(good):
     held = Held(good / "runs" / "r", good / "runs" / "m")
     show, *others = commands(good)
-    weights = {"verify": 1, "report": 3, "publish": 1, "export": 1}
-    chosen = st.sampled_from([one for one in others for _ in range(weights.get(one[0], 6))])
+    weights = {"verify": 1, "report": 4, "publish": 2, "export": 2, "headroom": 1, "beat": 1}
+    chosen = st.sampled_from([one for one in others for _ in range(weights.get(one[0], 3))])
 
-    @settings(fuzzed, max_examples=WANTED or 15)
+    @settings(fuzzed, max_examples=WANTED or 20)
     @given(st.data())
     def check(data):
+        name = ""
         try:
             for _ in range(data.draw(st.integers(1, 2))):
                 with contextlib.suppress(OSError, pa.ArrowException):
                     damage(data.draw, held)
             for name, words, codes in [show, data.draw(chosen)]:
-                assert command(*words) in codes, name
+                goes_on = name in GOING_ON and held.whole_cells()
+                assert command(*words) in ((0,) if goes_on else codes), name
         finally:
-            held.mend()
+            if name in WRITING:
+                held.restore()
+            else:
+                held.mend()
+            remove_all(good / "runs", "m-beat-*")
 
     check()
     held.check_untouched()
     for name, words, _ in commands(good):
         assert command(*words) == 0, f"{name} after everything was mended"
-    shutil.rmtree(held.place)
+        held.restore()
+    remove_all(good / "runs")
 
 
 def test_the_folder_is_good_before_it_is_damaged(good):
@@ -258,4 +344,4 @@ def test_the_folder_is_good_before_it_is_damaged(good):
     for name, words, _ in commands(good):
         assert command(*words) == 0, name
     assert set(EXIT_CODES) >= {0, 5, 8, 9, 10}
-    shutil.rmtree(good / "runs" / "m")
+    remove_all(good / "runs")
