@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from bench.contracts.attack import Losses
 from bench.contracts.target import ForkEdit, Output
 from bench.contracts.units import Units
+from bench.evaluation.ledger import Ledger
 from bench.evaluation.view import Knows, TargetView
 
 
@@ -27,7 +29,13 @@ class SealedView:
 
     @property
     def units(self) -> Units:
-        return _INSIDE[self].units
+        """A copy, the same for all views of a batch: what an attack writes into it changes no
+        price."""
+        inside = _INSIDE[self]
+        copies = _UNITS.setdefault(inside.ledger, {})
+        if inside.knows not in copies:
+            copies[inside.knows] = copy.deepcopy(inside.units)
+        return copies[inside.knows]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -89,3 +97,4 @@ class SealedView:
 
 
 _INSIDE: WeakKeyDictionary[SealedView, TargetView] = WeakKeyDictionary()
+_UNITS: WeakKeyDictionary[Ledger, dict[Knows, Units]] = WeakKeyDictionary()

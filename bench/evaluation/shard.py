@@ -207,7 +207,7 @@ def run_batch(
         protocol.budget,
         ids,
         protocol.seed,
-        learnt or {},
+        {each: value.clone() for each, value in (learnt or {}).items()},
         lambda done, total: progress(done / max(total, 1)),
         None if saved is None else _start(saved, ids, clean),
     )

@@ -13,6 +13,7 @@ from bench.evaluation.plain import plain, plain_copy
 from bench.evaluation.sealed_view import SealedView
 from bench.evaluation.view import TargetView
 from bench.testing import ToyTarget, sample_images
+from targets.skipnet import SkipNet
 
 LINF = parse_threat({"norm": "linf", "eps": "8/255"})
 
@@ -247,6 +248,23 @@ def test_a_view_charges_for_what_is_there_whatever_a_tensor_says(name):
     assert view.ledger.used.tolist() == [3] * 4
     with pytest.raises(ContractBroken, match="batch has 4 images"):
         view(images, (rows + 9).as_subclass(Agreeable))
+
+
+def test_what_an_attack_writes_into_the_units_changes_no_price():
+    target = SkipNet(depth=8).eval().requires_grad_(False)
+    clean, rows = sample_images((3, 32, 32), 2), torch.arange(2)
+    inside = TargetView.of(target, clean, 9)
+    view = SealedView(inside)
+    decisions = view(clean, rows).decisions
+    price = view.price(decisions)
+    assert view.units is view.using("ste").units, "copied to a device once"
+    assert view.units.cost.tolist() == target.units.cost.tolist()
+    view.units.cost.fill_(1)
+    view.units.after.fill_(0)
+    assert torch.equal(view.price(decisions), price)
+    assert torch.equal(view(clean, rows).decisions, decisions)
+    assert int(target.units.cost.min()) > 1
+    assert (SealedView(TargetView.of(target, clean, 9)).units.cost > 1).all()
 
 
 def test_an_attack_is_handed_no_way_to_target_or_ledger():

@@ -4,12 +4,14 @@ import io
 import json
 import math
 import pickle
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from bench.api import Attack
 from bench.errors import ContractBroken, DiskError, PlanError, PluginError
 from bench.evaluation import audit, prepare, shard
 from bench.plans.resolve import load_plan
@@ -115,6 +117,21 @@ def test_what_is_evaluated_past_the_view_is_seen(opened, way):
     cell = opened("mischief", params=f'params = {{ deed = "past-the-view-{way}" }}')
     with pytest.raises(ContractBroken, match="past its view"):
         batches(cell, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Editing(Attack):
+    """Adds to what it has learned, and moves images by it."""
+
+    def perturb(self, view, images, labels, job):
+        return images + job.fitted["step"].add_(0.01)
+
+
+def test_what_an_attack_writes_into_what_it_learned_reaches_no_other_batch(opened):
+    cell, learned = replace(opened(), attack=Editing()), {"step": torch.zeros(())}
+    first, again = (shard.run_batch(cell, 0, lambda share: None, learned) for _ in range(2))
+    assert first == again
+    assert learned["step"] == 0
 
 
 def test_a_short_batch_is_padded_and_leaves_no_trace_of_it(opened):
