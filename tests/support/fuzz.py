@@ -21,6 +21,8 @@ FORBIDDEN = (
     "subprocess.Popen", "pty.spawn", "socket.connect", "os.remove", "os.rename", "os.rmdir",
     "shutil.rmtree", "os.mkdir", "os.chmod", "os.link", "os.symlink", "ctypes.dlopen", "webbrowser.open",
 )  # fmt: skip
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_PROCESSES = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "subprocess.Popen")
 _events = None
 
 
@@ -43,26 +45,47 @@ def touch(*arguments):
 def _hook(event, arguments):
     if _events is None:
         return
-    if event in FORBIDDEN or (
-        event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-    ):
+    if event in FORBIDDEN or (event == "open" and _writes(*arguments[1:3])):
         _events.append((event, arguments))
+
+
+def _writes(mode, flags):
+    """Whether a file is opened to be written: by a mode, or by the flags of the system alone."""
+    if isinstance(mode, str):
+        return bool(set(mode) & set("wax+"))
+    return isinstance(flags, int) and bool(flags & _WRITING)
 
 
 sys.addaudithook(_hook)
 
 
 @contextlib.contextmanager
-def nothing_runs():
-    """Fail where a process is started, a file is written or removed, or `touch` is called."""
+def nothing_runs(inside=None):
+    """Fail where a process is started, a file is written or removed, or `touch` is called.
+
+    Args:
+        inside: a folder in which files may be written and removed.
+    """
     global _events
     _events, before = [], len(RAN)
     try:
         yield
-        assert _events == []
+        found = [one for one in _events if inside is None or not _is_inside(inside, *one)]
+        assert not found, found[:5]
         assert len(RAN) == before
     finally:
         _events = None
+
+
+def _is_inside(folder, event, arguments):
+    """Whether an event is about a file below a folder; a bare name is one of a folder that is open
+    already, as `shutil.rmtree` removes them."""
+    path = arguments[0]
+    if event.startswith(_PROCESSES) or not isinstance(path, str | os.PathLike):
+        return False
+    found, folder = os.path.realpath(os.fspath(path)), os.path.realpath(folder)
+    bare = event in ("os.remove", "os.rmdir") and os.sep not in os.fspath(path)
+    return bare or found == folder or found.startswith(f"{folder}{os.sep}")
 
 
 _LENGTHS = [0, 1, 2**7, 2**15, 2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1]
