@@ -23,6 +23,7 @@ from bench.plugins.registry import HOME_DISTRIBUTION
 MANY = 100_000
 """Objects of one attribute that are looked at, items of one container, elements of one array."""
 
+_OWN = {"bench", "attacks", "targets", "reports"}
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -56,8 +57,9 @@ def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 
 def _modules(names: Set[str]) -> Iterator[ModuleType]:
-    """The modules of these names, and those of the packages that they are in."""
-    roots = {name.partition(".")[0] for name in names}
+    """The modules of these names, and those of the packages that they are in; gatebench's own keep
+    what a run needs, the attacked network among it."""
+    roots = {name.partition(".")[0] for name in names} - _OWN
     for name, module in sorted(sys.modules.items()):
         if name.partition(".")[0] in roots and isinstance(module, ModuleType):
             yield module
@@ -122,8 +124,9 @@ class _Digest:
     def _write_tensor(self, value: torch.Tensor) -> None:
         self._put(f"{tuple(value.shape)}{value.dtype}")
         if value.layout == torch.strided and value.device.type != "meta":
-            first = value.detach().reshape(-1)[:MANY].cpu().contiguous()
-            self._digest.update(first.view(torch.uint8).numpy().tobytes())
+            with torch._C.DisableTorchFunctionSubclass():  # looking at a weight is no use of it
+                first = value.detach().reshape(-1)[:MANY].cpu().contiguous()
+                self._digest.update(first.view(torch.uint8).numpy().tobytes())
 
     def _write_parts(self, value: object) -> None:
         parts: Any

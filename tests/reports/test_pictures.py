@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image
+import pytest
+from PIL import Image, ImageFile
 from synthetic import png
 
 from reports.html.pictures import (
+    LARGEST,
     amplification,
     amplified_difference,
     contact_sheet,
     file_name,
 )
+from reports.html.pictures import pixels as shown_pixels
 
 
 def pixels(data: bytes | None) -> np.ndarray:
@@ -63,3 +66,16 @@ def test_a_sheet_without_pictures_is_empty() -> None:
 def test_equal_pictures_are_one_file() -> None:
     one = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     assert file_name(png(one)) == file_name(png(one.copy())) != file_name(png(one + 1))
+
+
+def test_pictures_too_large_to_show_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    side = 1 + int(LARGEST**0.5)
+    one, large = (png(np.zeros((n, n, 3), dtype=np.uint8)) for n in (4, side))
+    decoded: list[tuple[int, int]] = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(
+        ImageFile.ImageFile, "load", lambda picture: decoded.append(picture.size) or load(picture)
+    )
+    assert shown_pixels(large) is None
+    assert shown_pixels(one) is not None
+    assert set(decoded) == {(4, 4)}

@@ -11,9 +11,12 @@ import pytest
 import torch
 from mischief_site import SITE
 
+import bench
 from bench.cli import main
 from bench.evaluation.kept_state import _digests, changed
+from bench.evaluation.withheld import Weights
 from bench.plugins import registry
+from bench.testing import ToyTarget, sample_images
 
 PLAN = """schema = 1
 [protocol]
@@ -98,3 +101,22 @@ def test_an_attack_that_comes_out_otherwise_next_time_is_refused(tmp_path, monke
         assert "come out otherwise after others were attacked" in reason
         assert where in reason
     assert found["cache"] == found["nothing"] == ("ok", "")
+
+
+def test_the_toy_that_comes_along_can_be_attacked():
+    """A target of gatebench that is handed in is no plugin whose modules are looked at."""
+    found = bench.evaluate(ToyTarget(), "identity", sample_images((3, 8, 8)), batch=6, device="cpu")
+    assert found.recovery.value == 0
+
+
+def test_looking_at_a_weight_that_was_put_away_is_no_use_of_it():
+    def refuse():
+        raise AssertionError("it was used")
+
+    network = ToyTarget()
+    weights = Weights((network,), refuse)
+    weights.move(away=True)
+    try:
+        assert _digests("module", {"kept": network.head.weight})
+    finally:
+        weights.move(away=False)
