@@ -28,7 +28,7 @@ _Check = tuple[Array, Callable[[int], str]]
 
 _CLASSES = ("label", "clean_prediction", "adversarial_prediction")
 _MACS = ("clean_macs", "adversarial_macs", "float_macs", "jpeg_macs")
-_COLOURS = 3
+_COLORS = 3
 """Channels of a saved picture."""
 _NEAR = 1e-5
 """How far l2 and PSNR may lie from what the sum of D^2 makes them, relative or absolute."""
@@ -136,7 +136,7 @@ def _distances(
     if threat.norm == "linf":
         inside = linf <= (threat.bound(0) or 0)
     elif threat.norm == "patch":
-        channels = shape[0] if shape else _COLOURS
+        channels = shape[0] if shape else _COLORS
         inside = squared <= 255**2 * channels * (threat.bound(0) or 0) ** 2
     elif threat.norm != "none" and values is not None:
         inside = squared <= (threat.bound(values) or 0)
