@@ -13,6 +13,7 @@ from PIL import Image
 
 from bench.codec import SAVED_FORMATS, as_rgb, read_picture
 from bench.contracts.report import BoardReport
+from bench.errors import DataError
 from bench.files.atomic import write_atomic
 from bench.files.writing import make_folder
 from bench.results.records import Board, BoardCell
@@ -116,7 +117,12 @@ def _pictures(cell: BoardCell) -> Iterator[str]:
     """The first images of a cell: clean, adversarial, amplified difference."""
     for row in cell.some_rows(range(min(PICTURES, cell.n))):
         buffer = io.BytesIO()
-        Notebook().side_by_side(row.image, row.adversarial, 96).save(buffer, format="PNG")
+        try:
+            Notebook().side_by_side(row.image, row.adversarial, 96).save(buffer, format="PNG")
+        except DataError as error:
+            said = f"{cell.attack}: the pictures of {row.id} cannot be shown: {error.message}"
+            yield f"<p>{html.escape(said)}</p>"
+            continue
         code = base64.b64encode(buffer.getvalue()).decode()
         about = html.escape(f"{row.id}: clean, {cell.attack}, and the amplified difference")
         yield f'<img alt="{about}" title="{about}" src="data:image/png;base64,{code}">'
