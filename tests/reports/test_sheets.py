@@ -43,6 +43,7 @@ def test_one_row_a_cell_with_both_ends_of_every_interval() -> None:
             "fit",
             "digest",
             "submission",
+            "refused",
         ):
             assert row[field.name] == value
     assert json.loads(row["inputs"]) == cell.inputs
