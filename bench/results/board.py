@@ -166,7 +166,7 @@ def _read(folder: RunFolder, command: str, board: StoredBoard, whole: bool) -> l
                 ReadCell(cell, one.scores, clean=one.clean)
                 for cell, one in zip(cells, block, strict=True)
             ]
-    ids = [None if one.scores is None else tuple(one.scores["id"].tolist()) for one in read]
+    ids = [None if one.clean is None else one.clean.ids for one in read]
     usual = Counter(one for one in ids if one is not None).most_common(1)
     reason = "its rows are about other images than those of the other cells"
     return [
@@ -210,9 +210,9 @@ def _evaluated(board: StoredBoard, one: ReadCell) -> Hashable:
     """
     if one.clean is None:
         return None
-    protocol, ids = board.protocol, tuple(one.clean.ids.tolist())
+    protocol = board.protocol
     seed = protocol.seed if one.clean.draws > 1 else 0
-    return one.cell.who, board.dataset, board.subset, protocol.batch, seed, ids
+    return one.cell.who, board.dataset, board.subset, protocol.batch, seed, one.clean.ids
 
 
 def _ranked(

@@ -22,7 +22,7 @@ from bench.results.rows import Rows, unit_rows
 from bench.results.stats import Estimate
 from bench.store.folder import CellFolder
 from bench.store.measured import check_measured
-from bench.store.schema import DECISIONS, names, unpack
+from bench.store.schema import DECISIONS, names, packed_bits
 from bench.store.sealed import Sealed
 from bench.store.submission import read_submission, read_withdrawal
 from bench.store.target import TargetDescription
@@ -120,16 +120,20 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell, whole: bool) -> Re
         reason = f"{wrong[0]} was changed after the cell was sealed; run the same plan again"
         return ReadCell(replace(found, status="invalid", reason=reason, refused=True))
     check_measured(table, cell, target, sealed.combination)
-    columns = {name: table[name].to_numpy() for name in table.column_names if name not in DECISIONS}
-    for name in DECISIONS:
-        columns[name] = unpack(table[name].to_pylist(), len(target.units)).sum(1)
+    clean, units = CleanResult.of(table, target), len(target.units)
+    others = [name for name in table.column_names if name not in (*DECISIONS, "id")]
+    columns = {name: table[name].to_numpy() for name in others}
+    columns["id"] = np.array(clean.ids, dtype=object)
+    attacked = packed_bits(table["adversarial_decisions"].to_pylist(), units)
+    for name, packed in zip(DECISIONS, (clean.decisions, attacked), strict=True):
+        columns[name] = np.unpackbits(packed, axis=1, count=units).sum(1, dtype=np.int64)
     requests, shares = _requests(target, columns)
-    rows = Rows(folder, len(target.units), target.picture_size)
+    rows = Rows(folder, units, target.picture_size)
     digest = hashlib.sha256(canonical(dict(sealed.shards)))
     digest.update(read_regular(folder.path / "target.json"))
     measured = replace(_measured(found, target, columns), rows=rows, digest=digest.hexdigest())
     scores = {name: columns[name] for name in _KEPT}
-    return ReadCell(measured, scores, requests, shares, CleanResult.of(table, target))
+    return ReadCell(measured, scores, requests, shares, clean)
 
 
 def without_numbers(cell: BoardCell, reason: str) -> BoardCell:

@@ -21,7 +21,7 @@ class CleanResult:
     """What a cell says of the clean images.
 
     Attributes:
-        ids: (n,) of the images.
+        ids: of the n images.
         macs: (n,) int64, that each executes; of a random target the mean over its draws.
         predictions: (n,) int64, classes.
         decisions: (n, ceil(U / 8)) uint8, packed bits, whether each unit ran.
@@ -31,7 +31,7 @@ class CleanResult:
         draws: over how many the target is scored.
     """
 
-    ids: stats.Array
+    ids: tuple[str, ...]
     macs: stats.Array
     predictions: stats.Array
     decisions: stats.Array
@@ -51,7 +51,7 @@ class CleanResult:
             ValueError: its decisions are not of the target's units.
         """
         return cls(
-            ids=table["id"].to_numpy(),
+            ids=tuple(table["id"].to_pylist()),
             macs=table["clean_macs"].to_numpy(),
             predictions=table["clean_prediction"].to_numpy(),
             decisions=packed_bits(table["clean_decisions"].to_pylist(), len(target.units)),
@@ -79,8 +79,8 @@ def differing_image(cells: Sequence[CleanResult]) -> str | None:
         >>> import numpy as np
         >>> def cell(*decided, near=0):
         ...     units = np.array(decided, dtype=np.uint8)[:, None] << 6
-        ...     ids, macs, near = np.array(["a", "b"]), np.array(decided) * 5, np.array([0, near])
-        ...     return CleanResult(ids, macs, np.array([1, 2]), units, near, ("u", "v"), 1)
+        ...     macs, near, same = np.array(decided) * 5, np.array([0, near]), np.array([1, 2])
+        ...     return CleanResult(("a", "b"), macs, same, units, near, ("u", "v"), 1)
         >>> differing_image([cell(1, 2), cell(1, 2)]) is None
         True
         >>> differing_image([cell(1, 2), cell(1, 3, near=1)])
@@ -92,14 +92,14 @@ def differing_image(cells: Sequence[CleanResult]) -> str | None:
     first = cells[0]
     for other in cells[1:]:
         if first.owners != other.owners:
-            return str(first.ids[0])
+            return first.ids[0]
         differs = (
             (first.macs != other.macs)
             | (first.predictions != other.predictions)
             | (first.decisions != other.decisions).any(1)
         )
-        for place in differs.nonzero()[0]:
-            if not _is_noise(first, other, int(place), int(near[place])):
+        for place in differs.nonzero()[0].tolist():
+            if not _is_noise(first, other, place, int(near[place])):
                 return str(first.ids[place])
     return None
 

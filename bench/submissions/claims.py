@@ -70,7 +70,7 @@ def check_clean(
             there = CleanResult.of(part.table(COLUMNS), part.target())
         except (RunFolderError, ValueError):
             continue
-        if there.ids.tolist() != here.ids.tolist():
+        if there.ids != here.ids:
             continue
         if image := differing_image([there, here]):
             where = "the board" if board is boards[0] else f"the board of {board.terms}"
