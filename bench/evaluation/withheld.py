@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -48,10 +48,11 @@ class Weights:
     def __init__(self, networks: tuple[Target, ...], refuse: Refuse) -> None:
         kind = _stand_in_type(refuse)
         modules = {id(module): module for each in networks for module in each.modules()}
-        self._places = [
+        self._places = [  # where a module holds its parameters, its buffers, another attribute
             (held, name, _stand_in(kind, value))
-            for module in modules.values()
-            for held, name, value in _weights_of(module)
+            for held in map(vars, modules.values())
+            for name, value in held.items()
+            if _holds_weights(value)
         ]
         self._kept: list[Any] | None = None
 
@@ -101,16 +102,6 @@ def without_weights(target: Target) -> Target:
         return copy_target(target)
     finally:
         weights.move(away=False)
-
-
-def _weights_of(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """(where it is held, its name there, the tensor or the collection) of each weight."""
-    own = vars(module)
-    inner = ("_parameters", "_buffers", "_modules")
-    for held in (module._parameters, module._buffers, own):
-        for name, value in held.items():
-            if not (held is own and name in inner) and _holds_weights(value):
-                yield held, name, value
 
 
 def _holds_weights(value: Any, depth: int = 0) -> bool:
