@@ -1,6 +1,9 @@
-"""Where the plugins of the contract tests lie, and a small plan on a toy of theirs."""
+"""Where the plugins of the contract tests lie, a small plan on a toy of theirs, and runs of it."""
 
+import contextlib
 from pathlib import Path
+
+import pytest
 
 SITE = Path(__file__).resolve().parents[1] / "contract" / "site"
 """A folder for PYTHONPATH: a distribution "mischief" with good and malicious plugins, and "rival",
@@ -26,3 +29,28 @@ use = "still"
 [[attack]]
 use = "wander"
 """
+
+
+@contextlib.contextmanager
+def finished_run(folder, plan=TOY_PLAN, name="r"):
+    """The folder of a finished run of a plan, made in this process; while it is used, the plugins
+    of the contract tests are found.
+
+    Args:
+        folder: gets plan.toml and the run.
+        plan: its text.
+        name: of the run.
+    """
+    from bench.cli import main
+    from bench.plugins import registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SITE))
+        registry.providers.cache_clear()
+        (folder / "plan.toml").write_text(plan)
+        arguments = ["--out", str(folder), "--name", name, "--in-process", "--no-report"]
+        with pytest.raises(SystemExit) as end:
+            main(["run", str(folder / "plan.toml"), *arguments])
+        assert end.value.code == 0
+        yield folder / name
+    registry.providers.cache_clear()

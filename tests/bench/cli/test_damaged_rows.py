@@ -7,50 +7,18 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mischief_site import SITE
+from mischief_site import finished_run
 
-from bench.cli import main
 from bench.plans.stored import read_plan
-from bench.plugins import registry
 from bench.store.folder import RunFolder
 from bench.store.schema import ROWS
-
-PLAN = """schema = 1
-[protocol]
-dataset = "toy-pixels:test"
-images = 6
-batch = 3
-threat = { norm = "linf", eps = "8/255" }
-budget = 9
-audit = 1
-[run]
-device = "cpu"
-shard = 3
-[[target]]
-use = "toy"
-weights = "random:0"
-label = "toy"
-[[attack]]
-use = "wander"
-[[attack]]
-use = "still"
-"""
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A finished run."""
-    folder = tmp_path_factory.mktemp("damaged")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SITE))
-        registry.providers.cache_clear()
-        (folder / "plan.toml").write_text(PLAN)
-        arguments = ["--out", str(folder), "--name", "r", "--in-process", "--no-report"]
-        with pytest.raises(SystemExit) as end:
-            main(["run", str(folder / "plan.toml"), *arguments])
-        assert end.value.code == 0
-        yield folder / "r"
-    registry.providers.cache_clear()
+    with finished_run(tmp_path_factory.mktemp("damaged")) as run:
+        yield run
 
 
 def resealed(run, attack, name, value):

@@ -9,13 +9,11 @@ from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
-from mischief_site import SITE
+from mischief_site import finished_run
 from PIL import Image, ImageFile
 
-from bench.cli import main
 from bench.errors import RunFolderError
 from bench.plans.stored import read_plan
-from bench.plugins import registry
 from bench.python.run import open_run
 from bench.regression.compare import saved_images
 from bench.store.documents import write_json
@@ -48,17 +46,8 @@ SIDE = 9
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A finished run."""
-    folder = tmp_path_factory.mktemp("sizes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SITE))
-        registry.providers.cache_clear()
-        (folder / "plan.toml").write_text(PLAN)
-        arguments = ["--out", str(folder), "--name", "r", "--in-process", "--no-report"]
-        with pytest.raises(SystemExit) as end:
-            main(["run", str(folder / "plan.toml"), *arguments])
-        assert end.value.code == 0
-        yield folder / "r"
-    registry.providers.cache_clear()
+    with finished_run(tmp_path_factory.mktemp("sizes"), PLAN) as run:
+        yield run
 
 
 @pytest.fixture

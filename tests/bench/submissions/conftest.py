@@ -4,12 +4,10 @@ import shutil
 
 import pytest
 import torch
-from mischief_site import SITE
+from mischief_site import finished_run
 
-from bench.cli import main
 from bench.datasets.base import open_dataset, subset
 from bench.image import to_float
-from bench.plugins import registry
 from bench.store.folder import RunFolder
 from bench.testing.toy import ToyTarget
 
@@ -39,17 +37,8 @@ use = "autoenergy"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A finished run."""
-    folder = tmp_path_factory.mktemp("board")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SITE))
-        registry.providers.cache_clear()
-        (folder / "plan.toml").write_text(PLAN)
-        arguments = ["--out", str(folder), "--name", "board", "--in-process", "--no-report"]
-        with pytest.raises(SystemExit) as end:
-            main(["run", str(folder / "plan.toml"), *arguments])
-        assert end.value.code == 0
-        yield folder / "board"
-    registry.providers.cache_clear()
+    with finished_run(tmp_path_factory.mktemp("board"), PLAN, name="board") as run:
+        yield run
 
 
 @pytest.fixture
