@@ -128,6 +128,10 @@ def _stand_in_type(refuse: Refuse) -> type[Tensor]:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
 
+        @classmethod
+        def __torch_dispatch__(cls, *args: Any, **kwargs: Any) -> Any:
+            refuse()
+
         def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
             return self
 
@@ -135,7 +139,7 @@ def _stand_in_type(refuse: Refuse) -> type[Tensor]:
 
 
 def _stand_in(kind: type[Tensor], value: Any, depth: int = 0) -> Any:
-    """One number, seen in the shape of the weight; a collection with one in each weight's place."""
+    """A tensor without storage, of the shape of the weight; a collection of them for one."""
     if not _holds_weights(value, depth):
         return value
     if isinstance(value, dict):
@@ -143,8 +147,8 @@ def _stand_in(kind: type[Tensor], value: Any, depth: int = 0) -> Any:
     if isinstance(value, list | tuple):
         made = [_stand_in(kind, each, depth + 1) for each in value]
         return made if isinstance(value, list) else tuple(made)
-    number = torch.zeros((), dtype=value.dtype, device=value.device)
-    stand_in = number.expand(value.shape).as_subclass(kind)
+    make: Any = torch.Tensor._make_wrapper_subclass
+    stand_in: Tensor = make(kind, value.shape, dtype=value.dtype, device=value.device)
     if isinstance(value, nn.Parameter):
         stand_in._is_param = True
     return stand_in

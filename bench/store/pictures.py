@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.codec import SAVED_FORMATS, check_picture, decoded
 from bench.errors import DataError, RunFolderError
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ def row_images(
     """
     import torch
 
+    from bench.codec import decoded  # here, since a board that is only read needs no pictures
+
     found: list[Tensor] = []
     for row in rows:
         try:
@@ -68,6 +69,8 @@ def check_pictures(path: Path, batch: pa.RecordBatch, size: tuple[int, int]) -> 
         RunFolderError: a picture is none, or of another size; names the shard, the image and the
             column.
     """
+    from bench.codec import SAVED_FORMATS, check_picture
+
     for column in PICTURES:
         if column not in batch.schema.names:
             continue

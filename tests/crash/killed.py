@@ -78,7 +78,7 @@ def arm(point, nth):
             "plan.json": "before plan",
         }.get(name, "")
 
-    def write_atomic(path, data):
+    def write_atomic(path, data, **options):
         if point == about(path):
             here()
         if point == "mid-write" and path.suffix == ".parquet":
@@ -88,7 +88,7 @@ def arm(point, nth):
                     file.write(data[: len(data) // 2])
                     file.flush()
                 die()
-        write(path, data)
+        write(path, data, **options)
 
     def rename(source, target, **options):
         shard = str(target).endswith(".parquet")

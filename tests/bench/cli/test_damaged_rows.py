@@ -7,17 +7,19 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mischief_site import finished_run
+from mischief_site import TOY_PLAN, finished_run
 
 from bench.plans.stored import read_plan
 from bench.store.folder import RunFolder
 from bench.store.schema import ROWS
 
+PLAN = TOY_PLAN.replace('use = "toy"', 'use = "toy"\nlabel = "toy"')
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A finished run."""
-    with finished_run(tmp_path_factory.mktemp("damaged")) as run:
+    with finished_run(tmp_path_factory.mktemp("damaged"), PLAN) as run:
         yield run
 
 
