@@ -69,11 +69,12 @@ def check_pictures(path: Path, batch: pa.RecordBatch, size: tuple[int, int]) -> 
         RunFolderError: a picture is none, or of another size; names the shard, the image and the
             column.
     """
+    columns = [name for name in PICTURES if name in batch.schema.names]
+    if not columns:
+        return
     from bench.codec import SAVED_FORMATS, check_picture
 
-    for column in PICTURES:
-        if column not in batch.schema.names:
-            continue
+    for column in columns:
         found = batch.column(column).field("bytes").to_pylist()
         for row, data in enumerate(found):
             try:

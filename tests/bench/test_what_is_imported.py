@@ -59,8 +59,8 @@ WITHOUT_A_RUN = {
 RUN = ("run", "plan.toml", "--name", "a", "--in-process", "--no-report", "--device", "cpu")
 OF_A_RUN = {
     ("show", "a"): LOOKS,
+    ("compare", "a", "a"): LOOKS,
     ("baseline", "a", "--out", "baseline.json"): LOOKS,
-    ("compare", "a", "a"): LOOKS | {"PIL"},
     ("report", "a"): LOOKS | {"PIL", "jinja2", "vl_convert"},
 }
 """Each may import what those before it may."""
