@@ -18,6 +18,7 @@ import torch
 
 from bench.contracts.attack import Attack
 from bench.contracts.cell import Cell
+from bench.evaluation.withheld import PutAway
 from bench.plugins.registry import HOME_DISTRIBUTION
 
 MANY = 100_000
@@ -123,8 +124,10 @@ class _Digest:
 
     def _write_tensor(self, value: torch.Tensor) -> None:
         self._put(f"{tuple(value.shape)}{value.dtype}")
+        if isinstance(value, PutAway):  # there is nothing in it, and no use of it
+            return
         if value.layout == torch.strided and value.device.type != "meta":
-            with torch._C.DisableTorchFunctionSubclass():  # looking at a weight is no use of it
+            with torch._C.DisableTorchFunctionSubclass():
                 first = value.detach().reshape(-1)[:MANY].cpu().contiguous()
                 self._digest.update(first.view(torch.uint8).numpy().tobytes())
 

@@ -32,6 +32,10 @@ _DEPTH = 3
 _NOTHING = object()
 
 
+class PutAway(Tensor):
+    """A tensor in the place of a weight that was put away."""
+
+
 class Weights:
     """The weights of some networks, where they can be put away and put back.
 
@@ -114,8 +118,8 @@ def _holds_weights(value: Any, depth: int = 0) -> bool:
 
 
 def _stand_in_type(refuse: Refuse) -> type[Tensor]:
-    class StandIn(Tensor):
-        """A tensor in the place of one that was put away."""
+    class StandIn(PutAway):
+        """Tells its shape and type; any other use of it is refused."""
 
         @classmethod
         def __torch_function__(
