@@ -7,6 +7,7 @@ compared before and after a shard; where it differs, the first batch is attacked
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -42,12 +43,14 @@ def kept_state(cell: Cell, attack: Attack) -> dict[str, str]:
     found: dict[str, str] = {}
     parts = [part for part in (cell.target, cell.defense, cell.attack) if part]
     foreign = [part for part in parts if part.distribution != HOME_DISTRIBUTION]
+    if not foreign:
+        return found
     for module in _modules({part.value.partition(":")[0] for part in foreign}):
         found.update(_digests(module.__name__, vars(module)))
         for value in list(vars(module).values()):
             if isinstance(value, type) and value.__module__ == module.__name__:
                 found.update(_digests(f"{module.__name__}.{value.__qualname__}", vars(value)))
-    if foreign and cell.attack in foreign:
+    if cell.attack in foreign:
         found.update(_digests(type(attack).__qualname__, getattr(attack, "__dict__", {})))
     return found
 
@@ -87,7 +90,8 @@ class _Digest:
     def __init__(self, value: object) -> None:
         self._digest = hashlib.sha256()
         self._met: dict[int, object] = {}  # kept alive, so that no two have one id
-        self._write(value)
+        with contextlib.suppress(Exception):  # a plugin's own classes may raise when looked at
+            self._write(value)
         self.hex = self._digest.hexdigest()
 
     def _write(self, value: object) -> None:

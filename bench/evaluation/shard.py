@@ -75,7 +75,7 @@ def run_shard(
     )
     rows: list[dict[str, Any]] = []
     saved = _begun_at(opened, folder)
-    kept = kept_state(opened.cell, opened.attack)
+    kept = kept_state(opened.cell, opened.attack) if first == 0 else None
     for start in range(first, last + 1, batch):
         done = start - first
         rows += run_batch(
@@ -87,7 +87,7 @@ def run_shard(
             expected[done : done + batch],
         )
     progress(count, count, 0.0)
-    if first == 0:
+    if kept is not None:
         _check_repeatable(opened, rows, kept, learnt, saved)
     made_by = record(opened.cell, opened.device)
     if reads:
