@@ -8,17 +8,17 @@ saved image that any cell of the board has is the headroom: recovery that the bo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from bench.contracts.cell import Cell, Who
+from bench.contracts.cell import Who
 from bench.errors import RunFolderError
 from bench.evaluation.prepare import open_cell
 from bench.evaluation.shard import run_batch
 from bench.files.writing import COPY
-from bench.plans.stored import StoredBoard, read_plan
+from bench.plans.stored import read_plan
 from bench.results.headroom import (
     FILE,
     IMAGES,
@@ -28,19 +28,10 @@ from bench.results.headroom import (
     gain,
     read_headroom,
 )
+from bench.results.reading import FinishedCell, finished_cells
 from bench.results.transfer import sealed_digest
 from bench.store.documents import write_json
-from bench.store.folder import CellFolder, RunFolder
-
-
-@dataclass(frozen=True)
-class _Finished:
-    """A finished cell: its key, what it is, where it lies, and what it executes in all."""
-
-    key: str
-    cell: Cell
-    folder: CellFolder
-    macs: int
+from bench.store.folder import RunFolder
 
 
 def measure(
@@ -60,7 +51,7 @@ def measure(
         times: the reference's budget, in the board's.
         device: where to evaluate.
         data_root: of the data set.
-        tell: hears of each reference run.
+        tell: hears of each reference run, and of cells that cannot be believed.
 
     Returns:
         What was written.
@@ -69,8 +60,8 @@ def measure(
         RunFolderError: no attack of the run is finished.
     """
     entries: list[HeadroomEntry] = []
-    for number, board in enumerate(read_plan(run).boards):
-        for group in _groups(run, board):
+    for number, cells in enumerate(finished_cells(run, read_plan(run), tell=tell)):
+        for group in _groups(cells):
             strongest = max(filter(_is_repeatable, group), key=lambda one: one.macs)
             tell(strongest.cell.label)
             entries.append(
@@ -106,10 +97,12 @@ def measure_planned(
     """
     plan = read_plan(run)
     images = plan.pages.get("headroom", 0)
+    if not images:
+        return None
     wanted = {
         (number, group[0].cell.who)
-        for number, board in enumerate(plan.boards)
-        for group in _groups(run, board)
+        for number, cells in enumerate(finished_cells(run, plan))
+        for group in _groups(cells)
     }
     there = {
         (number, entry.who)
@@ -117,28 +110,23 @@ def measure_planned(
         for entry in read_headroom(run, number, board)
         if entry.images == min(images, board.protocol.images) and entry.times == TIMES
     }
-    if not images or wanted <= there:
+    if wanted <= there:
         return None
     return measure(run, images=images, device=device, data_root=data_root, tell=tell)
 
 
-def _groups(run: RunFolder, board: StoredBoard) -> Iterator[list[_Finished]]:
+def _groups(cells: Sequence[FinishedCell]) -> Iterator[list[FinishedCell]]:
     """The finished attacks on each defended target, where one of them can be run again."""
-    groups: dict[Who, list[_Finished]] = {}
-    for key, cell in board.cells.items():
-        folder = run.cell(key)
-        sealed = folder.sealed()
-        if cell.attack.control or sealed is None or sealed.status != "ok":
-            continue
-        if not folder.altered(sealed.shards):
-            macs = sealed.aggregates["adversarial_macs"]
-            groups.setdefault(cell.who, []).append(_Finished(key, cell, folder, macs))
+    groups: dict[Who, list[FinishedCell]] = {}
+    for one in cells:
+        if not one.cell.attack.control:
+            groups.setdefault(one.cell.who, []).append(one)
     for found in groups.values():
         if any(map(_is_repeatable, found)):
             yield found
 
 
-def _is_repeatable(finished: _Finished) -> bool:
+def _is_repeatable(finished: FinishedCell) -> bool:
     """Whether more budget for each image is more search: neither combined, fitted nor handed in."""
     cell = finished.cell
     return not (cell.attack.members or cell.attack.fits or cell.is_handed_in)
@@ -146,8 +134,8 @@ def _is_repeatable(finished: _Finished) -> bool:
 
 def _entry(
     board: int,
-    strongest: _Finished,
-    group: Sequence[_Finished],
+    strongest: FinishedCell,
+    group: Sequence[FinishedCell],
     images: int,
     times: int,
     device: torch.device,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bench.codec import size_of
-from bench.contracts.cell import Cell, Who, defended_name
+from bench.contracts.cell import Who, defended_name
 from bench.contracts.target import Target
 from bench.errors import RunFolderError
 from bench.evaluation.build import build_defended
@@ -27,6 +27,7 @@ from bench.evaluation.outputs import freeze
 from bench.files.writing import COPY
 from bench.image import to_float
 from bench.plans.stored import read_plan
+from bench.results.reading import FinishedCell, finished_cells
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.latency import LATENCY, Latency, Machine, Timed
@@ -50,28 +51,24 @@ def measure(
         repeats: rounds, in each of which every target takes a turn.
         data_root: where the data set lies, for defenses that learn.
         device: where to execute.
-        tell: hears what is being done.
+        tell: hears what is being done, and of cells that cannot be believed.
 
     Returns:
         What was written: for each (target, defense) the median over clean images, over those of its
         dearest attack, and the ratio of the first to the undefended target's.
 
     Raises:
-        RunFolderError: nothing is finished, or a picture is damaged or of another size.
+        RunFolderError: nothing is finished.
     """
-    board = read_plan(run).boards[0]
-    groups: dict[Who, list[tuple[str, Cell]]] = {}
-    for key, cell in board.cells.items():
-        if not cell.excluded:
-            groups.setdefault(cell.who, []).append((key, cell))
+    groups: dict[Who, list[FinishedCell]] = {}
+    for one in finished_cells(run, read_plan(run), tell=tell)[0]:
+        groups.setdefault(one.cell.who, []).append(one)
     found: dict[Who, tuple[Target, list[Tensor], list[Tensor]]] = {}
     for who, cells in groups.items():
-        dearest = _dearest(run, cells)
-        if dearest is None:
-            continue
         tell(f"making {defended_name(*who)}")
-        target = build_defended(cells[0][1], data_root)
-        pictures = _pictures(dearest, images, size_of(target.image_shape))
+        dearest = max(cells, key=lambda one: one.macs)
+        target = build_defended(dearest.cell, data_root)
+        pictures = _pictures(dearest.folder, images, size_of(target.image_shape))
         target.to(torch.device(device))
         freeze(target)
         clean8, attacked8 = ([image[None].to(device) for image in part] for part in pictures)
@@ -109,20 +106,6 @@ def measure(
     )
     write_json(run.path / LATENCY, result.document(), elsewhere=COPY)
     return result
-
-
-def _dearest(run: RunFolder, cells: Sequence[tuple[str, Cell]]) -> CellFolder | None:
-    """The finished cell that executes most on its saved images; None where none is finished."""
-    best: tuple[int, CellFolder] | None = None
-    for key, _ in cells:
-        folder = run.cell(key)
-        sealed = folder.sealed()
-        if sealed is None or sealed.status != "ok":
-            continue
-        macs = sealed.aggregates["adversarial_macs"]
-        if best is None or macs > best[0]:
-            best = macs, folder
-    return None if best is None else best[1]
 
 
 def _pictures(folder: CellFolder, count: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,7 @@ image and pair.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from bench.codec import size_of
-from bench.contracts.cell import Cell, Protocol, Who
+from bench.contracts.cell import Protocol, Who
 from bench.contracts.target import Target
 from bench.datasets.base import padded
 from bench.errors import PlanError, RunFolderError, did_you_mean
@@ -31,26 +30,10 @@ from bench.files.canonical import canonical
 from bench.files.writing import COPY
 from bench.image import to_float
 from bench.plans.stored import StoredBoard, read_plan
+from bench.results.reading import FinishedCell, finished_cells
 from bench.results.transfer import FILE, SCHEMA, readable_digest, sealed_digest
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.pictures import row_images
-
-
-@dataclass(frozen=True)
-class TransferSource:
-    """A cell whose pictures are tried elsewhere.
-
-    Attributes:
-        key: of the cell.
-        cell: the resolved cell.
-        folder: where it lies.
-        macs: executed on its saved images together.
-    """
-
-    key: str
-    cell: Cell
-    folder: CellFolder
-    macs: int
 
 
 def transfer(
@@ -61,14 +44,14 @@ def transfer(
     data_root: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Score every source's pictures on every target of its board.
+    """Score every source's pictures on every target of its board that has numbers there.
 
     Args:
         attack: label of the attack whose pictures are taken; by default, on each source, the one
             that made it dearest.
         device: where to evaluate.
         data_root: of the data set, for defenses that learn.
-        tell: hears of each pair.
+        tell: hears of each pair, and of cells that cannot be believed.
 
     Returns:
         The file written.
@@ -80,9 +63,11 @@ def transfer(
     rows: list[dict[str, Any]] = []
     digests: dict[str, str] = {}
     witnesses: dict[str, str] = {}
-    for number, board in enumerate(plan.boards):
-        sources = list(_sources(folder, board, attack))
-        victims = {cell.defended: cell for cell in board.cells.values()}
+    finished = finished_cells(folder, plan, tell=tell)
+    for number, (board, cells) in enumerate(zip(plan.boards, finished, strict=True)):
+        _check_attack(board, attack)
+        sources = _sources(cells, attack)
+        victims = {one.cell.defended: one.cell for one in cells}
         digests |= {source.key: sealed_digest(source.folder) for source in sources}
         witnesses |= _witnesses(folder, board)
         for name, victim in victims.items():
@@ -132,25 +117,23 @@ def _witnesses(folder: RunFolder, board: StoredBoard) -> dict[str, str]:
     return dict(found.values())
 
 
-def _sources(folder: RunFolder, board: StoredBoard, attack: str | None) -> Iterator[TransferSource]:
-    """The chosen cell of every target of a board."""
+def _check_attack(board: StoredBoard, attack: str | None) -> None:
+    """Refuse an attack that the board has not."""
     labels = [cell.attack.label for cell in board.cells.values()]
     if attack is not None and attack not in labels:
         raise PlanError(
             f"--attack {attack}: no attack of this run is labelled so{did_you_mean(attack, labels)}"
         )
-    groups: dict[Who, list[TransferSource]] = {}
-    for key, cell in board.cells.items():
-        if cell.attack.control if attack is None else cell.attack.label != attack:
+
+
+def _sources(cells: Sequence[FinishedCell], attack: str | None) -> list[FinishedCell]:
+    """The chosen cell of every target of a board."""
+    groups: dict[Who, list[FinishedCell]] = {}
+    for one in cells:
+        if one.cell.attack.control if attack is None else one.cell.attack.label != attack:
             continue
-        place = folder.cell(key)
-        sealed = place.sealed()
-        if sealed is None or sealed.status != "ok" or place.altered(sealed.shards):
-            continue
-        macs = sealed.aggregates["adversarial_macs"]
-        groups.setdefault(cell.who, []).append(TransferSource(key, cell, place, macs))
-    for found in groups.values():
-        yield max(found, key=lambda source: source.macs)
+        groups.setdefault(one.cell.who, []).append(one)
+    return [max(found, key=lambda source: source.macs) for found in groups.values()]
 
 
 def _macs(

@@ -6,9 +6,7 @@ The board is the only thing that a report sees. Nothing here imports torch.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,17 +17,11 @@ from bench import __version__
 from bench.errors import RunFolderError
 from bench.plans.stored import StoredBoard, StoredPlan, read_plan
 from bench.results import stats
-from bench.results.cells import (
-    UNDEFINED_BELOW,
-    ReadCell,
-    read_cell,
-    with_estimates,
-    without_numbers,
-)
-from bench.results.clean import CleanResult, differing_image
+from bench.results.cells import UNDEFINED_BELOW, ReadCell, with_estimates
 from bench.results.flags import with_radius_flags, with_rival_flags
 from bench.results.headroom import read_headroom
 from bench.results.ranking import Contender, rank
+from bench.results.reading import read_boards
 from bench.results.records import Board, BoardCell, TargetStanding, Transferred
 from bench.results.stats import UNDEFINED
 from bench.results.transfer import TransferredMacs, read_transfer
@@ -39,27 +31,22 @@ from bench.store.target import DatasetWords
 PRELIMINARY_BELOW = 100
 """Images under which a board is called preliminary."""
 T = TypeVar("T")
-_READERS, _BLOCK = 2, 16
-"""Threads that read cells, and cells that are resampled together."""
 
 
-def load_boards(run: str | Path, *, whole: bool = False) -> list[Board]:
+def load_boards(run: str | Path) -> list[Board]:
     """The boards of a run, one a protocol, from what is sealed in its folder.
 
     Args:
         run: the run's folder.
-        whole: whether pictures and traces are decoded and checked too, for who goes on to read
-            them: a cell with a damaged one has no numbers.
 
     Raises:
         RunFolderError: it is no run folder, damaged, or of a newer schema.
     """
     folder = RunFolder(Path(run))
     plan = read_plan(folder)
-    read = [_read(folder, plan.command, board, whole) for board in plan.boards]
-    agreed = _with_one_clean_result(plan.boards, read)
+    read = read_boards(folder, plan, finish=with_estimates)
     return with_radius_flags(
-        [_board(folder, plan, number, cells) for number, cells in enumerate(agreed)]
+        [_board(folder, plan, number, cells) for number, cells in enumerate(read)]
     )
 
 
@@ -144,75 +131,6 @@ def _transfers(
             stats.ratio_estimate(pair.macs - macs, reserve, weights) if defined else UNDEFINED
         )
         yield Transferred(pair.source, pair.attack, pair.victim, recovery, float(pair.macs.mean()))
-
-
-def _read(folder: RunFolder, command: str, board: StoredBoard, whole: bool) -> list[ReadCell]:
-    """The cells of a board with their estimates, and the columns that ranks are made of.
-
-    Cells about other images than most of them are invalid.
-    """
-    items = list(board.cells.items())
-    read: list[ReadCell] = []
-    with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(items), _BLOCK):
-            block = list(
-                pool.map(
-                    lambda one: read_cell(folder.cell(one[0]), command, one[1], whole=whole),
-                    items[start : start + _BLOCK],
-                )
-            )
-            cells = with_estimates(block)
-            read += [
-                ReadCell(cell, one.scores, clean=one.clean)
-                for cell, one in zip(cells, block, strict=True)
-            ]
-    ids = [None if one.clean is None else one.clean.ids for one in read]
-    usual = Counter(one for one in ids if one is not None).most_common(1)
-    reason = "its rows are about other images than those of the other cells"
-    return [
-        one if own is None or own == usual[0][0] else ReadCell(without_numbers(one.cell, reason))
-        for one, own in zip(read, ids, strict=True)
-    ]
-
-
-def _with_one_clean_result(
-    boards: Sequence[StoredBoard], read: Sequence[Sequence[ReadCell]]
-) -> list[list[ReadCell]]:
-    """The cells of each board; those of a target whose clean results differ between the cells of
-    the run are invalid, on every board."""
-    evaluated = [
-        [_evaluated(board, one) for one in cells] for board, cells in zip(boards, read, strict=True)
-    ]
-    groups: dict[Hashable, list[CleanResult]] = {}
-    for cells, whats in zip(read, evaluated, strict=True):
-        for one, what in zip(cells, whats, strict=True):
-            if one.clean is not None:
-                groups.setdefault(what, []).append(one.clean)
-    reasons = {
-        what: f"the clean result of {image} differs between the cells of this target, which keeps "
-        "state that copies share"
-        for what, results in groups.items()
-        if (image := differing_image(results))
-    }
-    return [
-        [
-            ReadCell(without_numbers(one.cell, reasons[what])) if what in reasons else one
-            for one, what in zip(cells, whats, strict=True)
-        ]
-        for cells, whats in zip(read, evaluated, strict=True)
-    ]
-
-
-def _evaluated(board: StoredBoard, one: ReadCell) -> Hashable:
-    """What was evaluated on which clean images: cells that agree in it have one clean result.
-
-    Random targets draw by the seed.
-    """
-    if one.clean is None:
-        return None
-    protocol = board.protocol
-    seed = protocol.seed if one.clean.draws > 1 else 0
-    return one.cell.who, board.dataset, board.subset, protocol.batch, seed, one.clean.ids
 
 
 def _ranked(

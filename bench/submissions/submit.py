@@ -17,6 +17,7 @@ from bench.errors import NotComparable, PlanError, SubmissionError
 from bench.files.atomic import write_atomic
 from bench.files.remove import remove
 from bench.plans.stored import StoredBoard, StoredPlan, read_plan
+from bench.results.reading import read_boards
 from bench.store.folder import RunFolder
 from bench.submissions.archive import Archive
 from bench.submissions.document import CLAIMS, DOCUMENT, SCHEMA, read_submission_document
@@ -53,17 +54,13 @@ def submit(
 
     Raises:
         PlanError: no row is called that, or the words cannot be shown.
-        NotComparable: a row was altered after it was sealed.
+        NotComparable: what lies in the folder of a row cannot be believed.
     """
     plan = read_plan(run)
     if not 1 <= board <= len(plan.boards):
         raise PlanError(f"--board {board}: {run.path} has {len(plan.boards)}")
     chosen = plan.boards[board - 1]
-    cells = [
-        (key, cell)
-        for key, cell in chosen.cells.items()
-        if _is_finished(run, key, cell) and (not only or any(part in cell.label for part in only))
-    ]
+    cells = _chosen(run, plan, board - 1, only)
     if not cells:
         raise PlanError(
             f"{run.path} has no finished attack" + (f" called {' or '.join(only)}" if only else "")
@@ -90,10 +87,22 @@ def submit(
     return tuple(cell for _, cell in cells)
 
 
-def _is_finished(run: RunFolder, key: str, cell: Cell) -> bool:
-    sealed = run.cell(key).sealed()
-    ours = not cell.attack.control and not cell.is_handed_in
-    return ours and sealed is not None and sealed.status == "ok"
+def _chosen(
+    run: RunFolder, plan: StoredPlan, board: int, only: Sequence[str]
+) -> list[tuple[str, Cell]]:
+    """The finished attacks of a board, with their keys; what is asked for must be believed."""
+    cells = plan.boards[board].cells
+    found = []
+    for (key, cell), one in zip(cells.items(), read_boards(run, plan)[board], strict=True):
+        if cell.attack.control or cell.is_handed_in:
+            continue
+        if only and not any(part in cell.label for part in only):
+            continue
+        if one.cell.refused:
+            raise NotComparable(f"{cell.label!r} cannot be handed in: {one.cell.reason}")
+        if one.cell.status == "ok":
+            found.append((key, cell))
+    return found
 
 
 def _board(board: StoredBoard) -> dict[str, Any]:
@@ -112,9 +121,6 @@ def _row(
 ) -> dict[str, Any]:
     """One row; its pictures join `files`."""
     folder = run.cell(key)
-    sealed = folder.sealed()
-    if sealed is None or folder.altered(sealed.shards):
-        raise NotComparable(f"{cell.label!r} was altered after it was sealed")
     images = []
     table = folder.table(["id", "adversarial", *CLAIMS], size=folder.target().picture_size)
     for place, row in enumerate(table.to_pylist()):

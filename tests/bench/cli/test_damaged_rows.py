@@ -13,7 +13,7 @@ from bench.plans.stored import read_plan
 from bench.store.folder import RunFolder
 from bench.store.schema import ROWS
 
-PLAN = TOY_PLAN.replace('use = "toy"', 'use = "toy"\nlabel = "toy"')
+PLAN = TOY_PLAN.replace('use = "toy"', 'use = "toy"\nlabel = "toy"').replace("still", "square")
 
 
 @pytest.fixture(scope="module")
@@ -54,24 +54,76 @@ COMMANDS = {
 }
 
 
+LIE = "adversarial_macs", 10**6, "outside the floor and bound of its target"
+BESIDE = {
+    "transfer": ("transfer", "r", "--no-report"),
+    "latency": ("latency", "r", "--images", "2", "--repeats", "1"),
+    "headroom": ("headroom", "r", "--images", "2", "--times", "2"),
+}
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_damaged_picture_or_trace_costs_its_cell_and_no_other(
-    made, gatebench, tmp_path, damage, command
-):
+def test_a_damaged_picture_or_trace_costs_its_cell_and_no_other(made, gatebench, tmp_path, damage):
     run = RunFolder(shutil.copytree(made, tmp_path / "runs" / "r"))
     name, value, said = DAMAGE[damage]
     path = resealed(run, "wander", name, value)
+    code, out, err = gatebench("show", "r", "--json", "-")
+    assert code == 0, err
+    (board,) = json.loads(out)["boards"]
+    square, wander = sorted(board["cells"], key=lambda cell: cell["attack"])
+    assert (square["status"], wander["status"]) == ("ok", "invalid")
+    assert wander["reason"].startswith(str(path.relative_to(tmp_path)))
+    assert any(part in wander["reason"] for part in said.split("|"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_pages_and_files_are_made_of_the_other_cells(made, gatebench, tmp_path, command):
+    run = RunFolder(shutil.copytree(made, tmp_path / "runs" / "r"))
+    path = resealed(run, "wander", "trace", None)
     words, page = COMMANDS[command]
     code, _, err = gatebench(*words)
     assert code == 0, err
     (line,) = err.splitlines()
     assert line.startswith(f"toy / wander is left without numbers: {path.relative_to(tmp_path)}")
-    assert any(part in line for part in said.split("|"))
     if page is None:
         (rows,) = (tmp_path / "hub" / "dataset" / "data" / "images").rglob("*.parquet")
-        assert set(pq.read_table(rows)["attack"].to_pylist()) == {"still"}
+        assert set(pq.read_table(rows)["attack"].to_pylist()) == {"square"}
     else:
         text = (tmp_path / page).read_text()
         assert path.name in text
-        assert "still" in text
+        assert "square" in text
+
+
+@pytest.mark.parametrize("command", BESIDE)
+@pytest.mark.parametrize("wrong", [LIE, DAMAGE["no-saved-image"]], ids=["lie", "damage"])
+def test_what_is_measured_beside_a_run_leaves_such_a_cell_out(
+    made, gatebench, tmp_path, wrong, command
+):
+    run = RunFolder(shutil.copytree(made, tmp_path / "runs" / "r"))
+    name, value, said = wrong
+    resealed(run, "wander", name, value)
+    code, _, err = gatebench(*BESIDE[command])
+    assert code == 0, err
+    (line,) = (line for line in err.splitlines() if "left out" in line)
+    assert line.startswith("toy / wander is left out: ")
+    assert said in line
+    if command == "transfer":
+        assert set(pq.read_table(run.path / "transfer.parquet")["attack"].to_pylist()) == {"square"}
+    if command == "headroom":
+        document = json.loads((run.path / "headroom.json").read_text())
+        assert [entry["attack"] for entry in document["entries"]] == ["square"]
+
+
+@pytest.mark.parametrize("wrong", [LIE, DAMAGE["no-saved-image"]], ids=["lie", "damage"])
+def test_such_a_cell_is_not_handed_in(made, gatebench, tmp_path, wrong):
+    run = RunFolder(shutil.copytree(made, tmp_path / "runs" / "r"))
+    name, value, said = wrong
+    resealed(run, "wander", name, value)
+    words = ["--who", "A. Name", "--what", "images", "--license", "CC-BY-4.0", "--out", "a.zip"]
+    code, _, err = gatebench("submit", "r", *words)
+    assert code == 9
+    assert "'toy / wander' cannot be handed in: " in err
+    assert said in err
+    assert not (tmp_path / "a.zip").exists()
+    assert gatebench("submit", "r", "--only", "square", *words)[0] == 0
+    assert (tmp_path / "a.zip").exists()
