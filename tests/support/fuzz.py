@@ -63,18 +63,21 @@ sys.addaudithook(_hook)
 def nothing_runs(inside=None):
     """Fail where a process is started, a file is written or removed, or `touch` is called.
 
+    What is imported meanwhile is not kept compiled: that would be a file.
+
     Args:
         inside: a folder in which files may be written and removed.
     """
     global _events
-    _events, before = [], len(RAN)
+    _events, before, compiled = [], len(RAN), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
     try:
         yield
         found = [one for one in _events if inside is None or not _is_inside(inside, *one)]
         assert not found, found[:5]
         assert len(RAN) == before
     finally:
-        _events = None
+        _events, sys.dont_write_bytecode = None, compiled
 
 
 def _is_inside(folder, event, arguments):
