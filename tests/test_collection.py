@@ -2,6 +2,7 @@
 every case has a name that does not depend on its place."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,26 +64,21 @@ def test_case(a, b):
 """
 
 
-@pytest.mark.parametrize(
-    ("value", "named"),
-    [
-        pytest.param("'text'", True, id="text"),
-        pytest.param("None", True, id="none"),
-        pytest.param("1.5", True, id="number"),
-        pytest.param("dict", True, id="class"),
-        pytest.param("sorted", True, id="function"),
-        pytest.param("{}", False, id="table"),
-        pytest.param("[1]", False, id="list"),
-        pytest.param("(1, 2)", False, id="tuple"),
-        pytest.param("lambda: 1", False, id="lambda"),
-        pytest.param("partial(sorted)", False, id="object"),
-    ],
-)
-def test_a_case_that_would_be_named_by_its_place_is_refused(tmp_path, value, named):
-    (tmp_path / "test_one.py").write_text(CASES.replace("{a}", value))
-    (tmp_path / "test_two.py").write_text(
-        CASES.replace("({a}, 1)", f'pytest.param({value}, 1, id="one")')
-    )
+NAMED = {
+    "text": "'text'", "none": "None", "number": "1.5", "class": "dict", "function": "sorted",
+}  # fmt: skip
+NAMELESS = {
+    "table": "{}", "list": "[1]", "tuple": "(1, 2)", "lambda": "lambda: 1",
+    "object": "partial(sorted)",
+}  # fmt: skip
+
+
+def test_a_case_that_would_be_named_by_its_place_is_refused(tmp_path):
+    for name, value in (NAMED | NAMELESS).items():
+        (tmp_path / f"test_{name}.py").write_text(CASES.replace("{a}", value))
+        (tmp_path / f"test_{name}_by_hand.py").write_text(
+            CASES.replace("({a}, 1)", f'pytest.param({value}, 1, id="one")')
+        )
     run = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "named_cases"),
@@ -94,7 +90,10 @@ def test_a_case_that_would_be_named_by_its_place_is_refused(tmp_path, value, nam
         text=True,
         timeout=300,
     )
-    assert "test_two.py::test_case[one]" in run.stdout, "one that is named by hand is taken"
-    assert ("test_one.py::test_case" in run.stdout) == named
-    assert ("a = " in run.stdout and "has no name" in run.stdout) != named
-    assert (run.returncode == 0) == named
+    assert run.returncode != 0
+    for name in NAMED | NAMELESS:
+        assert f"test_{name}_by_hand.py::test_case[one]" in run.stdout
+        assert (f"test_{name}.py::test_case" in run.stdout) == (name in NAMED)
+        assert (f"ERROR test_{name}.py" in run.stdout) == (name in NAMELESS)
+    said = re.findall(r"^(\w+) = .* has no name", run.stdout, re.MULTILINE)
+    assert said == ["a"] * len(NAMELESS)

@@ -9,7 +9,7 @@ PLAN = """
 schema = 1
 [protocol]
 dataset = "toy-pixels:test"
-images = 12
+images = 6
 batch = 6
 threat = { norm = "linf", eps = "24/255" }
 budget = 40
