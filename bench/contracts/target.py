@@ -126,6 +126,8 @@ class Target(nn.Module, ABC):
         unit: what one unit is, in a few words.
         skipped: what `execute` physically leaves out, in a few words.
         presets: named sets of parameters (`use = "skipnet:imagenet-101"`); literals.
+        unkeyed_defaults: parameters added after results were published, whose default changes
+            nothing: at their default they are left out of plans, and so of keys.
         plan_check: "module:function" that a plan calls with (a function that loads the class, all
             parameters as it takes them), and that raises a PlanError where they make no network in
             a way that types and ranges cannot tell.
@@ -137,6 +139,7 @@ class Target(nn.Module, ABC):
     unit: ClassVar[str] = ""
     skipped: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ()
     ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
     plan_check: ClassVar[str] = ""
 

@@ -14,6 +14,7 @@ from bench.errors import PlanError
 from targets.aig.gates import RelevanceGate, seeded_noise
 from targets.aig.official import translate
 from targets.pieces.counting import macs_of, picks_rows, require_one
+from targets.pieces.gate_threshold import log_odds_of, require_gate_threshold
 from targets.pieces.masks import mix_rows
 from targets.resnet.backbone import Backbone
 from targets.resnet.blocks import BasicBlock, Bottleneck
@@ -35,9 +36,11 @@ class AIG(Backbone):
             other forms take no draws.
         layout: "cifar" takes 32x32 images, "imagenet" 224x224.
         num_classes: "auto" is 10 for cifar and 1000 for imagenet.
+        threshold: t, the gate value above which a block runs; larger ones save more. Trained, and
+            published, at 0.5.
 
     Every block has a gate, the first of a stage too, and a shortcut that always runs: x' =
-    relu(shortcut(x) + m F(x)), m = [G > 0.5]. The gate is average, 16 units, batch normalization,
+    relu(shortcut(x) + m F(x)), m = [G > t]. The gate is average, 16 units, batch normalization,
     ReLU and two logits; G = sigmoid(l_1 - l_0), and equal logits skip. Sampled, G = sigmoid(l_1 +
     g_1 - l_0 - g_0) with g = -log(-log u), so that a block runs with probability sigmoid(l_1 -
     l_0). The draws come from the seeds of the evaluation alone.
@@ -62,7 +65,11 @@ class AIG(Backbone):
         "imagenet-101": {"depth": 101, "layout": "imagenet"},
         "imagenet-152": {"depth": 152, "layout": "imagenet"},
     }
-    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"draws": (2, 1000)}
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
+        "draws": (2, 1000),
+        "threshold": (0, 1),
+    }
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ("threshold",)
 
     def __init__(
         self,
@@ -72,8 +79,10 @@ class AIG(Backbone):
         draws: int = 20,
         layout: Literal["cifar", "imagenet"] = "cifar",
         num_classes: int | Literal["auto"] = "auto",
+        threshold: float = 0.5,
     ) -> None:
         super().__init__(layout, depth, num_classes)
+        self.threshold = require_gate_threshold(threshold)
         if draws < 2:
             raise PlanError(f"draws = {draws}: at least 2, since a sampled network is random")
         self.evaluation = Evaluation(mask_grad="ste")
@@ -89,7 +98,7 @@ class AIG(Backbone):
         blocks = self.block_macs()
         with torch.device("cpu"):
             names = [place.name for place in self.gated]
-            self.units = Units.gated(names, names, blocks[: len(names)])
+            self.units = Units.gated(names, names, blocks[: len(names)], threshold=threshold)
         self._always = self.outer_macs() + self._gate_macs() + sum(blocks[len(names) :])
 
     @classmethod
@@ -184,13 +193,16 @@ class AIG(Backbone):
             nothing = answer.new_zeros(len(answer), 0)
             return Output(answer, nothing, nothing, nothing.to(torch.bool))
         return Output(
-            answer, torch.stack(values, 1) - 0.5, torch.stack(logits, 1), torch.stack(taken, 1)
+            answer,
+            torch.stack(values, 1) - self.threshold,
+            torch.stack(logits, 1) - log_odds_of(self.threshold),
+            torch.stack(taken, 1),
         )
 
     def _rule(self, decisions: Tensor | None) -> Choose:
         if decisions is None:
             return lambda unit, value: self.admit(
-                unit, value[:, None] - 0.5, value.detach()[:, None] > 0.5
+                unit, value[:, None] - self.threshold, value.detach()[:, None] > self.threshold
             )[:, 0]
         forced = decisions
         return lambda unit, value: forced[:, unit].to(value.device)

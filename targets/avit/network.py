@@ -13,12 +13,10 @@ from bench.api import Output, Units
 from bench.errors import PlanError
 from targets.avit.halting import Decide, HaltedTokens, halt
 from targets.pieces.counting import require_one
+from targets.pieces.gate_threshold import require_gate_threshold
 from targets.pieces.matching import matching_state
 from targets.vit import TransformerBackbone
 from targets.vit.official import recognize_transformer, timm_names
-
-EPSILON = 0.01
-"""A token halts when its scores add up to 1 - EPSILON."""
 
 
 class AViT(TransformerBackbone):
@@ -33,14 +31,16 @@ class AViT(TransformerBackbone):
         stop: "tokens" as published, every token by its own scores; "class" stops all of them where
             the class token halts, whose answer no later block can change.
         num_classes: "auto" is 10, and 1000 for models of timm.
+        threshold: t, the sum of scores from which on a token is halted; smaller ones save more.
+            Trained, and published, at 0.99.
 
     Behind block l a token's score is h_l = sigmoid(gamma x_l[0] - beta), x_l[0] the first channel
-    of its state. It runs block l + 1 iff h_1 + … + h_l < 1 - 0.01, and leaves attention, as query
+    of its state. It runs block l + 1 iff h_1 + … + h_l < t, and leaves attention, as query
     and as key, where it does not. All tokens run the first block. With N the last block that the
     class token runs, the head reads norm(sum_{l<N} h_l x_l + (1 - sum_{l<N} h_l) x_N) of the class
     token alone.
 
-    Unit: a token in a block behind the first; its margin is 0.99 less the sum so far, which stands
+    Unit: a token in a block behind the first; its margin is t less the sum so far, which stands
     still once the token has halted, and it comes after the same token one block earlier. The class
     token's units are of kind "class token". Forced decisions set N, the formula stays. Halting has
     no mask with a gradient of its own; `mask_grad` makes no difference. With stop = "class" the
@@ -48,7 +48,7 @@ class AViT(TransformerBackbone):
 
     The released code removes no token: it masks them as keys, zeroes their states behind autograd's
     back, and counts what would have been saved. Its comparisons are both strict, so a sum of
-    exactly 0.99 is in neither case; here it halts. A released state has timm's names
+    exactly t is in neither case; here it halts. A released state has timm's names
     (`gatebench weights import FILE --target avit:deit-tiny`).
 
     Source: Yin et al., A-ViT: Adaptive Tokens for Efficient Vision Transformer, CVPR 2022, section
@@ -60,6 +60,8 @@ class AViT(TransformerBackbone):
     skipped = "halted tokens: their rows of every layer, and them as keys of the others"
     forks = True
     admits = True
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ("threshold",)
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"threshold": (0, 1)}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "deit-tiny": {
             "backbone": "deit_tiny_patch16_224",
@@ -81,10 +83,12 @@ class AViT(TransformerBackbone):
         gate_center: float = 5.0,
         stop: Literal["tokens", "class"] = "tokens",
         num_classes: int | Literal["auto"] = "auto",
+        threshold: float = 0.99,
     ) -> None:
         if not gate_scale > 0:
             raise PlanError(f"gate_scale = {gate_scale}: above 0")
         super().__init__(backbone, num_classes)
+        self.threshold = require_gate_threshold(threshold)
         self.gate_scale, self.gate_center, self.stop = gate_scale, gate_center, stop
         if self.depth < 2:
             raise PlanError(f'backbone = "{backbone}": halting needs two blocks, it has one')
@@ -113,7 +117,7 @@ class AViT(TransformerBackbone):
         run = halt(
             self.embed(image),
             self.depth,
-            1 - EPSILON,
+            self.threshold,
             self.block_where,
             lambda block, x: (x, self._score(x)),
             self._rule(decisions),
@@ -127,7 +131,7 @@ class AViT(TransformerBackbone):
         return halt(
             self.embed(images),
             self.depth,
-            1 - EPSILON,
+            self.threshold,
             self.block_everywhere,
             self._score_through_fork,
             self._rule(decisions),
@@ -187,7 +191,7 @@ class AViT(TransformerBackbone):
             cost=torch.full((total,), self.token_macs(), dtype=torch.int64),
             threshold=column * 0,
             low=column * -math.inf,
-            high=column * (1 - EPSILON),
+            high=column * self.threshold,
             strict=torch.ones(total, dtype=torch.bool),
             after=(torch.arange(total) - self.tokens).clamp(min=-1),
         )

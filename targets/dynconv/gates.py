@@ -74,19 +74,20 @@ class Mask:
         return decisions[:, self.rows].view(-1, self.size, self.size)
 
 
-def unit_table(masks: Sequence[Mask], cost: Sequence[int]) -> Units:
-    """The units: independent of each other, wanted where the logit is at least 0.
+def unit_table(masks: Sequence[Mask], cost: Sequence[int], least: float) -> Units:
+    """The units: independent of each other, wanted where the logit is at least `least`.
 
     Args:
         masks: of the network.
         cost: MACs of one position of each.
+        least: the threshold of the logits.
     """
     tables = [
         Units.positions(
             [mask.place.name],
             (mask.size, mask.size),
             [each],
-            threshold=0.0,
+            threshold=least,
             low=-math.inf,
             high=math.inf,
             strict=False,

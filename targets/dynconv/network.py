@@ -13,6 +13,7 @@ from targets.dynconv.blocks import residual_at, shape_of
 from targets.dynconv.gates import Mask, MaskUnit, unit_table
 from targets.dynconv.official import translate
 from targets.pieces.counting import macs_of, picks_rows, require_one
+from targets.pieces.gate_threshold import log_odds_of, require_gate_threshold
 from targets.pieces.positions import Positions, dilate, read_alone
 from targets.pieces.rows import on_rows
 from targets.resnet.backbone import Backbone
@@ -40,15 +41,18 @@ class DynConv(Backbone):
             count, depends on it.
         layout: "cifar" takes 32x32 images, "imagenet" 224x224.
         num_classes: "auto" is 10 for cifar and 1000 for imagenet.
+        threshold: t, the sigmoid of the logit from which on a position is active; larger ones save
+            more. Trained, and published, at 0.5.
 
-    x' = relu(shortcut(x) + m F(x)) with a mask m over the positions of the output, m(p) = [l(p) >=
-    0], l = conv3x3(x) + fc(mean x). Every block has one, the first too. Where m(p) = 1 the last
-    convolutions run at p, and the first one at all that the 3x3 convolution behind it reads: at the
-    neighbors in a basic block, in a bottleneck with a stride at positions of the larger map. So the
-    cost is no sum over the positions. Mask units, projections, stem and head always run.
+    x' = relu(shortcut(x) + m F(x)) with a mask m over the positions of the output, m(p) =
+    [sigmoid(l(p)) >= t], l = conv3x3(x) + fc(mean x). Every block has one, the first too. Where
+    m(p) = 1 the last convolutions run at p, and the first one at all that the 3x3 convolution
+    behind it reads: at the neighbors in a basic block, in a bottleneck with a stride at positions
+    of the larger map. So the cost is no sum over the positions. Mask units, projections, stem and
+    head always run.
 
-    The gate value is the logit. As released, masks pass no gradient in evaluation; with
-    straight-through masks d m / d l is sigmoid'(l), as in training.
+    The gate value is the logit, its threshold log(t / (1 - t)). As released, masks pass no gradient
+    in evaluation; with straight-through masks d m / d l is sigmoid'(l), as in training.
 
     The half of the cost without a gradient: the authors dilate a mask by comparing sums with 0.5,
     which is constant, so their cost has a gradient at the last convolutions alone. Mended, the
@@ -72,6 +76,8 @@ class DynConv(Backbone):
     )
     forks = True
     admits = True
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ("threshold",)
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"threshold": (0, 1)}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "32": {"depth": 32},
         "32-released": {"depth": 32, "cost_grad": "released"},
@@ -87,8 +93,10 @@ class DynConv(Backbone):
         cost_grad: Literal["mended", "released"] = "mended",
         layout: Literal["cifar", "imagenet"] = "cifar",
         num_classes: int | Literal["auto"] = "auto",
+        threshold: float = 0.5,
     ) -> None:
         super().__init__(layout, depth, num_classes)
+        self.least = log_odds_of(require_gate_threshold(threshold))
         self.evaluation = Evaluation(mask_grad="none")
         self.cost_grad = cost_grad
         self.masks = self._build_masks() if masks == "spatial" else ()
@@ -98,7 +106,7 @@ class DynConv(Backbone):
                 module.start(START)
         with torch.device("cpu"):
             self.units = (
-                unit_table(self.masks, [self._worth(mask) for mask in self.masks])
+                unit_table(self.masks, [self._worth(mask) for mask in self.masks], self.least)
                 if self.masks
                 else Units.gated([], [], [])
             )
@@ -213,14 +221,14 @@ class DynConv(Backbone):
             x = residual(mask, x, logit, active).relu()
             logits.append(logit.flatten(1))
             taken.append(active.flatten(1))
-        margins = torch.cat(logits, 1)
+        margins = torch.cat(logits, 1) - self.least
         return Output(self.head(x), margins, margins, torch.cat(taken, 1))
 
     def _decide(self, mask: Mask, logit: Tensor, decisions: Tensor | None) -> Tensor:
         """(N, H', W') bool where the block runs."""
         if decisions is not None:
             return mask.maps(decisions.to(logit.device))
-        margin = logit.detach().flatten(1)
+        margin = logit.detach().flatten(1) - self.least
         return self.admit(mask.first, margin, margin >= 0).view_as(logit)
 
     def _read_mask(self, mask: Mask, x: Tensor) -> Tensor:

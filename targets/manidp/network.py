@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from bench.errors import PlanError
 from targets.pieces.channels import ChannelGated, Convolution, Gated
 
 MOST = 1000.0
@@ -74,15 +75,17 @@ class ManiDP(ChannelGated):
         squeeze: how much narrower the inner layer of a branch is; halved for convolutions of fewer
             than 80 channels.
         num_classes: "auto" is 10 for cifar and 1000 for imagenet.
+        threshold_factor: f, by which all thresholds are multiplied; larger ones save more.
+            Published at 1.
 
-    A channel's saliency is s = min(relu(fc2(relu(fc1(mean x)))), 1000); it is kept when s >= thre
-    and then multiplied by s.
-    Unit: an output channel of a convolution inside a block; gate value s, threshold thre, one for
-        each convolution, found by
-    the recipe and stored with the weights (fresh networks keep everything). The margins of channels
-    at saliency 0 have no gradient; the logit margins take the value before the last ReLU and have
-    one. Where thre <= 0 nothing is ever closed and both margins are the same. Straight-through
-    masks let closed channels pass the gradient of their saliency.
+    A channel's saliency is s = min(relu(fc2(relu(fc1(mean x)))), 1000); it is kept when s >= f thre
+    and then multiplied by s. There is one thre for each convolution, found by the recipe and stored
+    with the weights (fresh networks keep everything).
+
+    Unit: an output channel of a convolution inside a block; gate value s, threshold f thre. The
+    margins of channels at saliency 0 have no gradient; the logit margins take the value before the
+    last ReLU and have one. Where thre <= 0 nothing is ever closed and both margins are the same.
+    Straight-through masks let closed channels pass the gradient of their saliency.
 
     It stands on the same ResNet as the other families here, so that one static twin serves all. The
     authors' CIFAR network differs in a projection without batch normalization and in the mean and
@@ -99,6 +102,10 @@ class ManiDP(ChannelGated):
         "closed output channels of each convolution, and in the second one of a block also the "
         "inputs that the first left out"
     )
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ("threshold_factor",)
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {
+        "threshold_factor": (0, None)
+    }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "20": {"depth": 20},
         "32": {"depth": 32},
@@ -114,8 +121,11 @@ class ManiDP(ChannelGated):
         layout: Literal["cifar", "imagenet"] = "cifar",
         squeeze: int = 2,
         num_classes: int | Literal["auto"] = "auto",
+        threshold_factor: float = 1.0,
     ) -> None:
-        self.squeeze = squeeze
+        if not 0 < threshold_factor < math.inf:
+            raise PlanError(f"threshold_factor = {threshold_factor}: a number above 0")
+        self.squeeze, self.threshold_factor = squeeze, threshold_factor
         super().__init__(layout, depth, num_classes)
         self.read_thresholds()
         nn.Module.register_load_state_dict_post_hook(self, _after_loading)
@@ -142,7 +152,7 @@ class ManiDP(ChannelGated):
         """Make the unit table follow the thresholds in the weights."""
         self.units = self.table(
             [
-                float(branch.thre) if not branch.thre.is_meta else EVERYTHING
+                float(self._thre(branch)) if not branch.thre.is_meta else EVERYTHING
                 for branch in self.branches()
             ],
             0.0,
@@ -155,15 +165,20 @@ class ManiDP(ChannelGated):
 
     def keep(self, index: int, value: Tensor) -> Tensor:
         """Where the saliency reaches the threshold."""
-        return self.saliency(value) >= self.branches()[index].thre
+        return self.saliency(value) >= self._thre(self.branches()[index])
 
     def margins(self, seen: Sequence[Gated]) -> tuple[Tensor, Tensor]:
         """saliency - thre, and the same before the last ReLU."""
         hard, soft = [], []
         for branch, one in zip(self.branches(), seen, strict=True):
-            hard.append(one.saliency - branch.thre)
-            soft.append(torch.where(branch.thre > 0, one.value, one.saliency) - branch.thre)
+            thre = self._thre(branch)
+            hard.append(one.saliency - thre)
+            soft.append(torch.where(thre > 0, one.value, one.saliency) - thre)
         return torch.cat(hard, 1), torch.cat(soft, 1)
+
+    def _thre(self, branch: SaliencyBranch) -> Tensor:
+        """The saliency from which on a channel of this branch is kept."""
+        return branch.thre if self.threshold_factor == 1 else branch.thre * self.threshold_factor
 
 
 def _after_loading(target: ManiDP, _: object) -> None:

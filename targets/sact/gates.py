@@ -10,9 +10,6 @@ import torch
 
 from bench.api import Units
 
-EPSILON = 0.01
-"""A position stops when its scores add up to 1 - EPSILON."""
-
 
 @dataclass(frozen=True)
 class Gate:
@@ -51,12 +48,13 @@ def list_gates(sizes: Sequence[int], scores: Sequence[int]) -> tuple[Gate, ...]:
     return tuple(found)
 
 
-def unit_table(gates: Sequence[Gate], cost: Sequence[int]) -> Units:
+def unit_table(gates: Sequence[Gate], cost: Sequence[int], limit: float) -> Units:
     """The units; one comes after the same position one residual unit earlier.
 
     Args:
         gates: of the network.
         cost: MACs of one row of each.
+        limit: the sum of scores at which a position halts.
     """
     name: list[str] = []
     kind: list[str] = []
@@ -85,7 +83,7 @@ def unit_table(gates: Sequence[Gate], cost: Sequence[int]) -> Units:
         ),
         threshold=torch.zeros(total, dtype=torch.float64),
         low=torch.full((total,), -math.inf, dtype=torch.float64),
-        high=torch.full((total,), 1 - EPSILON, dtype=torch.float64),
+        high=torch.full((total,), limit, dtype=torch.float64),
         strict=torch.ones(total, dtype=torch.bool),
         after=torch.cat(after),
     )

@@ -13,10 +13,11 @@ from bench.api import Output, Target
 from bench.errors import PlanError
 from targets.pieces.counting import macs_of, picks_rows, require_one
 from targets.pieces.folding import fold_forwards, folded
+from targets.pieces.gate_threshold import require_gate_threshold
 from targets.pieces.positions import Positions, dilate, read_alone
 from targets.pieces.rows import on_rows
 from targets.sact.blocks import Stem, Unit, build_blocks, form_for
-from targets.sact.gates import EPSILON, Gate, list_gates, unit_table
+from targets.sact.gates import Gate, list_gates, unit_table
 from targets.sact.halting import Admit, HaltingRun, HaltingScore, Score, halt
 from targets.sact.official import translate
 
@@ -32,17 +33,18 @@ class SACT(Target):
             network.
         layout: "cifar" takes 32x32 images, "imagenet" 224x224.
         num_classes: "auto" is 10 for cifar and 1000 for imagenet.
+        threshold: t, the sum of scores from which on a position is halted; smaller ones save more.
+            Trained, and published, at 0.99.
 
     In each block unit n emits a score h_n in (0,1), the last one 1. A position runs unit n+1 iff
-    h_1 + … + h_n < 1 - 0.01; if N is the last unit it runs, the block's output there is sum_{n<N}
+    h_1 + … + h_n < t; if N is the last unit it runs, the block's output there is sum_{n<N}
     h_n x_n + (1 - sum_{n<N} h_n) x_N. Halted positions keep their state. SACT's score is
     sigmoid(conv3x3(bn(x)) + conv1x1(bn(mean x))), ACT's sigmoid(conv1x1(bn(mean x))).
 
     Unit: a residual unit behind the first of its block at one position (or, for ACT, for the
-        image); its margin is
-    0.99 less the sum so far, which stands still once the position has halted. Forced decisions set
-    N, the formula stays, so forcing everything is the network that never halts early. Halting has
-    no mask with a gradient of its own; `mask_grad` makes no difference.
+    image); its margin is t less the sum so far, which stands still once the position has halted.
+    Forced decisions set N, the formula stays, so forcing everything is the network that never halts
+    early. Halting has no mask with a gradient of its own; `mask_grad` makes no difference.
 
     TensorFlow's padding, shortcuts and mean-before-normalization are kept, so the authors'
     variables load. On CIFAR the batch normalization of the halting scores carries the leaky ReLU of
@@ -65,6 +67,8 @@ class SACT(Target):
     )
     forks = True
     admits = True
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ("threshold",)
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"threshold": (0, 1)}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "32": {"depth": 32},
         "110": {"depth": 110},
@@ -81,8 +85,10 @@ class SACT(Target):
         halting: Literal["sact", "act", "none"] = "sact",
         layout: Literal["cifar", "imagenet"] = "cifar",
         num_classes: int | Literal["auto"] = "auto",
+        threshold: float = 0.99,
     ) -> None:
         super().__init__()
+        self.threshold = require_gate_threshold(threshold)
         self.form = form_for(layout, depth)
         self.classes = self.form.classes if num_classes == "auto" else num_classes
         if self.classes < 1:
@@ -104,7 +110,8 @@ class SACT(Target):
         sizes = self.form.sizes if halting == "sact" else [0] * len(self.scores)
         self.gates = list_gates(sizes, [len(one) for one in self.scores])  # type: ignore[arg-type]
         with torch.device("cpu"):
-            self.units = unit_table(self.gates, [self._guarded(gate) for gate in self.gates])
+            costs = [self._guarded(gate) for gate in self.gates]
+            self.units = unit_table(self.gates, costs, threshold)
             self._always = self._always_macs()
 
     @classmethod
@@ -144,7 +151,7 @@ class SACT(Target):
                 scores,
                 x,
                 forced,
-                1 - EPSILON,
+                self.threshold,
                 self._residual_at,
                 self._score_at,
                 admit,
@@ -214,7 +221,7 @@ class SACT(Target):
                 scores,
                 x,
                 forced,
-                1 - EPSILON,
+                self.threshold,
                 _residual_whole,
                 self._score_whole(number),
                 admit,
@@ -298,7 +305,7 @@ class SACT(Target):
         if not sums:
             nothing = logits.new_zeros(len(logits), 0)
             return Output(logits, nothing, nothing, nothing.to(torch.bool))
-        margins = (1 - EPSILON) - torch.cat(sums, 1)
+        margins = self.threshold - torch.cat(sums, 1)
         return Output(logits, margins, margins, torch.cat(taken, 1))
 
     def _guarded(self, gate: Gate) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.api import Evaluation, Output, Units
 from bench.errors import PlanError
 from targets.pieces.counting import macs_of, picks_rows, require_one
+from targets.pieces.gate_threshold import log_odds_of, require_gate_threshold
 from targets.pieces.masks import mix_rows
 from targets.resnet.backbone import Backbone
 from targets.resnet.blocks import Place
@@ -42,11 +43,13 @@ class SkipNet(Backbone):
         form: how it was trained: "sp" (supervised; straight-through masks) or "hrl" (policy
             gradient; masks without a gradient). The forward values are the same for the same
             weights; only the default of `mask_grad` differs.
+        threshold: t, the gate value above which a block runs; larger ones save more. Trained, and
+            published, at 0.5.
         layout: "cifar" takes 32x32 images, "imagenet" 224x224.
         num_classes: "auto" is 10 for cifar and 1000 for imagenet.
 
     Unit u guards block u+1, counted over all groups; the first block always runs, and so do the
-    projections of the shortcuts: x' = m block(x) + (1 - m) shortcut(x), where m = [G > 0.5] and G =
+    projections of the shortcuts: x' = m block(x) + (1 - m) shortcut(x), where m = [G > t] and G =
     sigmoid(logit). The gate behind the last block decides nothing: its weights are kept so that
     official checkpoints load, but it never runs.
 
@@ -62,6 +65,8 @@ class SkipNet(Backbone):
     skipped = "the convolutions of closed blocks; gates and the projections of shortcuts always run"
     forks = True
     admits = True
+    unkeyed_defaults: ClassVar[tuple[str, ...]] = ("threshold",)
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"threshold": (0, 1)}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "38": {"depth": 38},
         "74": {"depth": 74},
@@ -83,8 +88,10 @@ class SkipNet(Backbone):
         form: Literal["sp", "hrl"] = "sp",
         layout: Literal["cifar", "imagenet"] = "cifar",
         num_classes: int | Literal["auto"] = "auto",
+        threshold: float = 0.5,
     ) -> None:
         super().__init__(layout, depth, num_classes)
+        self.threshold = require_gate_threshold(threshold)
         if layout == "imagenet" and gate != "rnn":
             raise PlanError(
                 f'gate = "{gate}": the imagenet layout has the recurrent gate only; did you mean '
@@ -103,7 +110,7 @@ class SkipNet(Backbone):
         first, *rest = self.block_macs()
         with torch.device("cpu"):
             names = [place.name for place in self.places[1:]]
-            self.units = Units.gated(names, names, rest)
+            self.units = Units.gated(names, names, rest, threshold=threshold)
         self._always = self.outer_macs() + first + self._gate_macs()
 
     @classmethod
@@ -177,15 +184,15 @@ class SkipNet(Backbone):
             taken.append(run)
         return Output(
             self.head(x),
-            torch.stack(values, 1) - 0.5,
-            torch.stack(logits, 1),
+            torch.stack(values, 1) - self.threshold,
+            torch.stack(logits, 1) - log_odds_of(self.threshold),
             torch.stack(taken, 1),
         )
 
     def _rule(self, decisions: Tensor | None) -> Choose:
         if decisions is None:
             return lambda unit, value: self.admit(
-                unit, value[:, None] - 0.5, value.detach()[:, None] > 0.5
+                unit, value[:, None] - self.threshold, value.detach()[:, None] > self.threshold
             )[:, 0]
         forced = decisions
         return lambda unit, value: forced[:, unit].to(value.device)
