@@ -57,7 +57,7 @@ def finished_cells(
         found.append([])
         for (key, cell), one in zip(board.cells.items(), cells, strict=True):
             if one.cell.refused:
-                tell(f"{cell.label} is left out: {one.cell.reason}")
+                tell(f"{cell.label} is left out: {one.cell.reason} ('gatebench verify' says more)")
             elif one.cell.status == "ok" and one.cell.adversarial_macs is not None:
                 macs = one.cell.adversarial_macs
                 found[-1].append(FinishedCell(key, cell, folder.cell(key), macs))

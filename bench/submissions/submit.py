@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contracts.cell import Cell
-from bench.errors import NotComparable, PlanError, SubmissionError
+from bench.errors import PlanError, RunFolderError, SubmissionError
 from bench.files.atomic import write_atomic
 from bench.files.remove import remove
 from bench.plans.stored import StoredBoard, StoredPlan, read_plan
@@ -54,7 +54,7 @@ def submit(
 
     Raises:
         PlanError: no row is called that, or the words cannot be shown.
-        NotComparable: what lies in the folder of a row cannot be believed.
+        RunFolderError: what lies in the folder of a row cannot be believed.
     """
     plan = read_plan(run)
     if not 1 <= board <= len(plan.boards):
@@ -99,7 +99,11 @@ def _chosen(
         if only and not any(part in cell.label for part in only):
             continue
         if one.cell.refused:
-            raise NotComparable(f"{cell.label!r} cannot be handed in: {one.cell.reason}")
+            raise RunFolderError(
+                f"{cell.label!r} cannot be handed in: {one.cell.reason}",
+                hint="'gatebench verify' says more; run the same plan again, or leave it out by "
+                "--only",
+            )
         if one.cell.status == "ok":
             found.append((key, cell))
     return found

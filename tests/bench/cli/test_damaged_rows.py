@@ -121,7 +121,7 @@ def test_such_a_cell_is_not_handed_in(made, gatebench, tmp_path, wrong):
     resealed(run, "wander", name, value)
     words = ["--who", "A. Name", "--what", "images", "--license", "CC-BY-4.0", "--out", "a.zip"]
     code, _, err = gatebench("submit", "r", *words)
-    assert code == 9
+    assert code == 5
     assert "'toy / wander' cannot be handed in: " in err
     assert said in err
     assert not (tmp_path / "a.zip").exists()
