@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from bench.datasets.base import open_dataset
+from bench.datasets.base import open_dataset, subset
 from bench.errors import PlanError
+from bench.evaluation.build import build_defended
 from bench.evaluation.cost import audit
 from bench.evaluation.outputs import freeze
 from bench.image import to_float
@@ -116,6 +117,23 @@ def test_thresholds_that_nothing_can_have(value):
     if not value > 0:
         with pytest.raises(PlanError, match="threshold_factor = "):
             ManiDP(depth=8, threshold_factor=value)
+
+
+@pytest.mark.slow  # eight trained networks on 256 images each
+def test_the_networks_of_the_suite_save_what_it_says():
+    """At equal clean saving: 36 % of the ceiling on images that are not scored."""
+    data = open_dataset("digits-m:train", None)
+    images = to_float(data.images(list(subset(data, 256))))
+    (cells,) = load_plan("equal-saving").boards
+    targets = {cell.target.label: cell for cell in cells}
+    assert len(targets) == 8
+    for label, cell in targets.items():
+        target = build_defended(cell, None)
+        freeze(target)
+        with torch.no_grad():
+            spent = [target.macs(target(part).decisions) for part in images.split(64)]
+        saving = 1 - float(torch.cat(spent).double().mean()) / target.ceiling
+        assert saving == pytest.approx(0.36, abs=0.008), label
 
 
 PLAN = """
