@@ -61,7 +61,7 @@ def measure(
         RunFolderError: nothing is finished.
     """
     groups: dict[Who, list[FinishedCell]] = {}
-    for one in finished_cells(run, read_plan(run), tell=tell)[0]:
+    for one in finished_cells(run, read_plan(run), whole=True, tell=tell)[0]:
         groups.setdefault(one.cell.who, []).append(one)
     found: dict[Who, tuple[Target, list[Tensor], list[Tensor]]] = {}
     for who, cells in groups.items():

@@ -63,7 +63,7 @@ def transfer(
     rows: list[dict[str, Any]] = []
     digests: dict[str, str] = {}
     witnesses: dict[str, str] = {}
-    finished = finished_cells(folder, plan, tell=tell)
+    finished = finished_cells(folder, plan, whole=True, tell=tell)
     for number, (board, cells) in enumerate(zip(plan.boards, finished, strict=True)):
         _check_attack(board, attack)
         sources = _sources(cells, attack)

@@ -73,7 +73,7 @@ def write_report(
     from bench.plugins import registry
     from bench.results.board import load_boards
 
-    boards = [board for folder in folders for board in load_boards(folder)]
+    boards = [board for folder in folders for board in load_boards(folder, whole=True)]
     if not boards:
         raise RunFolderError(
             f"no board in {', '.join(map(str, folders))}", hint="'gatebench run' fills a run"

@@ -22,6 +22,7 @@ def show(run: str, json_file: str | None) -> None:
     """Print the leaderboard of RUN (a folder, or the name of one in the folder of all runs).
 
     At any width names and flags are whole; what there is no room for is said, and is in --json.
+    Numbers are made of the rows alone; 'gatebench report' and 'verify' look at the pictures too.
     """
     from bench.plugins import registry
     from bench.results.board import load_boards

@@ -103,7 +103,7 @@ def open_run(run: str | Path) -> Result:
     from bench.store.folder import find_run
 
     folder = find_run(str(run))
-    return Result(folder, tuple(load_boards(folder)))
+    return Result(folder, tuple(load_boards(folder, whole=True)))
 
 
 def open_board(run: str | Path, number: int = 1) -> Board:

@@ -33,18 +33,20 @@ PRELIMINARY_BELOW = 100
 T = TypeVar("T")
 
 
-def load_boards(run: str | Path) -> list[Board]:
+def load_boards(run: str | Path, *, whole: bool = False) -> list[Board]:
     """The boards of a run, one a protocol, from what is sealed in its folder.
 
     Args:
         run: the run's folder.
+        whole: whether pictures and traces are decoded and checked too, for who goes on to read
+            them: a cell with a damaged one has no numbers.
 
     Raises:
         RunFolderError: it is no run folder, damaged, or of a newer schema.
     """
     folder = RunFolder(Path(run))
     plan = read_plan(folder)
-    read = read_boards(folder, plan, finish=with_estimates)
+    read = read_boards(folder, plan, finish=with_estimates, whole=whole)
     return with_radius_flags(
         [_board(folder, plan, number, cells) for number, cells in enumerate(read)]
     )

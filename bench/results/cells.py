@@ -53,13 +53,14 @@ class ReadCell:
     clean: CleanResult | None = None
 
 
-def read_cell(folder: CellFolder, command: str, cell: Cell) -> ReadCell:
+def read_cell(folder: CellFolder, command: str, cell: Cell, *, whole: bool) -> ReadCell:
     """A cell with everything but its estimates and its rank; a damaged one is invalid.
 
     Args:
         folder: of the cell.
         command: that repeats the run.
         cell: as it stands in the plan.
+        whole: whether its pictures and traces are decoded and checked too.
     """
     target, defense, attack = cell.labels
     found = BoardCell(
@@ -77,7 +78,7 @@ def read_cell(folder: CellFolder, command: str, cell: Cell) -> ReadCell:
     if cell.excluded:
         return ReadCell(replace(found, status="skipped", reason=cell.excluded))
     try:
-        return _sealed(folder, cell, found)
+        return _sealed(folder, cell, found, whole)
     except RunFolderError as error:
         reason = error.message
     except ValueError as error:
@@ -85,7 +86,7 @@ def read_cell(folder: CellFolder, command: str, cell: Cell) -> ReadCell:
     return ReadCell(replace(found, status="invalid", reason=reason, refused=True))
 
 
-def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
+def _sealed(folder: CellFolder, cell: Cell, found: BoardCell, whole: bool) -> ReadCell:
     """A cell as it was sealed.
 
     Raises:
@@ -113,7 +114,7 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell) -> ReadCell:
         return ReadCell(found)
     target = folder.target()
     table, wrong = folder.sealed_table(
-        sealed.shards, names(plain=True), whole=True, size=target.picture_size
+        sealed.shards, names(plain=True), whole=whole, size=target.picture_size
     )
     if wrong:
         reason = f"{wrong[0]} was changed after the cell was sealed; run the same plan again"

@@ -43,6 +43,7 @@ def finished_cells(
     folder: RunFolder,
     plan: StoredPlan,
     *,
+    whole: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[list[FinishedCell]]:
     """The cells of each board that the board shows numbers of.
@@ -50,10 +51,12 @@ def finished_cells(
     Args:
         folder: of the run.
         plan: that is stored in it.
+        whole: whether their pictures and traces are decoded and checked too, for who goes on to
+            read them.
         tell: hears of each cell that was finished and cannot be believed, and why.
     """
     found: list[list[FinishedCell]] = []
-    for board, cells in zip(plan.boards, read_boards(folder, plan), strict=True):
+    for board, cells in zip(plan.boards, read_boards(folder, plan, whole=whole), strict=True):
         found.append([])
         for (key, cell), one in zip(board.cells.items(), cells, strict=True):
             if one.cell.refused:
@@ -73,6 +76,7 @@ def read_boards(
     plan: StoredPlan,
     *,
     finish: Callable[[Sequence[ReadCell]], list[BoardCell]] = _as_read,
+    whole: bool = False,
 ) -> list[list[ReadCell]]:
     """The cells of each board; those that cannot be believed are without numbers.
 
@@ -80,8 +84,9 @@ def read_boards(
         folder: of the run.
         plan: that is stored in it.
         finish: makes the cells of a block whole; by default without estimates.
+        whole: whether pictures and traces are decoded and checked too.
     """
-    read = [_read(folder, plan.command, board, finish) for board in plan.boards]
+    read = [_read(folder, plan.command, board, finish, whole) for board in plan.boards]
     return _with_one_clean_result(plan.boards, read)
 
 
@@ -90,6 +95,7 @@ def _read(
     command: str,
     board: StoredBoard,
     finish: Callable[[Sequence[ReadCell]], list[BoardCell]],
+    whole: bool,
 ) -> list[ReadCell]:
     """The cells of a board, and the columns that ranks are made of.
 
@@ -101,7 +107,7 @@ def _read(
         for start in range(0, len(items), _BLOCK):
             block = list(
                 pool.map(
-                    lambda one: read_cell(folder.cell(one[0]), command, one[1]),
+                    lambda one: read_cell(folder.cell(one[0]), command, one[1], whole=whole),
                     items[start : start + _BLOCK],
                 )
             )

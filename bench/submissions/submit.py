@@ -93,7 +93,9 @@ def _chosen(
     """The finished attacks of a board, with their keys; what is asked for must be believed."""
     cells = plan.boards[board].cells
     found = []
-    for (key, cell), one in zip(cells.items(), read_boards(run, plan)[board], strict=True):
+    for (key, cell), one in zip(
+        cells.items(), read_boards(run, plan, whole=True)[board], strict=True
+    ):
         if cell.attack.control or cell.is_handed_in:
             continue
         if only and not any(part in cell.label for part in only):

@@ -58,9 +58,9 @@ WITHOUT_A_RUN = {
 """Each may import what those before it may: one process runs them one after another."""
 RUN = ("run", "plan.toml", "--name", "a", "--in-process", "--no-report", "--device", "cpu")
 OF_A_RUN = {
+    ("show", "a"): LOOKS,
     ("compare", "a", "a"): LOOKS,
     ("baseline", "a", "--out", "baseline.json"): LOOKS,
-    ("show", "a"): LOOKS | {"PIL"},
     ("report", "a"): LOOKS | {"PIL", "jinja2", "vl_convert"},
 }
 """Each may import what those before it may."""

@@ -25,7 +25,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "plan.json").write_text("{}")
     monkeypatch.setattr(
-        bench.results.board, "load_boards", lambda run: [replace(BOARD, name=Path(run).name)]
+        bench.results.board, "load_boards", lambda run, whole: [replace(BOARD, name=Path(run).name)]
     )
 
 
