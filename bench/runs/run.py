@@ -106,6 +106,8 @@ class Run:
             if laid.chosen is None or key in laid.chosen
         }
         self._left: dict[str, set[Span]] = {}
+        self._begun: set[str] = set()
+        """Cells with shards that an earlier run left, until they are sealed."""
         self._division = None if share is None else self._divided(share)
         self._speeds: dict[str, list[tuple[float, int]]] = defaultdict(list)
 
@@ -180,6 +182,8 @@ class Run:
                 folder.remove(wrong)
             if not folder.is_described:
                 folder.clear()
+            if folder.shards():
+                self._begun.add(key)
             tasks += self._missing(key)
         return tasks
 
@@ -206,9 +210,10 @@ class Run:
 
     def _finish(self, tasks: Sequence[Task], listen: Tell) -> None:
         """Have the tasks computed and seal every cell, whatever is reported of it."""
+        tasks = list(tasks)
         for attempt in range(ATTEMPTS):
             for key in [key for key, left in self._left.items() if not left]:
-                self._seal_whole(key)
+                tasks += self._seal_whole(key)
             if not tasks:
                 return
             self._compute(tasks, listen)
@@ -216,6 +221,7 @@ class Run:
             if attempt + 1 < ATTEMPTS and tasks:
                 labels = ", ".join(dict.fromkeys(task.label for task in tasks))
                 self._log(f"shards that are not there are computed again: {labels}")
+        self._begun.clear()
         for key in list(self._left):
             if self._left[key]:
                 first, last = min(self._left[key])
@@ -339,14 +345,25 @@ class Run:
             _write_line(f"{head} {event.status} {event.reason}\n{event.detail}", log)
             self._seal(task.key, event.status, event.reason, event.detail)
 
-    def _seal_whole(self, key: str) -> None:
-        """Seal a cell whose shards are all there; what they hold decides."""
+    def _seal_whole(self, key: str) -> list[Task]:
+        """Seal a cell whose shards are all there; what they hold decides.
+
+        Returns:
+            The tasks of a cell with shards of an earlier run that cannot be sealed: all of it is
+            computed again, once. [] otherwise.
+        """
         try:
             self._close(key, seal(self._folder(key), self._cells[key], "ok", ids=self.laid.ids))
+            return []
         except (ValueError, RunFolderError) as error:
             said = error.message if isinstance(error, RunFolderError) else str(error)
-            self._folder(key).clear()
+        self._folder(key).clear()
+        if key not in self._begun:
             self._seal(key, "failed", f"what was computed cannot be sealed: {said}")
+            return []
+        self._begun.discard(key)
+        self._log(f"{self._cells[key].label} was left damaged and is computed again: {said}")
+        return self._missing(key)
 
     def _seal(self, key: str, status: Status, reason: str, detail: str = "") -> None:
         self._close(key, seal(self._folder(key), self._cells[key], status, reason, detail))

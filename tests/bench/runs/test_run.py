@@ -4,6 +4,8 @@ import contextlib
 from pathlib import Path
 from typing import ClassVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bench.contracts.executor import Event
@@ -145,6 +147,35 @@ def test_a_cell_whose_shards_always_vanish_fails_and_no_other_does(run_with):
     assert "images 0 to 3 was not there" in outcome.reasons[keys(run)["wander"]]
     assert outcome.statuses[keys(run)["still"]] == "ok"
     assert not outcome.is_clean
+
+
+@pytest.mark.parametrize("places", [(0,), (1,), (0, 1)], ids=["first", "last", "both"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda table: table.drop_columns(["id"]), id="no-ids"),
+        pytest.param(
+            lambda table: table.set_column(
+                table.schema.get_field_index("label"), table.schema.field("label"),
+                pa.array([77] * len(table), table.schema.field("label").type),
+            ),
+            id="no-such-class",
+        ),
+    ],
+)  # fmt: skip
+def test_shards_that_were_left_damaged_are_computed_again(run_with, places, spoil):
+    run, _, _ = run_with(Honest)
+    folder = run.laid.folder.cell(keys(run)["wander"])
+    good = {path.name: path.read_bytes() for path in folder.path.iterdir()}
+    (folder.path / "cell.json").unlink()
+    for place in places:
+        path = folder.shards()[place].path
+        table = pq.read_table(path)
+        pq.write_table(spoil(table).replace_schema_metadata(table.schema.metadata), path)
+    _, outcome, _ = run_with(Honest)
+    assert set(outcome.statuses.values()) == {"ok"}
+    assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == good
+    assert "wander was left damaged" in (outcome.folder / "log.txt").read_text()
 
 
 def test_a_worker_that_says_done_and_writes_nothing_seals_nothing(run_with):
