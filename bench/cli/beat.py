@@ -47,11 +47,12 @@ def beat(
     from dataclasses import replace
 
     from bench.cli.run import execute_with_progress, finish
-    from bench.errors import PlanError, did_you_mean
+    from bench.errors import PlanError, RunFolderError, did_you_mean
     from bench.plans.components import attack_component
     from bench.plans.plan import Plan, RunOptions
     from bench.plans.stored import read_plan
     from bench.results.board import load_boards
+    from bench.results.cells import read_cell
     from bench.runs.execute import RunRequest
     from bench.store.folder import RunFolder, find_run
     from bench.terminal import one_line
@@ -68,6 +69,12 @@ def beat(
         raise PlanError(f"{folder.path} has {counted(len(chosen), 'row')} {row!r}{near}")
     (key,) = chosen
     cell = cells[key]
+    begun = read_cell(folder.cell(key), "", cell, whole=True).cell
+    if begun.refused:
+        raise RunFolderError(
+            f"{cell.label!r} is nothing to begin at: {begun.reason}",
+            hint="'gatebench verify' says more",
+        )
     protocol = cell.protocol if budget is None else replace(cell.protocol, budget=budget)
     attack = attack_component(use, {"start": key}, f"{use} from {cell.attack.label}")
     made = replace(cell, attack=attack, protocol=protocol, excluded="")

@@ -32,6 +32,7 @@ class Tally:
         self.started = time.monotonic()
 
     def hear(self, event: Event) -> None:
+        """Count an event; a shard that is computed again is more to do than was told."""
         place = (event.task.key, event.task.first)
         if event.what in ("started", "progress"):
             self.running[place] = event.share * event.task.images
@@ -39,7 +40,9 @@ class Tally:
         self.running.pop(place, None)
         if event.what == "done":
             self.done += event.task.images
-            self.left[event.task.key] -= event.task.images
+            left = self.left.get(event.task.key, 0) - event.task.images
+            self.left[event.task.key] = max(left, 0)
+            self.total += max(-left, 0)
             before = self.sums.get(event.task.key, (0, 0, 0))
             first, second, third = (a + b for a, b in zip(before, event.sums, strict=True))
             self.sums[event.task.key] = (first, second, third)

@@ -129,3 +129,32 @@ def test_such_a_cell_is_not_handed_in(made, gatebench, tmp_path, wrong):
     assert not (tmp_path / "a.zip").exists()
     assert gatebench("submit", "r", "--only", "square", *words)[0] == 0
     assert (tmp_path / "a.zip").exists()
+
+
+@pytest.mark.parametrize("left", [1, 2], ids=["one-shard", "all-shards"])
+def test_a_run_that_goes_on_computes_a_damaged_cell_again(made, gatebench, tmp_path, left):
+    """More is to do than was told at the start, which the progress takes as it comes."""
+    run = RunFolder(shutil.copytree(made, tmp_path / "runs" / "r"))
+    path = resealed(run, "wander", *LIE[:2])
+    (path.parent / "cell.json").unlink()
+    for shard in sorted(path.parent.glob("shard-*.parquet"))[: 2 - left]:
+        shard.unlink()
+    (tmp_path / "plan.toml").write_text(PLAN)
+    code, out, err = gatebench("run", "plan.toml", "--name", "r", "--in-process", "--no-report")
+    assert code == 0, err
+    assert "[6/6 images]" in out if left == 2 else "[9/9 images]" in out
+    assert "wander was left damaged and is computed again" in (run.path / "log.txt").read_text()
+    (board,) = load_boards(run.path, whole=True)
+    assert {cell.status for cell in board.cells} == {"ok"}
+
+
+@pytest.mark.parametrize("wrong", [LIE, DAMAGE["no-saved-image"]], ids=["lie", "damage"])
+def test_nothing_begins_at_images_of_such_a_cell(made, gatebench, tmp_path, wrong):
+    run = RunFolder(shutil.copytree(made, tmp_path / "runs" / "r"))
+    name, value, said = wrong
+    resealed(run, "wander", name, value)
+    code, _, err = gatebench("beat", "r", "toy / wander", "--in-process", "--no-report")
+    assert code == 5
+    assert "'toy / wander' is nothing to begin at: " in err
+    assert said in err
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["r"]
