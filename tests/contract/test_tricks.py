@@ -58,6 +58,7 @@ def board(gatebench, tmp_path):
     return load_boards(tmp_path / "runs" / "r")[0]
 
 
+@pytest.mark.slow  # fifteen defenses, each attacked and audited
 def test_tricks_do_not_help(board):
     attacked = {cell.defense: cell for cell in board.cells if cell.attack == "gradauto"}
     for name, reason in INVALID.items():

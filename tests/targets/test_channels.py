@@ -111,14 +111,16 @@ def test_macs_of_a_few_channels_by_hand():
 
 # --- the contract
 
+DEEP = pytest.mark.slow  # the same on a deeper network
+
 
 @pytest.mark.parametrize(
     "make",
     [
         pytest.param(lambda: half_closed(depth=8), id="half-closed-8"),
-        pytest.param(lambda: half_closed(depth=20, seed=1), id="half-closed-20"),
+        pytest.param(lambda: half_closed(depth=20, seed=1), marks=DEEP, id="half-closed-20"),
         pytest.param(lambda: FBS(depth=8), id="fbs-8"),
-        pytest.param(lambda: FBS(depth=20, density=0.25), id="fbs-20-sparse"),
+        pytest.param(lambda: FBS(depth=20, density=0.25), marks=DEEP, id="fbs-20-sparse"),
     ],
 )
 def test_contract(make):
@@ -128,9 +130,9 @@ def test_contract(make):
 @pytest.mark.parametrize(
     ("kind", "depth", "layout"),
     [
-        (ManiDP, 56, "cifar"),
+        pytest.param(ManiDP, 56, "cifar", marks=DEEP),
         (ManiDP, 18, "imagenet"),
-        (ManiDP, 34, "imagenet"),
+        pytest.param(ManiDP, 34, "imagenet", marks=DEEP),
         (FBS, 18, "imagenet"),
     ],
 )

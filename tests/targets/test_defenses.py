@@ -283,9 +283,14 @@ def test_no_margins_exceed_the_cap(seed, share, bias):
 
 
 BETWEEN = pytest.mark.slow  # on every family; a cap at the floor binds most
+MANY = pytest.mark.slow  # thousands of units each; SACT and FBS have as many
+CAPPED = [
+    pytest.param(family, marks=MANY if family.startswith(("dynconv", "manidp")) else ())
+    for family in FAMILIES
+]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CAPPED)
 @pytest.mark.parametrize(
     "share", [0.0, pytest.param(0.3, marks=BETWEEN), pytest.param(0.8, marks=BETWEEN)]
 )

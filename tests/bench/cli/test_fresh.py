@@ -70,6 +70,7 @@ def outside(tmp_path):
     return folder
 
 
+@pytest.mark.slow  # a run for each of sixteen damages
 def test_fresh_heals_every_damage_and_leaves_what_links_point_to(gatebench, tmp_path, outside):
     assert gatebench(*RUN)[0] == 0
     run, kept = tmp_path / "runs" / "r", content(outside)

@@ -70,6 +70,7 @@ def test_small_enough_to_ship():
     assert FILE.stat().st_size < 8_000_000
 
 
+@pytest.mark.slow  # draws the whole data set again
 def test_the_generator_draws_these_pixels():
     pytest.importorskip("sklearn")
     from bench.datasets.make_digits_m import draw
