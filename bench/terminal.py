@@ -84,6 +84,11 @@ def say(text: object = "", *, err: bool = False, color: str | None = None) -> No
     click.secho(message(text), err=err, fg=color)
 
 
+def remark(text: object) -> None:
+    """Print a line on standard error: what a long command is at, or what it leaves out."""
+    say(one_line(text, LONGEST_LINE), err=True)
+
+
 def page(text: str, *, err: bool = False) -> None:
     """Print a document of gatebench's own making (JSON, Markdown, a plan) whole, only cleaned."""
     click.echo(printable(text), nl=False, err=err)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import data_root_option, device_option
-from bench.terminal import LONGEST_LINE, FittedColumn, FittedTable, console, one_line, say
+from bench.terminal import FittedColumn, FittedTable, console, remark, say
 
 if TYPE_CHECKING:
     from bench.results.headroom import HeadroomEntry
@@ -51,7 +51,7 @@ def headroom(run: str, images: int, times: int, data_root: str | None, device: s
         times=times,
         device=chosen,
         data_root=data_root,
-        tell=lambda line: say(one_line(line, LONGEST_LINE), err=True),
+        tell=remark,
     )
     out = console()
     out.print(headroom_table(found.entries, out.width).table())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import data_root_option, device_option
-from bench.terminal import LONGEST_LINE, FittedColumn, FittedTable, console, counted, one_line, say
+from bench.terminal import FittedColumn, FittedTable, console, counted, remark, say
 
 if TYPE_CHECKING:
     from bench.store.latency import Timed
@@ -53,7 +53,7 @@ def latency(run: str, images: int, repeats: int, data_root: str | None, device: 
         repeats=repeats,
         data_root=data_root,
         device=chosen,
-        tell=lambda line: say(one_line(line, LONGEST_LINE), err=True),
+        tell=remark,
     )
     machine = found.machine
     say(

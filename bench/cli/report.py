@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.terminal import LONGEST_LINE, one_line, say
+from bench.terminal import remark, say
 
 if TYPE_CHECKING:
     from bench.contracts.report import BoardReport
@@ -89,8 +89,7 @@ def write_report(
         raise PluginError(f"report {name!r} is no bench.api.BoardReport")
     for cell in (cell for board in boards for cell in board.cells):
         if cell.refused:
-            said = f"{cell.label} is left without numbers: {cell.reason}"
-            say(one_line(said, LONGEST_LINE), err=True)
+            remark(f"{cell.label} is left without numbers: {cell.reason}")
     chosen.render_all(boards, out)
     index = out / "index.html"
     return index if index.is_file() else out

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import data_root_option, device_option
-from bench.terminal import LONGEST_LINE, FittedColumn, FittedTable, cell, console, one_line, say
+from bench.terminal import FittedColumn, FittedTable, cell, console, remark, say
 
 if TYPE_CHECKING:
     from bench.results.records import Transferred
@@ -46,7 +46,7 @@ def transfer(
         attack=attack,
         device=chosen,
         data_root=data_root,
-        tell=lambda line: say(one_line(line, LONGEST_LINE), err=True),
+        tell=remark,
     )
     out = console()
     boards = load_boards(folder)
