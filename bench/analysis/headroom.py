@@ -59,21 +59,8 @@ def measure(
     Raises:
         RunFolderError: no attack of the run is finished.
     """
-    entries: list[HeadroomEntry] = []
-    for number, cells in enumerate(finished_cells(run, read_plan(run), tell=tell)):
-        for group in _groups(cells):
-            strongest = max(filter(_is_repeatable, group), key=lambda one: one.macs)
-            tell(strongest.cell.label)
-            entries.append(
-                _entry(number, strongest, group, images, times, torch.device(device), data_root)
-            )
-    if not entries:
-        raise RunFolderError(
-            f"{run.path} has no finished attack to run again", hint="'gatebench run' fills it"
-        )
-    found = Headroom(tuple(entries))
-    write_json(run.path / FILE, found.document(), elsewhere=COPY)
-    return found
+    boards = finished_cells(run, read_plan(run), tell=tell)
+    return _measure(run, boards, images, times, device, data_root, tell)
 
 
 def measure_planned(
@@ -89,7 +76,7 @@ def measure_planned(
         run: its folder.
         device: where to evaluate.
         data_root: of the data set.
-        tell: hears of each reference run.
+        tell: hears of each reference run, and of cells that cannot be believed.
 
     Returns:
         What was written; None where the plan asks for none, nothing can be run again, or all of
@@ -99,9 +86,10 @@ def measure_planned(
     images = plan.pages.get("headroom", 0)
     if not images:
         return None
+    boards = finished_cells(run, plan, tell=tell)
     wanted = {
         (number, group[0].cell.who)
-        for number, cells in enumerate(finished_cells(run, plan))
+        for number, cells in enumerate(boards)
         for group in _groups(cells)
     }
     there = {
@@ -112,7 +100,34 @@ def measure_planned(
     }
     if wanted <= there:
         return None
-    return measure(run, images=images, device=device, data_root=data_root, tell=tell)
+    return _measure(run, boards, images, TIMES, device, data_root, tell)
+
+
+def _measure(
+    run: RunFolder,
+    boards: Sequence[Sequence[FinishedCell]],
+    images: int,
+    times: int,
+    device: str,
+    data_root: str | None,
+    tell: Callable[[str], None],
+) -> Headroom:
+    """`measure`, of the finished cells of each board."""
+    entries: list[HeadroomEntry] = []
+    for number, cells in enumerate(boards):
+        for group in _groups(cells):
+            strongest = max(filter(_is_repeatable, group), key=lambda one: one.macs)
+            tell(strongest.cell.label)
+            entries.append(
+                _entry(number, strongest, group, images, times, torch.device(device), data_root)
+            )
+    if not entries:
+        raise RunFolderError(
+            f"{run.path} has no finished attack to run again", hint="'gatebench run' fills it"
+        )
+    found = Headroom(tuple(entries))
+    write_json(run.path / FILE, found.document(), elsewhere=COPY)
+    return found
 
 
 def _groups(cells: Sequence[FinishedCell]) -> Iterator[list[FinishedCell]]:
