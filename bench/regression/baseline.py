@@ -26,7 +26,7 @@ from bench.regression.records import (
     MeasuredBoard,
     MeasuredCell,
     Terms,
-    measured_board,
+    measured_boards,
     planned_board,
 )
 from bench.results.stats import Array
@@ -71,7 +71,7 @@ class Baseline:
         """
         run = RunFolder(folder)
         plan = read_plan(run)
-        boards = tuple(measured_board(run, board) for board in plan.boards)
+        boards = measured_boards(run, plan)
         if whole:
             _check_whole(folder, boards)
         first = next((cell.key for board in boards for cell in board.cells), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from bench.contracts.cell import Cell, Fit, Precision, Who, cell_label, defended_name
 from bench.contracts.threat import Threat, parse_threat
-from bench.errors import RunFolderError
-from bench.plans.stored import StoredBoard
+from bench.plans.stored import StoredBoard, StoredPlan
+from bench.results.cells import ReadCell
+from bench.results.reading import read_boards
+from bench.results.records import BoardCell
 from bench.results.stats import Array
-from bench.store.folder import CellFolder, RunFolder
-from bench.store.measured import check_measured
-from bench.store.schema import names
+from bench.store.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -166,24 +166,33 @@ class MeasuredBoard:
         return str(self.protocol)
 
 
-def measured_board(run: RunFolder, board: StoredBoard) -> MeasuredBoard:
-    """The sealed cells of one board, and why the others have no numbers."""
+def measured_boards(run: RunFolder, plan: StoredPlan) -> tuple[MeasuredBoard, ...]:
+    """The sealed cells of each board of a run, and why the others have no numbers."""
+    return tuple(
+        _measured_board(board, cells)
+        for board, cells in zip(plan.boards, read_boards(run, plan), strict=True)
+    )
+
+
+def _measured_board(board: StoredBoard, read: Sequence[ReadCell]) -> MeasuredBoard:
+    """One board, of its cells as all boards are made of them."""
     cells: list[MeasuredCell] = []
     ids: tuple[str, ...] = ()
     left_out: dict[str, str] = {}
-    for key, cell in board.cells.items():
-        try:
-            found, own = _measured(run.cell(key), key, cell)
-        except (_LeftOut, RunFolderError, ValueError) as error:
-            reason = error.message if isinstance(error, RunFolderError) else str(error)
-            left_out[cell.label] = reason if isinstance(error, _LeftOut) else f"altered: {reason}"
-            continue
-        ids = ids or own
-        if own != ids:
-            left_out[cell.label] = "altered: it has other images than the cells before it"
+    for (key, cell), one in zip(board.cells.items(), read, strict=True):
+        if one.clean is None or one.scores is None:
+            left_out[cell.label] = _without_numbers(one.cell)
         else:
-            cells.append(found)
+            ids = one.clean.ids
+            cells.append(_described(key, cell, numbers=one))
     return MeasuredBoard(Terms.of(board), ids, tuple(cells), left_out)
+
+
+def _without_numbers(cell: BoardCell) -> str:
+    """Why a cell has none."""
+    if cell.status == "missing":
+        return "not finished"
+    return f"{'altered' if cell.refused else cell.status}: {cell.reason}"
 
 
 def planned_board(board: StoredBoard) -> MeasuredBoard:
@@ -195,51 +204,12 @@ def planned_board(board: StoredBoard) -> MeasuredBoard:
     return MeasuredBoard(Terms.of(board), (), tuple(live), excluded)
 
 
-class _LeftOut(Exception):
-    """A cell without numbers, and why."""
-
-
-def _measured(folder: CellFolder, key: str, cell: Cell) -> tuple[MeasuredCell, tuple[str, ...]]:
-    """A sealed cell and the ids of its images.
-
-    Raises:
-        _LeftOut: it has no numbers.
-        RunFolderError, ValueError: what lies there does not hang together.
-    """
-    if cell.excluded:
-        raise _LeftOut(f"skipped: {cell.excluded}")
-    sealed = folder.sealed()
-    if sealed is None:
-        raise _LeftOut("not finished")
-    if sealed.status != "ok":
-        raise _LeftOut(f"{sealed.status}: {sealed.reason}")
-    if wrong := folder.altered(sealed.shards):
-        raise _LeftOut(f"altered: {wrong[0]} is not what was sealed")
-    table, target = folder.table(names(plain=True)), folder.target()
-    check_measured(table, cell, target, sealed.combination)
-    table = table.select(names(compared=True))
-    rows = {name: table[name].to_pylist() for name in table.column_names}
-    label = np.array(rows["label"])
-    return _described(
-        key,
-        cell,
-        reference=target.reference,
-        floor=target.floor,
-        ceiling=target.ceiling,
-        clean_macs=np.array(rows["clean_macs"], dtype=np.int64),
-        adversarial_macs=np.array(rows["adversarial_macs"], dtype=np.int64),
-        clean_correct=np.array(rows["clean_prediction"]) == label,
-        adversarial_correct=np.array(rows["adversarial_prediction"]) == label,
-    ), tuple(rows["id"])
-
-
-def _described(key: str, cell: Cell, **numbers: Any) -> MeasuredCell:
+def _described(key: str, cell: Cell, numbers: ReadCell | None = None) -> MeasuredCell:
     """A cell with its numbers, or with none of them."""
-    none = dict.fromkeys(("reference", "floor", "ceiling"), 0)
-    whole, bits = np.zeros(0, np.int64), np.zeros(0, bool)
-    empty = {"clean_macs": whole, "adversarial_macs": whole}
-    empty |= {"clean_correct": bits, "adversarial_correct": bits}
     target, defense, attack = cell.labels
+    found = numbers.cell if numbers else None
+    columns = (numbers.scores if numbers else None) or {}
+    none, neither = np.zeros(0, np.int64), np.zeros(0, np.bool_)
     return MeasuredCell(
         target=target,
         defense=defense,
@@ -247,5 +217,11 @@ def _described(key: str, cell: Cell, **numbers: Any) -> MeasuredCell:
         key=key,
         inputs=cell.identity(),
         control=cell.attack.control,
-        **{**none, **empty, **numbers},
+        reference=(found.reference if found else None) or 0,
+        floor=(found.floor if found else None) or 0,
+        ceiling=(found.ceiling if found else None) or 0,
+        clean_macs=columns.get("clean_macs", none),
+        adversarial_macs=columns.get("adversarial_macs", none),
+        clean_correct=columns.get("clean_correct", neither),
+        adversarial_correct=columns.get("adversarial_correct", neither),
     )

@@ -30,8 +30,8 @@ from bench.store.target import TargetDescription
 UNDEFINED_BELOW = 0.01
 """Recovery is undefined where the reserve, ceiling - clean, is under this share of the ceiling."""
 
-_KEPT = ("id", "clean_macs", "adversarial_macs")
-"""Columns that the board needs of every cell once its statistics are there."""
+_KEPT = ("id", "clean_macs", "adversarial_macs", "clean_correct", "adversarial_correct")
+"""Columns of every cell that are kept once its statistics are there."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class ReadCell:
 
     Attributes:
         cell: with its plain numbers.
-        scores: the columns that ranks are made of, None where the cell has no numbers.
+        scores: the columns that ranks and baselines are made of, (n,) each: ids, executed MACs and
+            right answers, clean and adversarial; None where the cell has no numbers.
         requests: what is to be resampled.
         agreed: estimates that need no resampling.
         clean: what it says of the clean images, None where the cell has no numbers.
@@ -127,6 +128,8 @@ def _sealed(folder: CellFolder, cell: Cell, found: BoardCell, whole: bool) -> Re
     attacked = packed_bits(table["adversarial_decisions"].to_pylist(), units)
     for name, packed in zip(DECISIONS, (clean.decisions, attacked), strict=True):
         columns[name] = np.unpackbits(packed, axis=1, count=units).sum(1, dtype=np.int64)
+    for which in ("clean", "adversarial"):
+        columns[f"{which}_correct"] = columns[f"{which}_prediction"] == columns["label"]
     requests, shares = _requests(target, columns)
     rows = Rows(folder, units, target.picture_size)
     digest = hashlib.sha256(canonical(dict(sealed.shards)))
@@ -193,8 +196,8 @@ def _requests(
         means["adversarial_efficacy"] = stats.efficacy(adversarial, floor, ceiling)
     agreed = {}
     for name, hits in (
-        ("clean_accuracy", columns["clean_prediction"] == columns["label"]),
-        ("adversarial_accuracy", columns["adversarial_prediction"] == columns["label"]),
+        ("clean_accuracy", columns["clean_correct"]),
+        ("adversarial_accuracy", columns["adversarial_correct"]),
         ("agreement", columns["adversarial_prediction"] == columns["clean_prediction"]),
     ):
         if hits.all() or not hits.any():

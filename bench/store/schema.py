@@ -39,7 +39,6 @@ class Column:
         meaning: what it holds, with its unit.
         summed: whether its sum over a cell is written when the cell is sealed.
         spent: whether an ensemble has the sum over its members, not the value of the strongest.
-        compared: whether a baseline is made of it.
         optional: whether older runs lack it; it is None there.
         least: smallest value of a number.
         most: largest value of a number.
@@ -50,7 +49,6 @@ class Column:
     meaning: str
     summed: bool = False
     spent: bool = False
-    compared: bool = False
     optional: bool = False
     least: float = 0
     most: float = MOST
@@ -64,17 +62,16 @@ class Column:
 _INT, _REAL, _BITS = pa.int64(), pa.float64(), pa.binary()
 
 COLUMNS = (
-    Column("id", pa.string(), "stable id of the image", compared=True),
-    Column("label", _INT, "true class", compared=True),
-    Column("clean_prediction", _INT, "class of the clean image", compared=True),
-    Column("adversarial_prediction", _INT, "class of the saved adversarial image", compared=True),
-    Column("clean_macs", _INT, "MACs that the clean image executes", summed=True, compared=True),
+    Column("id", pa.string(), "stable id of the image"),
+    Column("label", _INT, "true class"),
+    Column("clean_prediction", _INT, "class of the clean image"),
+    Column("adversarial_prediction", _INT, "class of the saved adversarial image"),
+    Column("clean_macs", _INT, "MACs that the clean image executes", summed=True),
     Column(
         "adversarial_macs",
         _INT,
         "MACs that the saved adversarial image executes",
         summed=True,
-        compared=True,
     ),
     Column("float_macs", _INT, "MACs of the float image before it was saved", summed=True),
     Column(
@@ -142,15 +139,12 @@ DECISIONS = ("clean_decisions", "adversarial_decisions")
 """The columns that hold packed bits."""
 
 
-def names(
-    *, summed: bool = False, spent: bool = False, compared: bool = False, plain: bool = False
-) -> list[str]:
+def names(*, summed: bool = False, spent: bool = False, plain: bool = False) -> list[str]:
     """The names of the columns that are all of what is asked for, in order.
 
     Args:
         summed: those whose sums are written when a cell is sealed.
         spent: those that an ensemble sums over its members.
-        compared: those that a baseline is made of.
         plain: those without pictures and traces.
     """
     return [
@@ -158,7 +152,6 @@ def names(
         for column in COLUMNS
         if (column.summed or not summed)
         and (column.spent or not spent)
-        and (column.compared or not compared)
         and not (plain and column.nested)
     ]
 

@@ -12,8 +12,9 @@ import torch
 from rich.console import Console
 
 from bench.codec import png
-from bench.errors import RunFolderError
+from bench.errors import NotComparable, RunFolderError
 from bench.plans.resolve import load_plan
+from bench.regression.baseline import Baseline
 from bench.results import stats
 from bench.results.board import load_boards
 from bench.runs.layout import lay_out
@@ -532,6 +533,21 @@ def test_a_target_whose_clean_results_differ_between_cells_is_invalid(world):
         found = cells["one", attack]
         assert (found.status, found.recovery.value) == ("invalid", None)
         assert "clean result of test-3 differs" in found.reason
+
+
+def test_no_baseline_is_made_of_a_target_that_keeps_state(world):
+    made = world()
+    rows = [row(i, 2000 + i, 3000, 3000) for i in range(4)]
+    made.fill("one", "weak", rows)
+    made.fill("one", "strong", [*rows[:3], row(3, 2500, 3000, 3000)])
+    made.fill("two", "weak", rows)
+    with pytest.raises(NotComparable, match="one / weak is altered: the clean result of test-3"):
+        Baseline.of_run(made.folder)
+    (board,) = Baseline.of_run(made.folder, whole=False).boards
+    assert [cell.label for cell in board.cells] == ["two / weak"]
+    assert board.cells[0].clean_macs.tolist() == [2000, 2001, 2002, 2003]
+    assert board.cells[0].clean_correct.tolist() == [True] * 4
+    assert board.cells[0].adversarial_correct.tolist() == [False] * 4
 
 
 def clean_of(made, *changes):
