@@ -125,7 +125,7 @@ BESIDE = pytest.mark.slow  # next to an instant that is tried always
         pytest.param("before shard", marks=BESIDE),
         "mid-write",
         pytest.param("before rename", marks=BESIDE),
-        "after rename",
+        pytest.param("after rename", marks=BESIDE),
     ],
 )
 def test_killed_at_a_shard(reference, forks, tmp_path, point, nth):
@@ -272,9 +272,10 @@ def test_a_run_that_is_finished_computes_nothing(reference, forks, tmp_path):
 
 
 MANY = pytest.mark.slow  # ten runs one after the other
+ALONE = pytest.mark.slow  # a share that is the whole run
 
 
-@pytest.mark.parametrize("shares", [1, 2, pytest.param(3, marks=MANY)])
+@pytest.mark.parametrize("shares", [pytest.param(1, marks=ALONE), 2, pytest.param(3, marks=MANY)])
 def test_shares_in_any_order_with_kills_are_the_bytes_of_one_run(
     reference, forks, tmp_path, shares
 ):
@@ -418,7 +419,9 @@ def test_another_plan_under_the_same_name_is_refused(forks, tmp_path):
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("field", [pytest.param("threads", marks=BESIDE), "versions", "sources"])
+@pytest.mark.parametrize(
+    "field", ["versions", *(pytest.param(name, marks=BESIDE) for name in ("threads", "sources"))]
+)
 def test_results_of_another_environment_are_not_mixed_in_silence(forks, tmp_path, field):
     plan(tmp_path, attacks=("wander",))
     forks(tmp_path, kill={"point": "before shard", "nth": 2})

@@ -264,6 +264,7 @@ def digest() -> str:
     return found.hexdigest()
 
 
+@pytest.mark.slow  # renders all pages twice, once in a process of its own
 def test_another_process_gives_the_same_bytes_and_needs_no_torch() -> None:
     here = Path(__file__).parent
     path = os.pathsep.join(map(str, (here, here.parent / "support", here.parents[1])))

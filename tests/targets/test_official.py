@@ -11,15 +11,23 @@ from targets.skipnet.official import recognise
 
 CIFAR = {"cifar-20": (20, (3, 3, 3)), "cifar-38": (38, (6, 6, 6))}
 SLOW = pytest.mark.slow  # 50 layers at 224 pixels
+DEEP = pytest.mark.slow  # the same on a deeper network
+AGAIN = pytest.mark.slow  # the same rule as on CIFAR, at 224 pixels
 FORMS = [
     *[
-        pytest.param("cifar", depth, counts, gate, form, False, id=f"cifar-{depth}-{gate}-{form}")
+        pytest.param(
+            *("cifar", depth, counts, gate, form, False),
+            id=f"cifar-{depth}-{gate}-{form}",
+            marks=DEEP if depth == 38 else (),
+        )
         for depth, counts in CIFAR.values()
         for gate in ("rnn", "ff1", "ff2")
         for form in ("sp", "hrl")
     ],
     pytest.param("imagenet", 18, (2, 2, 2, 2), "rnn", "sp", False, id="imagenet-18-rnn-sp"),
-    pytest.param("imagenet", 18, (2, 2, 2, 2), "rnn", "hrl", False, id="imagenet-18-rnn-hrl"),
+    pytest.param(
+        *("imagenet", 18, (2, 2, 2, 2), "rnn", "hrl", False), id="imagenet-18-rnn-hrl", marks=AGAIN
+    ),
     pytest.param(
         "imagenet", 50, (3, 4, 6, 3), "rnn", "sp", True, id="imagenet-50-rnn-sp", marks=SLOW
     ),

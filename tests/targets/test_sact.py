@@ -224,12 +224,14 @@ def test_broken_archives_are_named(tmp_path):
 
 # --- the contract
 
+DEEP = pytest.mark.slow  # the same on a deeper network
+
 
 @pytest.mark.parametrize(
     "params",
     [
         {"depth": 8},
-        {"depth": 14},
+        pytest.param({"depth": 14}, marks=DEEP),
         {"depth": 20, "halting": "act"},
         {"depth": 20, "halting": "none"},
     ],
@@ -243,7 +245,7 @@ def test_contract(params):
         assert 0.05 < float(opened) < 0.95
 
 
-@pytest.mark.parametrize("depth", [32, 56, 110])
+@pytest.mark.parametrize("depth", [32, *(pytest.param(n, marks=DEEP) for n in (56, 110))])
 def test_deep_networks_cost_what_they_say(depth):
     target = lively(depth=depth)
     image = pictures(1).float()
@@ -252,10 +254,11 @@ def test_deep_networks_cost_what_they_say(depth):
         assert counted.macs == int(target.macs(counted.output.decisions))
 
 
-LARGE = pytest.mark.slow  # 101 and 152 layers at 224 pixels
+LARGE = pytest.mark.slow  # 50 to 152 layers at 224 pixels
 
 
-@pytest.mark.parametrize("depth", [50, *(pytest.param(n, marks=LARGE) for n in (101, 152))])
+@LARGE
+@pytest.mark.parametrize("depth", [50, 101, 152])
 def test_imagenet_networks_cost_what_they_say(depth):
     target = lively(depth=depth, layout="imagenet")
     images = pictures(2, 224).float()

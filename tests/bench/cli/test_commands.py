@@ -79,6 +79,9 @@ def test_a_data_set_by_its_full_name_has_a_run_of_its_own(gatebench, tmp_path):
     assert (folder / "plan.json").is_file()
 
 
+PROCESS = pytest.mark.slow  # each is a process that imports torch; contracts are tested in one
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -198,12 +201,14 @@ def test_a_data_set_by_its_full_name_has_a_run_of_its_own(gatebench, tmp_path):
             7,
             "cannot be made",
             id="plugin-set-no-parameter",
+            marks=PROCESS,
         ),
         pytest.param(
             ["plugin", "test", "toy", "--weights", "random:x"],
             2,
             "random:x",
             id="plugin-bad-weights",
+            marks=PROCESS,
         ),
     ],
 )
@@ -239,9 +244,6 @@ def test_plugin_test_of_a_sound_and_a_lying_plugin(gatebench):
     assert "FAIL  a run can open it" in out
     assert "macs(decisions) says" in out
     assert "does not keep its contract" in err
-
-
-PROCESS = pytest.mark.slow  # each is a process that imports torch; contracts are tested in one
 
 
 @pytest.mark.parametrize(
