@@ -234,7 +234,7 @@ def _copy(part: CellFolder, out: CellFolder, cell: Cell) -> int:
 
     Raises:
         NotComparable: both have the same shard with other content, or another file.
-        RunFolderError: a sealed shard was altered.
+        RunFolderError: a sealed shard was altered, or a file cannot be read.
     """
     sealed = part.sealed()
     if sealed is not None and sealed.status == "ok" and (wrong := part.altered(sealed.shards)):
@@ -251,7 +251,7 @@ def _copy(part: CellFolder, out: CellFolder, cell: Cell) -> int:
         if mine is not None:
             _check_same(shard.path, mine.path, cell)
         elif not overlaps:
-            write_atomic(out.path / shard.path.name, read_regular(shard.path))
+            write_atomic(out.path / shard.path.name, _content(shard.path))
             bisect.insort(taken, (shard.first, shard.last))
             copied += 1
     for path in sorted(part.path.iterdir()):
@@ -261,7 +261,7 @@ def _copy(part: CellFolder, out: CellFolder, cell: Cell) -> int:
         if (out.path / path.name).is_file():
             _check_same(path, out.path / path.name, cell)
         else:
-            write_atomic(out.path / path.name, read_regular(path))
+            write_atomic(out.path / path.name, _content(path))
     return copied
 
 
@@ -275,8 +275,20 @@ def _is_shard(path: Path) -> bool:
     return SHARD_NAME.fullmatch(path.name) is not None
 
 
+def _content(path: Path) -> bytes:
+    """What a file of a cell holds.
+
+    Raises:
+        RunFolderError: it cannot be read, or is too large to be one.
+    """
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 def _check_same(path: Path, other: Path, cell: Cell) -> None:
-    if read_regular(path) != read_regular(other):
+    if _content(path) != _content(other):
         raise NotComparable(
             f"{cell.label!r}: {path.name} of {path.parents[2]} and what other runs have of it "
             "differ, though it should be the same work",

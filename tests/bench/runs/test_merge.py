@@ -187,6 +187,18 @@ def test_an_altered_shard_reaches_no_merged_board(gatebench, run, tmp_path):
     assert "is not what was sealed" in err
 
 
+@pytest.mark.parametrize("second", [TOY, OTHER], ids=["compared", "copied"])
+def test_a_file_that_is_too_large_is_named(gatebench, run, tmp_path, second):
+    run("one", HEAD + TOY + STILL)
+    two = run("two", HEAD + second + STILL)
+    (cell,) = (two / "cells").iterdir()
+    with open(cell / "target.json", "wb") as file:
+        file.truncate(2**40)
+    code, _, err = merged(gatebench, "one", "two")
+    assert code == 5
+    assert f"{cell.name}/target.json cannot be read: it has 1,099,511,627,776 bytes" in err
+
+
 def test_a_run_at_work_and_a_folder_of_others_are_refused(gatebench, run, tmp_path):
     from bench.store.folder import RunFolder
 
