@@ -23,6 +23,9 @@ Prepared = tuple[str, str, Protocol]
 shards that it is given in a row.
 """
 
+KeptFor = str | Prepared
+"""What a process is for in which plugins ran that are not gatebench's own (`kept_for`)."""
+
 START_LIMIT = 180.0
 """Seconds a worker may take to import what it needs and say hello."""
 
@@ -37,7 +40,7 @@ class _Worker:
         device: that it was asked to compute on.
         hello: what it said of itself, None until it has started.
         task: what it computes now.
-        plugins: of other distributions that ran in it.
+        kept_for: what alone it may still be given, once plugins of other distributions ran in it.
         prepared: the target that it has made ready, None before its first task.
         since: when it started, or was given its task.
     """
@@ -47,7 +50,7 @@ class _Worker:
     device: str
     hello: dict[str, Any] | None = None
     task: Task | None = None
-    plugins: frozenset[str] = frozenset()
+    kept_for: KeptFor | None = None
     prepared: Prepared | None = None
     since: float = field(default_factory=time.monotonic)
 
@@ -55,8 +58,9 @@ class _Worker:
 class Local:
     """Worker processes: one a GPU; on a CPU one a core, each with `threads` threads.
 
-    The number of cores changes no number. A cell of plugins that are not gatebench's own gets a
-    process in which no plugin ran but gatebench's and these.
+    The number of cores changes no number. A cell of an attack that is not gatebench's own gets a
+    process in which no other such cell was computed, and so does a target with its defense: what
+    they keep for the next call, such as results by image, is not of the next cell.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
@@ -116,9 +120,9 @@ class Local:
                     if worker.task is not None or worker.hello is None or not pending:
                         continue
                     queue = pending[self._chosen(worker, pending)]
-                    if worker.plugins in (frozenset(), foreign_plugins(queue[0])):
+                    if worker.kept_for in (None, kept_for(queue[0])):
                         self._give(worker, queue.popleft(), tell)
-                    else:  # what other plugins left in the process must not reach this cell
+                    else:  # what plugins left in the process must not reach this cell
                         worker.process.kill()
                         self._replace(worker)
                 ready = wait([worker.connection for worker in self._workers], timeout=0.25)
@@ -205,7 +209,7 @@ class Local:
     def _give(self, worker: _Worker, task: Task, tell: Tell) -> None:
         worker.task, worker.since = task, time.monotonic()
         worker.prepared = prepared_of(task)
-        worker.plugins = foreign_plugins(task)
+        worker.kept_for = kept_for(task)
         tell(Event("started", task))
         with contextlib.suppress(
             OSError
@@ -289,6 +293,19 @@ def foreign_plugins(task: Task) -> frozenset[str]:
         for part in (task.cell.target, task.cell.defense, task.cell.attack)
         if part and part.distribution != HOME_DISTRIBUTION
     )
+
+
+def kept_for(task: Task) -> KeptFor | None:
+    """What else a process may compute after a task.
+
+    Returns:
+        The key of its cell, where the attack is not gatebench's own; the target that was made
+        ready, where that or its defense is not; None for anything else.
+    """
+    attack = task.cell.attack
+    if attack.distribution != HOME_DISTRIBUTION:
+        return task.key
+    return prepared_of(task) if foreign_plugins(task) else None
 
 
 class InProcess:

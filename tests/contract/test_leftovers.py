@@ -131,3 +131,20 @@ def test_dice_of_the_test_really_roll(alone):
     labels = [label for label in alone if label.startswith("after")]
     pictures = {row["adversarial"]["bytes"] for part in alone[labels[0]] for row in part}
     assert len(pictures) == 6
+
+
+def remembering(by):
+    return (
+        f'[[attack]]\nuse = "forgetful"\nlabel = "by {by}"\n'
+        f'params = {{ keeps = "cache", by = {by} }}\n'
+    )
+
+
+def test_what_an_attack_remembers_by_image_reaches_no_other_cell_of_its_own(tmp_path):
+    """Images are the same in all cells, so that a memory of one cell answers for the next."""
+    rows, statuses = rows_of(tmp_path, "".join(remembering(by) for by in (1, 2, 3)))
+    assert {status for status, _ in statuses.values()} == {"ok"}
+    moved = {
+        label: {row["linf"] for shard in shards for row in shard} for label, shards in rows.items()
+    }
+    assert moved == {"by 1": {1}, "by 2": {2}, "by 3": {3}}

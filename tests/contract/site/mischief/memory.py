@@ -16,10 +16,12 @@ class Forgetful(Attack):
 
     Attributes:
         keeps: "count" alternates from call to call; "list" grows with what came before; "cache"
-            keeps results by image, which changes none; "nothing".
+            keeps results by image, which changes none of a cell; "nothing".
+        by: how many levels brighter, where results are kept by image.
     """
 
     keeps: Literal["count", "list", "cache", "nothing"]
+    by: int = 1
 
     before: ClassVar[list] = []
 
@@ -34,7 +36,7 @@ class Forgetful(Attack):
         return min(len(self.before), 5)
 
     def _cache(self, images):
-        return seen.setdefault(images.numpy().tobytes(), 1)
+        return seen.setdefault(images.numpy().tobytes(), self.by)
 
     def _nothing(self, images):
         return 1
