@@ -27,7 +27,7 @@ from bench.contracts.target import Output, Target
 from bench.errors import ContractBroken
 from bench.evaluation.counters import PtflopsMode, TorchMode, uncompiled
 from bench.evaluation.operators import HOOKS
-from bench.evaluation.outputs import check_forced, check_output, is_same
+from bench.evaluation.outputs import check_forced, check_output, is_same, own_copy
 from bench.evaluation.outside import check_nothing_outside
 from bench.evaluation.seeds import seeded
 from bench.evaluation.witness import Witness
@@ -76,7 +76,7 @@ def count(target: Target, image: Tensor, decisions: Tensor | None = None) -> Cou
             stack.enter_context(mode)
         returned = target.execute(handed, decisions)
     _check_seen(witness)
-    output = check_output(returned, target, 1)
+    output = own_copy(check_output(returned, target, 1))
     result = Count(
         int(ptflops.complexity or 0),
         second.get_total_flops() // 2,

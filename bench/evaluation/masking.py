@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.contracts.target import Output, Target
+from bench.evaluation.outputs import own_copy
 from bench.store.target import GradientCounts
 
 STEPS = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -76,7 +77,7 @@ def _look(target: Target, images: Tensor) -> _Look:
             if missing.requires_grad
             else (torch.zeros_like(inputs),)
         )
-    found = output.detach()
+    found = own_copy(output)
     asked = (missing.detach() > 0) & _room(target, found)
     return _Look(found, missing.detach(), grad, asked, grad.flatten(1).abs().amax(1) == 0)
 
@@ -115,7 +116,7 @@ def _saturated(target: Target, output: Output) -> Tensor:
 def _falls(target: Target, images: Tensor, seen: _Look) -> Tensor:
     """(N,) whether some step against the gradient makes less be missing, or more be executed."""
     size = seen.gradient.flatten(1).square().mean(1).sqrt().clamp(min=1e-30)[:, None, None, None]
-    before = target.macs(seen.output.decisions)
+    before = target.macs(seen.output.decisions).clone()
     found = torch.zeros_like(seen.asked)
     for levels in STEPS:
         with torch.no_grad():

@@ -158,6 +158,19 @@ def check_output(output: Any, target: Target, count: int) -> Output:
     return found
 
 
+def own_copy(output: Output) -> Output:
+    """The output without a graph, in memory of its own: a target may write its next one into the
+    tensors that it returned."""
+    exits = output.exits
+    return Output(
+        output.logits.detach().clone(),
+        output.margins.detach().clone(),
+        output.logit_margins.detach().clone(),
+        output.decisions.detach().clone(),
+        None if exits is None else exits.detach().clone(),
+    )
+
+
 def is_same(first: Output, second: Output) -> bool:
     """Whether two outputs have the same logits and decisions, bit by bit."""
     return torch.equal(first.logits, second.logits) and torch.equal(
@@ -192,7 +205,7 @@ def plain_macs(target: Target, decisions: Tensor) -> Tensor:
         decisions: (N, U) bool.
 
     Returns:
-        (N,) int64, on the device that `macs` left them on.
+        (N,) int64, a copy on the device that `macs` left them on.
 
     Raises:
         ContractBroken: `macs` is of the wrong type or shape.
@@ -211,7 +224,7 @@ def plain_macs(target: Target, decisions: Tensor) -> Tensor:
             f"macs(decisions) returns {macs.dtype} of shape {tuple(macs.shape)}, {expected}",
             hint="count in integers: decisions.to(torch.int64) * units.cost",
         )
-    return macs.detach()
+    return macs.detach().clone()
 
 
 def check_macs(target: Target, decisions: Tensor) -> Tensor:
@@ -245,7 +258,7 @@ def check_marginal_macs(found: object, decisions: Tensor) -> Tensor:
         decisions: (N, U) bool, that it was asked about.
 
     Returns:
-        (N, U) int64 on the device of the decisions.
+        (N, U) int64 on the device of the decisions; a copy.
 
     Raises:
         ContractBroken: it is of the wrong type or shape.
@@ -259,7 +272,7 @@ def check_marginal_macs(found: object, decisions: Tensor) -> Tensor:
     if moved.dtype != torch.int64 or moved.shape != decisions.shape:
         said = f"marginal_macs(decisions) returns {moved.dtype} of shape {tuple(moved.shape)}"
         raise ContractBroken(f"{said}, {expected}", hint=hint)
-    return moved.detach().to(decisions.device)
+    return moved.detach().to(decisions.device, copy=True)
 
 
 def check_margins(output: Output, target: Target) -> None:

@@ -25,6 +25,7 @@ from bench.evaluation.outputs import (
     differing_unit,
     freeze,
     is_same,
+    own_copy,
     reached_units,
 )
 from bench.evaluation.seeds import seeded
@@ -150,7 +151,7 @@ def evaluate(target: Target, images: Tensor, seeds: Tensor, *, executed: bool = 
     handed = images.clone()
     with torch.no_grad(), seeded(target, seeds):
         found: Any = target.execute(handed) if executed else target(handed)
-        output = check_output(found, target, len(images)).detach()
+        output = own_copy(check_output(found, target, len(images)))
     check_input_kept(handed, images, "execute" if executed else "forward")
     return output
 

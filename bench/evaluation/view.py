@@ -18,7 +18,7 @@ from bench.evaluation.cut import CutOutput
 from bench.evaluation.draws import affordable_draws
 from bench.evaluation.ledger import Ledger
 from bench.evaluation.meter import ForwardMeter
-from bench.evaluation.outputs import check_marginal_macs, plain_macs, plain_output
+from bench.evaluation.outputs import check_marginal_macs, own_copy, plain_macs, plain_output
 from bench.evaluation.passes import gradient_pass, reduced, widened
 from bench.evaluation.plain import plain
 from bench.evaluation.seeds import seeded, typical
@@ -196,7 +196,7 @@ class TargetView:
                     with reduced(self.precision, inputs.device):
                         (output,) = self._draws(inputs, rows, once=True)
                     output = widened(output)
-                    outputs.append(output.detach())
+                    outputs.append(own_copy(output))
                     cut = CutOutput(output)
                     with self._calling():
                         values = [plain(loss, "a loss") for loss in losses(cut.leaves)]
@@ -275,7 +275,8 @@ class TargetView:
             self.ledger.charge(rows, self.allowed)
             self.ledger.looks += 1
             with self._seeded(rows):
-                found.append(plain_output(self.target(images), self.target, len(images)))
+                output = plain_output(self.target(images), self.target, len(images))
+            found.append(output if once else own_copy(output))
             if not once:
                 self.ledger.confirm()
         return found
