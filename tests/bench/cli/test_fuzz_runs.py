@@ -289,9 +289,9 @@ def commands(folder):
     }
     asked["submit"] += ["--license", "MIT"]
     codes = dict.fromkeys(GOING_ON, (0, 5))
+    codes |= dict.fromkeys(WRITING, (0, 5, 6, 9))  # 6: a folder lies where a file is written
     codes |= {"verify": (0, 5, 10), "submit": (0, 2, 5, 9), "merge": (0, 5, 9)}
     codes |= {"beat": (0, 2, 5), "check": (0, 5, 8, 9)}
-    codes |= {"run": (0, 5, 6)}  # 6: a folder lies where board.parquet is written
     return [(name, words, codes.get(name, (0, 5, 9))) for name, words in asked.items()]
 
 

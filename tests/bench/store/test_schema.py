@@ -42,10 +42,6 @@ def test_what_is_read_for_what():
         *("forwards", "backwards", "held", "flipped", "near_threshold", "overshoot"),
     }
     assert names(spent=True) == ["evaluations", "forwards", "backwards", "held", "flipped"]
-    assert names(compared=True) == [
-        *("id", "label", "clean_prediction", "adversarial_prediction"),
-        *("clean_macs", "adversarial_macs"),
-    ]
     assert set(names()) - set(names(plain=True)) == {"trace", "image", "adversarial"}
     for name in names(summed=True):
         assert ROWS.field(name).type in (pa.int64(), pa.bool_()), "sums are exact"
