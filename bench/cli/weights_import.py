@@ -110,12 +110,20 @@ def import_weights(
     licence = licence or located.licence
     digest = file_digest(file)
     inner = placed(network, checkpoint.state, source, _rows(rows))
+    state: Mapping[str, Tensor] = checkpoint.state
+    if rows and inner is None and (fits(state) or placed(network, state, source) is not None):
+        raise WeightsError(
+            f"--rows {rows}: {source} has as many classes as the network, or it is no plain "
+            "classifier: there are no rows to choose from",
+            hint="leave --rows out, or let the network have the classes that are kept: "
+            "--set num_classes=N",
+        )
     if inner is not None:
-        state: Mapping[str, Tensor] = {**network.state_dict(), **inner[1]}
+        state = {**network.state_dict(), **inner[1]}
         if source.startswith(PACKAGE):
             elsewhere.append(replace(inner[0], sha256=digest, licence=licence))
     else:
-        state = translate(checkpoint.state) if translate else checkpoint.state
+        state = translate(state) if translate else state
     try:
         store.load_into(network, state, f"the weights in {file}")
     except WeightsError as error:

@@ -50,7 +50,7 @@ def measure_weights(
     given = resolve_params(provider.facts().parameters, entry.params, f"{name}: params")
     target = provider.load()(**as_arguments(given))
     state = store.read_state(entry)
-    store.load_into(target, state)
+    store.load_entry(target, entry)
     check_classes(name, target.classes, data)
     freeze(target)
     part = Part(data, tuple(subset(data, images or len(data))))

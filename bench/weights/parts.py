@@ -99,7 +99,8 @@ def fitted(
         name: of the weights, for messages.
 
     Raises:
-        WeightsError: naming the first tensors that cannot be paired.
+        WeightsError: naming the first tensors that cannot be paired; or there are rows to keep, and
+            no layer that has them and others.
     """
     theirs = _below(found, part.inside)
     ours = _below(expected, part.prefix)
@@ -122,6 +123,11 @@ def fitted(
         ]
         for key, (wanted, value, like) in zip(theirs, pairs, strict=True):
             _check_alike(part, key, value, wanted, like, name)
+    if part.rows and not any(_has_rows(value, part.rows, like) for _, value, like in pairs):
+        raise WeightsError(
+            f"weights {name!r}: rows keep {len(part.rows)} classes of the last layer, and no layer "
+            f"of {part.source} has other classes than the network"
+        )
     return {part.prefix + key: _kept(value, part.rows, like) for key, value, like in pairs}
 
 
@@ -158,7 +164,11 @@ def _check_alike(
 
 def _kept(value: Tensor, rows: tuple[int, ...], like: Tensor | None) -> Tensor:
     """The chosen rows of a tensor of the last layer; other tensors as they are."""
+    return value[list(rows)] if _has_rows(value, rows, like) else value
+
+
+def _has_rows(value: Tensor, rows: tuple[int, ...], like: Tensor | None) -> bool:
+    """Whether a tensor is one of the last layer, of which the network has the chosen rows alone."""
     if not rows or like is None or not value.ndim or value.shape == like.shape:
-        return value
-    last = len(like) == len(rows) and value.shape[1:] == like.shape[1:] and len(value) > max(rows)
-    return value[list(rows)] if last else value
+        return False
+    return len(like) == len(rows) and value.shape[1:] == like.shape[1:] and len(value) > max(rows)

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from bench import weights
 from bench.cli.weights import weights as command
-from bench.errors import PlanError
+from bench.errors import PlanError, WeightsError
 from targets.sdn import SDN
 
 TINY = "test_efficientnet"
@@ -89,3 +89,19 @@ def test_rows_that_are_none(tmp_path, net, rows):
     result = run(tmp_path / "tiny.pth", "--set", "num_classes=2", "--rows", rows)
     assert isinstance(result.exception, PlanError)
     assert "--rows" in result.exception.message
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(",".join(map(str, reversed(range(1000)))), id="all-in-another-order"),
+        pytest.param("0,1", id="fewer-than-the-network-has"),
+    ],
+)
+def test_rows_that_would_change_nothing(tmp_path, net, rows):
+    """Imported all the same, the labels would mean other classes than asked for."""
+    torch.save(net.state_dict(), tmp_path / "tiny.pth")
+    result = run(tmp_path / "tiny.pth", "--rows", rows)
+    assert isinstance(result.exception, WeightsError)
+    assert "as many classes as the network" in result.exception.message
+    assert NAME not in weights.entries()

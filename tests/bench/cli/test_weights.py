@@ -254,6 +254,23 @@ def test_imported_weights_are_measured(home):
     assert "whose manifest is not yours to write" in str(result.exception)
 
 
+def test_weights_of_which_a_part_lies_elsewhere_are_measured(home):
+    shipped = store.find("skipnet-20-budget@digits-m")
+    values = {"target": "skipnet", "params": shipped.params, "dataset": "digits-m"}
+    state = store.read_state(shipped)
+    base = store.add_entry(home, "base", state, values)
+    prefix = next(iter(state)).partition(".")[0] + "."
+    part = store.WeightsPart(prefix, "weights:own/base", base.digest, inside=prefix)
+    store.add_entry(home, "mine", state, values, parts=[part])
+    for name in ("base", "mine"):
+        result = run("measure", name, "--images", "20")
+        assert result.exception is None, result.exception
+    assert store.find("mine").parts == (part,)
+    assert len(store.read_state(store.find("mine"))) < len(state)
+    assert store.find("mine").accuracy == store.find("base").accuracy
+    assert store.find("mine").opening_rates == store.find("base").opening_rates
+
+
 def test_weights_that_decide_nothing_are_doubted(home):
     """A random network guesses; with a bias of 100 no gate is ever closed."""
     from targets.skipnet import SkipNet

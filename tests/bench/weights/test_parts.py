@@ -147,6 +147,15 @@ def test_tensors_that_do_not_pair(package, change, told):
         fitted(part_of(package, **change), THEIRS, Network().state_dict(), "b")
 
 
+def test_rows_of_a_layer_that_has_no_others(package):
+    """As many classes in another order: nothing tells which layer is the last."""
+    expected = Network(classes=5).state_dict()
+    for match, theirs in (("order", THEIRS), ("name", Network(5).backbone.state_dict())):
+        part = part_of(package, match=match, rows=(4, 3, 2, 1, 0))
+        with pytest.raises(WeightsError, match="rows keep 5 classes"):
+            fitted(part, theirs, expected, "b")
+
+
 def test_tensors_in_another_order_do_not_pair(package):
     turned = dict(reversed(THEIRS.items()))
     with pytest.raises(WeightsError, match="stands where"):
