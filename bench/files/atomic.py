@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from bench.files.writing import ELSEWHERE, refused
@@ -24,8 +26,10 @@ def write_atomic(path: Path, data: bytes, *, elsewhere: str = ELSEWHERE) -> None
         elsewhere: how to write to another place, where this one takes no file.
 
     Raises:
-        DiskError: the disk refused (full, read-only, no such folder), naming the file.
+        DiskError: the disk refused (full, read-only, no such folder), or something lies there that
+            a file must not replace; names the file.
     """
+    check_takes_file(path, elsewhere=elsewhere)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with open(temporary, "xb") as file:
@@ -40,6 +44,35 @@ def write_atomic(path: Path, data: bytes, *, elsewhere: str = ELSEWHERE) -> None
         if isinstance(error, OSError):
             raise refused(error, path, elsewhere=elsewhere) from error
         raise
+
+
+def check_takes_file(path: Path, *, elsewhere: str = ELSEWHERE) -> None:
+    """Refuse a place where a file would take that of a folder or a device.
+
+    Who may write there would lose /dev/null, or the link /dev/stdout, for every program.
+
+    Args:
+        path: that is to be written.
+        elsewhere: as `write_atomic` takes it.
+
+    Raises:
+        DiskError: naming the place.
+    """
+    reason = ""
+    try:
+        mode = os.lstat(path).st_mode
+        if stat.S_ISDIR(mode):
+            reason = os.strerror(errno.EISDIR)
+        elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or _is_among_devices(path):
+            reason = "it is a device, and a file would take its place"
+    except OSError:
+        return  # it is not there, or the system will say why it cannot be written
+    if reason:
+        raise refused(OSError(errno.EISDIR, reason), path, elsewhere=elsewhere)
+
+
+def _is_among_devices(path: Path) -> bool:
+    return os.path.realpath(path.parent) == "/dev"
 
 
 def _flush_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.contracts.cell import Cell
 from bench.errors import PlanError, RunFolderError, SubmissionError
-from bench.files.atomic import write_atomic
+from bench.files.atomic import check_takes_file, write_atomic
 from bench.files.remove import remove
 from bench.plans.stored import StoredBoard, StoredPlan, read_plan
 from bench.results.reading import read_boards
@@ -74,6 +74,7 @@ def submit(
         "rows": rows,
         "made": _made(run, plan, [key for key, _ in cells]),
     }
+    check_takes_file(out)
     draft = out.with_name(f".{out.name}.draft")
     try:
         write_atomic(draft, _zip({DOCUMENT: _json(document), **files}))

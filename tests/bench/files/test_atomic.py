@@ -1,5 +1,6 @@
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,25 @@ def test_flushes_before_renaming(tmp_path, monkeypatch):
         )
     write_atomic(tmp_path / "a", b"x")
     assert order == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="there are no devices")
+@pytest.mark.parametrize("name", ["null", "stdout"])
+def test_no_file_takes_the_place_of_a_device(monkeypatch, name):
+    """Root may replace /dev/null by a file, and every program of the machine would write there."""
+    for step in ("open", "replace"):
+        monkeypatch.setattr(os, step, lambda *_: pytest.fail("something is written there"))
+    monkeypatch.setattr("bench.files.atomic.open", os.open, raising=False)
+    with pytest.raises(DiskError, match="device") as caught:
+        write_atomic(Path("/dev") / name, b"{}")
+    assert caught.value.exit_code == 6
+    with pytest.raises(DiskError, match="device"):
+        write_atomic(Path("/dev/../dev") / name, b"{}")
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_no_file_takes_the_place_of_a_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DiskError, match="directory"):
+        write_atomic(Path(name), b"{}")
+    assert os.listdir(tmp_path) == []
