@@ -69,7 +69,7 @@ def write_report(
     Cells whose rows cannot be believed have no numbers there, and are said.
     What becomes of several boards is the report's own affair (`BoardReport.render_all`).
     """
-    from bench.errors import PlanError, PluginError, RunFolderError, in_words
+    from bench.errors import GatebenchError, PlanError, PluginError, RunFolderError, in_words
     from bench.plugins import registry
     from bench.results.board import load_boards
 
@@ -83,6 +83,8 @@ def write_report(
         chosen = make(**options)
     except TypeError as error:
         raise PlanError(f"report {name!r} does not take these options: {error}") from error
+    except GatebenchError:
+        raise
     except Exception as error:  # it may be anybody's
         raise PluginError(f"report {name!r} cannot be made: {in_words(error)}") from error
     if not callable(getattr(chosen, "render_all", None)):

@@ -374,9 +374,10 @@ def find_run(name: str, root: Path | None = None) -> Path:
         RunFolderError: there is none; names the nearest.
     """
     root = settings().out if root is None else root
-    for path in (Path(name), root / name):
-        if (path / "plan.json").is_file():
-            return path
+    with contextlib.suppress(OSError, ValueError):  # no path at all, such as a name too long
+        for path in (Path(name), root / name):
+            if (path / "plan.json").is_file():
+                return path
     known = sorted(path.parent.name for path in root.glob("*/plan.json")) if root.is_dir() else []
     raise RunFolderError(
         f"there is no run {name!r}{did_you_mean(name, known)}", hint="'gatebench run' makes one"

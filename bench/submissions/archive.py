@@ -60,7 +60,7 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file() or path.is_symlink():
+        if not os.path.isfile(path) or os.path.islink(path):  # False for what is no path at all
             raise self._refused("is no plain file")
         with contextlib.ExitStack() as opened:
             try:

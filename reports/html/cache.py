@@ -64,7 +64,8 @@ class RenderCache:
 
 def cache_beside(out: Path) -> RenderCache:
     """The cache of the report in the folder `out`."""
-    return RenderCache(out.with_name(f".{out.name}.cache"))
+    place = Path(os.path.abspath(out))  # the working folder has no name of its own as "."
+    return RenderCache(place.with_name(f".{place.name}.cache") if place.name else None)
 
 
 def _digest(parts: Iterable[str]) -> str:

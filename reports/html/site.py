@@ -43,6 +43,8 @@ def write_site(files: Iterable[File], out: Path, *, elsewhere: str = ELSEWHERE) 
         DiskError: the disk refused a write; an older report is still there.
     """
     check_replaceable(out)
+    if out.name in ("", ".."):
+        out = Path(os.path.abspath(out))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with locked_folder(out.parent):

@@ -62,6 +62,35 @@ def test_a_folder_of_somebody_s_is_left_alone(runs: Path) -> None:
     assert Path("thesis/chapter").read_text() == "x"
 
 
+@pytest.mark.parametrize("name", ["", ".", "../here"])
+def test_the_working_folder_is_a_folder_like_others(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    first = (runs / "first").resolve()
+    here = runs.parent / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    arguments = [str(first), "--out", name, "--browse", "0"]
+    CliRunner().invoke(report, arguments, catch_exceptions=False)
+    assert (here / "index.html").is_file()
+    monkeypatch.chdir(runs.parent)
+    (here / ".gatebench-report").unlink()
+    monkeypatch.chdir(here)
+    with pytest.raises(RunFolderError, match="not a report"):
+        CliRunner().invoke(report, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x/" * 5000], ids=["name", "path"])
+def test_a_run_whose_name_no_file_can_have(runs: Path, name: str) -> None:
+    with pytest.raises(RunFolderError, match="there is no run"):
+        CliRunner().invoke(report, [name], catch_exceptions=False)
+
+
+def test_an_option_that_a_report_refuses_is_a_mistake_of_whoever_gave_it(runs: Path) -> None:
+    with pytest.raises(PlanError, match=r"^dataset 'board' is no OWNER/NAME"):
+        write_report([runs / "first"], Path("out"), name="hub", options={"dataset": "board"})
+
+
 def test_an_unknown_report_and_options_it_does_not_take(runs: Path) -> None:
     with pytest.raises(PlanError, match="leaderboad"):
         write_report([runs / "first"], Path("out"), name="leaderboad")

@@ -5,10 +5,14 @@ import json
 import struct
 import zipfile
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import outsider
 import pytest
+
+from bench.errors import SubmissionError
+from bench.submissions.archive import Archive
 
 THREAT = {"norm": "linf", "eps": "64/255"}
 
@@ -360,3 +364,8 @@ def test_what_is_no_plain_file_is_refused(gatebench, board, tmp_path, kind):
     code, _, err = gatebench("accept", "bad.zip", "--into", "board")
     assert code == 10
     assert "bad.zip is no plain file" in err
+
+
+def test_a_name_that_no_file_can_have():
+    with pytest.raises(SubmissionError, match="is no plain file"):
+        Archive(Path("x" * 5000))
