@@ -2,12 +2,14 @@
 
 A cache is harmless, a counter may not be: an attack that counts its calls makes other images in the
 second batch than in the first, and so other rows with another number of workers. What was kept is
-compared before and after a shard; where it differs, the first batch is attacked once more.
+compared before and after a shard; where it differs, the first batch is attacked once more, and a
+later one by the attack as a new process would make it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -19,13 +21,16 @@ import torch
 
 from bench.contracts.attack import Attack
 from bench.contracts.cell import Cell
+from bench.errors import GatebenchError
+from bench.evaluation.build import build
 from bench.evaluation.withheld import PutAway
-from bench.plugins.registry import HOME_DISTRIBUTION
+from bench.plugins.registry import HANDED_OVER, HOME_DISTRIBUTION
 
 MANY = 100_000
 """Objects of one attribute that are looked at, items of one container, elements of one array."""
 
 _OWN = {"bench", "attacks", "targets", "reports"}
+_CACHED = functools._lru_cache_wrapper
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -58,6 +63,43 @@ def kept_state(cell: Cell, attack: Attack) -> dict[str, str]:
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     """The names whose data differ, or that came or went, in order."""
     return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+
+
+@contextlib.contextmanager
+def imported_anew(cell: Cell) -> Iterator[Attack | None]:
+    """The attack of a cell as it is made in a process that has run nothing of its package.
+
+    Inside of the `with` block the package is imported a second time; afterwards the modules are
+    those that there were.
+
+    Args:
+        cell: whose attack is made.
+
+    Yields:
+        The attack; None for one of gatebench or of the running program, and for a package that
+        cannot be imported twice.
+    """
+    part = cell.attack
+    root = part.value.partition(":")[0].partition(".")[0]
+    if part.distribution in (HOME_DISTRIBUTION, HANDED_OVER) or root in {*_OWN, "__main__", ""}:
+        yield None
+        return
+    before = _taken_out(root)
+    try:
+        try:
+            made = build("attack", part)
+        except GatebenchError:
+            made = None
+        yield made if isinstance(made, Attack) else None
+    finally:
+        _taken_out(root)
+        sys.modules.update(before)
+
+
+def _taken_out(root: str) -> dict[str, ModuleType]:
+    """The modules of a package, which are no longer known to be imported."""
+    names = [name for name in sys.modules if name.partition(".")[0] == root]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def _modules(names: Set[str]) -> Iterator[ModuleType]:
@@ -115,6 +157,8 @@ class _Digest:
             self._write_all(sorted(map(repr, value)))
         elif isinstance(value, list | tuple):
             self._write_all(value)
+        elif isinstance(value, _CACHED):
+            self._put(str(value.cache_info().currsize))
         elif not (isinstance(value, type | ModuleType) or callable(value)):
             self._write_parts(value)
 

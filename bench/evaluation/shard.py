@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from bench.evaluation.audit import audit_row, audited_places
 from bench.evaluation.build import opened_dataset
 from bench.evaluation.fit import fit_attack
 from bench.evaluation.judge import judge_images
-from bench.evaluation.kept_state import changed, kept_state
+from bench.evaluation.kept_state import changed, imported_anew, kept_state
 from bench.evaluation.ledger import check_paid
 from bench.evaluation.outputs import check_unchanged, is_same
 from bench.evaluation.prepare import Opened, padded_batch
@@ -105,25 +106,43 @@ def _check_repeatable(
     learnt: Mapping[str, Tensor],
     saved: SavedImages | None,
 ) -> None:
-    """Whether a batch comes out alike after others were attacked; looked at where a plugin that is
-    not gatebench's own keeps something between calls. Two repetitions: one that comes out alike may
-    be a coincidence of something that alternates.
+    """Whether a batch comes out alike whatever was attacked before it; looked at where a plugin
+    that is not gatebench's own keeps something between calls.
+
+    The first batch is repeated twice: one repetition that comes out alike may be a coincidence of
+    something that alternates. A later one is attacked as if it were the first of its process: what
+    the first batch of a process leaves behind may decide all others.
 
     Raises:
         ContractBroken: it does not, so that rows would depend on the order and on how many workers
             compute them.
     """
     moved = changed(kept, kept_state(opened.cell, opened.attack))
-    for _ in range(2 if moved else 0):
+    if not moved:
+        return
+    batch, images = opened.cell.protocol.batch, len(opened.indices)
+    for _ in range(2):
         again = run_batch(opened, 0, lambda share: None, learnt, saved)
         if again != list(rows[: len(again)]):
-            name = opened.cell.attack.label
-            raise ContractBroken(
-                f"{name}: the first images come out otherwise after others were attacked; what is "
-                f"kept between calls has changed ({', '.join(moved[:3])})",
-                hint="make what a call needs anew in it: rows must not depend on the order of "
-                "images and on the number of workers",
-            )
+            raise _depends(opened, "the first images come out otherwise after others", moved)
+    later = max((len(rows) - 1) // batch, 1) * batch
+    with imported_anew(opened.cell) as attack:
+        if attack is None or later >= images:
+            return
+        alone = run_batch(replace(opened, attack=attack), later, lambda share: None, learnt, saved)
+    after = rows[later:] or run_batch(opened, later, lambda share: None, learnt, saved)
+    if alone != list(after):
+        raise _depends(opened, "later images come out otherwise before any others", moved)
+
+
+def _depends(opened: Opened, how: str, moved: Sequence[str]) -> ContractBroken:
+    """What to say of an attack whose images depend on what it attacked before."""
+    return ContractBroken(
+        f"{opened.cell.attack.label}: {how} were attacked; what is kept between calls has changed "
+        f"({', '.join(moved[:3])})",
+        hint="make what a call needs anew in it: rows must not depend on the order of images and "
+        "on the number of workers",
+    )
 
 
 def _begun_at(opened: Opened, folder: CellFolder) -> SavedImages | None:

@@ -85,7 +85,7 @@ def test_an_attack_that_comes_out_otherwise_next_time_is_refused(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(SITE))
     registry.providers.cache_clear()
-    kinds = ("count", "list", "cache", "nothing")
+    kinds = ("count", "list", "first", "drawn", "cache", "size", "nothing")
     (tmp_path / "plan.toml").write_text(PLAN + "".join(ATTACK % (kind, kind) for kind in kinds))
     with pytest.raises(SystemExit) as end:
         main(["run", "plan.toml", "--no-report", "--name", "run", "--in-process"])
@@ -100,7 +100,12 @@ def test_an_attack_that_comes_out_otherwise_next_time_is_refused(tmp_path, monke
         assert status == "invalid"
         assert "come out otherwise after others were attacked" in reason
         assert where in reason
-    assert found["cache"] == found["nothing"] == ("ok", "")
+    for kind, where in (("first", "memory.seen"), ("drawn", "memory.drawn")):
+        status, reason = found[kind]
+        assert status == "invalid", "it depends on which images a worker begins with"
+        assert "later images come out otherwise before any others were attacked" in reason
+        assert where in reason
+    assert found["cache"] == found["size"] == found["nothing"] == ("ok", "")
 
 
 def test_the_toy_that_comes_along_can_be_attacked():

@@ -1,8 +1,11 @@
 """Attacks that keep something between calls."""
 
+import functools
 import itertools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+import torch
 
 from bench.api import Attack
 
@@ -10,17 +13,24 @@ calls = itertools.count()
 seen = {}
 
 
+@functools.cache
+def drawn(shape):
+    return torch.rand(shape)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Forgetful(Attack):
     """Brightens images a little; by how much is kept in one place or another.
 
     Attributes:
-        keeps: "count" alternates from call to call; "list" grows with what came before; "cache"
-            keeps results by image, which changes none of a cell; "nothing".
+        keeps: "count" alternates from call to call; "list" grows with what came before; "first"
+            does to all images what it drew for the first ones, "drawn" likewise by a cached
+            function; "cache" keeps results by image, which changes none of a cell; "size" a
+            constant; "nothing".
         by: how many levels brighter, where results are kept by image.
     """
 
-    keeps: Literal["count", "list", "cache", "nothing"]
+    keeps: Literal["count", "list", "first", "drawn", "cache", "size", "nothing"]
     by: int = 1
 
     before: ClassVar[list] = []
@@ -34,6 +44,15 @@ class Forgetful(Attack):
     def _list(self, images):
         self.before.append(len(images))
         return min(len(self.before), 5)
+
+    def _first(self, images):
+        return seen.setdefault("first", torch.rand(images.shape[1:])) * 8
+
+    def _drawn(self, images):
+        return drawn(images.shape[1:]) * 8
+
+    def _size(self, images):
+        return seen.setdefault("size", torch.ones(images.shape[1:]))
 
     def _cache(self, images):
         return seen.setdefault(images.numpy().tobytes(), self.by)
