@@ -136,7 +136,7 @@ def in_words(error: BaseException) -> str:
     """`TYPE: MESSAGE` of any exception, even of one whose message cannot be made."""
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # its own __str__ raised
+    except (Exception, SystemExit):  # its own __str__ raised
         return f"{type(error).__name__}, whose message cannot be printed"
 
 

@@ -175,7 +175,7 @@ def _out_of_memory(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and "can't allocate memory" in in_words(error)
     )
 
 
@@ -211,17 +211,31 @@ def _words(error: BaseException) -> str:
 
 
 def _told(error: GatebenchError) -> str:
-    """What is wrong, and what to change."""
-    return _printable(f"{error.message}; {error.hint}" if error.hint else error.message)
+    """What is wrong, and what to change; a plugin may have raised it with anything for a message."""
+    try:
+        return _printable(f"{error.message}; {error.hint}" if error.hint else f"{error.message}")
+    except (Exception, SystemExit):
+        return _words(error)
+
+
+MOST = 20_000
+"""Characters that are kept of a reason and of a traceback."""
 
 
 def _printable(text: str) -> str:
-    """Text that any file and terminal takes: lone surrogates are written out."""
+    """Text that any file and terminal takes: lone surrogates are written out, and of more than
+    `MOST` characters the middle is left out."""
+    if len(text) > MOST:
+        left_out = f"[{len(text) - MOST:,} characters left out]"
+        text = f"{text[: MOST // 2]} {left_out} {text[-MOST // 2 :]}"
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _trace() -> str:
-    return _printable(traceback.format_exc(limit=-12))
+    try:
+        return _printable(traceback.format_exc(limit=-12))
+    except Exception:  # what was raised may raise when it is looked at
+        return "its traceback cannot be printed"
 
 
 def redirect(log: str) -> None:
