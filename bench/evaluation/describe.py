@@ -40,9 +40,9 @@ def describe(
     return TargetDescription(
         floor=floor,
         ceiling=ceiling,
-        reference=bare.ceiling if bare is not None else ceiling,
-        bound=target.bound,
-        draws=target.draws,
+        reference=int(bare.ceiling) if bare is not None else ceiling,
+        bound=int(target.bound),
+        draws=int(target.draws),
         noise=made.noise,
         classes=classes,
         dataset=dataset,

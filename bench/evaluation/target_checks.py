@@ -8,8 +8,9 @@ the same ones, in the same order, on a copy made in the same way. What is wrong 
 from __future__ import annotations
 
 import copy
+import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex, cast
 
 import torch
 from torch import Tensor
@@ -88,15 +89,44 @@ def examine(probed: Target, images: Tensor) -> TargetFacts:
     Raises:
         ContractBroken: the first promise that does not hold.
     """
+    whole_number(probed.draws, "draws", 1, "over how many draws it is scored")
     first = cost.check_first_execution(probed, images[-1:])
     noise = probe(probed, images)
     cost.check_first_execution(probed, images[-1:], again=first)
     check_forced_decisions(probed, images[:1])
     floor, ceiling = cost.audit_extremes(probed, images[:1])
+    for name in ("floor", "ceiling"):
+        whole_number(getattr(probed, name), name, 0, "MACs")
+    whole_number(probed.bound, "bound", ceiling, "MACs that no execution exceeds")
     extremes = torch.cat(probed.extremes()).to(images.device)
     check_macs(probed, extremes)
     check_marginal_macs(probed.marginal_macs(extremes), extremes)
     return TargetFacts(noise, floor, ceiling)
+
+
+def whole_number(value: object, name: str, least: int, what: str) -> int:
+    """A number that a target declares, as it is stored.
+
+    Args:
+        value: what it declares; any kind of whole number, such as one of NumPy's.
+        name: of the attribute.
+        least: that it may be.
+        what: it is, for the message.
+
+    Raises:
+        ContractBroken: it is no whole number, or out of range.
+    """
+    try:
+        found = -1 if isinstance(value, bool) else operator.index(cast(SupportsIndex, value))
+    except TypeError:
+        found = -1
+    if not least <= found < 2**63:
+        raise ContractBroken(
+            f"{name} is {value!r} ({type(value).__name__}), expected a whole number of at least "
+            f"{least}",
+            hint=f"{name} says {what}: return an int",
+        )
+    return found
 
 
 def probe(target: Target, images: Tensor) -> FloatNoise:

@@ -211,7 +211,7 @@ def _words(error: BaseException) -> str:
 
 
 def _told(error: GatebenchError) -> str:
-    """What is wrong, and what to change; a plugin may have raised it with anything for a message."""
+    """What is wrong, and what to change; a plugin may have raised it with anything in it."""
     try:
         return _printable(f"{error.message}; {error.hint}" if error.hint else f"{error.message}")
     except (Exception, SystemExit):
