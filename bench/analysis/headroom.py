@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-import torch
-
+from bench.analysis.reference_rows import reference_rows
 from bench.contracts.cell import Who
 from bench.errors import RunFolderError
-from bench.evaluation.prepare import open_cell
-from bench.evaluation.shard import run_batch
 from bench.files.writing import COPY
 from bench.plans.stored import read_plan
 from bench.results.headroom import (
@@ -118,9 +114,7 @@ def _measure(
         for group in _groups(cells):
             strongest = max(filter(_is_repeatable, group), key=lambda one: one.macs)
             tell(strongest.cell.label)
-            entries.append(
-                _entry(number, strongest, group, images, times, torch.device(device), data_root)
-            )
+            entries.append(_entry(number, strongest, group, images, times, device, data_root))
     if not entries:
         raise RunFolderError(
             f"{run.path} has no finished attack to run again", hint="'gatebench run' fills it"
@@ -153,18 +147,14 @@ def _entry(
     group: Sequence[FinishedCell],
     images: int,
     times: int,
-    device: torch.device,
+    device: str,
     root: str | None,
 ) -> HeadroomEntry:
     """The reference run of one defended target, held against its cells."""
     protocol = strongest.cell.protocol
     count, budget = min(images, protocol.images), times * protocol.budget
     terms = replace(protocol, budget=budget, batch=min(count, protocol.batch))
-    opened = open_cell(replace(strongest.cell, protocol=terms), device, root)
-    rows: list[Any] = []
-    while len(rows) < count:
-        rows += run_batch(opened, len(rows), lambda share: None)
-    rows = rows[:count]
+    rows = reference_rows(replace(strongest.cell, protocol=terms), count, device, root)
     kept: dict[str, int] = {}
     for finished in group:
         for row in finished.folder.table(["id", "adversarial_macs"]).to_pylist():

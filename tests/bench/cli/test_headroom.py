@@ -5,10 +5,12 @@ import json
 import shutil
 
 import pytest
+from mischief_site import SITE
 
 import bench
 from bench.cli import main
 from bench.plans.stored import read_plan
+from bench.plugins import registry
 from bench.results.headroom import gain, read_headroom
 from bench.store.folder import RunFolder
 
@@ -162,3 +164,42 @@ def test_what_was_computed_again_is_left_out(after, tmp_path):
     path.write_text(json.dumps(document))
     folder = RunFolder(tmp_path / "runs/r")
     assert read_headroom(folder, 0, read_plan(folder).boards[0]) == []
+
+
+REMEMBERING = """schema = 1
+[protocol]
+dataset = "toy-pixels:test"
+images = 6
+batch = 3
+budget = 9
+threat = { norm = "linf", eps = "8/255" }
+audit = 1
+[[target]]
+use = "toy"
+label = "first"
+weights = "random:0"
+params = { seed = 3 }
+[[target]]
+use = "toy"
+label = "second"
+weights = "random:0"
+[[attack]]
+use = "hoarder"
+"""
+
+
+def test_what_an_attack_remembers_of_one_target_is_not_the_reference_of_the_next(
+    project, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(SITE))
+    registry.providers.cache_clear()
+    (tmp_path / "plan.toml").write_text(REMEMBERING)
+    assert project("run", "plan.toml", "--name", "r", "--no-report")[0] == 0
+    code, _, err = project("headroom", "r", "--images", "6")
+    assert code == 0, err
+    (board,) = read_plan(RunFolder(tmp_path / "runs" / "r")).boards
+    found = read_headroom(RunFolder(tmp_path / "runs" / "r"), 0, board)
+    registry.providers.cache_clear()
+    gains = {entry.target: entry.gain for entry in found}
+    # Of the 7 blocks that are closed on these images its own signs open one, those of "first" three.
+    assert gains == {"first": 0.0, "second": pytest.approx(1 / 7)}
