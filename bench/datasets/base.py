@@ -103,7 +103,7 @@ def open_dataset(name: str, data_root: str | Path | None = None) -> Dataset:
 
     Raises:
         UnknownName, PlanError: the name or the split is not known.
-        DataError: it is not there, or damaged.
+        DataError: it is not there, cannot be read, or is damaged.
         PluginError: what a package provides is no data set, or raised something else; its ids,
             labels or classes are not what the contract says.
     """
@@ -116,8 +116,14 @@ def open_dataset(name: str, data_root: str | Path | None = None) -> Dataset:
     check_split(kind, base, split)
     try:
         dataset = kind(split, Path(data_root) if data_root else None)  # type: ignore[call-arg]
-    except (GatebenchError, OSError, MemoryError):
+    except (GatebenchError, MemoryError):
         raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"{base}: {error.filename or 'the data'} cannot be read: {reason}",
+            hint="--data-root names the folder that the data lies in",
+        ) from error
     except Exception as error:  # it may be anybody's
         raise PluginError(f"data set {base!r} cannot be opened: {in_words(error)}") from error
     check_rows(dataset)

@@ -199,6 +199,11 @@ def _parts(
 
 def _column(there: Sequence[str], wanted: Sequence[str], file: Path, name: str, what: str) -> str:
     for column in wanted:
+        if there.count(column) > 1:
+            raise DataError(
+                f"{name}: {file} has the column {column!r} of {what} more than once",
+                hint="write it again with one of them",
+            )
         if column in there:
             return column
     expected = " or ".join(repr(column) for column in wanted)

@@ -18,7 +18,7 @@ from bench.datasets.base import (
     subset,
     subset_digest,
 )
-from bench.errors import PlanError, UnknownName
+from bench.errors import DataError, PlanError, UnknownName
 
 
 class Toy(PixelDataset):
@@ -115,6 +115,12 @@ def test_unknown_names_meet_the_nearest():
         open_dataset("digits:test")
     with pytest.raises(PlanError, match="did you mean 'test'"):
         open_dataset("digits-m:tests")
+
+
+@pytest.mark.parametrize("name", ["cifar10:test", "imagefolder:val", "imagenette:val"])
+def test_data_that_cannot_be_read_are_no_disk_that_refuses(name):
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        open_dataset(name, "x" * 5000)
 
 
 def test_opens_by_name():

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bench.datasets import cifar
-from bench.datasets.base import subset, subset_digest
+from bench.datasets.base import open_dataset, subset, subset_digest
 from bench.datasets.cifar import CIFAR10, CIFAR10_CLASSES, CIFAR100, CIFAR100_CLASSES
 from bench.errors import DataError
 
@@ -195,6 +195,17 @@ def test_a_bad_row_is_named(tmp_path, cells, labels, match):
     write_parquet(tmp_path / "test.parquet", cells, labels)
     with pytest.raises(DataError, match=match):
         CIFAR10("test", tmp_path)
+
+
+@pytest.mark.parametrize("twice", ["image", "label"])
+def test_a_column_that_is_there_twice_is_named(tmp_path, twice):
+    """Which of them is meant is nobody's guess."""
+    path = tmp_path / "test.parquet"
+    write_parquet(path, [encode(picture) for picture in pictures()])
+    table = pq.read_table(path)
+    pq.write_table(table.append_column(twice, table.column(twice)), path)
+    with pytest.raises(DataError, match=rf"test\.parquet has the column '{twice}' of .* more than"):
+        open_dataset("cifar10:test", tmp_path)
 
 
 def test_missing_columns_are_named(tmp_path):
