@@ -49,7 +49,7 @@ def resolve_protocols(entry: ProtocolTable, device: str, problems: Problems) -> 
             problems.add(f"protocol.{name}", "an empty list makes no board")
     lists: dict[str, list[Any]] = {"budget": budgets, "seeds": entry.seeds, "threat": threats}
     for name, chosen in lists.items():
-        for value, count in Counter(chosen).items():
+        for value, count in Counter(map(str, chosen)).items():  # boards go by names
             if count > 1:
                 said = f"{value} is there twice; the same board need not be made again"
                 problems.add(f"protocol.{name}", said)

@@ -153,10 +153,13 @@ def _override(document: dict[str, Any], text: str) -> None:
     keys = [part.strip() for part in path.split(".")]
     if not equals or not all(keys):
         raise PlanError(f"--set {text}: expected key=value, for example --set protocol.images=50")
+    if keys[0] == "extends":
+        raise PlanError(f"--set {text}: what a plan extends is written in the plan itself")
     if len(keys) > DEEPEST:
         raise PlanError(f"--set {text}: more than {DEEPEST} keys, one inside the other")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        found = tomllib.loads(f"value = {value}")
+        parsed = found["value"] if len(found) == 1 else value.strip()
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
     except (RecursionError, ValueError) as error:

@@ -359,6 +359,12 @@ def test_overrides(write):
         ("protocol.images.x=3", "only tables"),
         ("protocol=3", "expected a table"),
         ("protocol.images=lots", "expected a whole number, got 'lots'"),
+        ("protocol.images=5\nbatch=3", "expected a whole number, got '5\\nbatch=3'"),
+        ('extends="quickstart"', "written in the plan itself"),
+        (
+            'protocol.threat=[{norm="psnr",floor=35},{norm="psnr",floor=35.0000001}]',
+            "psnr>=35 is there twice",
+        ),
     ]:
         assert said in mistakes(path, overrides=[bad])[0], bad
 
