@@ -110,6 +110,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+_SHARES = ("accuracy", "static_accuracy")
+_LARGEST = 2**63
+
+
 def _is_rate(value: object) -> bool:
     return type(value) in (int, float) and 0 <= float(str(value)) <= 1
 
@@ -141,6 +145,10 @@ def parse_entry(
             wrong.append(f"[{name}] {key} = {value!r} is of the wrong type")
         elif isinstance(value, float) and not math.isfinite(value):
             wrong.append(f"[{name}] {key} is not finite")
+        elif isinstance(value, int) and abs(value) >= _LARGEST:
+            wrong.append(f"[{name}] {key} is a whole number beyond 64 bits")
+        elif key in _SHARES and not _is_rate(value):
+            wrong.append(f"[{name}] {key} = {value!r} is no share, a number in [0,1]")
         elif key == "opening_rates" and not all(_is_rate(one) for one in table[key]):
             wrong.append(f"[{name}] {key} holds something else than numbers in [0,1]")
     if not wrong and not _FILE.fullmatch(table["file"]):

@@ -200,6 +200,23 @@ def test_broken_manifests(home, text, match):
         weights.add_entry(home, "b", STATE, {"target": "t"})
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        pytest.param("ceiling", 10**400, "beyond 64 bits", id="ceiling"),
+        pytest.param("seconds", -(10**400), "beyond 64 bits", id="seconds"),
+        pytest.param("accuracy", 10**400, "beyond 64 bits", id="accuracy"),
+        pytest.param("accuracy", 93.1, "no share", id="percent"),
+        pytest.param("static_accuracy", -0.5, "no share", id="negative"),
+    ],
+)
+def test_numbers_that_nobody_measured(home, key, value, told):
+    """They would be shown as 9310 %, or end in a traceback of whoever lists all weights."""
+    with pytest.raises(WeightsError, match=f"{key}.*{told}"):
+        weights.add_entry(home, "a", STATE, {"target": "t", key: value})
+    assert not home.exists()
+
+
 def test_packages_ship_theirs(home, tmp_path, monkeypatch):
     folder = tmp_path / "plug_pack" / "inner"
     weights.add_entry(folder, "both", STATE, {"target": "shipped"})
