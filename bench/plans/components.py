@@ -214,6 +214,14 @@ def _targets(entry: TargetTable, where: str, problems: Problems) -> list[Compone
             f"{entry.weights!r} are weights of {found.target!r}, not of {component.name!r}",
         )
         return []
+    facts = registry.find("target", component.provider).facts()
+    try:
+        together = {**component.params, **found.params}
+        resolve_params(facts.parameters, together, f"the weights {entry.weights!r}: params")
+    except PlanError as error:
+        for problem in error.problems:
+            problems.add(f"{where}.weights", problem)
+        return []
     wrong = [
         key
         for key, value in found.params.items()

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from bench import weights as store
 from bench.cli.weights import weights
 from bench.errors import PlanError, UnknownName, WeightsError
+from bench.plans.resolve import load_plan
 from bench.plugins import registry
 
 SKIPNET = ["--target", "skipnet", "--set", "depth=20"]
@@ -309,12 +310,20 @@ def test_most_gates_that_never_decide_are_doubted():
         pytest.param({"dept": 8}, "did you mean 'depth'", id="unknown"),
     ],
 )
-def test_parameters_in_a_manifest_are_held_against_the_network(home, params, told):
+def test_parameters_in_a_manifest_are_held_against_the_network(home, tmp_path, params, told):
     values = {"target": "resnet", "params": params, "dataset": "digits-m"}
     store.add_entry(home, "mine", {"a": torch.ones(1)}, values)
     error = run("measure", "mine").exception
     assert isinstance(error, PlanError)
     assert told in str(error)
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        '[protocol]\ndataset = "digits-m:test"\nthreat = "none"\n'
+        '[[target]]\nuse = "resnet"\nweights = "mine"\n[[attack]]\nuse = "identity"\n'
+    )
+    with pytest.raises(PlanError, match=re.escape("target[0].weights: the weights 'mine'")) as seen:
+        load_plan(str(plan))
+    assert told in str(seen.value)
 
 
 @pytest.mark.parametrize("rates", [["a"], [2.0], [float("nan")]], ids=["text", "high", "nan"])
