@@ -149,7 +149,8 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
                         hint="export the variables alone",
                     )
                 native = array.dtype.newbyteorder("=")
-                kept = array.astype(np.float32 if array.dtype.kind == "f" else native)
+                with np.errstate(over="ignore"):  # what is too large is refused as not finite
+                    kept = array.astype(np.float32 if array.dtype.kind == "f" else native)
                 found[name] = torch.from_numpy(kept)
     except ValueError as error:
         if "allow_pickle" in str(error):

@@ -3,6 +3,7 @@ import datetime
 import gzip
 import io
 import json
+import math
 import os
 import pickle
 import tarfile
@@ -536,6 +537,13 @@ def test_zip_archives_of_other_kinds_are_refused(path):
             archive.writestr("a/data.pkl", b"y")
     with pytest.raises(WeightsError, match="holds a file twice"):
         read_checkpoint(path)
+
+
+def test_numbers_of_an_npz_that_float32_does_not_hold(path):
+    """Warnings are errors here: numpy's own would stand above the message."""
+    with open(path, "wb") as file:
+        np.savez(file, a=np.array([1e300, 1.0]))
+    assert read_checkpoint(path).state["a"].tolist() == [math.inf, 1.0]
 
 
 def test_big_endian_arrays_of_an_npz(path):
