@@ -15,7 +15,7 @@ from bench.contracts.cell import Protocol
 from bench.contracts.executor import Event, Task, Tell
 from bench.errors import GatebenchError
 from bench.executors.processes import STARTS, check_started, start
-from bench.executors.worker import perform, serve
+from bench.executors.worker import perform, serve, shorten
 from bench.plugins.registry import HOME_DISTRIBUTION
 
 Prepared = tuple[str, str, Protocol]
@@ -125,6 +125,7 @@ class Local:
                     else:  # what plugins left in the process must not reach this cell
                         worker.process.kill()
                         self._replace(worker)
+                shorten(self.log)
                 ready = wait([worker.connection for worker in self._workers], timeout=0.25)
                 for worker in list(self._workers):
                     if worker.connection in ready:

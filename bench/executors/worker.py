@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -236,6 +237,21 @@ def _trace() -> str:
         return _printable(traceback.format_exc(limit=-12))
     except Exception:  # what was raised may raise when it is looked at
         return "its traceback cannot be printed"
+
+
+LARGEST_LOG = 2**28
+KEPT_OF_LOG = 2**26
+"""Bytes of a log that grew beyond `LARGEST_LOG` which are kept, from its beginning."""
+
+
+def shorten(log: str) -> None:
+    """Cut a log off where plugins print without end, so that they do not fill the disk.
+
+    Everybody writes to its end (`redirect`), so what comes later follows what is kept.
+    """
+    with contextlib.suppress(OSError):
+        if os.path.getsize(log) > LARGEST_LOG:
+            os.truncate(log, KEPT_OF_LOG)
 
 
 def redirect(log: str) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a plugin raises becomes the status of its cell, in words of bounded length."""
+"""Whatever a plugin raises or prints is told in words of bounded length."""
 
 from types import SimpleNamespace
 
@@ -53,3 +53,20 @@ def test_whatever_is_raised_is_told_in_words(name, monkeypatch):
     assert said in event.reason
     assert isinstance(event.detail, str)
     assert max(len(event.reason), len(event.detail)) < worker.MOST + 100
+
+
+def test_a_log_that_grows_without_end_is_cut_off_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "LARGEST_LOG", 1000)
+    monkeypatch.setattr(worker, "KEPT_OF_LOG", 6)
+    log = tmp_path / "log.txt"
+    with open(log, "a") as file:
+        file.write("begin" + "\n" * 995)
+        file.flush()
+        worker.shorten(str(log))
+        assert log.stat().st_size == 1000
+        file.write("loud" * 100)
+        file.flush()
+        worker.shorten(str(log))
+        file.write("end")
+    assert log.read_text() == "begin\nend"
+    worker.shorten(str(tmp_path / "absent.txt"))
