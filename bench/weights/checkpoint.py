@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 import zlib
@@ -31,6 +32,8 @@ _NEEDS_CODE = (
     "gatebench runs no code from a checkpoint: save its state_dict alone "
     "(torch.save(model.state_dict(), …)) and import that"
 )
+
+_DOTTED = re.compile(r"\w+(\.\w+)+")
 
 
 @dataclass(frozen=True)
@@ -210,8 +213,8 @@ def _check_torch_zip(path: Path) -> None:
 def _check_legacy(path: Path, head: bytes) -> None:
     """Torch's older format asks for memory before it reads what fills it."""
     found = _scan(path) if head.startswith(b"\x80") else scan(head, pickles=1)
-    if found.name and not head.startswith(b"\x80"):
-        raise _wants_to_run(path, found.name)
+    if _DOTTED.fullmatch(found.name) and not head.startswith(b"\x80"):
+        raise _wants_to_run(path, found.name)  # other names are lines of a text
     if head.startswith(PLAIN_MAGIC):
         raise _plain_pickle(path)
     if not head.startswith(b"\x80"):

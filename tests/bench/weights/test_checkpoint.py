@@ -539,6 +539,16 @@ def test_zip_archives_of_other_kinds_are_refused(path):
         read_checkpoint(path)
 
 
+def test_a_text_wants_to_run_nothing(path):
+    """The second letter of a plan, "c", names a class in a pickle of protocol 0."""
+    path.write_text("schema = 1\n[protocol]\n")
+    with pytest.raises(WeightsError, match="is no checkpoint: it begins with b'schema"):
+        read_checkpoint(path)
+    path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(WeightsError, match=r"wants to run os\.system"):
+        read_checkpoint(path)
+
+
 def test_numbers_of_an_npz_that_float32_does_not_hold(path):
     """Warnings are errors here: numpy's own would stand above the message."""
     with open(path, "wb") as file:
