@@ -62,8 +62,9 @@ class Laid:
                 their keys say what they are.
 
         Raises:
-            RunFolderError: it holds another plan, or a damaged one.
+            RunFolderError: it holds another plan, a damaged one, or no run at all.
         """
+        self.folder.check_no_others()
         before = _before(self.folder, fresh)
         if before is None or renew:
             return

@@ -30,6 +30,7 @@ from bench.files.settings import settings
 from bench.files.writing import COPY, ELSEWHERE, make_folder, refused
 from bench.store.documents import read_document
 from bench.store.latency import LATENCY, Latency
+from bench.store.others import check_no_others
 from bench.store.schema import ROWS
 from bench.store.sealed import FitNote, Sealed, read_fit, read_sealed
 from bench.store.shards import Shard, shard_bytes, shard_name, shard_rows, shard_span, shards_in
@@ -267,9 +268,15 @@ class RunFolder:
         """Make the folder, if it is not there.
 
         Raises:
+            RunFolderError: it holds something else than a run.
             DiskError: it cannot be made.
         """
+        self.check_no_others()
         make_folder(self.path / "cells")
+
+    def check_no_others(self) -> None:
+        """Refuse a folder that somebody else filled; see `bench.store.others`."""
+        check_no_others(self.path, PLAN, _FILES)
 
     def heal(self) -> None:
         """Remove what lies where the run's files and folders belong and is none of their kind.
