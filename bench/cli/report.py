@@ -47,8 +47,8 @@ def report(
     """Write the results of RUN... as pages that work from disk.
 
     RUN is a run's folder or its name under ./runs. Several runs, or a run of several protocols,
-    make an index over their boards. An older report at the same place is replaced as a whole;
-    anything else there is left alone.
+    make an index over their boards. An older report at the same place is replaced as a whole; a
+    folder that holds anything else is left alone.
     """
     from bench.store.folder import find_run
 
@@ -70,6 +70,7 @@ def write_report(
     What becomes of several boards is the report's own affair (`BoardReport.render_all`).
     """
     from bench.errors import GatebenchError, PlanError, PluginError, RunFolderError, in_words
+    from bench.files.marked import filling
     from bench.plugins import registry
     from bench.results.board import load_boards
 
@@ -92,6 +93,7 @@ def write_report(
     for cell in (cell for board in boards for cell in board.cells):
         if cell.refused:
             remark(f"{cell.label} is left without numbers: {cell.reason}")
-    chosen.render_all(boards, out)
+    with filling(out):
+        chosen.render_all(boards, out)
     index = out / "index.html"
     return index if index.is_file() else out

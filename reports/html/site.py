@@ -1,7 +1,7 @@
 """A report folder that is there whole or not at all.
 
 Files go into a folder beside the goal, which takes the goal's place when the last one is on disk. A
-folder that is not a report of ours is never replaced.
+folder that is not a report of ours is never replaced, nor is one that somebody put a file into.
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from bench.errors import RunFolderError
 from bench.files.locks import locked_folder
+from bench.files.marked import SAID, STAMP, check_replaceable, stamp
 from bench.files.writing import ELSEWHERE, refused
-
-STAMP = ".gatebench-report"
-"""Marks a folder as one that may be replaced."""
-_SAID = b"written by gatebench; this folder is replaced as a whole\n"
 
 PARTIAL, OLD = ".partial", ".old"
 """How the names of folders beside a report end: one that is being made, one that is replaced."""
@@ -31,7 +27,8 @@ File = tuple[str, bytes]
 def write_site(files: Iterable[File], out: Path, *, elsewhere: str = ELSEWHERE) -> None:
     """Write the files and put them where `out` is, in place of an older report.
 
-    Reports to the same folder wait for each other; the last one stays.
+    Where `out` is a link, the folder that it leads to is written. Reports to the same folder wait
+    for each other; the last one stays.
 
     Args:
         files: of the report.
@@ -39,10 +36,12 @@ def write_site(files: Iterable[File], out: Path, *, elsewhere: str = ELSEWHERE) 
         elsewhere: how to name another one.
 
     Raises:
-        RunFolderError: `out` holds something that is not a report.
+        RunFolderError: `out` holds something that is not of a report.
         DiskError: the disk refused a write; an older report is still there.
     """
     check_replaceable(out)
+    if out.is_symlink():
+        out = Path(os.path.realpath(out))
     if out.name in ("", ".."):
         out = Path(os.path.abspath(out))
     try:
@@ -61,11 +60,12 @@ def _replace(files: Iterable[File], out: Path) -> None:
     old = made.with_suffix(OLD)
     try:
         made.chmod(0o777 & ~_umask())
-        (made / STAMP).write_bytes(_SAID)
+        (made / STAMP).write_bytes(SAID)
         for name, content in files:
             place = made / _inside(name)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
+        (made / STAMP).write_bytes(stamp(made))
         if out.exists():
             os.replace(out, old)
         try:
@@ -96,21 +96,6 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
-
-
-def check_replaceable(out: Path) -> None:
-    """Refuse a folder that is neither absent, nor empty, nor an earlier report.
-
-    Raises:
-        RunFolderError: it holds something else.
-    """
-    if not out.exists():
-        return
-    if not out.is_dir() or (any(out.iterdir()) and not (out / STAMP).exists()):
-        raise RunFolderError(
-            f"{out} is there and is not a report of gatebench; it was left alone",
-            hint="choose another folder",
-        )
 
 
 def _inside(name: str) -> PurePosixPath:

@@ -96,3 +96,18 @@ def test_an_unknown_report_and_options_it_does_not_take(runs: Path) -> None:
         write_report([runs / "first"], Path("out"), name="leaderboad")
     with pytest.raises(PlanError, match="does not take"):
         write_report([runs / "first"], Path("out"), name="sheets", options={"browse": 3})
+
+
+def test_a_report_of_single_files_leaves_a_folder_of_others_alone(runs: Path) -> None:
+    """It writes into the folder of a report, which may be replaced with these files."""
+    folder = Path("thesis")
+    folder.mkdir()
+    (folder / "board.csv").write_text("years of work")
+    arguments = ["first", "--use", "sheets", "--out"]
+    with pytest.raises(RunFolderError, match="not a report"):
+        CliRunner().invoke(report, [*arguments, "thesis"], catch_exceptions=False)
+    assert (folder / "board.csv").read_text() == "years of work"
+    for use in ("sheets", "leaderboard", "sheets", "leaderboard"):
+        asked = ["first", "--use", use, "--out", "site"]
+        assert CliRunner().invoke(report, asked, catch_exceptions=False).exit_code == 0
+    assert Path("site/index.html").is_file()

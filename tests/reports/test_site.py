@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import DiskError, RunFolderError
-from reports.html.site import STAMP, File, write_site
+from bench.files.marked import STAMP
+from reports.html.site import File, write_site
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -38,6 +39,30 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not a report"):
         write_site([("index.html", b"x")], out)
     assert listing(tmp_path) == {"thesis/chapter1.txt": b"years of work"}
+
+
+@pytest.mark.parametrize("name", ["CNAME", ".git/HEAD", "sub/notes.txt"])
+def test_a_report_with_a_file_of_others_in_it_is_left_alone(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "site"
+    write_site([("index.html", b"1"), ("sub/a.html", b"1")], out)
+    (out / ".DS_Store").write_text("of a file manager")
+    write_site([("index.html", b"2"), ("sub/a.html", b"2")], out)
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("years of work")
+    before = listing(out)
+    with pytest.raises(RunFolderError, match=f"holds {name}, which is of no report"):
+        write_site([("index.html", b"3")], out)
+    assert listing(out) == before
+
+
+def test_a_report_by_a_link_is_written_where_the_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "site").symlink_to("far")
+    for content in (b"1", b"2"):
+        write_site([("index.html", content)], tmp_path / "site")
+        assert (tmp_path / "far" / "index.html").read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far", "site"]
+    assert (tmp_path / "site").is_symlink()
 
 
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
