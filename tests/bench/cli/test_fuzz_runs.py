@@ -194,7 +194,7 @@ VALUES = {
 def rewritten(draw, held):
     """Another table in place of a shard, and its digest mended in cell.json beside it."""
     path = held.choose(draw, ".parquet")
-    if not path.name.startswith("shard-"):
+    if not path.name.startswith("shard-") or not path.is_file():
         return
     held.touch(path.with_name("cell.json"))
     table = pq.read_table(path)
