@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from bench.files.writing import COPY
 from bench.image import to_float
 from bench.plans.stored import StoredBoard, read_plan
 from bench.results.reading import FinishedCell, finished_cells
-from bench.results.transfer import FILE, SCHEMA, readable_digest, sealed_digest
+from bench.results.transfer import FILE, SCHEMA, Place, readable_digest, sealed_digest
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.pictures import row_images
 
@@ -63,6 +64,7 @@ def transfer(
     rows: list[dict[str, Any]] = []
     digests: dict[str, str] = {}
     witnesses: dict[str, str] = {}
+    places: dict[str, Place] = {}
     finished = finished_cells(folder, plan, whole=True, tell=tell)
     for number, (board, cells) in enumerate(zip(plan.boards, finished, strict=True)):
         _check_attack(board, attack)
@@ -70,6 +72,11 @@ def transfer(
         victims = {one.cell.defended: one.cell for one in cells}
         digests |= {source.key: sealed_digest(source.folder) for source in sources}
         witnesses |= _witnesses(folder, board)
+        places |= {
+            key: Place(number, cell.defended, cell.attack.label)
+            for key, cell in board.cells.items()
+            if key in digests or key in witnesses
+        }
         for name, victim in victims.items():
             target = build_defended(victim, data_root)
             target.to(torch.device(device))
@@ -93,9 +100,12 @@ def transfer(
             f"{folder.path} has no finished cell whose pictures could be tried elsewhere",
             hint="'gatebench run' fills it",
         )
-    metadata = {
-        "gatebench": canonical({"schema": 1, "sources": digests, "victims": witnesses}).decode()
+    made = {
+        "sources": digests,
+        "victims": witnesses,
+        "places": {key: asdict(place) for key, place in places.items()},
     }
+    metadata = {"gatebench": canonical({"schema": 1, **made}).decode()}
     buffer = io.BytesIO()
     pq.write_table(
         pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata)),

@@ -112,15 +112,19 @@ def _dataset_words(folder: RunFolder, board: StoredBoard) -> DatasetWords:
 def _transfers(
     pairs: Sequence[TransferredMacs], cells: Sequence[BoardCell], columns: Sequence[Columns | None]
 ) -> Iterator[Transferred]:
-    """What `gatebench transfer` wrote, against each victim's own clean images."""
+    """What `gatebench transfer` wrote, against each victim's own clean images; only of sources that
+    the board has numbers of."""
     known: dict[str, tuple[int, dict[str, float]]] = {}
+    sources: set[tuple[str, str]] = set()
     for cell, scores in zip(cells, columns, strict=True):
+        if scores is not None:
+            sources.add((cell.defended, cell.attack))
         if scores is not None and cell.reference is not None and cell.defended not in known:
             clean = scores["clean_macs"].astype(float).tolist()
             by_id = dict(zip(scores["id"].tolist(), clean, strict=True))
             known[cell.defended] = cell.reference, by_id
     for pair in pairs:
-        if pair.victim not in known:
+        if pair.victim not in known or (pair.source, pair.attack) not in sources:
             continue
         ceiling, clean_of = known[pair.victim]
         if not set(pair.ids) <= set(clean_of):

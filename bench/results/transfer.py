@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from bench.contracts.cell import Cell
 from bench.errors import RunFolderError
 from bench.files.canonical import canonical
 from bench.plans.stored import StoredBoard
@@ -40,6 +41,21 @@ MOST_ROWS = 10_000_000
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a cell stands on the boards of a run: what its rows are found by.
+
+    Attributes:
+        board: its number.
+        defended: label of the target, with its defense.
+        attack: label.
+    """
+
+    board: int
+    defended: str
+    attack: str
+
+
+@dataclass(frozen=True)
 class Made:
     """What transfer.parquet was made of, as its metadata say.
 
@@ -47,11 +63,13 @@ class Made:
         schema: of the file.
         sources: key -> digest of each cell whose images were scored.
         victims: key -> digest of one cell of each target that scored them; older files lack it.
+        places: key -> where each of these cells stood then; older files lack it.
     """
 
     schema: int = 1
     sources: Mapping[str, str] = field(default_factory=dict)
     victims: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, Place] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,7 +100,8 @@ def sealed_digest(folder: CellFolder) -> str:
 
 
 def read_transfer(folder: RunFolder, number: int, board: StoredBoard) -> list[TransferredMacs]:
-    """The pairs of a board; those whose source or victim was computed again since are left out.
+    """The pairs of a board, whatever number and labels it had when they were scored; those whose
+    source or victim was computed again since, or is another one under its label, are left out.
 
     Args:
         folder: of the run.
@@ -106,21 +125,27 @@ def read_transfer(folder: RunFolder, number: int, board: StoredBoard) -> list[Tr
     def same(key: str, digest: str) -> bool:
         return bool(digest) and digest == readable_digest(folder.cell(key))
 
+    def then(key: str, cell: Cell) -> Place:
+        return known.places.get(key) or Place(number, cell.defended, cell.attack.label)
+
     sources = {
-        (cell.defended, cell.attack.label)
+        then(key, cell): (cell.defended, cell.attack.label)
         for key, cell in board.cells.items()
         if same(key, known.sources.get(key, ""))
     }
-    altered = {
-        cell.defended
+    victims = {
+        (place.board, place.defended): cell.defended
         for key, cell in board.cells.items()
-        if key in known.victims and not same(key, known.victims[key])
+        if not known.victims or same(key, known.victims.get(key, ""))
+        for place in [then(key, cell)]
     }
     pairs: dict[tuple[str, str, str], dict[str, int]] = {}
     for row in table.to_pylist():
-        who = (row["source"], row["attack"], row["victim"])
-        if row["board"] != number or who[:2] not in sources or who[2] in altered:
+        source = sources.get(Place(row["board"], row["source"], row["attack"]))
+        victim = victims.get((row["board"], row["victim"]))
+        if source is None or victim is None:
             continue
+        who = (*source, victim)
         macs = pairs.setdefault(who, {})
         if row["id"] in macs:
             raise RunFolderError(f"{path} cannot be read: image {row['id']!r:.60} is there twice")

@@ -18,6 +18,7 @@ from bench.results.transfer import TransferredMacs, read_transfer
 from bench.runs.layout import lay_out
 from bench.runs.run import Run
 from bench.store.folder import RunFolder
+from bench.submissions.withdraw import withdraw
 
 PLAN = """
 [protocol]
@@ -137,6 +138,71 @@ def test_what_a_target_made_anew_would_execute_is_not_shown(done):
     finally:
         path.write_text(before)
     assert len(pairs_of(done)) == 4
+
+
+TWO_BOARDS = PLAN.replace("budget = 8", "budget = [4, 8]").replace("images = 4", "images = 2")
+
+
+def renewed(folder, plan):
+    """The run "r" of a folder after it was run with this plan under the same name."""
+    (folder / "plan.toml").write_text(plan)
+    terms = folder / "plan.toml", folder, "r", "gatebench run plan.toml", None
+    laid = lay_out(load_plan(terms[0]), *terms[1:], renew=True)
+    Run(laid, in_process=True, renew=True)(lambda tasks, there: None, lambda event: None)
+    return laid
+
+
+def shown_by_terms(laid):
+    return {
+        board.terms: {
+            (pair.source, pair.victim): pair.macs.tolist()
+            for pair in read_transfer(laid.folder, number, board)
+        }
+        for number, board in enumerate(laid.plan.boards)
+    }
+
+
+def test_pairs_follow_their_cells_when_boards_and_labels_change_places(tmp_path):
+    laid = renewed(tmp_path, TWO_BOARDS)
+    transfer(RunFolder(laid.folder.path), attack="gradauto")
+    before = shown_by_terms(laid)
+    assert len(set(map(str, before.values()))) == 2  # the boards differ
+    swapped = renewed(tmp_path, TWO_BOARDS.replace("[4, 8]", "[8, 4]"))
+    assert list(shown_by_terms(swapped)) == list(before)[::-1]
+    assert shown_by_terms(swapped) == before
+    first, second = list(dict.fromkeys(cell.target.label for cell in laid.cells.values()))
+    other = {first: second, second: first}
+    plan = TWO_BOARDS.replace('use = "skipnet"', f'use = "skipnet"\nlabel = "{second}"')
+    plan = plan.replace('use = "sdn"', f'use = "sdn"\nlabel = "{first}"')
+    assert shown_by_terms(renewed(tmp_path, plan)) == {
+        terms: {(other[one], other[two]): macs for (one, two), macs in pairs.items()}
+        for terms, pairs in before.items()
+    }
+
+
+def test_another_target_under_the_label_of_a_victim_has_no_pairs(tmp_path):
+    plan = PLAN.replace('use = "skipnet"', 'use = "skipnet"\nlabel = "net"')
+    laid = renewed(tmp_path, plan)
+    transfer(RunFolder(laid.folder.path), attack="gradauto")
+    assert {pair.victim for pair in pairs_of(laid)} == {"net", *others_than("net", laid)}
+    laid = renewed(tmp_path, plan.replace("depth = 8", "depth = 14"))
+    assert {pair.victim for pair in pairs_of(laid)} == others_than("net", laid)
+
+
+def others_than(label, laid):
+    return {cell.defended for cell in laid.cells.values()} - {label}
+
+
+def test_pairs_of_a_withdrawn_row_are_not_shown(done):
+    transfer(RunFolder(done.folder.path), attack="gradauto")
+    victims = {cell.defended for cell in done.cells.values()}
+    for source in victims:
+        withdraw(done.folder, f"{source} / gradauto", "made with the wrong mask")
+        try:
+            (board,) = load_boards(done.folder.path)
+            assert {pair.source for pair in board.transfers} == victims - {source}
+        finally:
+            withdraw(done.folder, f"{source} / gradauto", "")
 
 
 SPOILED = {
