@@ -22,6 +22,7 @@ from bench.results.headroom import (
     Headroom,
     HeadroomEntry,
     gain,
+    held_against_all,
     read_headroom,
 )
 from bench.results.reading import FinishedCell, finished_cells
@@ -90,8 +91,10 @@ def measure_planned(
     }
     there = {
         (number, entry.who)
-        for number, board in enumerate(plan.boards)
-        for entry in read_headroom(run, number, board)
+        for number, (board, cells) in enumerate(zip(plan.boards, boards, strict=True))
+        for entry in held_against_all(
+            read_headroom(run, number, board), board, {one.key for one in cells}
+        )
         if entry.images == min(images, board.protocol.images) and entry.times == TIMES
     }
     if wanted <= there:

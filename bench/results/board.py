@@ -19,7 +19,7 @@ from bench.plans.stored import StoredBoard, StoredPlan, read_plan
 from bench.results import stats
 from bench.results.cells import UNDEFINED_BELOW, ReadCell, with_estimates
 from bench.results.flags import with_radius_flags, with_rival_flags
-from bench.results.headroom import read_headroom
+from bench.results.headroom import held_against_all, read_headroom
 from bench.results.ranking import Contender, rank
 from bench.results.reading import read_boards
 from bench.results.records import Board, BoardCell, TargetStanding, Transferred
@@ -63,7 +63,8 @@ def _board(folder: RunFolder, plan: StoredPlan, number: int, read: Sequence[Read
     cells, standings = _ranked(flagged, scores, ranked)
     unreadable: list[str] = []
     headroom = _readable(lambda: read_headroom(folder, number, board), unreadable) or []
-    measured = {entry.who: entry for entry in headroom}
+    finished = {cell.key for cell, found in zip(cells, scores, strict=True) if found is not None}
+    measured = {entry.who: entry for entry in held_against_all(headroom, board, finished)}
     pairs = _readable(lambda: read_transfer(folder, number, board), unreadable) or []
     words = _dataset_words(folder, board)
     n = max((cell.n for cell in cells), default=0)

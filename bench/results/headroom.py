@@ -6,7 +6,7 @@ multiple of the budget on some of the board's images. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,6 +98,26 @@ def gain(kept: Sequence[int], found: Sequence[int], clean: Sequence[int], ceilin
     above = np.maximum(np.asarray(found, np.float64) - np.asarray(kept, np.float64), 0)
     below = ceiling - np.asarray(clean, np.float64)
     return ratio_estimate(above, below, resamples(len(above)))
+
+
+def held_against_all(
+    entries: Iterable[HeadroomEntry], board: StoredBoard, finished: Collection[str]
+) -> list[HeadroomEntry]:
+    """Those entries that were held against all that their target has now, no more and no less.
+
+    A row that came later may be stronger than all that the reference run was held against, and
+    one that was withdrawn is no result of the board.
+
+    Args:
+        entries: of the board.
+        board: as in the plan.
+        finished: keys of its cells that have numbers.
+    """
+    groups: dict[Who, set[str]] = {}
+    for key, cell in board.cells.items():
+        if key in finished and not cell.attack.control:
+            groups.setdefault(cell.who, set()).add(key)
+    return [entry for entry in entries if groups.get(entry.who) == set(entry.sources)]
 
 
 def read_headroom(folder: RunFolder, number: int, board: StoredBoard) -> list[HeadroomEntry]:

@@ -8,11 +8,16 @@ import pytest
 from mischief_site import SITE
 
 import bench
+from bench.analysis.headroom import measure_planned
 from bench.cli import main
+from bench.plans.resolve import load_plan
 from bench.plans.stored import read_plan
 from bench.plugins import registry
+from bench.results.board import load_boards
 from bench.results.headroom import gain, read_headroom
+from bench.runs.execute import RunRequest, execute
 from bench.store.folder import RunFolder
+from bench.submissions.withdraw import withdraw
 
 PLAN = """
 schema = 1
@@ -164,6 +169,44 @@ def test_what_was_computed_again_is_left_out(after, tmp_path):
     path.write_text(json.dumps(document))
     folder = RunFolder(tmp_path / "runs/r")
     assert read_headroom(folder, 0, read_plan(folder).boards[0]) == []
+
+
+def shown(folder):
+    """Whether the board of a run shows a headroom of its target."""
+    (standing,) = load_boards(folder)[0].standings
+    return standing.headroom is not None
+
+
+def test_it_is_shown_only_beside_the_rows_that_it_was_held_against(project, tmp_path):
+    toy = TOY.replace("headroom = 3", "").replace("square", "onward")
+    (tmp_path / "plan.toml").write_text(toy)
+    (tmp_path / "more.toml").write_text(toy.replace("onward", "square"))
+    for name in ("plan", "more"):
+        command = "run", f"{name}.toml", "--name", name, "--no-report", "--in-process"
+        code, _, err = project(*command)
+        assert code == 0, err
+    merge = "merge", "runs/plan", "--out", "runs/both", "--no-report"
+    assert project(*merge)[0] == 0
+    assert project("headroom", "both", "--images", "2", "--times", "2")[0] == 0
+    run = RunFolder(tmp_path / "runs/both")
+    assert shown(run.path)
+    withdraw(run, "pry", "made with the wrong mask")
+    assert not shown(run.path)
+    withdraw(run, "pry", "")
+    assert shown(run.path)
+    assert project(*merge, "runs/more")[0] == 0
+    assert not shown(run.path)  # the new row may be the strongest
+
+
+def test_a_plan_that_asks_for_it_gets_it_again_after_another_attack(project, tmp_path):
+    for more in ("", '[[attack]]\nuse = "onward"\n'):
+        (tmp_path / "plan.toml").write_text(f"{TOY}{more}")
+        plan = load_plan(tmp_path / "plan.toml")
+        execute(RunRequest(plan, "", tmp_path, name="r", renew=True, in_process=True))
+        found = measure_planned(RunFolder(tmp_path / "r"))
+        assert found is not None
+        assert len(found.entries[0].sources) == 2 + bool(more)
+        assert measure_planned(RunFolder(tmp_path / "r")) is None
 
 
 REMEMBERING = """schema = 1
