@@ -32,7 +32,7 @@ from bench.files.writing import COPY
 from bench.image import to_float
 from bench.plans.stored import StoredBoard, read_plan
 from bench.results.reading import FinishedCell, finished_cells
-from bench.results.transfer import FILE, SCHEMA, Place, readable_digest, sealed_digest
+from bench.results.transfer import FILE, SCHEMA, BoardPlace, readable_digest, sealed_digest
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.pictures import row_images
 
@@ -64,7 +64,7 @@ def transfer(
     rows: list[dict[str, Any]] = []
     digests: dict[str, str] = {}
     witnesses: dict[str, str] = {}
-    places: dict[str, Place] = {}
+    places: dict[str, BoardPlace] = {}
     finished = finished_cells(folder, plan, whole=True, tell=tell)
     for number, (board, cells) in enumerate(zip(plan.boards, finished, strict=True)):
         _check_attack(board, attack)
@@ -73,7 +73,7 @@ def transfer(
         digests |= {source.key: sealed_digest(source.folder) for source in sources}
         witnesses |= _witnesses(folder, board)
         places |= {
-            key: Place(number, cell.defended, cell.attack.label)
+            key: BoardPlace(number, cell.defended, cell.attack.label)
             for key, cell in board.cells.items()
             if key in digests or key in witnesses
         }

@@ -41,7 +41,7 @@ MOST_ROWS = 10_000_000
 
 
 @dataclass(frozen=True)
-class Place:
+class BoardPlace:
     """Where a cell stands on the boards of a run: what its rows are found by.
 
     Attributes:
@@ -69,7 +69,7 @@ class Made:
     schema: int = 1
     sources: Mapping[str, str] = field(default_factory=dict)
     victims: Mapping[str, str] = field(default_factory=dict)
-    places: Mapping[str, Place] = field(default_factory=dict)
+    places: Mapping[str, BoardPlace] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def read_transfer(folder: RunFolder, number: int, board: StoredBoard) -> list[Tr
     def same(key: str, digest: str) -> bool:
         return bool(digest) and digest == readable_digest(folder.cell(key))
 
-    def then(key: str, cell: Cell) -> Place:
-        return known.places.get(key) or Place(number, cell.defended, cell.attack.label)
+    def then(key: str, cell: Cell) -> BoardPlace:
+        return known.places.get(key) or BoardPlace(number, cell.defended, cell.attack.label)
 
     sources = {
         then(key, cell): (cell.defended, cell.attack.label)
@@ -141,7 +141,7 @@ def read_transfer(folder: RunFolder, number: int, board: StoredBoard) -> list[Tr
     }
     pairs: dict[tuple[str, str, str], dict[str, int]] = {}
     for row in table.to_pylist():
-        source = sources.get(Place(row["board"], row["source"], row["attack"]))
+        source = sources.get(BoardPlace(row["board"], row["source"], row["attack"]))
         victim = victims.get((row["board"], row["victim"]))
         if source is None or victim is None:
             continue
