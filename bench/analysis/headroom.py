@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from bench.analysis.apart import apart
 from bench.analysis.reference_rows import reference_rows
+from bench.analysis.same_target import check_rows
 from bench.contracts.cell import Who
 from bench.errors import RunFolderError
 from bench.files.writing import COPY
@@ -28,7 +30,7 @@ from bench.results.headroom import (
 from bench.results.reading import FinishedCell, finished_cells
 from bench.results.transfer import sealed_digest
 from bench.store.documents import write_json
-from bench.store.folder import RunFolder
+from bench.store.folder import CellFolder, RunFolder
 
 
 def measure(
@@ -54,7 +56,8 @@ def measure(
         What was written.
 
     Raises:
-        RunFolderError: no attack of the run is finished.
+        RunFolderError: no attack of the run is finished, or a target, its data or the images that
+            an attack went on from are others than the run's.
     """
     boards = finished_cells(run, read_plan(run), tell=tell)
     return _measure(run, boards, images, times, device, data_root, tell)
@@ -157,7 +160,10 @@ def _entry(
     protocol = strongest.cell.protocol
     count, budget = min(images, protocol.images), times * protocol.budget
     terms = replace(protocol, budget=budget, batch=min(count, protocol.batch))
-    rows = reference_rows(replace(strongest.cell, protocol=terms), count, device, root)
+    again = replace(strongest.cell, protocol=terms)
+    folder = CellFolder(strongest.folder.path.absolute())  # a plugin may change where it works
+    rows = apart(again, reference_rows, again, folder, count, device, root)
+    check_rows(strongest, rows)
     kept: dict[str, int] = {}
     for finished in group:
         for row in finished.folder.table(["id", "adversarial_macs"]).to_pylist():

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench.analysis.same_target import check_target
 from bench.codec import size_of
 from bench.contracts.cell import Who, defended_name
 from bench.contracts.target import Target
@@ -58,7 +59,7 @@ def measure(
         dearest attack, and the ratio of the first to the undefended target's.
 
     Raises:
-        RunFolderError: nothing is finished.
+        RunFolderError: nothing is finished, or a target is another one than the run's.
     """
     groups: dict[Who, list[FinishedCell]] = {}
     for one in finished_cells(run, read_plan(run), whole=True, tell=tell)[0]:
@@ -71,6 +72,7 @@ def measure(
         pictures = _pictures(dearest.folder, images, size_of(target.image_shape))
         target.to(torch.device(device))
         freeze(target)
+        check_target(dearest, target, images, device)
         clean8, attacked8 = ([image[None].to(device) for image in part] for part in pictures)
         found[who] = target, clean8, attacked8
     if not found:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from bench.analysis.apart import apart
+from bench.analysis.same_target import check_target
 from bench.codec import size_of
 from bench.contracts.cell import Protocol, Who
 from bench.contracts.target import Target
@@ -58,7 +60,8 @@ def transfer(
         The file written.
 
     Raises:
-        PlanError: no attack is labelled so. RunFolderError: no cell is finished.
+        PlanError: no attack is labelled so.
+        RunFolderError: no cell is finished, or a target is another one than the run's.
     """
     plan = read_plan(folder)
     rows: list[dict[str, Any]] = []
@@ -69,7 +72,7 @@ def transfer(
     for number, (board, cells) in enumerate(zip(plan.boards, finished, strict=True)):
         _check_attack(board, attack)
         sources = _sources(cells, attack)
-        victims = {one.cell.defended: one.cell for one in cells}
+        victims = {one.cell.defended: one for one in cells}
         digests |= {source.key: sealed_digest(source.folder) for source in sources}
         witnesses |= _witnesses(folder, board)
         places |= {
@@ -78,23 +81,20 @@ def transfer(
             if key in digests or key in witnesses
         }
         for name, victim in victims.items():
-            target = build_defended(victim, data_root)
-            target.to(torch.device(device))
-            freeze(target)
             for source in sources:
                 tell(f"{source.cell.label} on {name}")
-                table = source.folder.table(["id", "adversarial"]).to_pylist()
-                macs = _macs(target, source.folder, table, board.protocol, device)
+            # A plugin may change the folder that its process works in.
+            there = replace(victim, folder=CellFolder(victim.folder.path.absolute()))
+            folders = [CellFolder(source.folder.path.absolute()) for source in sources]
+            scored = apart(victim.cell, _scored, there, folders, device, data_root)
+            for source, found in zip(sources, scored, strict=True):
                 head = {
                     "board": number,
                     "source": source.cell.defended,
                     "attack": source.cell.attack.label,
                     "victim": name,
                 }
-                rows += [
-                    {**head, "id": row["id"], "macs": cost}
-                    for row, cost in zip(table, macs, strict=True)
-                ]
+                rows += [{**head, "id": name, "macs": cost} for name, cost in found]
     if not rows:
         raise RunFolderError(
             f"{folder.path} has no finished cell whose pictures could be tried elsewhere",
@@ -144,6 +144,23 @@ def _sources(cells: Sequence[FinishedCell], attack: str | None) -> list[Finished
             continue
         groups.setdefault(one.cell.who, []).append(one)
     return [max(found, key=lambda source: source.macs) for found in groups.values()]
+
+
+def _scored(
+    victim: FinishedCell, sources: Sequence[CellFolder], device: str, root: str | None
+) -> list[list[tuple[str, int]]]:
+    """(id, executed MACs on a target) of each saved picture of some cells, a list a cell."""
+    target = build_defended(victim.cell, root)
+    target.to(torch.device(device))
+    freeze(target)
+    protocol = victim.cell.protocol
+    check_target(victim, target, protocol.images, device)
+    found = []
+    for folder in sources:
+        rows = folder.table(["id", "adversarial"]).to_pylist()
+        macs = _macs(target, folder, rows, protocol, device)
+        found.append([(str(row["id"]), cost) for row, cost in zip(rows, macs, strict=True)])
+    return found
 
 
 def _macs(

@@ -75,7 +75,7 @@ def run_shard(
         opened, folder, lambda done, total: progress(0, count, done / max(total, 1) / 2)
     )
     rows: list[dict[str, Any]] = []
-    saved = _begun_at(opened, folder)
+    saved = begun_at(opened, folder)
     kept = kept_state(opened.cell, opened.attack) if first == 0 else None
     for start in range(first, last + 1, batch):
         done = start - first
@@ -145,7 +145,7 @@ def _depends(opened: Opened, how: str, moved: Sequence[str]) -> ContractBroken:
     )
 
 
-def _begun_at(opened: Opened, folder: CellFolder) -> SavedImages | None:
+def begun_at(opened: Opened, folder: CellFolder) -> SavedImages | None:
     """The images that an attack begins at; None where those are the clean ones."""
     key = opened.cell.attack.params.get("start")
     if not opened.attack.continues or not isinstance(key, str) or not key:

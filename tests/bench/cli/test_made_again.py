@@ -1,0 +1,66 @@
+"""What is measured beside a finished run is of the targets, the data and the images of that run."""
+
+import pytest
+import torch
+
+from bench.analysis import apart
+from bench.analysis.reference_rows import reference_rows
+from bench.contracts.dataset import Dataset
+from bench.evaluation import build
+from bench.plans.stored import read_plan
+from bench.store.folder import RunFolder
+
+
+def test_an_attack_that_goes_on_is_run_again_from_the_same_images(gatebench, tmp_path):
+    """With the budget that it had, the images are those that it saved."""
+    assert gatebench("run", "plan.toml", "--name", "r", "--no-report", "--in-process")[0] == 0
+    code, _, err = gatebench("beat", "r", "toy random:0 / wander", "--in-process", "--no-report")
+    assert code == 0, err
+    (beaten,) = {path.name for path in (tmp_path / "runs").iterdir()} - {"r"}
+    assert gatebench("merge", "r", beaten, "--out", "runs/all", "--no-report")[0] == 0
+    run = RunFolder(tmp_path / "runs/all")
+    ((key, cell),) = [
+        (key, cell) for key, cell in read_plan(run).cells.items() if cell.attack.name == "onward"
+    ]
+    rows = reference_rows(cell, run.cell(key), cell.protocol.images, "cpu", None)
+    kept = run.cell(key).table(["id", "adversarial"]).to_pylist()
+    assert [(row["id"], row["adversarial"]) for row in rows] == [
+        (row["id"], row["adversarial"]) for row in kept
+    ]
+
+
+def other_weights(target):
+    with torch.no_grad():
+        for parameter in target.parameters():
+            parameter.mul_(-1)
+    return target
+
+
+@pytest.mark.parametrize("command", ["headroom", "transfer", "latency"])
+def test_a_target_that_is_another_one_now_gives_no_numbers(
+    gatebench, tmp_path, monkeypatch, command
+):
+    assert gatebench("run", "plan.toml", "--name", "r", "--no-report", "--in-process")[0] == 0
+    made = build.build_target
+    monkeypatch.setattr(build, "build_target", lambda component: other_weights(made(component)))
+    monkeypatch.setattr(apart, "HOME_DISTRIBUTION", "mischief")  # in this process
+    code, out, err = gatebench(command, "r")
+    assert code == 5, out
+    assert "gives another result here than in the run" in err
+    assert not list((tmp_path / "runs/r").glob(f"{command}.*"))
+
+
+def test_images_that_are_others_now_give_no_headroom(gatebench, tmp_path, monkeypatch):
+    assert gatebench("run", "plan.toml", "--name", "r", "--no-report", "--in-process")[0] == 0
+    plain = Dataset.images
+
+    def others(self, indices):
+        found = plain(self, indices)
+        found[:, 0, 0, 0] ^= 1
+        return found
+
+    monkeypatch.setattr(Dataset, "images", others)
+    monkeypatch.setattr(apart, "HOME_DISTRIBUTION", "mischief")
+    code, out, err = gatebench("headroom", "r")
+    assert code == 5, out
+    assert "is another one here" in err
