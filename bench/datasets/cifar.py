@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import urllib.error
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from bench.contracts.dataset import PixelDataset
+from bench.contracts.dataset import Array, PixelDataset
 from bench.datasets.base import require_folder
 from bench.datasets.files import not_unpacked
 from bench.datasets.pictures import Pictures, from_folders, from_parquet, parquet_files
@@ -75,6 +76,8 @@ class _Cifar(PixelDataset):
         found = self._find(data_root)
         self.name = f"{self.base_name}-jpeg" if found.jpeg else self.base_name
         whole = self.sizes[split]
+        if len(found.labels) == whole:
+            _check_balanced(found.labels, self.class_names, str(self))
         remarks = (
             "JPEG re-encoding, not the original pictures" if found.jpeg else "",
             f"{len(found.labels):,} of the {whole:,} pictures of the split"
@@ -165,6 +168,26 @@ class _Cifar(PixelDataset):
                 "and run the same again",
             ) from error
         return root / cls.batches
+
+
+def _check_balanced(labels: Array, classes: Sequence[str], name: str) -> None:
+    """Refuse labels of a whole split that are not the published ones, which divide it evenly.
+
+    So coarse labels are told from fine ones, and another data set of as many pictures from this.
+
+    Raises:
+        DataError: naming a class that is there more or less often.
+    """
+    even, rest = divmod(len(labels), len(classes))
+    counts = np.bincount(labels, minlength=len(classes))
+    wrong = np.flatnonzero(counts != even)
+    if not rest and len(wrong):
+        label = int(wrong[0])
+        raise DataError(
+            f"{name}: the labels are not those of this data set: {counts[label]:,} pictures of "
+            f"label {label} ({classes[label]}), expected {even:,}",
+            hint="other labels, such as the coarse ones of cifar100, or another data set",
+        )
 
 
 class CIFAR10(_Cifar):

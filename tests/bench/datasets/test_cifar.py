@@ -66,6 +66,18 @@ def write_torchvision(root, monkeypatch, kind=CIFAR10):
     return folder
 
 
+def test_a_whole_split_with_labels_of_another_kind_is_refused(tmp_path, monkeypatch):
+    """Coarse labels, or the labels of CIFAR-10, are all in the range of CIFAR-100's."""
+    monkeypatch.setattr(CIFAR100, "sizes", {"train": 100, "test": 100})
+    encoded = [encode(picture) for picture in pictures(100)]
+    for count in (20, 10):
+        write_parquet(tmp_path / "test.parquet", encoded, np.arange(100) % count)
+        with pytest.raises(DataError, match=r"not those of .* of label 0 \(apple\), expected 1"):
+            CIFAR100("test", tmp_path)
+    write_parquet(tmp_path / "test.parquet", encoded, np.arange(100))
+    assert len(CIFAR100("test", tmp_path)) == 100
+
+
 def test_every_form_gives_the_same_subset(tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR10, "sizes", {"train": N, "test": N})
     encoded = [encode(picture) for picture in pictures()]
