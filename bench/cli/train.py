@@ -202,6 +202,7 @@ def _train(asked: _Asked) -> None:
     where = loop.pick_device(asked.device)
     data, test = inputs.open_splits(asked.dataset, asked.data_root)
     name = asked.name or f"{stage.weights_name(asked.stage)}@{data.name}"
+    weights.check_name(name)
     before, state = inputs.find_start(stage, asked.start, data.name, asked.out, asked.recipe)
     borrowed, theirs = inputs.borrow(stage, len(data.classes), asked.out)
     if borrowed:

@@ -18,6 +18,7 @@ from bench.weights.sources import NotInstalled
 from bench.weights.storage import (
     add_entry,
     check_files,
+    check_name,
     halved,
     load_entry,
     load_into,
@@ -37,6 +38,7 @@ __all__ = [
     "WeightsPart",
     "add_entry",
     "check_files",
+    "check_name",
     "entries",
     "find",
     "halved",

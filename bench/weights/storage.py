@@ -181,6 +181,19 @@ def read_record(entry: Entry) -> dict[str, Any] | None:
     return found
 
 
+def check_name(name: str) -> None:
+    """Refuse what cannot name weights; files are called by it.
+
+    Raises:
+        PlanError: it has other characters, or too many.
+    """
+    if not NAME.fullmatch(name):
+        raise PlanError(
+            f"{name!r} cannot name weights: small letters, digits and . _ @ + -, at most 96, "
+            "a letter or digit first"
+        )
+
+
 def add_entry(
     folder: Path,
     name: str,
@@ -212,11 +225,7 @@ def add_entry(
     import safetensors.torch
     import torch
 
-    if not NAME.fullmatch(name):
-        raise PlanError(
-            f"{name!r} cannot name weights: small letters, digits and . _ @ + -, at most 96, "
-            "a letter or digit first"
-        )
+    check_name(name)
     try:
         check_types(state)
     except WeightsError as error:

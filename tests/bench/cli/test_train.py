@@ -159,6 +159,16 @@ def test_the_same_command_again_does_nothing_and_fresh_gives_the_same_bytes(tmp_
     assert "epoch   2/2" in run(*args, "--seed", "1")
 
 
+def test_a_name_that_is_a_path_is_refused_before_anything_is_trained_or_removed(tmp_path):
+    """A checkpoint is called by it, and `--fresh` removes that."""
+    (tmp_path / "thesis.pt").write_text("years of work")
+    args = ("skipnet", "--stage", "static", *SMALL, "--out", str(tmp_path / "a"))
+    with pytest.raises(PlanError, match="cannot name weights"):
+        run(*args, "--as", "../../thesis", "--fresh")
+    assert (tmp_path / "thesis.pt").read_text() == "years of work"
+    assert not (tmp_path / "a").exists()
+
+
 def test_weights_go_home_under_another_name(tmp_path):
     run("skipnet", "--stage", "static", *SMALL, "--as", "mine")
     assert set(read_manifest(tmp_path / "home" / "weights")) == {"mine"}
