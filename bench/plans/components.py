@@ -196,8 +196,10 @@ def _targets(entry: TargetTable, where: str, problems: Problems) -> list[Compone
     if component.distribution == registry.HANDED_OVER:
         return [component]  # it has its weights
     if entry.weights.startswith("random:"):
-        if not re.fullmatch(r"[0-9]{1,18}", entry.weights[7:]):
-            said = f'expected "random:SEED" with a whole number, got {entry.weights!r}'
+        if not re.fullmatch(r"0|[1-9][0-9]{0,17}", entry.weights[7:]):
+            said = (
+                f'expected "random:SEED", a whole number with no 0 before it, got {entry.weights!r}'
+            )
             problems.add(f"{where}.weights", said)
             return []
         label = entry.label or f"{component.label} {entry.weights}"

@@ -122,6 +122,7 @@ def test_a_good_plan(write):
         ('use = "toy"', 'use = "toi"', 12, "unknown target 'toi'; did you mean 'toy'?"),
         ('use = "toy"', "use = 3", 12, "expected a string in quotes, got 3"),
         ('weights = "random:0"', 'weights = "random:x"', 13, 'expected "random:SEED"'),
+        ('weights = "random:0"', 'weights = "random:00"', 13, 'expected "random:SEED"'),
         (
             'weights = "random:0"',
             'weights = "random:99999999999999999999"',
