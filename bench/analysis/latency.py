@@ -29,6 +29,7 @@ from bench.files.writing import COPY
 from bench.image import to_float
 from bench.plans.stored import read_plan
 from bench.results.reading import FinishedCell, finished_cells
+from bench.results.transfer import sealed_digest
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.latency import LATENCY, Latency, Machine, Timed
@@ -65,6 +66,7 @@ def measure(
     for one in finished_cells(run, read_plan(run), whole=True, tell=tell)[0]:
         groups.setdefault(one.cell.who, []).append(one)
     found: dict[Who, tuple[Target, list[Tensor], list[Tensor]]] = {}
+    sources: dict[str, str] = {}
     for who, cells in groups.items():
         tell(f"making {defended_name(*who)}")
         dearest = max(cells, key=lambda one: one.macs)
@@ -75,6 +77,7 @@ def measure(
         check_target(dearest, target, images, device)
         clean8, attacked8 = ([image[None].to(device) for image in part] for part in pictures)
         found[who] = target, clean8, attacked8
+        sources[dearest.key] = sealed_digest(dearest.folder)
     if not found:
         raise RunFolderError(
             f"{run.path} has no finished cell to take images from", hint="'gatebench run' fills it"
@@ -105,6 +108,7 @@ def measure(
             )
             for who in found
         ),
+        sources,
     )
     write_json(run.path / LATENCY, result.document(), elsewhere=COPY)
     return result

@@ -29,6 +29,7 @@ from bench.regression.records import (
     measured_boards,
     planned_board,
 )
+from bench.results.latency import read_latency
 from bench.results.stats import Array
 from bench.store.documents import parse, read_content
 from bench.store.folder import RunFolder
@@ -78,7 +79,7 @@ class Baseline:
         sealed = run.cell(first).sealed() if first else None
         environment: Mapping[str, Any] = sealed.environment if sealed else {}
         made = {name: environment.get(name) for name in MADE_IN} if environment else {}
-        return cls(plan.digest, boards, made, run.latency())
+        return cls(plan.digest, boards, made, read_latency(run, plan))
 
     @classmethod
     def of_plan(cls, plan: StoredPlan) -> Baseline:

@@ -20,6 +20,7 @@ from bench.results import stats
 from bench.results.cells import UNDEFINED_BELOW, ReadCell, with_estimates
 from bench.results.flags import with_radius_flags, with_rival_flags
 from bench.results.headroom import held_against_all, read_headroom
+from bench.results.latency import read_latency
 from bench.results.ranking import Contender, rank
 from bench.results.reading import read_boards
 from bench.results.records import Board, BoardCell, TargetStanding, Transferred
@@ -86,7 +87,7 @@ def _board(folder: RunFolder, plan: StoredPlan, number: int, read: Sequence[Read
             replace(one, headroom=measured.get((one.target, one.defense))) for one in standings
         ),
         transfers=tuple(_transfers(pairs, cells, scores)),
-        latency=_readable(folder.latency, unreadable),
+        latency=_readable(lambda: read_latency(folder, plan), unreadable),
         terms=board.terms,
         unreadable=tuple(unreadable),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.contracts.cell import defended_name
@@ -51,11 +52,22 @@ class Timed:
 
 @dataclass(frozen=True)
 class Latency:
-    """All times of a run, and the machine they were taken on."""
+    """All times of a run, and the machine they were taken on.
+
+    Attributes:
+        machine: what they may be compared within.
+        entries: one for each (target, defense).
+        cells: key -> digest of the cells whose images were executed, one a target; older files and
+            baselines lack it.
+    """
 
     machine: Machine
     entries: tuple[Timed, ...]
+    cells: Mapping[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """As written to latency.json."""
-        return {"schema": SCHEMA, **asdict(self)}
+        found = {"schema": SCHEMA, **asdict(self)}
+        if not self.cells:
+            del found["cells"]
+        return found

@@ -308,4 +308,5 @@ def test_latency_stands_beside_macs_and_in_the_baseline(gatebench, tmp_path):
     assert min(bare["median_ms"], coded["adversarial_ms"]) > 0
     gatebench("baseline", "r", "--out", "base.json")
     kept = Baseline.read(tmp_path / "base.json").latency
+    assert len(document.pop("cells")) == 2  # what the times were made of is the run's own
     assert json.loads(json.dumps(kept.document())) == document

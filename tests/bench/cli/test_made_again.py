@@ -1,5 +1,7 @@
 """What is measured beside a finished run is of the targets, the data and the images of that run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,11 @@ from bench.analysis import apart
 from bench.analysis.reference_rows import reference_rows
 from bench.contracts.dataset import Dataset
 from bench.evaluation import build
+from bench.plans.resolve import load_plan
 from bench.plans.stored import read_plan
+from bench.regression.baseline import Baseline
+from bench.results.board import load_boards
+from bench.runs.execute import RunRequest, execute
 from bench.store.folder import RunFolder
 
 
@@ -64,3 +70,19 @@ def test_images_that_are_others_now_give_no_headroom(gatebench, tmp_path, monkey
     code, out, err = gatebench("headroom", "r")
     assert code == 5, out
     assert "is another one here" in err
+
+
+def test_times_of_another_target_under_the_label_are_not_shown(gatebench, tmp_path):
+    """Neither on the board nor in a baseline."""
+    plan = tmp_path / "plan.toml"
+    plan.write_text(plan.read_text().replace('use = "toy"', 'use = "toy"\nlabel = "net"'))
+    assert gatebench("run", "plan.toml", "--name", "r", "--no-report", "--in-process")[0] == 0
+    assert gatebench("latency", "r", "--images", "2", "--repeats", "1")[0] == 0
+    run = RunFolder(tmp_path / "runs/r")
+    for there in (True, False):
+        if not there:
+            plan.write_text(plan.read_text().replace("random:0", "random:1"))
+            again = RunRequest(load_plan(plan), "", tmp_path / "runs", name="r", renew=True)
+            execute(replace(again, in_process=True))
+        assert (load_boards(run.path)[0].latency is not None) == there
+        assert (Baseline.of_run(run.path).latency is not None) == there
