@@ -157,8 +157,31 @@ def write_cards(names: tuple[str, ...], everything: bool, out: Path | None) -> N
         pages["README.md"] = cards.index(chosen)
     make_folder(out)
     for name, text in pages.items():
+        _check_card(out / name, text)
+    for name, text in pages.items():
         write_atomic(out / name, text.encode())
     say(f"wrote {counted(len(pages), 'file')} to {out}")
+
+
+def _check_card(path: Path, text: str) -> None:
+    """Refuse a file that has another title than the card that is to take its place.
+
+    Raises:
+        PlanError: somebody else wrote it.
+    """
+    from bench.errors import PlanError
+    from bench.files.regular import read_regular
+    from bench.files.writing import refused
+
+    title = text.encode().partition(b"\n")[0]
+    try:
+        if path.is_file() and read_regular(path).partition(b"\n")[0].rstrip() != title.rstrip():
+            raise PlanError(
+                f"{path} is there, and no card of gatebench; it was left alone",
+                hint="choose another folder with --out",
+            )
+    except OSError as error:
+        raise refused(error, path, "read") from error
 
 
 def _story(entry: Entry) -> str:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from bench import weights
 from bench.cli import cli
+from bench.errors import PlanError
 from bench.weights.cards import card, file_name, index
 
 DOCS = Path(__file__).parents[3] / "docs/cards"
@@ -110,3 +111,14 @@ def test_the_cards_in_docs_are_not_stale(name):
 def test_the_index_in_docs_is_not_stale():
     entries = [entry for entry in weights.entries().values() if entry.origin == "gatebench"]
     assert (DOCS / "README.md").read_text(encoding="utf-8") == index(entries)
+
+
+def test_cards_leave_a_readme_of_others_alone(tmp_path):
+    (tmp_path / "README.md").write_text("# Thesis\n")
+    arguments = ["weights", "card", "--all", "--out", str(tmp_path)]
+    with pytest.raises(PlanError, match=r"README\.md is there, and no card of gatebench"):
+        CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    (tmp_path / "README.md").unlink()
+    for _ in range(2):
+        assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
