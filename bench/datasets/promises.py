@@ -33,17 +33,17 @@ def check_rows(dataset: Dataset) -> None:
             hint="set them in __init__, as bench.api.Dataset lists them",
         )
     _check_words(dataset, name)
-    count = len(dataset.ids)
+    ids, labels = tuple(dataset.ids), np.array(dataset.label_array)
+    count = len(ids)
     if not count:
         raise DataError(f"{dataset} has no images")
-    known = set(dataset.ids)
+    known = set(ids)
     if not all(isinstance(one, str) and one for one in known) or len(known) != count:
         raise ContractBroken(
             f"{name}: ids are texts, none of them empty, and no two images share one",
             hint="make ids of the split and of a file's name, or of the content as "
             "content_ids does",
         )
-    labels = np.asarray(dataset.label_array)
     if labels.shape != (count,) or labels.dtype != np.int64:
         raise ContractBroken(
             f"{name}: label_array is {labels.dtype} of shape {labels.shape}, "
@@ -55,6 +55,11 @@ def check_rows(dataset: Dataset) -> None:
             f"{name}: labels lie between {labels.min()} and {labels.max()}, there are "
             f"{len(dataset.classes)} classes",
             hint="labels are places in `classes`, from 0 on",
+        )
+    if tuple(dataset.ids) != ids or not np.array_equal(dataset.label_array, labels):
+        raise ContractBroken(
+            f"{name}: ids or label_array differ from one look to the next",
+            hint="set both in __init__, and change them nowhere else",
         )
 
 

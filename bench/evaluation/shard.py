@@ -279,7 +279,7 @@ def _check_pictures(
     dataset = opened.dataset
     for place, picture, digest in zip(places, images.numpy(), expected, strict=False):
         index = opened.indices[place]
-        name, label = dataset.ids[index], int(dataset.label_array[index])
+        name, label = dataset.ids[index], int(dataset.labels[index])
         if image_digest(name, label, picture) != digest:
             raise DataError(
                 f"{dataset}: image {name} is another one than when the run began",

@@ -1,5 +1,7 @@
 """Data sets of others: what would make a number silently wrong is refused when they are opened."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,10 @@ class Lazy(Dataset):
         return self.kept[list(indices)].copy()
 
 
+COUNT = itertools.count()
+RISING = property(lambda self: np.array([0, 1, 0, next(COUNT) % 2]))
+
+
 def opened(monkeypatch, **broken):
     kind = type("Broken", (Lazy,), broken)
     monkeypatch.setattr(registry, "load", lambda *names: kind)
@@ -49,6 +55,7 @@ def opened(monkeypatch, **broken):
         pytest.param({"ids": (1, 2, 3, 4)}, "ids are texts", id="ids-numbers"),
         pytest.param({"classes": (0, 1)}, "classes are texts", id="classes-numbers"),
         pytest.param({"image_shape": (6, 5)}, r"image_shape is \(6, 5\)", id="shape"),
+        pytest.param({"label_array": RISING}, "differ from one look", id="labels-that-change"),
         pytest.param({"name": "lazy:x"}, "stands before the colon", id="name"),
     ],
 )
