@@ -31,11 +31,11 @@ def apart(cell: Cell, work: Callable[..., T], *arguments: Any) -> T:
         arguments: that it is given.
 
     Raises:
-        GatebenchError: what `work` raises; of plugins that are not gatebench's own, whatever they
-            raise becomes one.
+        GatebenchError: what `work` raises; whatever else it raises in a process of its own becomes
+            a `PluginError`.
     """
-    parts = [part for part in (cell.target, cell.defense, cell.attack) if part]
-    if all(part.distribution in (HOME_DISTRIBUTION, HANDED_OVER) for part in parts):
+    own = (HOME_DISTRIBUTION, HANDED_OVER)
+    if all(part.distribution in own for part in cell.parts.values()):
         return work(*arguments)
     process, connection = start(_serve, cell.label, torch.get_num_threads(), work, arguments)
     try:
@@ -66,7 +66,10 @@ def _serve(
     deterministic(threads)
     try:
         connection.send(work(*arguments))
-    except (GatebenchError, Unsupported) as error:
+    except GatebenchError as error:
+        ours = type(error).__module__ == GatebenchError.__module__  # a plugin may have its own
+        connection.send(error if ours else PluginError(str(error)))
+    except Unsupported as error:
         connection.send(PluginError(str(error)))
     except Exception as error:
         connection.send(PluginError(f"{label!r} raised {in_words(error)}"))

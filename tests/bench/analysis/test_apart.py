@@ -2,11 +2,13 @@
 
 import os
 
+import pytest
 from mischief_site import TOY_PLAN
 
 import bench.analysis.transfer
 from bench.analysis.apart import apart
 from bench.analysis.transfer import transfer
+from bench.errors import RunFolderError
 from bench.plans.resolve import load_plan
 from bench.runs.layout import lay_out
 from bench.runs.run import Run
@@ -22,6 +24,17 @@ def laid(folder, text):
 def test_a_foreign_plugin_works_in_another_process(plugins, tmp_path):
     (cell, *_) = laid(tmp_path, TOY_PLAN).plan.cells.values()
     assert apart(cell, os.getpid) != os.getpid()
+
+
+def refuses():
+    raise RunFolderError("another target", hint="look")
+
+
+def test_an_error_of_ours_stays_what_it_is(plugins, tmp_path):
+    (cell, *_) = laid(tmp_path, TOY_PLAN).plan.cells.values()
+    with pytest.raises(RunFolderError, match="another target") as caught:
+        apart(cell, refuses)
+    assert caught.value.hint == "look"
 
 
 def test_transfer_scores_each_target_apart(plugins, tmp_path, monkeypatch):
