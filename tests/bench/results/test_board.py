@@ -521,12 +521,17 @@ def test_sealing_holds_the_rows_against_the_images_of_the_run(world):
         seal(folder, cell, "ok", ids=ids[::-1])
 
 
-def test_a_target_whose_clean_results_differ_between_cells_is_invalid(world):
-    made = world()
+def forgetting(made):
+    """A target whose two cells give another clean result for one image, beside a sound one."""
     rows = [row(i, 2000 + i, 3000, 3000) for i in range(4)]
     made.fill("one", "weak", rows)
     made.fill("one", "strong", [*rows[:3], row(3, 2500, 3000, 3000)])
     made.fill("two", "weak", rows)
+    return made
+
+
+def test_a_target_whose_clean_results_differ_between_cells_is_invalid(world):
+    made = forgetting(world())
     _, cells = made.board()
     assert cells["two", "weak"].status == "ok"
     for attack in ("weak", "strong"):
@@ -536,11 +541,7 @@ def test_a_target_whose_clean_results_differ_between_cells_is_invalid(world):
 
 
 def test_no_baseline_is_made_of_a_target_that_keeps_state(world):
-    made = world()
-    rows = [row(i, 2000 + i, 3000, 3000) for i in range(4)]
-    made.fill("one", "weak", rows)
-    made.fill("one", "strong", [*rows[:3], row(3, 2500, 3000, 3000)])
-    made.fill("two", "weak", rows)
+    made = forgetting(world())
     with pytest.raises(NotComparable, match="one / weak is altered: the clean result of test-3"):
         Baseline.of_run(made.folder)
     (board,) = Baseline.of_run(made.folder, whole=False).boards
