@@ -46,8 +46,7 @@ def kept_state(cell: Cell, attack: Attack) -> dict[str, str]:
         "MODULE.NAME" or "CLASS.NAME" -> digest; functions, classes and modules have none.
     """
     found: dict[str, str] = {}
-    parts = [part for part in (cell.target, cell.defense, cell.attack) if part]
-    foreign = [part for part in parts if part.distribution != HOME_DISTRIBUTION]
+    foreign = [part for part in cell.parts.values() if part.distribution != HOME_DISTRIBUTION]
     if not foreign:
         return found
     for module in _modules({part.value.partition(":")[0] for part in foreign}):

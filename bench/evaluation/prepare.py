@@ -21,10 +21,11 @@ from bench.evaluation.build import (
     opened_dataset,
 )
 from bench.evaluation.describe import describe
+from bench.evaluation.equivalence import equivalent_of
 from bench.evaluation.meter import ForwardMeter
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.passes import check_precision
-from bench.evaluation.target_checks import copy_target, equivalent_of
+from bench.evaluation.target_checks import copy_target
 from bench.evaluation.withheld import without_weights
 from bench.image import to_float
 from bench.store.target import DatasetWords, FloatNoise, TargetDescription

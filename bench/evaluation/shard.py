@@ -16,6 +16,7 @@ from bench.datasets.base import image_digest
 from bench.errors import BudgetSpent, ContractBroken, DataError, PlanError
 from bench.evaluation.audit import audit_row, audited_places
 from bench.evaluation.build import opened_dataset
+from bench.evaluation.equivalence import check_equivalent
 from bench.evaluation.fit import fit_attack
 from bench.evaluation.judge import judge_images
 from bench.evaluation.kept_state import changed, imported_anew, kept_state
@@ -27,7 +28,7 @@ from bench.evaluation.record import shard_rows
 from bench.evaluation.score import SCORING, Scored, score
 from bench.evaluation.sealed_view import SealedView
 from bench.evaluation.seeds import seed_global_streams, seeds_of
-from bench.evaluation.target_checks import check_equivalent, check_stateless, evaluate
+from bench.evaluation.target_checks import check_stateless, evaluate
 from bench.evaluation.view import TargetView
 from bench.image import to_float
 from bench.plugins.registry import HOME_DISTRIBUTION
@@ -297,8 +298,7 @@ def _check_scored_alike(
         ContractBroken: the clean images are scored otherwise than before the attack.
     """
     cell = opened.cell
-    parts = [part for part in (cell.target, cell.defense, cell.attack) if part]
-    if all(part.distribution == HOME_DISTRIBUTION for part in parts):
+    if all(part.distribution == HOME_DISTRIBUTION for part in cell.parts.values()):
         return
     seeds = seeds_of(ids, opened.cell.protocol.seed, SCORING)
     if not is_same(evaluate(opened.target, clean, seeds), before.output):

@@ -290,9 +290,7 @@ def _drop(pending: dict[Prepared, deque[Task]], over: Collection[str]) -> None:
 def foreign_plugins(task: Task) -> frozenset[str]:
     """The plugins of a cell that gatebench does not vouch for."""
     return frozenset(
-        part.provider
-        for part in (task.cell.target, task.cell.defense, task.cell.attack)
-        if part and part.distribution != HOME_DISTRIBUTION
+        part.provider for part in task.cell.parts.values() if part.distribution != HOME_DISTRIBUTION
     )
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from bench.contracts.target import Output, Target
 from bench.errors import ContractBroken
 from bench.evaluation import cost
+from bench.evaluation.equivalence import equivalent_of
 from bench.evaluation.outputs import check_margins, check_output, check_unchanged, freeze
 from bench.evaluation.target_checks import (
     BATCH_TOLERANCE,
     check_stateless,
     copy_target,
-    equivalent_of,
     evaluate,
     examine,
 )

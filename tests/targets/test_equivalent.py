@@ -6,8 +6,8 @@ from gated_networks import natural
 from torch import nn
 
 from bench.errors import ContractBroken
+from bench.evaluation.equivalence import check_equivalent
 from bench.evaluation.outputs import check_unchanged, freeze
-from bench.evaluation.target_checks import check_equivalent
 from targets.aig import AIG
 from targets.cascade import Cascade
 from targets.defenses.cap import Capped

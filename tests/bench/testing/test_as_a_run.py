@@ -12,12 +12,12 @@ from torch import nn
 from attacks.gradauto import GradAuto
 from bench.api import Job, Threat
 from bench.errors import ContractBroken
+from bench.evaluation.equivalence import equivalent_of
 from bench.evaluation.outputs import freeze
 from bench.evaluation.sealed_view import SealedView
 from bench.evaluation.target_checks import (
     check_stateless,
     copy_target,
-    equivalent_of,
     evaluate,
     examine,
 )
