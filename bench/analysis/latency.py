@@ -22,8 +22,9 @@ from bench.analysis.same_target import check_target
 from bench.codec import size_of
 from bench.contracts.cell import Who, defended_name
 from bench.contracts.target import Target
-from bench.errors import RunFolderError
+from bench.errors import ContractBroken, RunFolderError
 from bench.evaluation.build import build_defended
+from bench.evaluation.cost import audit
 from bench.evaluation.outputs import freeze
 from bench.files.writing import COPY
 from bench.image import to_float
@@ -61,6 +62,7 @@ def measure(
 
     Raises:
         RunFolderError: nothing is finished, or a target is another one than the run's.
+        ContractBroken: a target does not compute what it declares for an image that it has seen.
     """
     groups: dict[Who, list[FinishedCell]] = {}
     for one in finished_cells(run, read_plan(run), whole=True, tell=tell)[0]:
@@ -91,6 +93,8 @@ def measure(
             if round_:  # the first warms up
                 clean[who] += times[0]
                 attacked[who] += times[1]
+    for who, (target, plain, adversarial) in found.items():
+        _check_computed(who, target, [*plain, *adversarial])
     medians = {who: statistics.median(times) for who, times in clean.items()}
     result = Latency(
         _machine(device),
@@ -144,6 +148,22 @@ def _timed(target: Target, images: Sequence[Tensor], device: str) -> list[float]
                 torch.cuda.synchronize()
             found.append(time.perf_counter() - start)
     return found
+
+
+def _check_computed(who: Who, target: Target, images: Sequence[Tensor]) -> None:
+    """Count an execution of images that were timed: looking up a result takes no time.
+
+    Raises:
+        ContractBroken: `execute` multiplies something else than `macs` declares.
+    """
+    for image in images:
+        try:
+            with torch.no_grad():
+                audit(target, image)
+        except ContractBroken as error:
+            raise ContractBroken(
+                f"{defended_name(*who)}: {error.message}", hint=error.hint
+            ) from error
 
 
 def _machine(device: str) -> Machine:

@@ -56,6 +56,29 @@ def test_a_target_that_is_another_one_now_gives_no_numbers(
     assert not list((tmp_path / "runs/r").glob(f"{command}.*"))
 
 
+def remembering(target):
+    """Results of `execute` by image: computed once, looked up afterwards."""
+    kept, run = {}, target.execute
+
+    def execute(image, decisions=None):
+        key = image.numpy().tobytes(), decisions is None
+        return kept[key] if key in kept else kept.setdefault(key, run(image, decisions))
+
+    target.execute = execute
+    return target
+
+
+def test_results_that_are_looked_up_have_no_latency(gatebench, tmp_path, monkeypatch):
+    assert gatebench("run", "plan.toml", "--name", "r", "--no-report", "--in-process")[0] == 0
+    made = build.build_target
+    monkeypatch.setattr(build, "build_target", lambda component: remembering(made(component)))
+    code, out, err = gatebench("latency", "r", "--images", "2", "--repeats", "1")
+    assert code == 7, out
+    assert "toy random:0: macs(decisions) says" in err
+    assert "ptflops counts 0 when the image is executed" in err
+    assert not list((tmp_path / "runs/r").glob("latency.*"))
+
+
 def test_images_that_are_others_now_give_no_headroom(gatebench, tmp_path, monkeypatch):
     assert gatebench("run", "plan.toml", "--name", "r", "--no-report", "--in-process")[0] == 0
     plain = Dataset.images
