@@ -50,9 +50,11 @@ def merge(
     Raises:
         NotComparable: the runs differ in more than targets, defenses and attacks, or in what made
             their shards; the message names the difference.
-        RunFolderError: a folder holds no run, a damaged one, or one that somebody works on.
+        RunFolderError: a folder holds no run, a damaged one, or one that somebody works on, or is
+            named twice.
     """
     runs = [RunFolder(path) for path in sources]
+    _check_named_once(sources)
     with contextlib.ExitStack() as held:
         for run in runs:
             held.enter_context(_held(run))
@@ -69,6 +71,16 @@ def merge(
             )
         write_json(out / PLAN, plan.document())
         return _fill(target, runs, plan, tell)
+
+
+def _check_named_once(sources: Sequence[Path]) -> None:
+    places: dict[Path, Path] = {}
+    for path in sources:
+        if (first := places.setdefault(path.resolve(), path)) is not path:
+            raise RunFolderError(
+                f"{first} and {path} are one run" if first != path else f"{path} is named twice",
+                hint="name each run once",
+            )
 
 
 @contextlib.contextmanager

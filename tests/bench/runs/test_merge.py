@@ -199,6 +199,17 @@ def test_a_file_that_is_too_large_is_named(gatebench, run, tmp_path, second):
     assert f"{cell.name}/target.json cannot be read: it has 1,099,511,627,776 bytes" in err
 
 
+def test_a_run_that_is_named_twice_is_said(gatebench, run, tmp_path):
+    (tmp_path / "again").symlink_to(run("one", HEAD + TOY + STILL))
+    code, _, err = gatebench("merge", "one", "again", "--out", "both", "--no-report")
+    assert code == 5
+    assert "runs/one and again are one run" in err
+    code, _, err = gatebench("merge", "one", "one", "--out", "both", "--no-report")
+    assert code == 5
+    assert "runs/one is named twice" in err
+    assert not (tmp_path / "both").exists()
+
+
 def test_a_run_at_work_and_a_folder_of_others_are_refused(gatebench, run, tmp_path):
     from bench.store.folder import RunFolder
 
