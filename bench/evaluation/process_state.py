@@ -15,6 +15,9 @@ import torch
 from bench.evaluation.seeds import seed_global_streams
 from bench.store.provenance import deterministic
 
+if sys.platform != "win32":
+    import resource
+
 _AUTOCAST = {"cpu": torch.bfloat16, "cuda": torch.float16}
 """Device types and the type that autocast has on each unless told otherwise."""
 
@@ -23,10 +26,11 @@ class ProcessState:
     """What can be put back cheaply; what cannot needs another process.
 
     Restored are: the working folder, environment variables, the search path, warning filters, the
-    recursion limit, tracing functions, garbage collection, standard streams; of torch the default
-    type and device, autocast, gradients, modes left open, hooks of all modules, threads and
-    everything of `provenance.deterministic`; and all global random streams, to one fixed seed. Not
-    restored are: classes and functions that were replaced, threads and child processes.
+    recursion limit, what the process may use at most (where the system lets it), tracing functions,
+    garbage collection, standard streams; of torch the default type and device, autocast, gradients,
+    modes left open, hooks of all modules, threads and everything of `provenance.deterministic`; and
+    all global random streams, to one fixed seed. Not restored are: classes and functions that were
+    replaced, threads and child processes.
 
     Args:
         threads: that torch computes with.
@@ -46,6 +50,7 @@ class ProcessState:
         self._hooks = {name: dict(hooks) for name, hooks in _module_hooks()}
         self._umask = os.umask(0o022)
         os.umask(self._umask)
+        self._limits = _limits()
 
     def restore(self) -> None:
         """Put everything back."""
@@ -56,6 +61,7 @@ class ProcessState:
         sys.path[:] = self._path
         gc.enable()
         os.umask(self._umask)
+        _restore_limits(self._limits)
         if self._folder:
             os.chdir(self._folder)
         if dict(os.environ) != self._environment:
@@ -82,6 +88,30 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         state.restore()
+
+
+def _limits() -> dict[int, tuple[int, int]]:
+    """What the process may use at most, (soft, hard) by kind, where the system has such limits."""
+    if sys.platform == "win32":
+        return {}
+    kinds = {value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}
+    found = {}
+    for kind in sorted(kinds):
+        with contextlib.suppress(OSError, ValueError):  # not on every system
+            found[kind] = resource.getrlimit(kind)
+    return found
+
+
+def _restore_limits(before: dict[int, tuple[int, int]]) -> None:
+    if sys.platform == "win32":
+        return
+    for kind, limits in _limits().items():
+        if limits != before[kind]:
+            soft, hard = before[kind]
+            with contextlib.suppress(OSError, ValueError):  # a hard one that was lowered stays so
+                resource.setrlimit(kind, (soft, limits[1]))
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(kind, (soft, hard))
 
 
 def _restore_torch() -> None:

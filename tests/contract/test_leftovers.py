@@ -74,7 +74,7 @@ def rows_of(folder, attacks, *, workers=1, name="run"):
 
 
 SOME = ("autocast", "folder", "method", "error")
-LONG = pytest.mark.slow  # a fresh process for each of 17 kinds, with one and with two workers
+LONG = pytest.mark.slow  # a fresh process for each of 18 kinds, with one and with two workers
 
 
 @pytest.fixture(
@@ -125,6 +125,10 @@ def test_an_error_of_ours_raised_by_a_plugin_costs_its_cell_alone(beside):
     status, reason = statuses["error"]
     assert status == "failed"
     assert "attack 'error' raised DiskError: the disk is said to be full" in reason
+
+
+def test_a_cell_is_written_whatever_its_attack_may_write(beside):
+    assert beside[1].get("limits", ("ok", "")) == ("ok", "")
 
 
 def test_dice_of_the_test_really_roll(alone):

@@ -5,6 +5,7 @@ import builtins
 import gc
 import os
 import random
+import resource
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from bench.image import project
 Kind = Literal[
     "autocast", "folder", "device", "dtype", "method", "threads", "random", "error", "late-exit",
     "environment", "inference", "no-gradients", "hook", "warnings", "builtin", "module", "garbage",
+    "limits",
 ]  # fmt: skip
 
 kept = []
@@ -104,6 +106,9 @@ class Leftover(Attack):
     def _garbage(self):
         gc.disable()
         sys.stdout.close()
+
+    def _limits(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @dataclass(frozen=True, kw_only=True)
