@@ -15,7 +15,7 @@ from bench.terminal import say
     "--out",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write; an older export there is replaced as a whole.",
+    help="Folder to write; an older export or report there is replaced as a whole.",
 )
 @click.option(
     "--dataset", required=True, metavar="OWNER/NAME", help="What the data set is called on the hub."

@@ -102,15 +102,17 @@ def finish(outcome: Outcome, *, pages: bool, table: bool = True) -> None:
             board, outcome.folder if len(boards) == 1 else outcome.folder / f"board-{number:02d}"
         )
     page = None
-    if pages:
-        from bench.cli.report import write_report
+    try:
+        if pages:
+            from bench.cli.report import write_report
 
-        page = write_report([outcome.folder], outcome.folder / "report")
-    for board in boards if table else []:  # printed last: a reader that goes away loses no file
-        terminal.render(board, None)
-    if page is not None:
-        say(f"page: {page}")
-    report_problems(outcome)
+            page = write_report([outcome.folder], outcome.folder / "report")
+    finally:  # printed last, whatever becomes of the pages: a reader that goes away loses no file
+        for board in boards if table else []:
+            terminal.render(board, None)
+        if page is not None:
+            say(f"page: {page}")
+        report_problems(outcome)
 
 
 def report_problems(outcome: Outcome) -> None:

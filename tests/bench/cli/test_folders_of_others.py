@@ -46,3 +46,16 @@ def test_a_run_that_lost_its_plan_goes_on(gatebench, tmp_path):
     (run / ".DS_Store").write_text("x")
     assert gatebench(*RUN, "--name", "ours")[0] == 0
     assert content(run / "cells") == before
+
+
+def test_a_run_whose_pages_cannot_be_written_shows_its_table(gatebench, tmp_path):
+    """Somebody put a file beside the pages: it is left, and what was computed is seen."""
+    assert gatebench("run", "plan.toml", "--name", "r", "--in-process")[0] == 0
+    note = tmp_path / "runs" / "r" / "report" / "notes.txt"
+    note.write_text("theirs")
+    code, out, err = gatebench("run", "plan.toml", "--name", "r", "--in-process")
+    assert code == 5
+    assert "report holds notes.txt, which is of no report of gatebench" in err
+    assert "wander" in out
+    assert "page: " not in out
+    assert note.read_text() == "theirs"
