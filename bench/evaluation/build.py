@@ -15,7 +15,7 @@ from bench.contracts.dataset import Dataset
 from bench.contracts.defense import Defense
 from bench.contracts.target import Target
 from bench.datasets.base import classes_digest, open_dataset, subset
-from bench.errors import ContractBroken, GatebenchError, PluginError
+from bench.errors import ContractBroken, GatebenchError, PluginError, WeightsError
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.process_state import undisturbed
 from bench.image import to_float
@@ -45,7 +45,12 @@ def build(kind: str, component: Component) -> Any:
 
 
 def build_target(component: Component) -> Target:
-    """A target with its weights: from a manifest, from a seeded initialization, or its own."""
+    """A target with its weights: from a manifest, from a seeded initialization, or its own.
+
+    Raises:
+        WeightsError: weights of that name are missing, damaged, or others than the component's,
+            since somebody trained or imported them again.
+    """
     name = component.weights
     if not name:
         own: Target = build("target", component)
@@ -56,7 +61,14 @@ def build_target(component: Component) -> Target:
             made: Target = build("target", component)
         return made
     made = build("target", component)
-    weights.load_entry(made, weights.find(name))
+    entry = weights.find(name)
+    if entry.digest != component.digest:
+        raise WeightsError(
+            f"weights {name!r} are others than when the plan was resolved: their digest is "
+            f"{entry.digest[:12]}…, the plan says {component.digest[:12]}…",
+            hint="restore them, or run the plan under another name to measure those of now",
+        )
+    weights.load_entry(made, entry)
     return made
 
 
