@@ -193,6 +193,7 @@ def _train(asked: _Asked) -> None:
     from bench import weights
     from bench.cli.training_display import TrainingDisplay
     from bench.datasets.base import rows_digest
+    from bench.files.home import weights_home
     from bench.training import inputs, loop, results
     from bench.training.evaluate import measure
     from bench.training.settings import Training
@@ -207,7 +208,7 @@ def _train(asked: _Asked) -> None:
     borrowed, theirs = inputs.borrow(stage, len(data.classes), asked.out)
     if borrowed:
         state = {**(state or {}), **theirs}
-    teacher = inputs.find_teacher(stage, len(data.classes), asked.out)
+    taught_by, teacher = inputs.find_teacher(stage, data, asked.out)
     checkpoint = asked.out / "checkpoints" / f"{name}.pt"
     if asked.fresh:
         checkpoint.unlink(missing_ok=True)
@@ -223,6 +224,7 @@ def _train(asked: _Asked) -> None:
         start,
         asked.images,
         rows_digest(data),
+        taught_by.digest if taught_by else "",
     )
     if not asked.fresh and results.is_finished(name, plan, asked.out):
         say(
@@ -247,8 +249,8 @@ def _train(asked: _Asked) -> None:
     values = results.manifest_values(plan, measured, data, test, trained.seconds, before, asked.out)
     if values["static_accuracy"] is None:
         say(
-            f"{results.twin_name(plan, data.name)} is not there, so the manifest says nothing of "
-            "static_accuracy; train the static stage first"
+            f"{results.twin_name(plan, data.name)} is not there, or was measured on other images, "
+            "so the manifest says nothing of static_accuracy; train the static stage first"
         )
     noted = results.record(trained.history, measured)
     candidates = [*borrowed, *(before.parts if before else ())]
@@ -261,6 +263,9 @@ def _train(asked: _Asked) -> None:
     if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
         checkpoint.parent.rmdir()
     say(_summary(entry))
+    others = weights.entries().get(name)
+    if asked.out == weights_home() and others is not None and others.origin != "own":
+        say(f'in a plan: weights = "own/{name}", since {name!r} are those of {others.origin}')
 
 
 def _precision(asked: _Asked, name: str, checkpoint: Path, where: device) -> Precision:

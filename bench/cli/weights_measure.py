@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bench.cli.options import data_root_option, device_option
-from bench.terminal import counted, percent, say
+from bench.terminal import percent, say
 
 
 @click.command("measure")
@@ -34,7 +34,7 @@ def measure_weights(
     from bench.plugins import registry
     from bench.plugins.parameters import as_arguments, resolve_params
     from bench.training.evaluate import doubts, measure
-    from bench.training.results import measured_values
+    from bench.training.results import measured_values, place
     from bench.training.results import record as noted
 
     entry = store.find(name)
@@ -55,16 +55,17 @@ def measure_weights(
     freeze(target)
     part = Part(data, tuple(subset(data, images or len(data))))
     measured = measure(target.to(device), part)
-    where = f"{data} ({counted(len(part), 'image')})"
+    where = place(data, len(part))
     before = store.read_record(entry) or {}
+    elsewhere = {"static_accuracy"} if entry.more.get("measured_on", where) != where else set()
     kept = {
         key: value
         for key, value in vars(entry).items()
-        if value is not None and key not in _WRITTEN
+        if value is not None and key not in {*_WRITTEN, *elsewhere}
     }
     store.add_entry(
         entry.folder,
-        name,
+        entry.name,
         state,
         {**kept, "more": {**entry.more, "measured_on": where}, **measured_values(measured, where)},
         {**noted([], measured), **({"curves": before["curves"]} if before else {})},

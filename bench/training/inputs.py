@@ -193,32 +193,39 @@ def _whole_state(entry: Entry) -> dict[str, Tensor]:
     return weights.read_whole(entry, network)
 
 
-def find_teacher(stage: Stage, classes: int, folder: Path) -> Target | None:
+def find_teacher(stage: Stage, data: Dataset, folder: Path) -> tuple[Entry | None, Target | None]:
     """The network that a stage's setting `teacher` names, with its weights.
 
     Args:
         stage: to be trained.
-        classes: of the data set that it is trained on.
+        data: that it is trained on.
         folder: of the user's weights, looked into first.
 
     Returns:
-        None where the stage has no such setting, or names none.
+        (the entry of the weights, the network); Nones where the stage has no such setting, or names
+        none.
 
     Raises:
         UnknownName: there are no weights of that name.
-        WeightsError: they are damaged, or were trained on another number of classes.
+        WeightsError: they are damaged, or were trained on other classes.
     """
     name: str = getattr(stage, "teacher", "")
     if not name:
-        return None
+        return None, None
     entry = weights.read_manifest(folder).get(name) or weights.find(name)
     network: Target = registry.load("target", entry.target)(**as_arguments(entry.params))
-    if network.classes != classes:
+    if network.classes != len(data.classes):
         raise WeightsError(
-            f"the teacher {name} tells {network.classes} classes apart, the data set has {classes}"
+            f"the teacher {name} tells {network.classes} classes apart, {data} has "
+            f"{len(data.classes)}"
         )
-    weights.load_into(network, weights.read_state(entry), name)
-    return network
+    said = entry.more.get("classes_sha256")
+    if said and said != base.classes_digest(data.classes):
+        raise WeightsError(
+            f"the teacher {name} tells other classes apart than {data} has, or in another order"
+        )
+    weights.load_entry(network, entry)
+    return entry, network
 
 
 def precision_before(name: str, checkpoint: Path, folder: Path) -> str | None:

@@ -58,16 +58,19 @@ def manifest_values(
         folder: of the user's weights, where the static twin may be.
     """
     stage = training.stage
+    where, classes = place(test, len(test)), classes_digest(data.classes)
     twin = {**weights.entries(), **weights.read_manifest(folder)}.get(
         twin_name(training, data.name)
     )
+    if twin is not None and not _is_comparable(twin, where, classes):
+        twin = None
     is_twin = stage.weights_name(training.stage_name) == stage.twin_name()
     return {
         "target": stage.target_name,
         "params": {**stage.target_params(), "num_classes": len(data.classes)},
         "licence": "MIT",
         "dataset": data.name,
-        "classes_sha256": classes_digest(data.classes),
+        "classes_sha256": classes,
         "recipe": training.recipe,
         "stage": training.stage_name,
         "seed": training.seed,
@@ -75,9 +78,21 @@ def manifest_values(
         "epochs": stage.epochs,
         "seconds": round(seconds, 1),
         "started_from": before.name if before else None,
-        **measured_values(measured, f"{test} ({len(test)} images)"),
+        **measured_values(measured, where),
         "training": training.document(),
     }
+
+
+def place(data: Dataset, count: int) -> str:
+    """What was measured on, in words: the data set and how many of its images."""
+    return f"{data} ({count} image{'s' if count != 1 else ''})"
+
+
+def _is_comparable(twin: Entry, where: str, classes: str) -> bool:
+    """Whether a network was measured on these images and trained on these classes, as far as it
+    says."""
+    said = {"measured_on": where, "classes_sha256": classes}
+    return all(twin.more.get(name, value) == value for name, value in said.items())
 
 
 def untouched(

@@ -10,6 +10,9 @@ from bench.contracts.recipe import Stage
 from bench.contracts.target import Target
 from bench.training.precision import Precision
 
+_NOT_ALWAYS = ("rows", "teacher_sha256")
+"""What older trainings do not say."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -27,6 +30,7 @@ class Training:
         start: sha256 of the weights that it starts from, "" for random ones.
         rows: `bench.datasets.base.rows_digest` of the training images, "" where nobody looked; many
             image folders share one name.
+        teacher_sha256: of the weights of the stage's teacher, "" where it has none.
     """
 
     recipe: str
@@ -38,6 +42,7 @@ class Training:
     start: str = ""
     images: int = 0
     rows: str = ""
+    teacher_sha256: str = ""
 
     def document(self) -> dict[str, Any]:
         """The same as plain values, for comparing with a checkpoint's."""
@@ -46,19 +51,20 @@ class Training:
             name: getattr(self, name)
             for name in ("recipe", "stage_name", "dataset", "seed", "precision", "start")
         }
-        limit = {"images": self.images} if self.images else {}
-        rows = {"rows": self.rows} if self.rows else {}
-        return {**plain, **limit, **rows, **settings}
+        given = {name: getattr(self, name) for name in ("images", *_NOT_ALWAYS)}
+        return {**plain, **{name: value for name, value in given.items() if value}, **settings}
 
 
 def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The settings in which two trainings differ, by name.
 
     Args:
-        then: as `Training.document` has them. Older ones do not say which images they saw.
+        then: as `Training.document` has them. Older ones do not say which images they saw, nor
+            which teacher.
         now: as well.
     """
-    names = {*then, *now} - ({"rows"} if "rows" not in then or "rows" not in now else set())
+    unsaid = {name for name in _NOT_ALWAYS if name not in then or name not in now}
+    names = {*then, *now} - unsaid
     return sorted(name for name in names if then.get(name) != now.get(name))
 
 

@@ -22,7 +22,8 @@ from bench.weights.storage import read_record
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SETTINGS_ELSEWHERE = {
-    *("recipe", "stage_name", "dataset", "seed", "precision", "start", "images", "rows")
+    *("recipe", "stage_name", "dataset", "seed", "precision", "start", "images", "rows"),
+    "teacher_sha256",
 }
 _IN_A_FOLDER = ("cifar10", "imagenette")
 """Data sets that do not come along."""

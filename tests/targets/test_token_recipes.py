@@ -53,6 +53,13 @@ def test_the_task_is_labels_and_the_teachers_word():
     torch.testing.assert_close(alone, F.cross_entropy(logits, labels))
 
 
+class Classes:
+    """A data set of so many classes."""
+
+    def __init__(self, count):
+        self.classes = tuple(map(str, range(count)))
+
+
 def test_a_teacher_is_found_by_name_and_refused_with_other_classes(tmp_path):
     network = ViT(backbone=SMALL, num_classes=7)
     add_entry(
@@ -61,13 +68,14 @@ def test_a_teacher_is_found_by_name_and_refused_with_other_classes(tmp_path):
         network.state_dict(),
         {"target": "vit", "params": {"backbone": SMALL, "num_classes": 7}},
     )
-    assert find_teacher(PlainTransformerStage(), 10, tmp_path) is None
-    taught = find_teacher(PlainTransformerStage(teacher="seven"), 7, tmp_path)
+    assert find_teacher(PlainTransformerStage(), Classes(10), tmp_path) == (None, None)
+    entry, taught = find_teacher(PlainTransformerStage(teacher="seven"), Classes(7), tmp_path)
+    assert entry.name == "seven"
     torch.testing.assert_close(taught.state_dict(), network.state_dict())
     with pytest.raises(WeightsError, match="7 classes apart"):
-        find_teacher(PlainTransformerStage(teacher="seven"), 10, tmp_path)
+        find_teacher(PlainTransformerStage(teacher="seven"), Classes(10), tmp_path)
     with pytest.raises(UnknownName):
-        find_teacher(PlainTransformerStage(teacher="sevn"), 10, tmp_path)
+        find_teacher(PlainTransformerStage(teacher="sevn"), Classes(10), tmp_path)
 
 
 def test_half_precision_loses_nothing_twice(tmp_path):

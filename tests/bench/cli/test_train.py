@@ -7,8 +7,10 @@ from click.testing import CliRunner
 import bench.datasets.base
 from bench.cli import cli
 from bench.contracts.dataset import Dataset
+from bench.datasets.base import classes_digest
 from bench.errors import PlanError, UnknownName, WeightsError
-from bench.weights import read_manifest, read_record, read_state
+from bench.weights import add_entry, read_manifest, read_record, read_state
+from bench.weights.cards import card
 from targets.resnet import ResNet
 from targets.skipnet import SkipNet
 
@@ -167,6 +169,57 @@ def test_a_name_that_is_a_path_is_refused_before_anything_is_trained_or_removed(
         run(*args, "--as", "../../thesis", "--fresh")
     assert (tmp_path / "thesis.pt").read_text() == "years of work"
     assert not (tmp_path / "a").exists()
+
+
+def test_another_teacher_of_the_same_name_is_another_training(tmp_path):
+    from targets.vit import ViT
+
+    params = {"backbone": "vit-16x1-p8", "num_classes": 2}
+
+    def teach(seed, classes=("dark", "light")):
+        torch.manual_seed(seed)
+        values = {"target": "vit", "params": params, "classes_sha256": classes_digest(classes)}
+        return add_entry(tmp_path, "taught", ViT(**params).state_dict(), values)
+
+    args = ("vit", "--stage", "static", "--dataset", "few", "--set", "backbone=vit-16x1-p8")
+    args += ("--set", "teacher=taught", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path))
+    first = teach(0)
+    run(*args)
+    made = read_manifest(tmp_path)["vit-16x1-p8-static@few"]
+    assert made.more["training"]["teacher_sha256"] == first.digest
+    assert "--set teacher_sha256" not in card(made)
+    assert "already trained" in run(*args)
+    teach(1)
+    assert "epoch   1/1" in run(*args)
+    assert read_manifest(tmp_path)["vit-16x1-p8-static@few"].sha256 != made.sha256
+    teach(1, ("light", "dark"))
+    with pytest.raises(WeightsError, match="taught tells other classes apart than few:train has"):
+        run(*args)
+
+
+def test_the_accuracy_of_a_static_twin_is_one_on_the_same_images(tmp_path):
+    out = ("--out", str(tmp_path))
+    run("skipnet", "--stage", "static", *SMALL, *out)
+    twin = read_manifest(tmp_path)["resnet-8-static@few"]
+    others = [{"measured_on": "few:test (4 images)"}, {"classes_sha256": "0" * 16}]
+    for other in others:
+        values = {**vars(twin), "more": {**twin.more, **other}}
+        del values["name"], values["folder"], values["origin"]
+        add_entry(tmp_path, twin.name, read_state(twin), values)
+        output = run("skipnet", "--stage", "budget", *SMALL, *out, "--fresh")
+        assert "resnet-8-static@few is not there, or was measured on other images" in output
+        assert read_manifest(tmp_path)["skipnet-8-budget@few"].static_accuracy is None
+
+
+def test_a_name_that_shipped_weights_have_too_is_told_in_full(tmp_path):
+    """A plan that says the bare name gets those that are shipped."""
+    args = ("skipnet", "--stage", "static", *SMALL)
+    assert "weights = " not in run(*args)
+    output = run(*args, "--as", "resnet-20-static@digits-m")
+    assert 'weights = "own/resnet-20-static@digits-m"' in output
+    assert "'resnet-20-static@digits-m' are those of gatebench" in output
+    elsewhere = ("--as", "resnet-20-static@digits-m", "--out", str(tmp_path / "elsewhere"))
+    assert "weights = " not in run(*args, *elsewhere)
 
 
 def test_weights_go_home_under_another_name(tmp_path):

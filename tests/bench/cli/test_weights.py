@@ -255,6 +255,19 @@ def test_imported_weights_are_measured(home):
     assert "whose manifest is not yours to write" in str(result.exception)
 
 
+def test_the_static_twin_is_not_compared_on_other_images(home):
+    shipped = store.find("skipnet-20-budget@digits-m")
+    values = {"target": "skipnet", "params": shipped.params, "dataset": "digits-m"}
+    twin = {"static_accuracy": 0.9, "measured_on": "digits-m:test (4 images)"}
+    store.add_entry(home, shipped.name, store.read_state(shipped), {**values, **twin})
+    name = f"own/{shipped.name}"
+    assert run("measure", name, "--images", "4").exception is None
+    assert store.find(name).static_accuracy == 0.9
+    assert run("measure", name, "--images", "5").exception is None
+    assert store.find(name).more["measured_on"] == "digits-m:test (5 images)"
+    assert store.find(name).static_accuracy is None
+
+
 def test_weights_of_which_a_part_lies_elsewhere_are_measured(home):
     shipped = store.find("skipnet-20-budget@digits-m")
     values = {"target": "skipnet", "params": shipped.params, "dataset": "digits-m"}
