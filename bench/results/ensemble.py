@@ -39,6 +39,16 @@ def member_keys(cell: Cell, cells: Mapping[str, Cell]) -> list[str]:
     ]
 
 
+def combinations(cells: Mapping[str, Cell]) -> dict[str, list[str]]:
+    """Key of each member of an ensemble -> keys of the cells that are combined of it."""
+    found: dict[str, list[str]] = {}
+    for key, cell in cells.items():
+        if cell.is_combined:
+            for member in member_keys(cell, cells):
+                found.setdefault(member, []).append(key)
+    return found
+
+
 def strongest(candidates: Sequence[Row]) -> tuple[dict[str, Any], int]:
     """(the row of the ensemble, the place of the member that won) for one image."""
     best = max(

@@ -16,7 +16,6 @@ from bench.store.documents import write_json
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.provenance import sources
 from bench.store.sealed import Combination, Environment, LeftOut, MemberWins, Sealed
-from bench.store.submission import read_withdrawal
 from bench.store.target import TARGET, TargetDescription
 
 
@@ -74,10 +73,7 @@ def combine(
         What was sealed.
     """
     cell, folder = cells[key], run.cell(key, create=True)
-    withdrawal = read_withdrawal(folder.path)
     folder.clear()
-    if withdrawal is not None:
-        withdrawal.write(folder.path)
     members, left_out, missing = _members(run, cell, cells)
     if missing:
         reason = f"needs all of its members: {'; '.join(missing)}"

@@ -18,13 +18,14 @@ from bench.executors.reads import Reads
 from bench.files.writing import refused
 from bench.plans.estimates import remember
 from bench.plugins import registry
+from bench.results.ensemble import combinations
 from bench.runs.ensemble import combine
 from bench.runs.layout import Laid
 from bench.runs.seal import seal
 from bench.runs.share import Division, Share
 from bench.store.folder import CellFolder, same_record
 from bench.store.provenance import source_digest, sources, versions
-from bench.store.sealed import Sealed, Status
+from bench.store.sealed import CELL, Sealed, Status
 from bench.terminal import counted
 
 Span = tuple[int, int]
@@ -105,6 +106,9 @@ class Run:
             for key, cell in laid.cells.items()
             if laid.chosen is None or key in laid.chosen
         }
+        self._made_of = combinations(laid.cells)
+        self._reopened: set[str] = set()
+        """Combined cells of which a member is computed again."""
         self._left: dict[str, set[Span]] = {}
         self._begun: set[str] = set()
         """Cells with shards that an earlier run left, until they are sealed."""
@@ -130,6 +134,7 @@ class Run:
             self._reads = Reads(self._log_file)
             if self.fresh:
                 for key in self._cells:
+                    self._reopen(key)
                     self._folder(key).clear()
             self._check_sources()
             tasks = self._tasks()
@@ -165,6 +170,14 @@ class Run:
             if not cell.excluded and not cell.is_combined
         ]
 
+    def _reopen(self, key: str) -> None:
+        """What was combined of a cell has no numbers until that is computed again."""
+        for combined in self._made_of.get(key, ()):
+            folder = self._folder(combined)
+            if os.path.lexists(folder.path / CELL):
+                self._reopened.add(combined)
+                folder.remove([CELL])
+
     def _tasks(self) -> list[Task]:
         """The shards still to be computed; finished and excluded cells get their status here."""
         tasks: list[Task] = []
@@ -180,6 +193,7 @@ class Run:
                     self.outcome.statuses[key] = "ok"
                     continue
                 folder.remove(wrong)
+            self._reopen(key)
             if not folder.is_described:
                 folder.clear()
             if folder.shards():
@@ -234,9 +248,9 @@ class Run:
         """Make the cells that are made of other cells; cheap, so always again."""
         if self.share is not None:
             return  # their members lie elsewhere; `merge` combines them
-        for key, cell in self._cells.items():
-            if cell.is_combined and not cell.excluded:
-                self._close(key, combine(self.laid.folder, key, self._cells, self.laid.ids))
+        for key, cell in self.laid.cells.items():
+            if cell.is_combined and not cell.excluded and key in {*self._cells, *self._reopened}:
+                self._close(key, combine(self.laid.folder, key, self.laid.cells, self.laid.ids))
 
     def _compute(self, tasks: Sequence[Task], listen: Tell) -> None:
         with self._executor() as executor:
@@ -317,6 +331,7 @@ class Run:
             shards = folder.shards()
             for name, (then, now) in same_record(shards, known(cell) if shards else {}).items():
                 if renew:
+                    self._reopen(key)
                     folder.clear()
                     break
                 raise RunFolderError(

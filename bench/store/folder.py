@@ -34,6 +34,7 @@ from bench.store.others import check_no_others
 from bench.store.schema import ROWS
 from bench.store.sealed import FitNote, Sealed, read_fit, read_sealed
 from bench.store.shards import Shard, shard_bytes, shard_name, shard_rows, shard_span, shards_in
+from bench.store.submission import WITHDRAWN, read_withdrawal
 from bench.store.target import TARGET, TargetDescription, read_target
 
 PLAN = "plan.json"
@@ -225,15 +226,26 @@ class CellFolder:
     def remove(self, names: Iterable[str]) -> None:
         """Remove some of its files."""
         for name in names:
-            (self.path / name).unlink(missing_ok=True)
+            remove(self.path / name)
 
     def clear(self) -> None:
-        """Remove everything of this cell; what a link points to stays."""
+        """Remove everything of this cell but a note that it was withdrawn, which holds of the same
+        work done again; what a link points to stays."""
         if self.path.is_symlink() or not self.path.is_dir():
             remove(self.path)
-        else:
-            for path in self.path.iterdir():
+            return
+        for path in self.path.iterdir():
+            if path.name != WITHDRAWN or not self._is_withdrawn:
                 remove(path)
+
+    @property
+    def _is_withdrawn(self) -> bool:
+        """Whether there is a note of a withdrawal that can be read."""
+        try:
+            link = (self.path / WITHDRAWN).is_symlink()
+            return not link and read_withdrawal(self.path) is not None
+        except RunFolderError:
+            return False
 
 
 def _digest(path: Path) -> str:

@@ -10,7 +10,7 @@ from attacks.autoenergy import AutoEnergy
 from bench.plans.resolve import load_plan
 from bench.results.board import load_boards
 from bench.results.ensemble import member_keys, strongest, trace_in_turn
-from bench.runs.ensemble import _adaptive
+from bench.runs.ensemble import _adaptive, combined
 from bench.runs.layout import lay_out
 from bench.runs.run import Run
 from bench.runs.seal import seal
@@ -46,10 +46,13 @@ use = "identity"
 """
 
 
-def run(folder, *, keep=False):
+def run(folder, *, only=(), **how):
     (folder / "plan.toml").write_text(PLAN)
-    laid = lay_out(load_plan(folder / "plan.toml"), folder, "r", "gatebench run plan.toml", None)
-    return laid, Run(laid, in_process=True, keep=keep)
+    whole = load_plan(folder / "plan.toml")
+    part = load_plan(folder / "plan.toml", only=only) if only else whole
+    command = "gatebench run plan.toml"
+    laid = lay_out(part, folder, "r", command, None, whole=whole if only else None)
+    return laid, Run(laid, in_process=True, **how)
 
 
 def go(work):
@@ -183,6 +186,33 @@ def test_a_member_without_numbers_fails_it_with_the_reason(finished, tmp_path, m
     assert outcome.statuses[whole] == "failed"
     assert "skipnet-20-budget / genetic is timeout" in laid.folder.cell(whole).sealed().reason
     assert laid.folder.cell(whole).shards() == []
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["to-its-end", "stopped"])
+def test_a_member_that_is_computed_again_is_combined_again(finished, tmp_path, monkeypatch, ends):
+    """By a run of that member alone too; until then the ensemble has no numbers."""
+    folder, _ = finished
+    shutil.copytree(folder / "r", tmp_path / "r")
+
+    def perturb(self, view, images, labels, job):
+        if ends:
+            return images.clone()
+        raise KeyboardInterrupt
+
+    # The strongest now finds nothing, so that the rows of all of its images are others'.
+    monkeypatch.setattr("attacks.pry.Pry.perturb", perturb)
+    laid, work = run(tmp_path, only=["skipnet-20-budget / pry"], fresh=True)
+    key, _ = cell_of(laid, "skipnet-20-budget", "autoenergy")
+    assert laid.folder.cell(key).sealed().combination.members[0].wins
+    if ends:
+        assert go(work).is_clean
+        sealed, made = laid.folder.cell(key).sealed(), combined(laid.folder, key, laid.cells)
+        assert laid.folder.cell(key).table().to_pylist() == list(made.rows)
+        assert sealed.combination == made.combination
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            go(work)
+        assert laid.folder.cell(key).sealed() is None
 
 
 def candidate(macs, squared, spent=10, trace=()):

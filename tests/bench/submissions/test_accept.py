@@ -180,6 +180,23 @@ def test_an_ensemble_stays_withdrawn_when_it_is_combined_again(gatebench, board)
     assert cells(board)[0]["autoenergy"].status == "withdrawn"
 
 
+@pytest.mark.parametrize("cause", ["fresh", "damaged", "not-described"])
+def test_a_row_that_is_computed_again_stays_withdrawn(gatebench, board, cause):
+    reason = ("--reason", "It was tuned on these images.")
+    assert gatebench("withdraw", "board", "wander", *reason, "--no-report")[0] == 0
+    place = board.cell(cells(board)[0]["wander"].key)
+    if cause == "damaged":
+        place.shards()[0].path.write_bytes(b"")
+    if cause == "not-described":
+        place.remove(["target.json", "cell.json"])
+    run = ("run", "plan.toml", "--name", "board", "--in-process", "--no-report")
+    assert gatebench(*run, *(["--fresh"] if cause == "fresh" else []))[0] == 0
+    row = cells(board)[0]["wander"]
+    assert (row.status, row.reason) == ("withdrawn", reason[1])
+    assert gatebench("withdraw", "board", "wander", "--undo", "--no-report")[0] == 0
+    assert cells(board)[0]["wander"].status == "ok"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
