@@ -5,9 +5,10 @@ what price.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.results.records import Board, BoardCell
+from bench.results.records import Board, BoardCell, TargetStanding
 from bench.terminal import counted
 from reports import numbers
 from reports.vocabulary import threat_words
@@ -23,7 +24,7 @@ class Answer:
 
 
 _LISTED = 3
-"""Targets named that share the first place."""
+"""Targets named that share the first place, or that are not ranked, and attacks that they lack."""
 
 
 def answers(board: Board) -> list[Answer]:
@@ -39,6 +40,9 @@ def _most_robust(board: Board) -> Answer:
     first = [standing for standing in placed if standing.rank == 1] or placed[:1]
     if not first:
         return Answer(question, numbers.DASH, "No target has a finished attack yet.")
+    lacking = [standing for standing in placed if standing.lacks] if board.ranked else []
+    if lacking and len(lacking) == len(placed):
+        return Answer(question, "not ranked", f"{_unranked(lacking)}.")
     if all(standing.rank is None for standing in placed) and len(placed) > 1:
         return Answer(
             question,
@@ -48,9 +52,7 @@ def _most_robust(board: Board) -> Answer:
         )
     best = first[0]
     listed = [standing.defended for standing in first]
-    names = ", ".join(listed[:_LISTED]) + (
-        f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
-    )
+    names = _some(listed)
     detail = (
         f"keeps {numbers.share(best.surviving_saving)} of its ceiling saved under "
         f"{best.strongest or 'attack'}; on clean images it saves "
@@ -58,7 +60,20 @@ def _most_robust(board: Board) -> Answer:
     )
     if len(first) > 1:
         detail = f"share the first place: their difference is not significant. The first {detail}"
+    if lacking:
+        detail += f". {_unranked(lacking)}"
     return Answer(question, names, detail + ".")
+
+
+def _unranked(lacking: Sequence[TargetStanding]) -> str:
+    """Which targets are not ranked, and for want of which attacks."""
+    listed = [f"{one.defended} ({_some(one.lacks)})" for one in lacking]
+    return f"Not ranked, since attacks came to no end there: {_some(listed)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def attack_cells(board: Board) -> list[BoardCell]:

@@ -62,6 +62,7 @@ def _board(board: Board) -> dict[str, Any]:
                 "target": one.target,
                 "defense": one.defense,
                 "rank": one.rank,
+                "lacks": list(one.lacks),
                 "strongest": one.strongest,
                 "surviving_saving": _estimate(one.surviving_saving),
                 "clean_saving": _estimate(one.clean_saving),

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from bench import __version__
+from bench.contracts.cell import Who
 from bench.errors import RunFolderError
 from bench.plans.stored import StoredBoard, StoredPlan, read_plan
 from bench.results import stats
@@ -154,17 +155,35 @@ def _ranked(
         )
         for cell, found in zip(cells, columns, strict=True)
     ]
-    ranking = rank(contenders, ranked=ranked)
+    lacks = _lacking(cells)
+    ranking = rank(contenders, ranked=ranked, incomplete=lacks)
     result = [
         replace(cell, attack_rank=place) for cell, place in zip(cells, ranking.attacks, strict=True)
     ]
     groups = dict.fromkeys(contender.target for contender in contenders)
     strongest = {who: cells[i] for who, i in ranking.strongest.items()}
-    standings = [_standing(who, strongest.get(who), ranking.targets.get(who)) for who in groups]
+    standings = [
+        replace(
+            _standing(who, strongest.get(who), ranking.targets.get(who)),
+            lacks=tuple(lacks.get(who, ())),
+        )
+        for who in groups
+    ]
     standings.sort(
         key=lambda row: (row.rank is None, row.rank or 0, -(row.surviving_saving.value or 0))
     )
     return result, standings
+
+
+def _lacking(cells: Sequence[BoardCell]) -> dict[Who, list[str]]:
+    """The attacks of each target that came to no end on it and have numbers on another one: what
+    survives the rest is not what survives all."""
+    elsewhere = {cell.attack for cell in cells if cell.status == "ok" and not cell.control}
+    found: dict[Who, list[str]] = {}
+    for cell in cells:
+        if cell.attack in elsewhere and cell.status not in ("ok", "skipped", "withdrawn"):
+            found.setdefault(cell.who, []).append(cell.attack)
+    return found
 
 
 def _standing(who: tuple[str, str], cell: BoardCell | None, rank: int | None) -> TargetStanding:

@@ -4,7 +4,7 @@ over the whole board.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +37,8 @@ class Ranking:
     Attributes:
         attacks: of each contender among those on its target, None for those apart.
         strongest: index of the contender that makes each target dearest, controls included.
-        targets: of each target by the saving that survives its strongest contender; {} where
-            nothing is ranked.
+        targets: of each target by the saving that survives its strongest contender, but for those
+            that are incomplete; {} where nothing is ranked.
     """
 
     attacks: tuple[int | None, ...]
@@ -46,12 +46,16 @@ class Ranking:
     targets: dict[Who, int]
 
 
-def rank(contenders: Sequence[Contender], *, ranked: bool = True) -> Ranking:
+def rank(
+    contenders: Sequence[Contender], *, ranked: bool = True, incomplete: Collection[Who] = ()
+) -> Ranking:
     """Rank the cells of a board, all measured on the same images.
 
     Args:
         contenders: the cells.
         ranked: False where attacks differ in price (no bound), so that nothing is ranked.
+        incomplete: targets that are ranked with nobody, since an attack has no numbers on them that
+            others had to stand.
     """
     macs = {i: c.macs.astype(np.float64) for i, c in enumerate(contenders) if c.macs is not None}
     groups: dict[Who, list[int]] = {}
@@ -65,7 +69,11 @@ def rank(contenders: Sequence[Contender], *, ranked: bool = True) -> Ranking:
     contests = {
         who: [i for i in members if not contenders[i].apart] for who, members in groups.items()
     }
-    surviving = {who: 1 - macs[i] / contenders[i].ceiling for who, i in strongest.items()}
+    surviving = {
+        who: 1 - macs[i] / contenders[i].ceiling
+        for who, i in strongest.items()
+        if who not in incomplete
+    }
     tests = [paired.paired_tests([macs[i] for i in members]) for members in contests.values()]
     tests.append(paired.paired_tests(list(surviving.values())))
     adjusted = iter(paired.holm([p for found in tests for _, _, p in found]))

@@ -186,7 +186,7 @@ class TargetStanding:
 
     Attributes:
         rank: 1 is most robust; shared where the paired difference is not significant; None if
-            unranked.
+            unranked, or where attacks are lacking.
         strongest: label of the strongest attack, None where no attack ran.
         surviving_saving: 1 - adversarial / reference under that attack.
         clean_saving: of the strongest attack's cell, as all that follow.
@@ -196,6 +196,8 @@ class TargetStanding:
         psnr: of that cell, in dB.
         headroom: what a multiple of the budget adds to the strongest images, where
             `gatebench headroom` measured it.
+        lacks: labels of the attacks that came to no end here (unfinished, failed, out of time …)
+            and have numbers on another target of the board.
     """
 
     target: str
@@ -209,6 +211,7 @@ class TargetStanding:
     recovery: Estimate
     psnr: float | None
     headroom: HeadroomEntry | None = None
+    lacks: tuple[str, ...] = ()
 
     @property
     def defended(self) -> str:

@@ -27,6 +27,7 @@ from bench.store.target import (
     TargetDescription,
     UnitColumns,
 )
+from reports.answers import answers
 from reports.tables import render_table
 
 pytestmark = pytest.mark.usefixtures("plugins")
@@ -326,6 +327,40 @@ def test_ranks_by_paired_tests(world):
         ("two", 2, "strong"),
     ]
     assert board.standings[0].surviving_saving.value == pytest.approx(1 - 2900 / 5000, abs=1e-3)
+
+
+@pytest.mark.parametrize("status", ["missing", "failed", "timeout", "oom", "invalid", "skipped"])
+def test_a_target_that_an_attack_was_not_finished_on_is_not_ranked(world, status):
+    """It had fewer attacks to stand than the others; who does not admit an attack lacks nothing."""
+    made = world(images=40)
+    filled(made)
+    folder, cell = made.cell("one", "strong")
+    folder.clear()
+    if status != "missing":
+        seal(folder, cell, status, "for a reason")
+    board, _ = made.board()
+    said = answers(board)[0]
+    found = {one.target: (one.rank, one.strongest, one.lacks) for one in board.standings}
+    if status == "skipped":
+        assert found == {"one": (1, "weak", ()), "two": (2, "strong", ())}
+        assert said.answer == "one"
+        return
+    assert found == {"one": (None, "weak", ("strong",)), "two": (1, "strong", ())}
+    assert [one.target for one in board.standings] == ["two", "one"]
+    assert said.answer == "two"
+    assert said.detail.endswith("Not ranked, since attacks came to no end there: one (strong).")
+
+
+def test_where_every_target_lacks_an_attack_none_is_called_most_robust(world):
+    made = world(images=40)
+    filled(made)
+    for target, attack in (("one", "strong"), ("two", "weak")):
+        made.cell(target, attack)[0].clear()
+    board, _ = made.board()
+    assert [one.rank for one in board.standings] == [None, None]
+    said = answers(board)[0]
+    assert said.answer == "not ranked"
+    assert "one (strong), two (weak)" in said.detail
 
 
 def test_nothing_is_ranked_without_a_ball(world):
