@@ -24,7 +24,7 @@ from typing import Any
 from bench.contracts.report import BoardReport
 from bench.errors import PlanError
 from bench.files.links import safe_link
-from bench.results.records import Board, BoardCell, TargetStanding, defended_name
+from bench.results.records import Board, BoardCell, TargetStanding
 from bench.terminal import counted
 from reports import numbers, sheets
 from reports.answers import summary
@@ -79,7 +79,7 @@ class Hub(BoardReport):
 
     def files(self, boards: Sequence[Board]) -> Iterator[File]:
         """Every file of the export."""
-        tasks = _tasks(boards)
+        tasks = _told_apart([board.name for board in boards])
         for name, entries in self._results(boards, tasks).items():
             yield f"models/{name}/.eval_results/gatebench.yaml", entries
         yield "dataset/README.md", self._card(boards, tasks)
@@ -92,24 +92,33 @@ class Hub(BoardReport):
                     yield place, self._images(cell)
 
     def _results(self, boards: Sequence[Board], tasks: Sequence[str]) -> dict[str, bytes]:
-        """Folder of a model -> its results, an entry a board."""
-        found: dict[str, list[str]] = {}
+        """Folder of a model -> its results, an entry a board.
+
+        A folder a network: two that differ may have one label in two runs, or labels that make one
+        name of a folder.
+        """
+        found: dict[tuple[str, str], list[str]] = {}
         for board, task in zip(boards, tasks, strict=True):
             for standing in board.standings:
                 if standing.surviving_saving.value is None or standing.strongest is None:
                     continue
-                name = _slug(defended_name(standing.target, standing.defense))
-                found.setdefault(name, []).append(self._entry(board, standing, task))
-        return {name: "".join(entries).encode() for name, entries in found.items()}
+                cell = next(
+                    one
+                    for one in board.cells
+                    if (*one.who, one.attack)
+                    == (standing.target, standing.defense, standing.strongest)
+                )
+                model = standing.defended, cell.network
+                found.setdefault(model, []).append(self._entry(board, standing, cell, task))
+        names = _told_apart([defended for defended, _ in found])
+        return {
+            name: "".join(entries).encode()
+            for name, entries in zip(names, found.values(), strict=True)
+        }
 
-    def _entry(self, board: Board, standing: TargetStanding, task: str) -> str:
+    def _entry(self, board: Board, standing: TargetStanding, cell: BoardCell, task: str) -> str:
         """The saving that survives the strongest attack, in percent."""
         value = 100 * (standing.surviving_saving.value or 0.0)
-        cell = next(
-            one
-            for one in board.cells
-            if (*one.who, one.attack) == (standing.target, standing.defense, standing.strongest)
-        )
         notes = (
             f"saving left, % of the ceiling's MACs, under {standing.strongest}; "
             f"{100 * (standing.clean_saving.value or 0):.1f} on clean images; {board.terms}, "
@@ -182,13 +191,13 @@ class Hub(BoardReport):
         return out.getvalue()
 
 
-def _tasks(boards: Sequence[Board]) -> list[str]:
-    """A name for each board that tells it from the others."""
+def _told_apart(labels: Sequence[str]) -> list[str]:
+    """A name of a file for each label that tells it from the others, on every disk."""
     found: list[str] = []
-    for board in boards:
-        name, number = _slug(board.name), 2
-        while name in found:
-            name, number = f"{_slug(board.name)}-{number}", number + 1
+    for label in labels:
+        name, number = _slug(label), 2
+        while name.casefold() in (one.casefold() for one in found):
+            name, number = f"{_slug(label)}-{number}", number + 1
         found.append(name)
     return found
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from bench.contracts.cell import defended_name
 from bench.contracts.threat import PSNR_CAP
+from bench.files.canonical import digest
 from bench.results.records import Board, BoardCell
 
 LOWEST, HIGHEST = 30.0, 50.0
@@ -42,6 +43,8 @@ class Front:
         control: whether it is a control.
         images: of each point.
         points: of all boards that share data set, images, seed and budget.
+        dataset: of the points.
+        seed: of their random draws.
     """
 
     target: str
@@ -51,6 +54,8 @@ class Front:
     control: bool
     images: int
     points: tuple[CellPoint, ...]
+    dataset: str = ""
+    seed: str = ""
 
     @property
     def defended(self) -> str:
@@ -89,23 +94,28 @@ def fronts(boards: Sequence[Board]) -> list[Front]:
     draw none.
 
     Cells belong together when target, defense, series, data set, images, seed and budget are the
-    same, whatever threat they ran under.
+    same, whatever threat they ran under; and not by their labels alone, as those of several runs
+    may call two networks or attacks the same.
     """
-    found: dict[tuple[str, str, str, str, bool, int, str, str], list[CellPoint]] = {}
+    found: dict[tuple[_Labels, _Terms, str], list[CellPoint]] = {}
     for board in boards:
         for cell in board.cells:
             point = _point(board, cell)
             if point is not None:
                 found.setdefault(_whose(board, cell), []).append(point)
     return [
-        Front(*who[:6], tuple(sorted(points, key=lambda one: one.psnr)))
-        for who, points in found.items()
+        Front(*labels, tuple(sorted(points, key=lambda one: one.psnr)), *terms)
+        for (labels, terms, _), points in found.items()
     ]
 
 
-def _whose(board: Board, cell: BoardCell) -> tuple[str, str, str, str, bool, int, str, str]:
-    """What the cells of a front have in common: the fields of `Front` in their order, then the data
-    set and the seed.
+_Labels = tuple[str, str, str, str, bool, int]
+_Terms = tuple[str, str]
+
+
+def _whose(board: Board, cell: BoardCell) -> tuple[_Labels, _Terms, str]:
+    """What the cells of a front have in common: the fields of `Front` before and behind its points,
+    and a digest of what their labels stand for.
     """
     protocol = board.protocol
     budget, images = (
@@ -114,15 +124,12 @@ def _whose(board: Board, cell: BoardCell) -> tuple[str, str, str, str, bool, int
     )
     count = images if isinstance(images, int) else 0
     series = cell.series or cell.attack
+    attack = cell.inputs.get("attack") or {}
+    kind = [attack.get(name) for name in ("distribution", "name", "version")]
     return (
-        cell.target,
-        cell.defense,
-        series,
-        str(budget),
-        cell.control,
-        count,
-        board.dataset,
-        str(protocol.get("seed")),
+        (cell.target, cell.defense, series, str(budget), cell.control, count),
+        (board.dataset, str(protocol.get("seed"))),
+        digest([cell.network, kind]),
     )
 
 

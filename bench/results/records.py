@@ -11,6 +11,7 @@ from typing import Any
 from bench.contracts.cell import Who, cell_label
 from bench.contracts.cell import defended_name as defended_name
 from bench.contracts.threat import PSNR_CAP
+from bench.files.canonical import digest
 from bench.results.headroom import HeadroomEntry
 from bench.results.row_table import COLUMNS, RowTable
 from bench.results.rows import ImageRow, Rows, UnitRow
@@ -21,6 +22,10 @@ from bench.store.submission import Submission
 
 STATUSES = (*SEALED, "withdrawn", "missing")
 """What can have become of a cell; all but the last two are written when it is sealed."""
+
+
+_IDENTITY = ("name", "distribution", "params", "version")
+"""What a component is, beside its weights."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,19 @@ class BoardCell:
     def label(self) -> str:
         """What it is called everywhere."""
         return cell_label(self.target, self.defense, self.attack)
+
+    @property
+    def network(self) -> str:
+        """Digest of what its target and defense are, whatever they are called: cells of two runs
+        may share their labels and not this."""
+        parts = [self.inputs.get(kind) or {} for kind in ("target", "defense")]
+        return digest(
+            [
+                {name: part.get(name) for name in _IDENTITY}
+                | {"weights": part.get("digest") or part.get("weights")}
+                for part in parts
+            ]
+        )
 
     @property
     def changed_psnr(self) -> float | None:

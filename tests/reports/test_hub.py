@@ -84,6 +84,44 @@ def test_the_same_boards_give_the_same_bytes():
     assert first == second
 
 
+def renamed(board, label, **target):
+    """The first target of a board alone, with another label, weights and so on."""
+    standing = board.standings[0]
+    cells = [cell for cell in board.cells if cell.who == (standing.target, standing.defense)]
+    inputs = [{**one.inputs, "target": {**one.inputs["target"], **target}} for one in cells]
+    return replace(
+        board,
+        standings=(replace(standing, target=label),),
+        cells=tuple(
+            replace(cell, target=label, inputs=made)
+            for cell, made in zip(cells, inputs, strict=True)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "digests", "files"),
+    [
+        (("net a", "net-a"), "00", 2),
+        (("net", "NET"), "00", 2),
+        (("n" * 90 + "1", "n" * 90 + "2"), "00", 2),
+        (("net", "net"), "01", 2),
+        (("net", "net"), "00", 1),
+    ],
+    ids=["one-slug", "case", "long", "other-weights", "same"],
+)
+def test_results_of_two_networks_are_never_in_one_file(tmp_path, labels, digests, files):
+    boards = [
+        renamed(BOARD, label, digest=digest * 64)
+        for label, digest in zip(labels, digests, strict=True)
+    ]
+    Hub(dataset="a/b", images=0).render_all(boards, tmp_path / "out")
+    found = sorted(tmp_path.glob("out/models/*/.eval_results/gatebench.yaml"))
+    assert len({path.parts[-3].casefold() for path in found}) == len(found) == files
+    entries = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in found]
+    assert sum(map(len, entries)) == 2
+
+
 def test_foreign_text_stays_text(tmp_path: Path):
     first = BOARD.standings[0]
     standing = replace(first, strongest='x"\n- dataset: {id: evil}')

@@ -87,13 +87,19 @@ def _section(name: str, members: Sequence[Front], place: int) -> Section:
 
 
 def _series(front: Front, members: Sequence[Front]) -> str:
-    """The series by name, with its budget and images where another of the same name has others."""
-    twins = [other for other in members if other.series == front.series]
-    told = front.series
-    if len({other.budget for other in twins}) > 1:
-        told += f", budget {front.budget}"
-    if len({other.images for other in twins}) > 1:
-        told += f", {counted(front.images, 'image')}"
+    """The series by name, with what tells it from others of the same name on the same target: its
+    budget, images, data set and seed, and its board where all of these are the same."""
+    told, twins = front.series, [one for one in members if one.series == front.series]
+    for own, all_of in (
+        (f"budget {front.budget}", {one.budget for one in twins}),
+        (counted(front.images, "image"), {one.images for one in twins}),
+        (front.dataset, {one.dataset for one in twins}),
+        (f"seed {front.seed}", {one.seed for one in twins}),
+    ):
+        told += f", {own}" if len(all_of) > 1 else ""
+    terms = [(one.budget, one.images, one.dataset, one.seed) for one in twins]
+    if terms.count((front.budget, front.images, front.dataset, front.seed)) > 1:
+        told += f", {front.points[0].board}"
     return told
 
 

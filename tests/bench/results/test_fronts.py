@@ -8,6 +8,7 @@ import pytest
 from bench.results.fronts import CellPoint, Front, fronts
 from bench.results.records import BoardCell
 from bench.results.stats import Estimate
+from reports.html.pages.fronts import fronts_page
 
 
 def front(*points):
@@ -72,3 +73,33 @@ def test_cells_of_a_series_join_over_boards_and_budgets_do_not():
         ("gradauto", "150", [34.0, 40.0, 50.0]),
         ("gradauto", "300", [34.0]),
     ]
+
+
+def test_networks_and_attacks_of_two_runs_share_no_front_by_their_labels():
+    """Nor do the lines of two data sets or seeds have one name on the page."""
+    known = {"n": 4, "recovery": Estimate(0.5), "psnr": 35.0, "pooled_psnr": 34.0}
+    made = {"name": "skipnet", "params": {"depth": 20}, "version": 1, "weights": "mine"}
+    cell = BoardCell("k", "net", "", "a", {"target": made | {"digest": "00"}}, "ok", **known)
+    board = {"dataset": "d", "protocol": {"images": 4, "seed": 0, "budget": 150}}
+    cells = [
+        cell,
+        replace(cell, pooled_psnr=40.0),
+        replace(cell, inputs={"target": made | {"digest": "11"}}),
+        replace(cell, inputs={**cell.inputs, "attack": {"name": "other"}}),
+    ]
+    boards = [
+        SimpleNamespace(**board, name=f"run-{place}", cells=[one])
+        for place, one in enumerate(cells)
+    ]
+    boards.append(SimpleNamespace(**{**board, "dataset": "e"}, name="run-4", cells=[cell]))
+    found = fronts(boards)
+    assert [[point.board for point in one.points] for one in found] == [
+        ["run-0", "run-1"],
+        ["run-2"],
+        ["run-3"],
+        ["run-4"],
+    ]
+    page = fronts_page(boards)
+    (section,) = page.sections
+    names = [row[0].text for row in section.rows]
+    assert sorted(names) == ["a, d, run-0", "a, d, run-2", "a, d, run-3", "a, e"]
