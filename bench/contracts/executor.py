@@ -27,6 +27,7 @@ class Task:
         reads: kind of component -> what making it reads -> digest; for the shard's record.
         pictures: digests of the images (`bench.datasets.base.image_digest`), in order; () where
             nobody compares.
+        fit_subset: digest of the images that are learned from; "" where nobody compares.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Task:
     data_root: str | None
     reads: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
+    fit_subset: str = ""
 
     @property
     def images(self) -> int:

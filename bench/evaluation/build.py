@@ -108,7 +108,8 @@ def build_defended(cell: Cell, root: str | None) -> Target:
         wrapped = defense.wrap(target)
     else:
         dataset = opened_dataset(cell.protocol.fit_dataset, root)
-        images = to_float(dataset.images(subset(dataset, cell.protocol.fit.images)))
+        with undisturbed():
+            images = to_float(dataset.images(subset(dataset, cell.protocol.fit.images)))
         state = freeze(target)
         learnt = defense.fit(target, images)
         check_unchanged(target, state, f"the fit of {name}")

@@ -22,6 +22,7 @@ from bench.evaluation.ledger import check_paid
 from bench.evaluation.meter import ForwardMeter
 from bench.evaluation.outputs import check_output
 from bench.evaluation.plain import plain_copy
+from bench.evaluation.process_state import undisturbed
 from bench.evaluation.sealed_view import SealedView
 from bench.evaluation.view import TargetView
 from bench.files.atomic import write_atomic
@@ -91,7 +92,8 @@ def _compute(
     progress: Callable[[int, int], None],
 ) -> tuple[dict[str, Tensor], int]:
     indices = subset(dataset, terms.images)
-    images = to_float(dataset.images(indices)).to(device)
+    with undisturbed():
+        images = to_float(dataset.images(indices)).to(device)
     handed = images.clone()
     view = TargetView.of(target, images, terms.budget, attack.access, meter=meter)
     job = Job(

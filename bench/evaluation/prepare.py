@@ -13,8 +13,8 @@ from bench.contracts.attack import Attack, Skip
 from bench.contracts.cell import Cell, Component, Protocol
 from bench.contracts.dataset import Dataset
 from bench.contracts.target import Target
-from bench.datasets.base import check_classes, padded, subset
-from bench.errors import ContractBroken, PlanError, PluginError
+from bench.datasets.base import check_classes, padded, subset, subset_digest
+from bench.errors import ContractBroken, DataError, PlanError, PluginError
 from bench.evaluation.build import (
     build,
     build_defended,
@@ -25,6 +25,7 @@ from bench.evaluation.equivalence import equivalent_of
 from bench.evaluation.meter import ForwardMeter
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.passes import check_precision
+from bench.evaluation.process_state import undisturbed
 from bench.evaluation.target_checks import copy_target
 from bench.evaluation.withheld import without_weights
 from bench.image import to_float
@@ -72,7 +73,11 @@ class Unsupported(Exception):
 
 
 def open_cell(
-    cell: Cell, device: torch.device, root: str | None, attack: Attack | None = None
+    cell: Cell,
+    device: torch.device,
+    root: str | None,
+    attack: Attack | None = None,
+    fit_subset: str = "",
 ) -> Opened:
     """Make a cell ready: build target and attack, check that they fit, probe and audit the target.
 
@@ -81,11 +86,15 @@ def open_cell(
         device: where it is evaluated.
         root: where data sets lie.
         attack: in place of the one that the cell names.
+        fit_subset: digest of the images that are learned from, as they were when the run began; ""
+            where nobody compares.
 
     Raises:
         Unsupported: the attack says that it does not run here.
         PlanError, ContractBroken, PluginError, WeightsError, DataError.
     """
+    if cell.fits and fit_subset:
+        _check_fit_images(cell, root, fit_subset)
     ready = _ready(cell, device, root)
     if attack is None:
         attack = build("attack", cell.attack)
@@ -115,6 +124,22 @@ def open_cell(
         ready.description,
         root,
     )
+
+
+def _check_fit_images(cell: Cell, root: str | None, expected: str) -> None:
+    """Whether the images that this process learns from are those that the run began with.
+
+    Raises:
+        DataError: they are not.
+    """
+    dataset = opened_dataset(cell.protocol.fit_dataset, root)
+    with undisturbed():
+        found = subset_digest(dataset, subset(dataset, cell.protocol.fit.images))
+    if found != expected:
+        raise DataError(
+            f"the images of {dataset} that are learned from are others than when the run began",
+            hint="a data set gives the same ids, labels and pixels in every process",
+        )
 
 
 @dataclass(frozen=True)
@@ -218,4 +243,5 @@ def padded_batch(
         ((B, C, H, W) uint8 images, their B places in `indices`).
     """
     places = padded(range(first, min(first + batch, len(indices))), batch)
-    return dataset.images([indices[place] for place in places]), places
+    with undisturbed():
+        return dataset.images([indices[place] for place in places]), places

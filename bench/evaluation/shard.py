@@ -23,7 +23,7 @@ from bench.evaluation.kept_state import changed, imported_anew, kept_state
 from bench.evaluation.ledger import check_paid
 from bench.evaluation.outputs import check_unchanged, is_same
 from bench.evaluation.prepare import Opened, padded_batch
-from bench.evaluation.process_state import ProcessState, undisturbed
+from bench.evaluation.process_state import ProcessState
 from bench.evaluation.record import shard_rows
 from bench.evaluation.score import SCORING, Scored, score
 from bench.evaluation.sealed_view import SealedView
@@ -203,8 +203,7 @@ def run_batch(
     """
     protocol, target = opened.cell.protocol, opened.target
     threat = protocol.threat
-    with undisturbed():
-        clean8, places = padded_batch(opened.dataset, opened.indices, first, protocol.batch)
+    clean8, places = padded_batch(opened.dataset, opened.indices, first, protocol.batch)
     _check_pictures(opened, places, clean8, expected)
     clean = to_float(clean8).to(opened.device)
     ids = tuple(opened.dataset.ids[opened.indices[place]] for place in places)

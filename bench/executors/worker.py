@@ -153,7 +153,9 @@ class _Last:
         key = (task.key, device, task.data_root)
         if cls._opened is None or cls._key != key:
             cls.forget()
-            cls._opened = open_cell(task.cell, torch.device(device), task.data_root)
+            cls._opened = open_cell(
+                task.cell, torch.device(device), task.data_root, fit_subset=task.fit_subset
+            )
             cls._key = key
         return cls._opened
 

@@ -216,9 +216,9 @@ class Run:
         place = folder.path.absolute()  # a plugin may change the folder that its process works in
         root = self.data_root and os.path.abspath(self.data_root)
         reads = self._reads.of(cell) if spans else {}
-        pictures = self.laid.pictures
+        pictures, fitted = self.laid.pictures, self.laid.plan.boards[0].fit_subset
         return [
-            Task(key, cell, place, first, last, root, reads, pictures[first : last + 1])
+            Task(key, cell, place, first, last, root, reads, pictures[first : last + 1], fitted)
             for first, last in spans
         ]
 

@@ -45,13 +45,15 @@ def measure(target: Target, data: Dataset | Part, *, batch: int = 100) -> Measur
 
     A random target draws once an image, from a seed of the image's place.
     """
+    target.eval()
     device = next((parameter.device for parameter in target.parameters()), torch.device("cpu"))
     right, macs, decisions = [], [], []
     with torch.no_grad():
         for start in range(0, len(data), batch):
             rows = range(start, min(start + batch, len(data)))
             images = (data.images(rows).to(torch.float32) / 255).to(device)
-            with target.evaluating(seeds=torch.arange(start, rows.stop)):
+            seeds = torch.arange(start, rows.stop)
+            with target.evaluating(seeds=seeds), torch.autocast(device.type, enabled=False):
                 output = target(images)
             right.append(output.logits.argmax(1).cpu() == data.labels[start : rows.stop])
             macs.append(target.macs(output.decisions).cpu())

@@ -109,7 +109,7 @@ def train(
         loop.run_epoch(progress)
     target = target.to("cpu", memory_format=torch.contiguous_format).eval()
     stage.finish(target, held)
-    return Trained(target, progress.seconds, tuple(progress.history))
+    return Trained(target.eval(), progress.seconds, tuple(progress.history))
 
 
 @dataclass

@@ -4,11 +4,13 @@ import os
 
 import numpy as np
 import pytest
+import torch
 
 from bench.contracts.dataset import Dataset
 from bench.datasets.base import subset_digest, subset_digests
 from bench.datasets.promises import check_declared, check_pixels, check_rows
 from bench.errors import ContractBroken
+from bench.evaluation.prepare import padded_batch
 
 CALLS = []
 
@@ -104,6 +106,18 @@ class ByProcess(Honest):
     def pixels(self, indices):
         return (super().pixels(indices) + (os.getpid() != PARENT)).astype("uint8")
 
+class FitByProcess(Honest):
+    splits = ("train", "test")
+
+    def __init__(self, split, root):
+        super().__init__()
+        self.split = split
+        self.held = self.held + (split == "train")
+
+    def pixels(self, indices):
+        other = self.split == "train" and os.getpid() != PARENT
+        return (super().pixels(indices) + other).astype("uint8")
+
 class Untidy(Honest):
     def __init__(self, split, root):
         super().__init__()
@@ -136,16 +150,8 @@ use = "identity"
 """
 
 
-@pytest.mark.parametrize(
-    ("use", "code", "said"),
-    [
-        pytest.param("by-process", 4, "is another one than when the run began", id="by-process"),
-        pytest.param("untidy", 0, "", id="leaves-state-behind"),
-    ],
-)
-def test_workers_compute_on_the_images_of_the_plan(
-    gatebench, tmp_path, monkeypatch, plugins, use, code, said
-):
+@pytest.fixture
+def pictures(tmp_path, monkeypatch, plugins):
     from bench.plugins import registry
 
     info = tmp_path / "pictures-1.0.dist-info"
@@ -153,12 +159,46 @@ def test_workers_compute_on_the_images_of_the_plan(
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pictures\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[gatebench.datasets]\nby-process = pictures:ByProcess\nuntidy = pictures:Untidy\n"
+        "fit-by-process = pictures:FitByProcess\n"
     )
     (tmp_path / "pictures.py").write_text(PLUGIN.replace("PARENT", str(os.getpid())))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(os.path.dirname(__file__))
     registry.providers.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("use", "code", "said"),
+    [
+        pytest.param("by-process", 4, "is another one than when the run began", id="by-process"),
+        pytest.param("untidy", 0, "", id="leaves-state-behind"),
+    ],
+)
+def test_workers_compute_on_the_images_of_the_plan(gatebench, pictures, tmp_path, use, code, said):
     (tmp_path / "plan.toml").write_text(PLAN.format(use=use))
     found, _, err = gatebench("run", "plan.toml", "--name", "r", "--no-report")
     assert found == code, err
     assert said in err
+
+
+def test_workers_learn_from_the_images_of_the_plan(gatebench, pictures, tmp_path):
+    """What a defense or an attack learns from is held to the plan too."""
+    for learner in ('[[defense]]\nuse = "cap"\n', '[[attack]]\nuse = "universal"\n'):
+        plan = PLAN.format(use="fit-by-process") + learner
+        (tmp_path / "plan.toml").write_text(plan.replace("budget", "fit = { images = 4 }\nbudget"))
+        found, _, err = gatebench("run", "plan.toml", "--name", learner[2:5], "--no-report")
+        assert found == 4, err
+        assert (
+            "the images of honest:train that are learned from are others than when the run" in err
+        )
+
+
+def test_what_a_data_set_leaves_behind_is_put_back_before_its_images_are_used():
+    class Mixed(Honest):
+        def pixels(self, indices):
+            torch.autocast("cpu", torch.bfloat16).__enter__()
+            return super().pixels(indices)
+
+    clean, _ = padded_batch(Mixed(), [3, 1, 2], 0, 4)
+    assert not torch.is_autocast_enabled("cpu")
+    assert torch.equal(clean, Honest().images([3, 1, 2, 3]))

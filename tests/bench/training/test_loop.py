@@ -216,6 +216,7 @@ def test_a_stage_is_told_of_every_epoch_and_kept_from_what_is_held_out(tmp_path)
         def finish(self, target, held):
             assert not target.training
             told.append(("finish", held.labels.tolist(), held.images([0]).tolist()))
+            target.train()  # as who calibrates statistics does
 
     data = Few(30)
     data.ids = tuple(f"{place:02}" for place in range(len(data)))
@@ -223,6 +224,7 @@ def test_a_stage_is_told_of_every_epoch_and_kept_from_what_is_held_out(tmp_path)
     stage = Telling(depth=8, epochs=2, batch=10, held_out=0.1)
     data.classes = tuple(map(str, range(30)))
     trained = train(training(stage), data, tmp_path / "c.pt", device=CPU)
+    assert not trained.target.training
     kept = sorted(subset(data, 3))
     means = ["accuracy", "loss"]
     assert told == [
