@@ -33,10 +33,12 @@ def measure_weights(
     from bench.evaluation.outputs import freeze
     from bench.plugins import registry
     from bench.plugins.parameters import as_arguments, resolve_params
+    from bench.store.provenance import resolve_devices
     from bench.training.evaluate import doubts, measure
     from bench.training.results import measured_values, place
     from bench.training.results import record as noted
 
+    where = resolve_devices(device)[0]
     entry = store.find(name)
     if entry.origin != "own":
         raise PlanError(
@@ -54,10 +56,12 @@ def measure_weights(
     check_classes(name, target.classes, data)
     freeze(target)
     part = Part(data, tuple(subset(data, images or len(data))))
-    measured = measure(target.to(device), part)
-    where = place(data, len(part))
+    measured = measure(target.to(where), part)
+    pictured = place(data, len(part))
     before = store.read_record(entry) or {}
-    elsewhere = {"static_accuracy"} if entry.more.get("measured_on", where) != where else set()
+    elsewhere = (
+        {"static_accuracy"} if entry.more.get("measured_on", pictured) != pictured else set()
+    )
     kept = {
         key: value
         for key, value in vars(entry).items()
@@ -67,11 +71,15 @@ def measure_weights(
         entry.folder,
         entry.name,
         state,
-        {**kept, "more": {**entry.more, "measured_on": where}, **measured_values(measured, where)},
+        {
+            **kept,
+            "more": {**entry.more, "measured_on": pictured},
+            **measured_values(measured, pictured),
+        },
         {**noted([], measured), **({"curves": before["curves"]} if before else {})},
         parts=entry.parts,
     )
-    say(f"{name} on {where}")
+    say(f"{name} on {pictured}")
     say(
         f"accuracy {percent(measured.accuracy)}, saves {percent(measured.clean_saving)} "
         f"(spread {percent(measured.spread)}), {measured.gates_varying} of "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench import __version__
 from bench.contracts.cell import Cell
-from bench.errors import PlanError
+from bench.errors import PlanError, did_you_mean
 from bench.plugins.sources import source_file
 from bench.store.sealed import Environment
 
@@ -40,15 +40,24 @@ def deterministic(threads: int) -> None:
     torch.set_deterministic_debug_mode("warn")
 
 
+_KINDS = ("auto", "cpu", "cuda", "mps")
+
+
 def resolve_devices(name: str) -> list[torch.device]:
     """The devices a plan asks for, one worker each.
 
     "auto" and "cuda" are all GPUs there are; "auto" without a GPU is the CPU.
 
     Raises:
-        PlanError: it is not there.
+        PlanError: it is not there, or no kind that gatebench computes on.
     """
     import torch
+
+    if name.partition(":")[0] not in _KINDS:
+        raise PlanError(
+            f"device {name!r} is not known{did_you_mean(name, _KINDS)}",
+            hint='"auto" takes what there is',
+        )
 
     gpus = (
         [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
@@ -57,7 +66,10 @@ def resolve_devices(name: str) -> list[torch.device]:
     )
     if name == "auto":
         return gpus or [torch.device("cpu")]
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise PlanError(f"device {name!r}: {str(error).splitlines()[0]}") from error
     if device.type == "cuda" and (not gpus or (device.index or 0) >= len(gpus)):
         raise PlanError(
             f"device {name!r} is not there; torch sees {len(gpus)} CUDA devices",

@@ -13,6 +13,7 @@ import torch
 from bench.contracts.dataset import Dataset, Part
 from bench.contracts.target import Target
 from bench.contracts.units import Units
+from bench.errors import WeightsError
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ def measure(target: Target, data: Dataset | Part, *, batch: int = 100) -> Measur
     """Evaluate a target, in evaluation mode, on every image of a split, without autocast.
 
     A random target draws once an image, from a seed of the image's place.
+
+    Raises:
+        WeightsError: what it says of an image is no number.
     """
     target.eval()
     device = next((parameter.device for parameter in target.parameters()), torch.device("cpu"))
@@ -55,6 +59,11 @@ def measure(target: Target, data: Dataset | Part, *, batch: int = 100) -> Measur
             seeds = torch.arange(start, rows.stop)
             with target.evaluating(seeds=seeds), torch.autocast(device.type, enabled=False):
                 output = target(images)
+            if not bool(torch.isfinite(output.logits).all()):
+                raise WeightsError(
+                    "the logits of the network are not finite",
+                    hint="a variance below 0 in its normalization, or weights that overflow?",
+                )
             right.append(output.logits.argmax(1).cpu() == data.labels[start : rows.stop])
             macs.append(target.macs(output.decisions).cpu())
             decisions.append(output.decisions.cpu())

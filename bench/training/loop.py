@@ -20,9 +20,10 @@ from bench.contracts.dataset import Dataset, Part
 from bench.contracts.recipe import Moment, Schedule, Stage
 from bench.contracts.target import Target
 from bench.datasets.base import split_off
-from bench.errors import PlanError, WeightsError
+from bench.errors import WeightsError
 from bench.files.canonical import seed_of
 from bench.files.writing import make_folder
+from bench.store.provenance import resolve_devices
 from bench.training.augment import augment
 from bench.training.checkpoint import Progress, load_start, restore, save
 from bench.training.settings import Epoch, Trained, Training, Watch
@@ -37,17 +38,10 @@ def pick_device(name: str) -> torch.device:
     """The device of a name; "auto" is CUDA where there is one, then Apple's, then the CPU.
 
     Raises:
-        PlanError: torch knows no such device, or this machine has none.
+        PlanError: as `resolve_devices`.
     """
     if name != "auto":
-        try:
-            device = torch.device(name)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise PlanError(
-                f"--device {name}: {str(error).splitlines()[0]}", hint="auto takes what there is"
-            ) from error
-        return device
+        return resolve_devices(name)[0]
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -255,6 +255,30 @@ def test_imported_weights_are_measured(home):
     assert "whose manifest is not yours to write" in str(result.exception)
 
 
+def test_devices_of_measure_are_those_of_other_commands(home):
+    shipped = store.find("resnet-20-static@digits-m")
+    values = {"target": "resnet", "params": shipped.params, "dataset": "digits-m"}
+    store.add_entry(home, "mine", store.read_state(shipped), values)
+    assert run("measure", "mine", "--images", "4", "--device", "auto").exception is None
+    for wrong in ("cudax", "meta", "cuda:99"):
+        error = run("measure", "mine", "--images", "4", "--device", wrong).exception
+        assert isinstance(error, PlanError)
+        assert repr(wrong) in error.message
+
+
+def test_weights_that_give_no_numbers_are_not_measured(home):
+    """A variance below 0 is finite, and what is divided by its root is not."""
+    shipped = store.find("resnet-20-static@digits-m")
+    state = store.read_state(shipped)
+    state["bn1.running_var"] = -state["bn1.running_var"]
+    values = {"target": "resnet", "params": shipped.params, "dataset": "digits-m"}
+    store.add_entry(home, "mine", state, values)
+    error = run("measure", "mine", "--images", "4").exception
+    assert isinstance(error, WeightsError)
+    assert "are not finite" in error.message
+    assert store.find("mine").accuracy is None
+
+
 def test_the_static_twin_is_not_compared_on_other_images(home):
     shipped = store.find("skipnet-20-budget@digits-m")
     values = {"target": "skipnet", "params": shipped.params, "dataset": "digits-m"}

@@ -454,8 +454,8 @@ def test_schedules():
 def test_devices():
     assert pick_device("cpu") == CPU
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
-    for wrong in ("gpu", "cuda:99"):
-        with pytest.raises(PlanError, match=f"--device {wrong}"):
+    for wrong in ("gpu", "cuda:99", "meta"):
+        with pytest.raises(PlanError, match=f"device '{wrong}'"):
             pick_device(wrong)
 
 
