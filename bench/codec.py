@@ -35,7 +35,7 @@ _PALETTES = ("P", "PA")
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _WHOLE_NUMBERS = ("PNG", "PPM")
 """Formats whose mode "I" holds 16-bit values; elsewhere it may hold 32 bits."""
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _COLORS, _SAMPLE_FORMAT = 258, 259, 262, 284, 320, 339
 """Tags of TIFF."""
 
 _TOLD: ContextVar[Callable[[Tensor, Tensor], None] | None] = ContextVar("told", default=None)
@@ -208,12 +208,14 @@ def as_rgb(picture: Image.Image) -> Image.Image:
 
     Gray is repeated, palettes are looked up, CMYK is converted without color profiles, an alpha
     channel is dropped, and of 12-bit and 16-bit gray the highest 8 bits are kept, as Pillow does
-    with 16-bit colors. The orientation that EXIF states is not applied; that of TIFF is, by Pillow.
+    with 16-bit colors. No color profile is applied to other pictures either. The orientation that
+    EXIF states is not applied; that of TIFF is, by Pillow.
 
     Raises:
         DataError: the mode has no defined 8-bit value (32-bit, signed or floating-point samples,
-            LAB, premultiplied alpha).
+            LAB, premultiplied alpha), or Pillow takes the file for another picture than it is.
     """
+    _check_understood(picture)
     mode = picture.mode
     signed = any(kind != 1 for kind in _tag(picture, _SAMPLE_FORMAT))  # Pillow looks past it
     if mode == "RGB" and not signed:
@@ -230,6 +232,25 @@ def as_rgb(picture: Image.Image) -> Image.Image:
         f"a picture of mode {mode}{samples}, which has no defined 8-bit value",
         hint="convert it to 8-bit RGB first",
     )
+
+
+def _check_understood(picture: Image.Image) -> None:
+    """Refuse what Pillow decodes into other colors without an error.
+
+    Raises:
+        DataError: saying what it is.
+    """
+    planar = _tag(picture, _PLANAR) == (2,) and _tag(picture, _COMPRESSION) in ((), (1,))
+    levels = _tag(picture, _COLORS)
+    wrong = ""
+    if planar and max(_tag(picture, _BITS), default=1) > 8:
+        wrong = "16-bit colors one after the other, uncompressed"
+    elif 0 < max(levels, default=0) < 256:
+        wrong = "a palette of 8-bit numbers where TIFF has 16 bits"
+    elif picture.mode in _PALETTES and not (picture.palette and picture.palette.palette):
+        wrong = "colors by number without a palette"
+    if wrong:
+        raise DataError(f"a picture of {wrong}", hint="convert it to 8-bit RGB first")
 
 
 def _high_bits(picture: Image.Image) -> np.ndarray[Any, Any]:

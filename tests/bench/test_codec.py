@@ -235,6 +235,73 @@ def test_signed_samples_are_no_unsigned_ones():
         as_rgb(read_picture(signed, ("TIFF",), None))
 
 
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def color_tiff(bits, *more):
+    """A TIFF of 2x2 pixels with its colors one after the other."""
+    tags = [(256, 3, [2]), (257, 3, [2]), (258, 3, [bits] * 3), (262, 3, [2]), (277, 3, [3])]
+    size = 4 * bits // 8
+    tags += [(273, 4, [8, 8 + size, 8 + 2 * size]), (278, 3, [2]), (279, 4, [size] * 3)]
+    return packed_tiff([*tags, (284, 3, [2])], bytes(range(3 * size)))
+
+
+def packed_tiff(tags, data):
+    """A little-endian, uncompressed TIFF of tags of (number, kind, values)."""
+    first = 8 + len(data) + len(data) % 2
+    place = first + 2 + 12 * len(tags) + 4
+    table, beyond = b"", b""
+    for tag, kind, values in sorted(tags):
+        packed = struct.pack(f"<{len(values)}{'HI'[kind - 3]}", *values)
+        if len(packed) > 4:
+            packed, beyond = struct.pack("<I", place + len(beyond)), beyond + packed
+        table += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    head = b"II*\0" + struct.pack("<I", first) + data + bytes(len(data) % 2)
+    return head + struct.pack("<H", len(tags)) + table + bytes(4) + beyond
+
+
+def palette_tiff(scale):
+    """A TIFF of 2x2 pixels and a palette of numbers below 256 * scale."""
+    tags = [(256, 3, [2]), (257, 3, [2]), (258, 3, [8]), (262, 3, [3]), (277, 3, [1])]
+    tags += [(273, 4, [8]), (278, 3, [2]), (279, 4, [4])]
+    return packed_tiff(
+        [*tags, (320, 3, [level * scale for level in range(256)] * 3)], b"\0\x40\x80\xff"
+    )
+
+
+NO_PALETTE = b"".join(
+    [
+        b"\x89PNG\r\n\x1a\n",
+        chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0)),
+        chunk(b"IDAT", zlib.compress(b"\0\1\2\0\3\4")),
+        chunk(b"IEND", b""),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        pytest.param(color_tiff(16), "16-bit colors one after the other", id="planar-16-bits"),
+        pytest.param(palette_tiff(1), "a palette of 8-bit numbers", id="palette-8-bits"),
+        pytest.param(NO_PALETTE, "without a palette", id="no-palette"),
+    ],
+)
+def test_pictures_that_pillow_takes_for_others_are_refused(data, said):
+    with pytest.raises(DataError, match=said):
+        as_rgb(read_picture(data, ("TIFF", "PNG"), None))
+
+
+def test_planar_colors_and_palettes_of_tiff_are_read():
+    picture = np.asarray(as_rgb(read_picture(color_tiff(8), ("TIFF",), None)))
+    assert np.array_equal(
+        picture, np.arange(12, dtype=np.uint8).reshape(3, 2, 2).transpose(1, 2, 0)
+    )
+    picture = np.asarray(as_rgb(read_picture(palette_tiff(257), ("TIFF",), None)))
+    assert picture[:, :, 0].tolist() == [[0, 0x40], [0x80, 0xFF]]
+
+
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "TIFF", "PPM"])
 def test_pictures_cut_short_are_refused_whatever_pillow_was_told(form, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
