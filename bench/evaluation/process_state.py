@@ -120,7 +120,6 @@ def _restore_torch() -> None:
     torch.set_flush_denormal(False)
     filling: Any = torch.utils.deterministic
     filling.fill_uninitialized_memory = True
-    torch.set_float32_matmul_precision("highest")
     torch.backends.mkldnn.set_flags(True)
     for device, dtype in _AUTOCAST.items():
         torch.set_autocast_enabled(device, False)

@@ -32,7 +32,7 @@ from bench.python.images import GivenImages
 from bench.python.module import as_target
 from bench.python.plan import PSNR35, plan_document
 from bench.python.result import Result
-from bench.python.run import computed
+from bench.python.run import ALONE, computed
 from bench.python.target import load_target, target_table
 from bench.runs.execute import RunRequest
 
@@ -65,8 +65,9 @@ def evaluate(
 ) -> Result:
     """Attack a target, and judge and count the saved images as a run does.
 
-    Everything happens in this process. The numbers are those of a run of the same plan: of images
-    rounded to the 8-bit grid, inside the threat, with MACs that ptflops counted.
+    Everything happens in this process, in one thread at a time. The numbers are those of a run of
+    the same plan: of images rounded to the 8-bit grid, inside the threat, with MACs that ptflops
+    counted.
 
     Args:
         target: the name of weights ("skipnet-20-budget@digits-m"), a table as in a plan, a
@@ -117,7 +118,7 @@ def evaluate(
         table = target_table(target)
     else:
         table = over.target(network, type(target).__name__)
-    with registry.handing_over(over.objects):
+    with ALONE, registry.handing_over(over.objects):
         dataset, size = _images(over, images, count, network, target, batch)
     attacks = [attack] if isinstance(attack, str | Mapping | Attack) else list(attack)
     document = plan_document(

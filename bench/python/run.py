@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,23 +185,37 @@ def check_outcome(laid: Laid, outcome: Outcome) -> None:
         )
 
 
+ALONE = threading.RLock()
+"""Held by the one thread that evaluates in this process."""
+
+
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Give torch back as it was: the program has its own threads, seeds and settings."""
+    """Give torch back as it was: the program has its own threads, seeds and settings.
+
+    Other threads wait: torch, numpy and Python have one of these for the whole process.
+    """
+    import random
+
+    import numpy as np
     import torch
+
+    from bench.store.precision import precision_kept
 
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     kind, grad = torch.get_default_dtype(), torch.is_grad_enabled()
-    strict = torch.get_deterministic_debug_mode()
-    cuda, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn
-    flags = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_rng_state(state)
-        torch.set_default_dtype(kind)
-        torch.set_grad_enabled(grad)
-        torch.set_deterministic_debug_mode(strict)
-        torch.backends.cuda.matmul.allow_tf32 = cuda
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = flags
+    strict, cudnn = torch.get_deterministic_debug_mode(), torch.backends.cudnn
+    flags = cudnn.benchmark, cudnn.deterministic
+    others = np.random.get_state(), random.getstate()
+    with ALONE, torch.inference_mode(False), precision_kept():
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_rng_state(state)
+            torch.set_default_dtype(kind)
+            torch.set_grad_enabled(grad)
+            torch.set_deterministic_debug_mode(strict)
+            cudnn.benchmark, cudnn.deterministic = flags
+            np.random.set_state(others[0])
+            random.setstate(others[1])

@@ -13,6 +13,7 @@ from bench import __version__
 from bench.contracts.cell import Cell
 from bench.errors import PlanError, did_you_mean
 from bench.plugins.sources import source_file
+from bench.store.precision import compute_in_float32
 from bench.store.sealed import Environment
 
 if TYPE_CHECKING:
@@ -25,15 +26,14 @@ VERSIONED = ("torch", "torchvision", "timm", "ptflops", "numpy", "pillow")
 def deterministic(threads: int) -> None:
     """Make this process compute reproducibly.
 
-    Fixed threads, TF32 and autotuning off, deterministic algorithms on, float32.
+    Fixed threads, TF32, bfloat16 and autotuning off, deterministic algorithms on, float32.
     """
     import torch
 
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    compute_in_float32()
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     # the same switch as torch.use_deterministic_algorithms, without importing the compiler for it

@@ -1,8 +1,10 @@
 """`bench.evaluate` and its neighbors: names, objects and bare modules, judged as in a run."""
 
 import json
+import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +25,7 @@ from bench.errors import (
     UnknownName,
 )
 from bench.python.module import as_target
+from bench.store import precision
 from bench.testing import ToyTarget, sample_images
 from targets.defenses.transforms import BitDepth
 
@@ -291,6 +294,79 @@ def test_torch_is_given_back_as_it_was():
             assert torch.are_deterministic_algorithms_enabled() is mode
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def numbers(result):
+    return [(cell.label, cell.adversarial_macs, cell.psnr, cell.ssim) for cell in result.cells]
+
+
+def measured(seed=0):
+    attacks = [GradAuto(), "noise"]
+    return numbers(bench.evaluate(TARGETS[seed], attacks, IMAGES[:6], **TOY))
+
+
+TARGETS = [ToyTarget(seed=seed) for seed in range(3)]
+"""Made before a test changes what torch makes."""
+
+
+def test_threads_wait_for_each_other():
+    alone = [measured(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(measured, range(3))) == alone
+    assert [measured(seed) for seed in range(3)] == alone
+
+
+def bf16(backends):
+    backends.fp32_precision = "bf16"
+    backends.mkldnn.conv.fp32_precision = backends.mkldnn.matmul.fp32_precision = "bf16"
+
+
+def tf32(backends):
+    backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision = "tf32"
+
+
+def older(backends):
+    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = True
+
+
+@pytest.mark.parametrize("changed", [None, bf16, tf32, older], ids=["no", "bf16", "tf32", "older"])
+def test_precision_is_float32_whatever_the_program_computes_in(changed):
+    """By all switches of torch, which are given back as they were."""
+    seen = []
+
+    class Sees(Identity):
+        def perturb(self, view, images, labels, job):
+            seen.extend(place.fp32_precision for place in precision._newer())
+            return super().perturb(view, images, labels, job)
+
+    with precision.precision_kept():
+        if changed is not None:
+            changed(torch.backends)
+        before = [place.fp32_precision for place in precision._newer()]
+        bench.evaluate(ToyTarget(), Sees(), IMAGES[:2], **TOY)
+        assert set(seen) == {"ieee"}
+        assert [place.fp32_precision for place in precision._newer()] == before
+        if changed in (None, older):
+            assert torch.backends.cudnn.allow_tf32
+            assert torch.backends.cuda.matmul.allow_tf32 is (changed is older)
+
+
+def test_it_may_be_called_where_no_gradients_are_taken():
+    alone = measured()
+    for context in (torch.inference_mode(), torch.no_grad()):
+        with context:
+            assert measured() == alone
+
+
+def test_other_streams_go_on_as_if_nothing_had_been_drawn():
+    drawn = []
+    for called in (False, True):
+        np.random.seed(3)
+        random.seed(3)
+        if called:
+            measured()
+        drawn.append((np.random.rand(), random.random()))
+    assert drawn[0] == drawn[1]
 
 
 MAIN = """
