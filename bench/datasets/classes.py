@@ -70,8 +70,8 @@ def _check_apart(splits: Mapping[str, Sequence[str]], name: str) -> None:
             groups.setdefault(_key(folder), {}).setdefault(folder, split)
     for known in groups.values():
         plain = {printable(folder).strip() for folder in known}
-        if len({printable(folder) for folder in known}) == 1 and len(known) == len(
-            {split for split, folders in splits.items() if set(known) & set(folders)}
+        if len({printable(folder) for folder in known}) == 1 and all(
+            len(set(known) & set(folders)) < 2 for folders in splits.values()
         ):
             continue  # one name, once a split, in two Unicode forms
         together = any(set(known) <= set(folders) for folders in splits.values())

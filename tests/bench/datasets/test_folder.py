@@ -278,6 +278,12 @@ def test_one_class_under_two_names_is_refused(tmp_path, one, other):
         ImageFolder("val", tmp_path)
 
 
+def test_one_name_twice_in_a_split_is_refused_whatever_other_splits_have(tmp_path):
+    layout(tmp_path, f"train/{CAFE}/a.png", f"train/{APART}/b.png", f"val/{CAFE}/c.png")
+    with pytest.raises(DataError, match="differ in case, blanks or Unicode form alone"):
+        ImageFolder("train", tmp_path)
+
+
 def test_letters_of_two_cases_are_two_classes(tmp_path):
     layout(tmp_path, "train/A/1.png", "train/a/1.png", "val/a/1.png")
     data = ImageFolder("val", tmp_path)
