@@ -192,7 +192,6 @@ class _Asked:
 def _train(asked: _Asked) -> None:
     from bench import weights
     from bench.cli.training_display import TrainingDisplay
-    from bench.datasets.base import rows_digest
     from bench.files.home import weights_home
     from bench.training import inputs, loop, results
     from bench.training.evaluate import measure
@@ -223,7 +222,7 @@ def _train(asked: _Asked) -> None:
         precision,
         start,
         asked.images,
-        rows_digest(data),
+        inputs.images_digest(data),
         taught_by.digest if taught_by else "",
     )
     if not asked.fresh and results.is_finished(name, plan, asked.out):

@@ -28,8 +28,8 @@ class Training:
         precision: "bf16" trains under autocast, "fp32" does not; evaluation is always float32.
         images: how many training images, the first in the fixed order of `subset`; 0 for all.
         start: sha256 of the weights that it starts from, "" for random ones.
-        rows: `bench.datasets.base.rows_digest` of the training images, "" where nobody looked; many
-            image folders share one name.
+        rows: `bench.training.inputs.images_digest` of the training images, "" where nobody looked;
+            many image folders share one name.
         teacher_sha256: of the weights of the stage's teacher, "" where it has none.
     """
 

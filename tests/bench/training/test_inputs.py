@@ -4,7 +4,7 @@ import pytest
 from bench.contracts.dataset import PixelDataset
 from bench.datasets import base
 from bench.errors import DataError, PlanError
-from bench.training.inputs import open_splits
+from bench.training.inputs import images_digest, open_splits
 
 
 class Some(PixelDataset):
@@ -78,6 +78,23 @@ def test_an_image_folder_without_splits_cannot_be_trained_on(tmp_path):
         Image.fromarray(pictures(seed, 1)[0]).resize((256, 256)).save(tmp_path / f"cat/{seed}.png")
     with pytest.raises(PlanError, match="2 of the 2 images are scored too"):
         open_splits("imagefolder", tmp_path)
+
+
+def test_edited_pictures_are_other_ones(tmp_path):
+    """The ids of an image folder are names, which stay when a picture is edited."""
+    from PIL import Image
+
+    def put(name, seed):
+        path = tmp_path / "train" / "cat" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pictures(seed, 1)[0]).save(path)
+        return images_digest(base.open_dataset("imagefolder:train", tmp_path))
+
+    put("1.png", 1)
+    before = put("2.png", 2)
+    assert put("2.png", 3) != before
+    assert put("2.png", 2) == before
+    assert images_digest(Some("train", pictures(1))) == base.rows_digest(Some("train", pictures(1)))
 
 
 def test_pictures_under_other_names_in_both_splits_are_found(tmp_path):
