@@ -142,6 +142,7 @@ class _Loop:
         for step, rows in enumerate(order.split(stage.batch)):
             if step < progress.step:
                 continue
+            torch.manual_seed(seed_of(self.training.seed, epoch, step))  # what dropout draws from
             done = (epoch * steps + step) / (steps * stage.epochs)
             moment = Moment(done, generator, history, self.teacher)
             for name, value in self._take_step(rows, moment).items():

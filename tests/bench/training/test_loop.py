@@ -115,6 +115,38 @@ train(training(STAGES[0]), Few(), Path({str(tmp_path / "killed.pt")!r}), device=
     assert same(whole, resumed)
 
 
+@pytest.mark.parametrize("at", [2, 4], ids=["within-an-epoch", "between-epochs"])
+def test_dropout_of_a_network_goes_on_where_it_was(at, tmp_path):
+    """It draws from the global generator, of which no checkpoint tells."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Dropping(StaticStage):
+        def loss(self, target, images, labels, moment):
+            return super().loss(target, torch.dropout(images, 0.5, True), labels, moment)
+
+    class Enough(Exception):
+        pass
+
+    def stop(done, total):
+        if done == at:
+            raise Enough
+
+    stage = Dropping(depth=8, epochs=2, batch=4)
+    whole = train(training(stage), Few(), tmp_path / "whole.pt", device=CPU).target
+    with pytest.raises(Enough):
+        train(
+            training(stage),
+            Few(),
+            tmp_path / "cut.pt",
+            device=CPU,
+            watch=Watch(step=stop),
+            every=0.5,
+            clock=Clock(),
+        )
+    torch.rand(17)
+    assert same(whole, train(training(stage), Few(), tmp_path / "cut.pt", device=CPU).target)
+
+
 LATER = pytest.mark.slow  # the same, interrupted later
 
 
