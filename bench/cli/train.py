@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -209,8 +211,6 @@ def _train(asked: _Asked) -> None:
         state = {**(state or {}), **theirs}
     taught_by, teacher = inputs.find_teacher(stage, data, asked.out)
     checkpoint = asked.out / "checkpoints" / f"{name}.pt"
-    if asked.fresh:
-        checkpoint.unlink(missing_ok=True)
     precision = _precision(asked, name, checkpoint, where)
     start = inputs.start_digest(before, borrowed)
     plan = Training(
@@ -236,35 +236,67 @@ def _train(asked: _Asked) -> None:
         f"({counted(asked.images or len(data), 'image')}, "
         f"{counted(stage.epochs, 'epoch')}), seed {asked.seed}, {where}, {precision} -> {name}"
     )
-    try:
-        with TrainingDisplay() as watch:
-            trained = loop.train(
-                plan, data, checkpoint, start=state, teacher=teacher, device=where, watch=watch
-            )
-    except KeyboardInterrupt:
-        say("stopped; the same command goes on after the last checkpoint", err=True)
-        raise
-    measured = measure(trained.target, test)
-    values = results.manifest_values(plan, measured, data, test, trained.seconds, before, asked.out)
+    with _held(checkpoint, name):
+        if asked.fresh:
+            checkpoint.unlink(missing_ok=True)
+        try:
+            with TrainingDisplay() as watch:
+                trained = loop.train(
+                    plan, data, checkpoint, start=state, teacher=teacher, device=where, watch=watch
+                )
+        except KeyboardInterrupt:
+            say("stopped; the same command goes on after the last checkpoint", err=True)
+            raise
+        measured = measure(trained.target, test)
+        values = results.manifest_values(
+            plan, measured, data, test, trained.seconds, before, asked.out
+        )
+        noted = results.record(trained.history, measured)
+        candidates = [*borrowed, *(before.parts if before else ())]
+        kept = results.untouched(candidates, state or {}, trained.target)
+        tensors = trained.target.state_dict()
+        if getattr(stage, "rounded", False):
+            tensors = weights.halved(tensors)
+        entry = weights.add_entry(asked.out, name, tensors, values, noted, kept)
+        checkpoint.unlink(missing_ok=True)
     if values["static_accuracy"] is None:
         say(
             f"{results.twin_name(plan, data.name)} is not there, or was measured on other images, "
             "so the manifest says nothing of static_accuracy; train the static stage first"
         )
-    noted = results.record(trained.history, measured)
-    candidates = [*borrowed, *(before.parts if before else ())]
-    kept = results.untouched(candidates, state or {}, trained.target)
-    tensors = trained.target.state_dict()
-    if getattr(stage, "rounded", False):
-        tensors = weights.halved(tensors)
-    entry = weights.add_entry(asked.out, name, tensors, values, noted, kept)
-    checkpoint.unlink(missing_ok=True)
-    if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
-        checkpoint.parent.rmdir()
     say(_summary(entry))
     others = weights.entries().get(name)
     if asked.out == weights_home() and others is not None and others.origin != "own":
         say(f'in a plan: weights = "own/{name}", since {name!r} are those of {others.origin}')
+
+
+@contextlib.contextmanager
+def _held(checkpoint: Path, name: str) -> Iterator[None]:
+    """Hold a checkpoint, and the weights that it becomes, for this process; its folder goes when it
+    is empty.
+
+    Raises:
+        InUse: another process trains weights of that name.
+    """
+    from bench.errors import InUse
+    from bench.files.locks import claimed
+    from bench.files.writing import make_folder
+
+    def taken(owner: str) -> InUse:
+        return InUse(
+            f"{name} is being trained by another gatebench (process {owner})",
+            hint="wait for it, end it, or name these weights otherwise with --as",
+        )
+
+    make_folder(checkpoint.parent)
+    lock = checkpoint.with_suffix(".lock")
+    with claimed(lock, taken):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else is in it
+        checkpoint.parent.rmdir()
 
 
 def _precision(asked: _Asked, name: str, checkpoint: Path, where: device) -> Precision:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
+
+from bench.files.writing import refused
 
 
 def wait_lock(file: IO[str]) -> None:
@@ -31,6 +33,36 @@ def try_lock(file: IO[str]) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def claimed(path: Path, taken: Callable[[str], Exception], elsewhere: str = "") -> Iterator[None]:
+    """Hold a file for this process, whose id is written into it; released when it ends, however it
+    ends.
+
+    Args:
+        path: of the file; made where it is not there.
+        taken: the error for who comes second, from the id of the process that holds it.
+        elsewhere: what to do where it cannot be written, for the hint.
+
+    Raises:
+        Exception: what `taken` returns.
+        DiskError: the disk refused.
+    """
+    try:
+        file = open(path, "a+")  # noqa: SIM115 — held open as long as the lock
+    except OSError as error:
+        raise refused(error, path, "open", elsewhere=elsewhere) from error
+    with file:
+        if not try_lock(file):
+            file.seek(0)
+            raise taken(file.read().strip() or "unknown")
+        try:  # past the buffer, which would be written once more when the file is closed
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
+        except OSError as error:
+            raise refused(error, path) from error
+        yield
 
 
 @contextlib.contextmanager

@@ -23,11 +23,11 @@ import pyarrow as pa
 
 from bench.errors import InUse, RunFolderError, did_you_mean
 from bench.files.atomic import write_atomic
-from bench.files.locks import try_lock, wait_lock
+from bench.files.locks import claimed, wait_lock
 from bench.files.regular import read_regular
 from bench.files.remove import remove
 from bench.files.settings import settings
-from bench.files.writing import COPY, ELSEWHERE, make_folder, refused
+from bench.files.writing import COPY, ELSEWHERE, make_folder
 from bench.store.documents import read_document
 from bench.store.latency import LATENCY, Latency
 from bench.store.others import check_no_others
@@ -350,23 +350,14 @@ class RunFolder:
                     f"{path} is no plain file",
                     hint="--fresh removes it and computes everything again",
                 )
-        try:
-            file = open(path, "a+")  # noqa: SIM115 — held open as long as the lock
-        except OSError as error:
-            raise refused(error, path, "open", elsewhere=f"{ELSEWHERE}, or {COPY}") from error
-        with file:
-            if not try_lock(file):
-                file.seek(0)
-                owner = file.read().strip() or "unknown"
-                raise InUse(
-                    f"{self.path} is in use by another gatebench (process {owner})",
-                    hint="wait for it, end it, or choose another folder with --name",
-                )
-            try:  # past the buffer, which would be written once more when the file is closed
-                os.ftruncate(file.fileno(), 0)
-                os.write(file.fileno(), str(os.getpid()).encode())
-            except OSError as error:
-                raise refused(error, path) from error
+
+        def taken(owner: str) -> InUse:
+            return InUse(
+                f"{self.path} is in use by another gatebench (process {owner})",
+                hint="wait for it, end it, or choose another folder with --name",
+            )
+
+        with claimed(path, taken, f"{ELSEWHERE}, or {COPY}"):
             yield
 
 

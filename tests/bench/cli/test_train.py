@@ -1,5 +1,7 @@
 """`gatebench train` from the command line to the manifest."""
 
+import os
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -8,7 +10,7 @@ import bench.datasets.base
 from bench.cli import cli
 from bench.contracts.dataset import Dataset
 from bench.datasets.base import classes_digest
-from bench.errors import PlanError, UnknownName, WeightsError
+from bench.errors import InUse, PlanError, RunFolderError, UnknownName, WeightsError
 from bench.weights import add_entry, read_manifest, read_record, read_state
 from bench.weights.cards import card
 from targets.resnet import ResNet
@@ -169,6 +171,26 @@ def test_a_name_that_is_a_path_is_refused_before_anything_is_trained_or_removed(
         run(*args, "--as", "../../thesis", "--fresh")
     assert (tmp_path / "thesis.pt").read_text() == "years of work"
     assert not (tmp_path / "a").exists()
+
+
+def test_two_trainings_of_one_name_keep_off_each_other(tmp_path):
+    from bench.files.locks import claimed
+
+    args = ("skipnet", "--stage", "static", *SMALL, "--out", str(tmp_path))
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    checkpoint = folder / "resnet-8-static@few.pt"
+    checkpoint.write_bytes(b"of the other one")
+    with claimed(folder / "resnet-8-static@few.lock", RunFolderError):
+        for more in ((), ("--fresh",)):
+            with pytest.raises(InUse, match=f"by another gatebench .process {os.getpid()}.") as e:
+                run(*args, *more)
+            assert "--as" in e.value.hint
+        assert checkpoint.read_bytes() == b"of the other one"
+        run(*args, "--as", "mine")
+    assert sorted(os.listdir(folder)) == ["resnet-8-static@few.lock", checkpoint.name]
+    run(*args, "--fresh")
+    assert not folder.exists()
 
 
 def test_another_teacher_of_the_same_name_is_another_training(tmp_path):
