@@ -16,6 +16,7 @@ from bench.contracts.target import Target
 from bench.errors import RunFolderError, WeightsError
 from bench.files.atomic import write_atomic
 from bench.files.writing import make_folder
+from bench.store.provenance import source_digest
 from bench.training.settings import Training, Watch, differing
 from bench.weights.archives import check_sums
 
@@ -59,10 +60,16 @@ def load_start(target: Target, start: Mapping[str, Tensor]) -> None:
     target.load_state_dict({**own, **start})
 
 
-def environment(target: Target) -> dict[str, Any]:
+def environment(training: Training, target: Target) -> dict[str, Any]:
     """What bit-for-bit equality needs beside the settings."""
     device = next(target.parameters()).device
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device.type}
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "recipe": source_digest(type(training.stage).__module__),
+        "network": source_digest(type(target).__module__),
+    }
 
 
 def save(
@@ -87,7 +94,7 @@ def save(
     buffer = io.BytesIO()
     content = {
         "training": json.dumps(training.document(), sort_keys=True),
-        "environment": json.dumps(environment(target), sort_keys=True),
+        "environment": json.dumps(environment(training, target), sort_keys=True),
         "history": json.dumps(progress.history),
         "seconds": progress.seconds,
         "step": progress.step,
@@ -165,8 +172,8 @@ def restore(
     watch.note(f"going on after epoch {len(history)}{place}")
     other = [
         f"{name} {made_in.get(name)} -> {value}"
-        for name, value in environment(target).items()
-        if made_in.get(name) != value
+        for name, value in environment(training, target).items()
+        if made_in.get(name, value) != value
     ]
     if other:
         watch.note(f"not bit for bit the same as without the interruption: {', '.join(other)}")

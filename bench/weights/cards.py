@@ -6,6 +6,7 @@ Made from the manifest, the record, and what the network says of itself.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -211,9 +212,13 @@ def _curves(curves: Mapping[str, Sequence[float]]) -> str:
 
 
 def _bars(values: Sequence[float]) -> str:
-    low, high = min(values), max(values)
+    """A bar a value; a dot where it is not finite."""
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
     scale = (len(_BARS) - 1) / (high - low) if high > low else 0
-    return "".join(_BARS[round((value - low) * scale)] for value in values)
+    return "".join(
+        _BARS[round((value - low) * scale)] if math.isfinite(value) else "·" for value in values
+    )
 
 
 def _rates(entry: Entry, record: Mapping[str, Any]) -> str:

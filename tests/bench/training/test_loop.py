@@ -396,6 +396,19 @@ def test_other_threads_are_told(tmp_path, monkeypatch):
     )
 
 
+def test_other_code_is_told(tmp_path, monkeypatch):
+    """What was trained half by code that was edited since is no training that can be repeated."""
+    from bench.training import checkpoint
+
+    stage, notes = StaticStage(depth=8, epochs=1, batch=30), []
+    train(training(stage), Few(), tmp_path / "c.pt", device=CPU)
+    monkeypatch.setattr(checkpoint, "source_digest", lambda value: f"other {value}")
+    train(training(stage), Few(), tmp_path / "c.pt", device=CPU, watch=Watch(note=notes.append))
+    (note,) = [note for note in notes if "not bit for bit" in note]
+    assert "-> other targets.recipes.static, network " in note
+    assert note.endswith("-> other targets.resnet.network")
+
+
 def test_a_stage_starts_from_the_weights_it_is_given(tmp_path):
     stage = HybridStage(depth=8, epochs=1, batch=30, lr=1e-12, weight_decay=0.0, temperature=1.0)
     torch.manual_seed(9)

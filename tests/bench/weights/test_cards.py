@@ -55,6 +55,14 @@ def test_a_card_says_everything(tmp_path):
     assert f"`{entry_in(tmp_path).sha256}`" in text
 
 
+def test_a_curve_that_has_no_numbers_in_it_is_shown(tmp_path):
+    """A stage may show a mean over nothing."""
+    odd = {"loss": [2.0, float("nan"), 1.0], "shown": [float("inf")] * 3}
+    text = card(entry_in(tmp_path, record={**RECORD, "curves": odd}))
+    assert "| loss | █·▁ | 2 | 1 |" in text
+    assert "| shown | ··· | inf | inf |" in text
+
+
 def test_what_is_not_known_is_a_dash(tmp_path):
     entry = weights.add_entry(tmp_path, "bare", {"w": torch.zeros(3)}, {"target": "nobodys"})
     text = card(entry)
