@@ -78,6 +78,7 @@ def measure_weights(
         },
         {**noted([], measured), **({"curves": before["curves"]} if before else {})},
         parts=entry.parts,
+        replaces=entry,
     )
     say(f"{name} on {pictured}")
     say(

@@ -201,6 +201,7 @@ def add_entry(
     values: Mapping[str, Any],
     record: Mapping[str, Any] | None = None,
     parts: Sequence[WeightsPart] = (),
+    replaces: Entry | None = None,
 ) -> Entry:
     """Write tensors and their table into `folder`, replacing an entry of that name.
 
@@ -215,11 +216,13 @@ def add_entry(
             others worth keeping.
         record: as `read_record` returns it; plain values.
         parts: what lies elsewhere.
+        replaces: the entry of that name that this one was made from; one that is there in its place
+            by now is kept. None replaces any.
 
     Raises:
         PlanError: the name cannot be used.
-        WeightsError: a tensor is not finite or of a type that weights are not trained in, or a
-            value has the wrong type.
+        WeightsError: a tensor is not finite or of a type that weights are not trained in, a value
+            has the wrong type, or the entry is another one than `replaces`.
         DiskError: the disk refused.
     """
     import safetensors.torch
@@ -266,7 +269,13 @@ def add_entry(
         raise WeightsError(f"weights {name!r}: " + "; ".join(problems))
     make_folder(folder, elsewhere=_ELSEWHERE)
     with locked_folder(folder):
-        tables = {known.name: entry_table(known) for known in read_manifest(folder).values()}
+        there = read_manifest(folder)
+        if replaces is not None and there.get(name) != replaces:
+            raise WeightsError(
+                f"weights {name!r} were written anew meanwhile, and are left as they are",
+                hint="the same command looks at those that are there now",
+            )
+        tables = {known.name: entry_table(known) for known in there.values()}
         tables[name] = entry_table(entry)
         write_atomic(entry.path, data, elsewhere=_ELSEWHERE)
         if noted:

@@ -266,6 +266,29 @@ def test_devices_of_measure_are_those_of_other_commands(home):
         assert repr(wrong) in error.message
 
 
+def test_weights_that_were_trained_again_meanwhile_are_not_overwritten(home, monkeypatch):
+    from bench.training import evaluate
+
+    shipped = store.find("resnet-20-static@digits-m")
+    values = {"target": "resnet", "params": shipped.params, "dataset": "digits-m"}
+    state = store.read_state(shipped)
+    store.add_entry(home, "mine", state, values)
+    real = evaluate.measure
+
+    def slow(target, data):
+        newer = {**state, "fc.bias": state["fc.bias"] + 1}
+        store.add_entry(home, "mine", newer, {**values, "accuracy": 0.5})
+        return real(target, data)
+
+    monkeypatch.setattr(evaluate, "measure", slow)
+    error = run("measure", "mine", "--images", "4").exception
+    assert isinstance(error, WeightsError)
+    assert "'mine' were written anew meanwhile" in error.message
+    kept = store.find("mine")
+    assert kept.accuracy == 0.5
+    assert torch.equal(store.read_state(kept)["fc.bias"], state["fc.bias"] + 1)
+
+
 def test_weights_that_give_no_numbers_are_not_measured(home):
     """A variance below 0 is finite, and what is divided by its root is not."""
     shipped = store.find("resnet-20-static@digits-m")
