@@ -23,6 +23,7 @@ from bench.store.documents import parse, read_content
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.schema import MOST
 from bench.store.shards import bounded_rows
+from bench.terminal import counted
 
 FILE = "transfer.parquet"
 SCHEMA = pa.schema(
@@ -152,6 +153,12 @@ def read_transfer(folder: RunFolder, number: int, board: StoredBoard) -> list[Tr
         if not 0 <= row["macs"] <= MOST:
             raise RunFolderError(f"{path} cannot be read: macs is {row['macs']} in one of its rows")
         macs[row["id"]] = row["macs"]
+    whole = board.protocol.images
+    if fewer := [macs for macs in pairs.values() if len(macs) != whole]:
+        raise RunFolderError(
+            f"{path} cannot be read: {counted(len(fewer[0]), 'image')} of {whole} in one of its "
+            "pairs"
+        )
     return [
         TransferredMacs(*who, tuple(macs), np.array(list(macs.values()), dtype=np.float64))
         for who, macs in pairs.items()

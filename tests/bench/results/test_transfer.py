@@ -207,6 +207,7 @@ def test_pairs_of_a_withdrawn_row_are_not_shown(done):
 
 SPOILED = {
     "row-twice": (lambda rows: [*rows, rows[0]], "is there twice"),
+    "image-left-out": (lambda rows: rows[1:], "images of "),
     "negative": (lambda rows: [{**rows[0], "macs": -1}], "macs is -1 in one of its rows"),
     "of-64-bits": (lambda rows: [{**rows[0], "macs": 2**62}], "macs is 4611686018427387904"),
     "no-column": (lambda rows: [{"board": 0, "source": "x"}], "has other columns than"),
