@@ -76,7 +76,7 @@ def measure_weights(
             "more": {**entry.more, "measured_on": pictured},
             **measured_values(measured, pictured),
         },
-        {**noted([], measured), **({"curves": before["curves"]} if before else {})},
+        {**noted([], measured), **({"curves": before["curves"]} if "curves" in before else {})},
         parts=entry.parts,
         replaces=entry,
     )

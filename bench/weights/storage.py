@@ -166,7 +166,7 @@ def read_record(entry: Entry) -> dict[str, Any] | None:
     order).
 
     Raises:
-        WeightsError: the file is missing or altered.
+        WeightsError: the file is missing, altered, or holds something else.
     """
     if not entry.record:
         return None
@@ -177,8 +177,43 @@ def read_record(entry: Entry) -> dict[str, Any] | None:
         raise WeightsError(f"weights {entry.name!r}: {path}: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != entry.record_sha256:
         raise WeightsError(f"weights {entry.name!r}: {path} was altered")
-    found: dict[str, Any] = json.loads(data)
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not _is_record(found):
+        raise WeightsError(f"weights {entry.name!r}: {path} is no record of a training")
     return found
+
+
+def _is_record(found: Mapping[str, Any]) -> bool:
+    """Whether what is there of curves, rates and owners is as `read_record` says."""
+    curves, rates, owners = (found.get(name) for name in ("curves", "rates", "owners"))
+    if curves is not None and not (
+        isinstance(curves, dict) and all(map(_are_numbers, curves.values()))
+    ):
+        return False
+    if rates is None and owners is None:
+        return True
+    counts = [
+        owner[3]
+        for owner in (owners if isinstance(owners, list) else ())
+        if isinstance(owner, list)
+        and [type(part) for part in owner] == [str, str, list, int]
+        and _are_numbers(owner[2])
+    ]
+    return (
+        _are_numbers(rates)
+        and isinstance(rates, list)
+        and isinstance(owners, list)
+        and len(counts) == len(owners)
+        and sum(counts) == len(rates)
+        and min(counts, default=1) > 0
+    )
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) in (int, float) for value in values)
 
 
 def check_name(name: str) -> None:

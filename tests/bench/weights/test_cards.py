@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from bench import weights
 from bench.cli import cli
-from bench.errors import PlanError
+from bench.errors import PlanError, WeightsError
 from bench.weights.cards import card, file_name, index
 
 DOCS = Path(__file__).parents[3] / "docs/cards"
@@ -61,6 +61,24 @@ def test_a_curve_that_has_no_numbers_in_it_is_shown(tmp_path):
     text = card(entry_in(tmp_path, record={**RECORD, "curves": odd}))
     assert "| loss | █·▁ | 2 | 1 |" in text
     assert "| shown | ··· | inf | inf |" in text
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param([], id="list"),
+        pytest.param({"curves": 3}, id="curves"),
+        pytest.param({"curves": {"loss": ["x"]}}, id="text"),
+        pytest.param({"rates": [0.5], "owners": [["a", "block", [], 9]]}, id="too-few-rates"),
+        pytest.param({"rates": [0.5], "owners": [["a"]]}, id="short-owner"),
+        pytest.param({"rates": 1, "owners": 2}, id="numbers"),
+    ],
+)
+def test_a_record_of_another_shape_is_named(tmp_path, record):
+    """Its digest says who wrote it, not what."""
+    entry = entry_in(tmp_path, record=record)
+    with pytest.raises(WeightsError, match=r"some@digits-m.json is no record of a training"):
+        card(entry)
 
 
 def test_what_is_not_known_is_a_dash(tmp_path):
