@@ -39,6 +39,9 @@ class Defense(ABC):
     def fit(self, target: Target, images: Tensor) -> dict[str, Tensor]:
         """What the defense learns from clean images that are never scored.
 
+        Every process calls it: from the same network and images it returns the same. Cells of
+        which shards come from defenses that learned otherwise get no numbers.
+
         Args:
             target: the undefended target, frozen, in eval mode.
             images: (N, C, H, W), all images of the plan's fit split.

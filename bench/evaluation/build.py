@@ -16,6 +16,7 @@ from bench.contracts.defense import Defense
 from bench.contracts.target import Target
 from bench.datasets.base import classes_digest, open_dataset, subset
 from bench.errors import ContractBroken, GatebenchError, PluginError, WeightsError
+from bench.evaluation.learned import digest_of, plain_learned
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.process_state import undisturbed
 from bench.image import to_float
@@ -97,9 +98,18 @@ def build_defended(cell: Cell, root: str | None) -> Target:
     A defense that learns does so here, from the images of the plan's fit split; the same images
     give the same defense.
     """
-    target = build_target(cell.target)
+    return build_learned(cell, root)[0]
+
+
+def build_learned(cell: Cell, root: str | None) -> tuple[Target, str]:
+    """As `build_defended`, with the digest of what the defense learned; "" where none learns.
+
+    Raises:
+        ContractBroken: it learned something else than named, finite tensors.
+    """
+    target, digest = build_target(cell.target), ""
     if cell.defense is None:
-        return target
+        return target, digest
     defense: Defense = build("defense", cell.defense)
     name = cell.defense.label
     if not isinstance(defense, Defense):
@@ -111,14 +121,15 @@ def build_defended(cell: Cell, root: str | None) -> Target:
         with undisturbed():
             images = to_float(dataset.images(subset(dataset, cell.protocol.fit.images)))
         state = freeze(target)
-        learnt = defense.fit(target, images)
+        learnt = plain_learned(defense.fit(target, images), f"{name}.fit")
         check_unchanged(target, state, f"the fit of {name}")
+        digest = digest_of(learnt)
         wrapped = defense.wrap(target, learnt)
     if not isinstance(wrapped, Target):
         raise PluginError(
             f"defense {name!r} returned {type(wrapped).__name__} from wrap, no bench.api.Target"
         )
-    return wrapped
+    return wrapped, digest
 
 
 @lru_cache(maxsize=2)

@@ -3,7 +3,6 @@ comes first, read by the others."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +17,10 @@ from bench.contracts.target import Target
 from bench.contracts.threat import Threat
 from bench.datasets.base import subset
 from bench.errors import BudgetSpent, ContractBroken, RunFolderError
+from bench.evaluation.learned import learned_digest, plain_learned
 from bench.evaluation.ledger import check_paid
 from bench.evaluation.meter import ForwardMeter
 from bench.evaluation.outputs import check_output
-from bench.evaluation.plain import plain_copy
 from bench.evaluation.process_state import undisturbed
 from bench.evaluation.sealed_view import SealedView
 from bench.evaluation.view import TargetView
@@ -56,13 +55,13 @@ def fit_attack(
     """
     path = folder.path / "fit.safetensors"
     with folder.exclusive("fit.lock"):
-        if not (path.is_file() and _digest(path.read_bytes()) == _noted(folder)):
+        if not (path.is_file() and learned_digest(path.read_bytes()) == _noted(folder)):
             found, spent = _compute(
                 attack, target, meter, dataset, terms, threat, seed, device, progress
             )
             data = save(found)
             write_atomic(path, data)
-            note = FitNote(terms.images, spent, _digest(data))
+            note = FitNote(terms.images, spent, learned_digest(data))
             write_json(folder.path / FIT, note.document())
         return {name: value.to(device) for name, value in load(path.read_bytes()).items()}
 
@@ -74,10 +73,6 @@ def _noted(folder: CellFolder) -> str:
     except RunFolderError:
         return ""
     return note.sha256 if note else ""
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _compute(
@@ -119,22 +114,6 @@ def _compute(
             f"{name}.fit edited its images in place",
             hint="work on a copy: images = images.clone()",
         )
-    if not isinstance(found, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
-    ):
-        raise ContractBroken(
-            f"{name}.fit returned {type(found).__name__}, expected a dict of named tensors",
-            hint='return for example {"delta": delta}, or {} where nothing was learned',
-        )
-    learned = {
-        key: plain_copy(value, f"{key!r} of {name}.fit").cpu().contiguous()
-        for key, value in found.items()
-    }
-    for key, value in learned.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ContractBroken(
-                f"{name}.fit returned NaN or infinity in {key!r}",
-                hint="look for a division by 0 or a step that diverges, and return finite numbers",
-            )
+    learned = plain_learned(found, f"{name}.fit")
     check_output(target(images[:1]), target, 1)
     return learned, int(view.ledger.used.sum())

@@ -17,7 +17,7 @@ from bench.datasets.base import check_classes, padded, subset, subset_digest
 from bench.errors import ContractBroken, DataError, PlanError, PluginError
 from bench.evaluation.build import (
     build,
-    build_defended,
+    build_learned,
     opened_dataset,
 )
 from bench.evaluation.describe import describe
@@ -51,6 +51,7 @@ class Opened:
         device: where it is evaluated.
         description: of the target, as in target.json.
         root: where data sets lie.
+        learnt: digest of what the target's defense learned, "" where none learns.
     """
 
     cell: Cell
@@ -66,6 +67,7 @@ class Opened:
     device: torch.device
     description: TargetDescription
     root: str | None = None
+    learnt: str = ""
 
 
 class Unsupported(Exception):
@@ -123,6 +125,7 @@ def open_cell(
         device,
         ready.description,
         root,
+        ready.learnt,
     )
 
 
@@ -156,6 +159,7 @@ class _Ready:
         dataset: the images.
         indices: those of the protocol, in order.
         description: of the target, as in target.json.
+        learnt: digest of what its defense learned, "" where none learns.
     """
 
     target: Target
@@ -166,6 +170,7 @@ class _Ready:
     dataset: Dataset
     indices: Sequence[int]
     description: TargetDescription
+    learnt: str
 
 
 _Terms = tuple[Component, Component | None, Protocol, torch.device, str | None]
@@ -199,7 +204,7 @@ def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
         raise PlanError(
             f"protocol.threat: {protocol.threat} admits no change of an image of {values} values"
         )
-    target = build_defended(cell, root)
+    target, learnt = build_learned(cell, root)
     if not isinstance(target, Target):
         raise PluginError(f"target {cell.target.label!r} is no bench.api.Target")
     if tuple(target.image_shape) != tuple(dataset.image_shape):
@@ -225,6 +230,7 @@ def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
         dataset,
         indices,
         description,
+        learnt,
     )
 
 

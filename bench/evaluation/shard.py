@@ -96,6 +96,8 @@ def run_shard(
         made_by["reads"] = {kind: dict(files) for kind, files in reads.items()}
     if saved is not None:
         made_by["start"] = saved.sha256
+    if opened.learnt:
+        made_by["learnt"] = opened.learnt
     folder.write_shard(first, last, rows, made_by)
     return sum(row["clean_macs"] for row in rows), sum(row["adversarial_macs"] for row in rows)
 

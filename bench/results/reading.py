@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from bench.contracts.cell import Cell
+from bench.files.canonical import canonical
 from bench.plans.stored import StoredBoard, StoredPlan
 from bench.results.cells import ReadCell, read_cell, without_numbers
 from bench.results.clean import CleanResult, differing_image
 from bench.results.records import BoardCell
 from bench.store.folder import CellFolder, RunFolder
 
+_OTHERWISE = "its defense learned otherwise in another cell of this target"
 _READERS, _BLOCK = 2, 16
 """Threads that read cells, and cells that are finished together."""
 
@@ -129,7 +131,8 @@ def _with_one_clean_result(
     boards: Sequence[StoredBoard], read: Sequence[Sequence[ReadCell]]
 ) -> list[list[ReadCell]]:
     """The cells of each board; those of a target whose clean results differ between the cells of
-    the run are invalid, on every board."""
+    the run are invalid, on every board, as are those whose defense learned otherwise in a cell that
+    was made alike."""
     evaluated = [
         [_evaluated(board, one) for one in cells] for board, cells in zip(boards, read, strict=True)
     ]
@@ -138,7 +141,7 @@ def _with_one_clean_result(
         for one, what in zip(cells, whats, strict=True):
             if one.clean is not None:
                 groups.setdefault(what, []).append(one.clean)
-    reasons = {
+    reasons = dict.fromkeys(_learned_otherwise(read, evaluated), _OTHERWISE) | {
         what: f"the clean result of {image} differs between the cells of this target, which keeps "
         "state that copies share"
         for what, results in groups.items()
@@ -151,6 +154,20 @@ def _with_one_clean_result(
         ]
         for cells, whats in zip(read, evaluated, strict=True)
     ]
+
+
+def _learned_otherwise(
+    read: Sequence[Sequence[ReadCell]], evaluated: Sequence[Sequence[Hashable]]
+) -> set[Hashable]:
+    """Targets of which cells that were made alike have defenses that learned otherwise."""
+    digests: dict[tuple[Hashable, bytes], set[str]] = {}
+    for cells, whats in zip(read, evaluated, strict=True):
+        for one, what in zip(cells, whats, strict=True):
+            made = one.cell.environment
+            if one.clean is not None and "learnt" in made:
+                alike = {name: made.get(name) for name in ("gatebench", "versions", "device")}
+                digests.setdefault((what, canonical(alike)), set()).add(str(made["learnt"]))
+    return {what for (what, _), learned in digests.items() if len(learned) > 1}
 
 
 def _evaluated(board: StoredBoard, one: ReadCell) -> Hashable:

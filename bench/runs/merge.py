@@ -191,6 +191,9 @@ def _makers(cell: Cell, shard: Shard) -> Iterator[tuple[str, Any]]:
         if name == "start":  # the images that this attack began at, on this target
             yield f"{name} of {cell.label}", value
             continue
+        if name == "learnt":  # by the defense of this target
+            yield f"what was learned by {cell.defended}", value
+            continue
         if name not in ("sources", "reads"):
             yield name, value
             continue

@@ -21,7 +21,7 @@ from bench.plugins import registry
 from bench.results.ensemble import combinations
 from bench.runs.ensemble import combine
 from bench.runs.layout import Laid
-from bench.runs.seal import seal
+from bench.runs.seal import check_learned_alike, seal
 from bench.runs.share import Division, Share
 from bench.store.folder import CellFolder, same_record
 from bench.store.provenance import source_digest, sources, versions
@@ -368,6 +368,7 @@ class Run:
             computed again, once. [] otherwise.
         """
         try:
+            check_learned_alike(self._folder(key))
             self._close(key, seal(self._folder(key), self._cells[key], "ok", ids=self.laid.ids))
             return []
         except (ValueError, RunFolderError) as error:

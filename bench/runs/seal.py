@@ -86,6 +86,19 @@ def seal(
     return found
 
 
+def check_learned_alike(folder: CellFolder) -> None:
+    """Refuse shards behind defenses that learned otherwise: they are of several networks.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if len({shard.record.get("learnt", "") for shard in folder.shards()}) > 1:
+        raise ValueError(
+            "its defense learned otherwise in another process; let fit return the same from the "
+            "same network and images"
+        )
+
+
 def environment_of(shard: Shard) -> Environment:
     """What made a shard, without what tells it from others."""
     kept = {name: value for name, value in shard.record.items() if name not in ("key", "schema")}

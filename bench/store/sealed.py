@@ -26,7 +26,7 @@ SHARD_NAME = re.compile(r"shard-([0-9]{5,9})-([0-9]{5,9})\.parquet")
 
 
 class Environment(TypedDict, total=False):
-    """What made a shard; a shard says no time, host or path."""
+    """What made a shard, and the digest of what its defense learned; no time, host or path."""
 
     gatebench: str
     versions: dict[str, str]
@@ -35,6 +35,7 @@ class Environment(TypedDict, total=False):
     sources: dict[str, str]
     reads: dict[str, dict[str, str]]
     start: str
+    learnt: str
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from bench.contracts.defense import Defense
 from bench.contracts.target import Target
+from bench.evaluation.learned import digest_of, plain_learned
 from bench.evaluation.outputs import check_unchanged, freeze
 from bench.evaluation.target_checks import copy_target
 from bench.testing.findings import Finding, NotKept, found
@@ -33,14 +36,22 @@ def check_defense(defense: Defense, target: Target | None = None) -> list[Findin
     made: list[Target] = []
 
     def wraps() -> None:
-        wrapped = (
-            defense.wrap(inner, defense.fit(inner, images)) if defense.fits else defense.wrap(inner)
-        )
+        wrapped = defense.wrap(inner, learned()) if defense.fits else defense.wrap(inner)
         if not isinstance(wrapped, Target):
             raise NotKept(f"wrap returned {type(wrapped).__name__}, no bench.api.Target")
         check_unchanged(inner, state, "the defense")
         copy_target(wrapped)
         made.append(wrapped)
+
+    def learned() -> dict[str, Tensor]:
+        """What a fit returns, the same twice."""
+        first, again = (
+            plain_learned(defense.fit(inner, images), f"{type(defense).__name__}.fit")
+            for _ in range(2)
+        )
+        if digest_of(first) != digest_of(again):
+            raise NotKept("fit returned something else for the same network and images")
+        return first
 
     def measured() -> None:
         if made[0].undefended.ceiling != inner.ceiling:

@@ -14,7 +14,7 @@ from bench.contracts.cell import Who
 from bench.contracts.target import Output, Target
 from bench.datasets.base import padded
 from bench.evaluation import cost
-from bench.evaluation.build import build_defended
+from bench.evaluation.build import build_learned
 from bench.evaluation.outputs import differing_unit, freeze, near_threshold
 from bench.evaluation.score import SCORING, score
 from bench.evaluation.seeds import seeded, seeds_of
@@ -54,17 +54,27 @@ def execute_anew(
         groups.setdefault(cell.cell.who, []).append(cell)
     for members in groups.values():
         with examined(members[0].label, found):
-            target = build_defended(members[0].cell, data_root)
+            target, learnt = build_learned(members[0].cell, data_root)
             target.to(torch.device(device))
             freeze(target)
             noise = check_descriptions(target, members, words, device, found)
             for cell in members:
                 tell(f"{cell.label}: executing")
                 with examined(cell.label, found):
+                    _learned_alike(cell, learnt, found)
                     _prices(target, cell, found)
                     for start, places in _drawn(cell, images, generator):
                         part = list(cell.rows[start : start + cell.cell.protocol.batch])
                         _again(target, cell, part, places, device, noise, found)
+
+
+def _learned_alike(cell: Examined, learnt: str, found: Findings) -> None:
+    """What the target's defense learned is what it learns here; older shards do not say."""
+    sealed = cell.folder.sealed()
+    then = sealed.environment.get("learnt", learnt) if sealed else learnt
+    if then != learnt:
+        said = f"{cell.label}: its defense learned {then[:16]}, here it learns {learnt[:16]}"
+        (found.remarks if cell.elsewhere else found.problems).append(said)
 
 
 def _drawn(

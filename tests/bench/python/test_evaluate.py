@@ -343,11 +343,12 @@ def test_precision_is_float32_whatever_the_program_computes_in(changed):
         if changed is not None:
             changed(torch.backends)
         before = [place.fp32_precision for place in precision._newer()]
+        allowed = changed in (None, older) and torch.backends.cudnn.allow_tf32  # or it raises
         bench.evaluate(ToyTarget(), Sees(), IMAGES[:2], **TOY)
         assert set(seen) == {"ieee"}
         assert [place.fp32_precision for place in precision._newer()] == before
         if changed in (None, older):
-            assert torch.backends.cudnn.allow_tf32
+            assert torch.backends.cudnn.allow_tf32 == allowed
             assert torch.backends.cuda.matmul.allow_tf32 is (changed is older)
 
 

@@ -1,5 +1,6 @@
 """Defenses that seem to help: each hides, lies or pretends in one way, around an honest network."""
 
+import os
 from dataclasses import replace
 from typing import Literal
 
@@ -133,3 +134,15 @@ class Trick(Defense):
 
     def wrap(self, target, learnt=None):
         return Trickster(target, self.trick)
+
+
+class Fitful(Defense):
+    """Learns something else every time, and behaves alike whatever it learned."""
+
+    fits = True
+
+    def fit(self, target, images):
+        return {"drawn": torch.tensor(list(os.urandom(8)))}
+
+    def wrap(self, target, learnt=None):
+        return Wrapped(target)
