@@ -115,41 +115,6 @@ train(training(STAGES[0]), Few(), Path({str(tmp_path / "killed.pt")!r}), device=
     assert same(whole, resumed)
 
 
-@pytest.mark.parametrize("at", [2, 4], ids=["within-an-epoch", "between-epochs"])
-def test_dropout_of_a_network_goes_on_where_it_was(at, tmp_path):
-    """It draws from the global generator, of which no checkpoint tells."""
-
-    @dataclass(frozen=True, kw_only=True)
-    class Dropping(StaticStage):
-        def loss(self, target, images, labels, moment):
-            return super().loss(target, torch.dropout(images, 0.5, True), labels, moment)
-
-    class Enough(Exception):
-        pass
-
-    def stop(done, total):
-        if done == at:
-            raise Enough
-
-    stage = Dropping(depth=8, epochs=2, batch=4)
-    whole = train(training(stage), Few(), tmp_path / "whole.pt", device=CPU).target
-    with pytest.raises(Enough):
-        train(
-            training(stage),
-            Few(),
-            tmp_path / "cut.pt",
-            device=CPU,
-            watch=Watch(step=stop),
-            every=0.5,
-            clock=Clock(),
-        )
-    torch.rand(17)
-    assert same(whole, train(training(stage), Few(), tmp_path / "cut.pt", device=CPU).target)
-
-
-LATER = pytest.mark.slow  # the same, interrupted later
-
-
 class Clock:
     """A second a look."""
 
@@ -161,11 +126,8 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
-@pytest.mark.parametrize("at", [2, pytest.param(5, marks=LATER)])
-def test_a_training_interrupted_within_an_epoch_ends_in_the_same_bits(stage, at, tmp_path):
-    """Checkpoints by time lie between steps; at most what came after the last one is done again."""
-    whole = train(training(stage), Few(), tmp_path / "whole.pt", device=CPU)
+def cut(stage, at, checkpoint):
+    """Interrupt a training after so many steps; it writes a checkpoint a step."""
 
     class Enough(Exception):
         pass
@@ -178,12 +140,40 @@ def test_a_training_interrupted_within_an_epoch_ends_in_the_same_bits(stage, at,
         train(
             training(stage),
             Few(),
-            tmp_path / "cut.pt",
+            checkpoint,
             device=CPU,
             watch=Watch(step=stop),
             every=0.5,
             clock=Clock(),
         )
+
+
+@pytest.mark.parametrize("at", [2, 4], ids=["within-an-epoch", "between-epochs"])
+def test_dropout_of_a_network_goes_on_where_it_was(at, tmp_path):
+    """It draws from the global generator, of which no checkpoint tells."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Dropping(StaticStage):
+        def loss(self, target, images, labels, moment):
+            return super().loss(target, torch.dropout(images, 0.5, True), labels, moment)
+
+    stage = Dropping(depth=8, epochs=2, batch=4)
+    whole = train(training(stage), Few(), tmp_path / "whole.pt", device=CPU).target
+    cut(stage, at, tmp_path / "cut.pt")
+    torch.rand(17)
+    assert same(whole, train(training(stage), Few(), tmp_path / "cut.pt", device=CPU).target)
+
+
+LATER = pytest.mark.slow  # the same, interrupted later
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
+@pytest.mark.parametrize("at", [2, pytest.param(5, marks=LATER)])
+def test_a_training_interrupted_within_an_epoch_ends_in_the_same_bits(stage, at, tmp_path):
+    """Checkpoints by time lie between steps; at most what came after the last one is done again."""
+    whole = train(training(stage), Few(), tmp_path / "whole.pt", device=CPU)
+
+    cut(stage, at, tmp_path / "cut.pt")
     torch.rand(17)  # whatever else has drawn from the global generator
     steps, notes, epochs = [], [], []
     watch = Watch(
