@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from bench import __version__
 from bench.contracts.cell import Cell
 from bench.contracts.executor import Event, Executor, MakeExecutor, Task, Tell
 from bench.errors import GatebenchError, PluginError, RunFolderError, in_words
 from bench.executors.reads import Reads
-from bench.files.writing import refused
 from bench.plans.estimates import remember
 from bench.plugins import registry
 from bench.results.ensemble import combinations
 from bench.runs.ensemble import combine
 from bench.runs.layout import Laid
+from bench.runs.log import RunLog, Write
 from bench.runs.seal import check_learned_alike, seal
 from bench.runs.share import Division, Share
 from bench.store.folder import CellFolder, same_record
@@ -113,6 +112,7 @@ class Run:
         self._begun: set[str] = set()
         """Cells with shards that an earlier run left, until they are sealed."""
         self._division = None if share is None else self._divided(share)
+        self._log = RunLog(laid.folder.path)
         self._speeds: dict[str, list[tuple[float, int]]] = defaultdict(list)
 
     def __call__(self, prepared: Prepared, listen: Tell) -> Outcome:
@@ -131,7 +131,7 @@ class Run:
         with self.laid.folder.locked():
             self.laid.check_folder(fresh=self.fresh, renew=self.renew)
             self.laid.write()
-            self._reads = Reads(self._log_file)
+            self._reads = Reads(self._log.path)
             if self.fresh:
                 for key in self._cells:
                     self._reopen(key)
@@ -234,7 +234,7 @@ class Run:
             tasks = [task for key in list(self._left) for task in self._missing(key)]
             if attempt + 1 < ATTEMPTS and tasks:
                 labels = ", ".join(dict.fromkeys(task.label for task in tasks))
-                self._log(f"shards that are not there are computed again: {labels}")
+                self._log.write(f"shards that are not there are computed again: {labels}")
         self._begun.clear()
         for key in list(self._left):
             if self._left[key]:
@@ -255,12 +255,12 @@ class Run:
     def _compute(self, tasks: Sequence[Task], listen: Tell) -> None:
         with self._executor() as executor:
             self._check_environment(executor.open())
-            with self._opened_log() as file:
+            with self._log.opened() as write:
 
                 def tell(event: Event) -> None:
                     if event.task.key in self._left:  # what is over is over
                         listen(event)
-                        self._note(event, file)
+                        self._note(event, write)
 
                 executor.run(tasks, tell)
 
@@ -277,32 +277,13 @@ class Run:
                 workers=options.workers,
                 threads=options.threads,
                 deadline=options.deadline,
-                log=str(self._log_file),
+                log=str(self._log.path),
             )
         except (GatebenchError, OSError):
             raise
         except Exception as error:  # it may be anybody's
             said = f"executor {options.executor!r} cannot be made: {in_words(error)}"
             raise PluginError(said) from error
-
-    @property
-    def _log_file(self) -> Path:
-        return (self.laid.folder.path / "log.txt").absolute()
-
-    def _log(self, text: str) -> None:
-        with self._opened_log() as file:
-            _write_line(text, file)
-
-    def _opened_log(self) -> TextIO:
-        """The log, to be written to at its end.
-
-        Raises:
-            DiskError: it cannot be opened.
-        """
-        try:
-            return open(self._log_file, "a", encoding="utf-8")
-        except OSError as error:
-            raise refused(error, self._log_file, "open") from error
 
     def _check_environment(self, environment: Mapping[str, Any]) -> None:
         """Refuse to go on where shards were made otherwise, unless told to keep them."""
@@ -341,12 +322,12 @@ class Run:
                     "--keep goes on and flags the cells that mix both",
                 )
 
-    def _note(self, event: Event, log: TextIO) -> None:
+    def _note(self, event: Event, write: Write) -> None:
         """Write an event down, and close its cell where it is over."""
         task = event.task
         head = f"{task.label} [{task.first}-{task.last}] {event.what}"
         if event.what == "done":
-            _write_line(f"{head} {event.seconds:.1f} s", log)
+            write(f"{head} {event.seconds:.1f} s")
             left = self._left[task.key]
             if (task.first, task.last) not in left:
                 return  # reported twice
@@ -357,7 +338,7 @@ class Run:
             if not left and not self._missing(task.key) and task.key in self._left:
                 self._seal_whole(task.key)
         elif event.what == "problem":
-            _write_line(f"{head} {event.status} {event.reason}\n{event.detail}", log)
+            write(f"{head} {event.status} {event.reason}\n{event.detail}")
             self._seal(task.key, event.status, event.reason, event.detail)
 
     def _seal_whole(self, key: str) -> list[Task]:
@@ -378,7 +359,7 @@ class Run:
             self._seal(key, "failed", f"what was computed cannot be sealed: {said}")
             return []
         self._begun.discard(key)
-        self._log(f"{self._cells[key].label} was left damaged and is computed again: {said}")
+        self._log.write(f"{self._cells[key].label} was left damaged and is computed again: {said}")
         return self._missing(key)
 
     def _seal(self, key: str, status: Status, reason: str, detail: str = "") -> None:
@@ -398,10 +379,6 @@ def _readable(folder: CellFolder) -> Sealed | None:
         return folder.sealed()
     except RunFolderError:
         return None
-
-
-def _write_line(text: str, file: TextIO) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}".rstrip(), file=file, flush=True)
 
 
 def _told(name: str, then: Any, now: Any) -> str:
