@@ -24,6 +24,7 @@ from bench.errors import (
     RunFolderError,
     UnknownName,
 )
+from bench.evaluation import kept_state
 from bench.python.module import as_target
 from bench.store import precision
 from bench.testing import ToyTarget, sample_images
@@ -50,6 +51,15 @@ class Bare(nn.Module):
 
     def macs(self, decisions):
         return self.inner.macs(decisions)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def other_tests_keep_nothing():
+    """Classes of this module are in one package with all tests; what all of those modules keep is
+    not looked at, which takes seconds a call. `test_kept_state` is about it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept_state, "_OWN", kept_state._OWN | {__name__.partition(".")[0]})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -305,15 +315,15 @@ def measured(seed=0):
     return numbers(bench.evaluate(TARGETS[seed], attacks, IMAGES[:6], **TOY))
 
 
-TARGETS = [ToyTarget(seed=seed) for seed in range(3)]
+TARGETS = [ToyTarget(seed=seed) for seed in range(2)]
 """Made before a test changes what torch makes."""
 
 
 def test_threads_wait_for_each_other():
-    alone = [measured(seed) for seed in range(3)]
-    with ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(measured, range(3))) == alone
-    assert [measured(seed) for seed in range(3)] == alone
+    alone = [measured(seed) for seed in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(measured, range(2))) == alone
+    assert [measured(seed) for seed in range(2)] == alone
 
 
 def bf16(backends):
