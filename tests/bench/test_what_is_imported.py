@@ -118,6 +118,7 @@ def test_a_run_without_a_report_imports_what_it_computes_with(ran):
     assert not unasked, {name: HEAVY[name] for name in unasked}
 
 
+@pytest.mark.slow  # a new interpreter for each of several commands
 def test_commands_about_a_run_import_what_they_need(ran, child_environment):
     check_imports(OF_A_RUN, ran[0], child_environment())
 

@@ -91,15 +91,12 @@ def test_the_first_margins_by_hand(images):
     assert moved.units.threshold[0] == pytest.approx(1.2 * thre)
 
 
-SLOW = pytest.mark.slow  # the whole contract on a trained network; one of each kind is quick
+SLOW = pytest.mark.slow  # the whole contract on a trained network; one is quick
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=() if name.startswith(("skipnet", "sact")) else SLOW)
-        for name in FAMILIES
-    ],
+    [pytest.param(name, marks=() if name.startswith("skipnet") else SLOW) for name in FAMILIES],
 )
 def test_moved_thresholds_keep_the_contract(name, images):
     target = network(name, FAMILIES[name][2][2])

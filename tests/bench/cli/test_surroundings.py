@@ -43,6 +43,7 @@ def leave_after_one_line(process):
     return line, errors, process.wait(200)
 
 
+@pytest.mark.slow  # several processes; the same of a verdict is quick
 def test_a_reader_that_goes_away_does_not_change_the_run(tmp_path, gatebench, child_environment):
     run = ("run", "plan.toml", "--name", "r", "--in-process", "--no-report")
     line, errors, code = leave_after_one_line(start(tmp_path, child_environment, *run))

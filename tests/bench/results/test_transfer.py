@@ -162,6 +162,7 @@ def shown_by_terms(laid):
     }
 
 
+@pytest.mark.slow  # two boards, three times
 def test_pairs_follow_their_cells_when_boards_and_labels_change_places(tmp_path):
     laid = renewed(tmp_path, TWO_BOARDS)
     transfer(RunFolder(laid.folder.path), attack="gradauto")
@@ -180,6 +181,7 @@ def test_pairs_follow_their_cells_when_boards_and_labels_change_places(tmp_path)
     }
 
 
+@pytest.mark.slow  # three networks; a victim made anew is quick
 def test_another_target_under_the_label_of_a_victim_has_no_pairs(tmp_path):
     plan = PLAN.replace('use = "skipnet"', 'use = "skipnet"\nlabel = "net"')
     laid = renewed(tmp_path, plan)

@@ -82,6 +82,7 @@ def test_rows_of_a_run_are_handed_in_and_accepted_elsewhere(gatebench, board, tm
     assert [row.adversarial for row in there.rows()] == [row.adversarial for row in ours.rows()]
 
 
+@pytest.mark.slow  # two defended networks are run and handed in
 def test_rows_behind_defenses_are_judged_behind_them(gatebench, plugins, tmp_path):
     defended = """schema = 1
 [protocol]
@@ -141,6 +142,7 @@ def test_words_that_cannot_be_shown_write_no_archive(gatebench, board, tmp_path)
     assert not list(tmp_path.glob(".*draft*"))
 
 
+@pytest.mark.slow  # runs, hands in and merges
 def test_merged_boards_keep_who_handed_in(gatebench, board, handed_in, tmp_path):
     assert gatebench("accept", "in.zip", "--into", "board", "--no-report")[0] == 0
     text = (tmp_path / "plan.toml").read_text()

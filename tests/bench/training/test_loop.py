@@ -87,6 +87,7 @@ def test_an_interrupted_training_ends_in_the_same_bits(stage, tmp_path):
     assert not same(whole, other)
 
 
+@pytest.mark.slow  # a process is killed; interruptions within one are quick
 def test_a_killed_training_goes_on(tmp_path):
     script = f"""
 import os, signal, sys, torch
