@@ -35,6 +35,10 @@ def try_lock(file: IO[str]) -> bool:
     return True
 
 
+_TRIES = 3
+"""How often a file is opened that was removed before it could be locked."""
+
+
 @contextlib.contextmanager
 def claimed(path: Path, taken: Callable[[str], Exception], elsewhere: str = "") -> Iterator[None]:
     """Hold a file for this process, whose id is written into it; released when it ends, however it
@@ -49,20 +53,32 @@ def claimed(path: Path, taken: Callable[[str], Exception], elsewhere: str = "") 
         Exception: what `taken` returns.
         DiskError: the disk refused.
     """
-    try:
-        file = open(path, "a+")  # noqa: SIM115 — held open as long as the lock
-    except OSError as error:
-        raise refused(error, path, "open", elsewhere=elsewhere) from error
-    with file:
-        if not try_lock(file):
-            file.seek(0)
-            raise taken(file.read().strip() or "unknown")
+    with contextlib.ExitStack() as opened:
+        for left in reversed(range(_TRIES)):
+            try:
+                file = opened.enter_context(open(path, "a+"))
+            except OSError as error:
+                raise refused(error, path, "open", elsewhere=elsewhere) from error
+            if not try_lock(file):
+                file.seek(0)
+                raise taken(file.read().strip() or "unknown")
+            if _is_at(file, path) or not left:
+                break
+            file.close()
         try:  # past the buffer, which would be written once more when the file is closed
             os.ftruncate(file.fileno(), 0)
             os.write(file.fileno(), str(os.getpid()).encode())
         except OSError as error:
             raise refused(error, path) from error
         yield
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file still lies there: who held it before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
