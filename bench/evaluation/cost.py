@@ -6,9 +6,9 @@ slice. Every aten operator must be counted, hooked or free; any other is reporte
 own counter runs in the same pass as a second opinion (it leaves biases out, so it may never be
 above).
 
-What cannot be counted is refused where it can be seen: sums of broadcast products
-(`bench.evaluation.witness`), and results that do not come from the operators seen
-(`bench.evaluation.outside`). What can not be seen: a sum written out as many additions, results
+What cannot be counted is refused where it can be seen: sums of broadcast products and
+of products with weights (`bench.evaluation.witness`), and results that do not come from the
+operators seen (`bench.evaluation.outside`). What can not be seen: a sum written out as many additions, results
 kept for images that a target has met in other processes.
 """
 
@@ -68,7 +68,7 @@ def count(target: Target, image: Tensor, decisions: Tensor | None = None) -> Cou
             or torch's counter saw more than ptflops'.
     """
     handed = image.clone()
-    witness = Witness(handed)
+    witness = Witness(handed, [*target.parameters(), *target.buffers()])
     ptflops = _ptflops()
     second = TorchMode(display=False)
     with torch.no_grad(), uncompiled(), _slow_attention(), contextlib.ExitStack() as stack:
@@ -154,8 +154,8 @@ def _check_seen(witness: Witness) -> None:
         )
     if witness.summed:
         raise ContractBroken(
-            f"execute adds up a product of broadcast operands ({witness.summed}), a matrix "
-            "product or convolution that no counter sees",
+            f"execute adds up {witness.summed}, a matrix product or convolution that no counter "
+            "sees",
             hint="write it as a convolution, a linear layer, matmul or einsum",
         )
 

@@ -38,6 +38,11 @@ def _attention(inputs: Any, outputs: Any) -> int:
     return int(scores * (query.shape[-1] + value.shape[-1]))
 
 
+def _convolution(inputs: Any, outputs: Any) -> int:
+    """What a traced module calls, with four arguments more than ptflops takes."""
+    return int(ATEN_OPS_MAPPING[aten.convolution](inputs[:9], outputs))
+
+
 def _rnn_layer(inputs: Any, outputs: Any) -> int:
     """One layer in one direction; each weight, and bias if any, is used once a step."""
     steps, weights, biases = inputs[0], inputs[1:3], inputs[3:5] if inputs[12] else ()
@@ -68,6 +73,7 @@ def _hooks() -> dict[Any, Any]:
         aten.vdot: _dot,
         aten.baddbmm: _baddbmm,
         aten.addbmm: _baddbmm,
+        aten._convolution: _convolution,
         aten.mkldnn_rnn_layer: _rnn_layer,
         aten._cudnn_rnn: _rnn,
         aten.miopen_rnn: _rnn,

@@ -1,14 +1,14 @@
 """A dispatch mode that sees every operator of an execution, for what a counter alone overlooks.
 
 It follows two things through the tensors of one pass: what is computed from the image, and products
-of broadcast operands that are not summed yet. Tensors are known by their memory, so that views and
-in-place operators are followed too.
+of broadcast operands, or with as many weights, that are not summed yet. Tensors are known by their
+memory, so that views and in-place operators are followed too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -31,16 +31,19 @@ CURVES = frozenset("pow square exp exp2 expm1 cosh".split())
 
 SQUARED_SUMS = frozenset(
     """
-    _log_softmax linalg_norm linalg_vector_norm logcumsumexp logsumexp norm std std_mean var
-    var_mean
+    _log_softmax linalg__powsum linalg_norm linalg_vector_norm logcumsumexp logsumexp norm std
+    std_mean var var_mean
     """.split()
 )
 """Operators that add up such curves of what they are given."""
 
 SPREADS = frozenset(
     """
-    _unsafe_index cat clone expand_copy gather im2col index index_select repeat stack take
-    take_along_dim unfold_copy
+    _adaptive_avg_pool2d _unsafe_index _upsample_bicubic2d_aa _upsample_bilinear2d_aa
+    adaptive_max_pool2d cat clone embedding expand_copy gather grid_sampler_2d im2col index
+    index_select max_pool2d_with_indices max_pool3d_with_indices repeat stack take take_along_dim
+    unfold_copy upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
+    upsample_nearest2d
     """.split()
 )
 """Operators that may repeat values of what they are given."""
@@ -48,14 +51,20 @@ SPREADS = frozenset(
 JOINS = frozenset("cat stack".split())
 """Those of them that put several tensors together."""
 
+PLAIN_SUMS = frozenset("mean nanmean nansum sum".split())
+"""Operators that add up and do nothing else."""
+
+SCALES = frozenset("div mul neg".split())
+"""Elementwise operators that leave a sum of products one."""
+
 REDUCTIONS = frozenset(
     """
     _adaptive_avg_pool2d _adaptive_avg_pool3d _fused_rms_norm _log_softmax _native_batch_norm_legit
     _upsample_bicubic2d_aa _upsample_bilinear2d_aa adaptive_avg_pool1d avg_pool1d avg_pool2d
-    avg_pool3d col2im cumprod cumsum embedding_bag grid_sampler_2d index_add index_put index_reduce
-    linalg_norm linalg_vector_norm logcumsumexp logsumexp mean nanmean nansum native_group_norm
-    native_layer_norm norm prod scatter_add scatter_reduce std std_mean sum trace
-    upsample_bicubic2d upsample_bilinear2d upsample_linear1d var var_mean
+    avg_pool3d bincount col2im cumprod cumsum embedding_bag grid_sampler_2d index_add index_put
+    index_reduce linalg__powsum linalg_norm linalg_vector_norm logcumsumexp logsumexp mean nanmean
+    nansum native_group_norm native_layer_norm norm prod scatter_add scatter_reduce std std_mean sum
+    trace upsample_bicubic2d upsample_bilinear2d upsample_linear1d var var_mean
     """.split()
 )
 """Operators that add up."""
@@ -87,15 +96,16 @@ class Witness(TorchDispatchMode):
 
     Args:
         image: (1, C, H, W), what the execution starts from.
+        weights: parameters and buffers of the network.
 
     Attributes:
         seen: how often each operator ran.
         unknown: operators that are neither counted nor free.
         inference: whether something ran under `torch.inference_mode`.
-        summed: the first product of broadcast operands that was added up, in words; "" if none.
+        summed: the first uncounted product that was added up, in words; "" if none.
     """
 
-    def __init__(self, image: Tensor) -> None:
+    def __init__(self, image: Tensor, weights: Iterable[Tensor] = ()) -> None:
         TorchDispatchMode.__init__(self)
         self.seen: Counter[str] = Counter()
         self.unknown: set[str] = set()
@@ -107,6 +117,8 @@ class Witness(TorchDispatchMode):
         self._different: dict[int, int] = {}
         self._products: dict[int, str] = {}
         self._sums: dict[int, str] = {}
+        self._weights = {self._memory.of(each) for each in weights} - {0}
+        self._dots: dict[int, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet = func._overloadpacket
@@ -116,10 +128,12 @@ class Witness(TorchDispatchMode):
         if not is_accounted(func, packet) or func._schema.name in self._foreign:
             self.unknown.add(str(packet))
         inputs = list(tensors((args, kwargs or {})))
+        if is_counted(packet) and any(each.is_complex() for each in inputs):
+            self.unknown.add(f"{packet} of complex numbers")
         places = [self._memory.of(each) for each in inputs]
         result = func(*args, **(kwargs or {}))
         pointwise = torch.Tag.pointwise in func.tags
-        self._follow(name.rstrip("_"), is_counted(packet), pointwise, inputs, places, result)
+        self._follow(_kind(func, args), is_counted(packet), pointwise, inputs, places, result)
         return result
 
     def _follow(
@@ -134,7 +148,7 @@ class Witness(TorchDispatchMode):
         """Follow one operator.
 
         Args:
-            name: of the operator, without the underscore of its form in place.
+            name: of the operator, as `_kind` gives it.
             counted: whether its MACs are.
             pointwise: whether it is elementwise.
             inputs: the tensors among its arguments.
@@ -148,6 +162,7 @@ class Witness(TorchDispatchMode):
         ]
         product = next((self._products[at] for at in places if at in self._products), "")
         added = next((self._sums[at] for at in places if at in self._sums), "")
+        dot = next((self._dots[at] for at in places if at in self._dots), "")
         ends = counted or name in REDUCTIONS
         for out, place in results:
             if not place:
@@ -160,35 +175,80 @@ class Witness(TorchDispatchMode):
             if not self.summed:
                 self.summed = product if name in REDUCTIONS else ""
                 self.summed = self.summed or (added if name in SQUARED_SUMS else "")
-            marks = ["" if ends else product, "" if ends else added]
+                if name in PLAIN_SUMS and out.numel() < inputs[0].numel():
+                    self.summed = self.summed or dot
+            stays = not pointwise or name in ADDITIONS | COPIES | SCALES
+            marks = ["" if ends else mark for mark in (product, added, dot if stays else "")]
             if added and (name in CURVES or (together and name not in ADDITIONS | COPIES)):
                 marks[0] = added
             if not kept:
                 self._different.pop(place, None)
             if from_image and not kept and (name in SPREADS or (pointwise and not together)):
-                parts = inputs if name in JOINS else from_image
-                sources = {self._memory.of(each): self._distinct(each) for each in parts}
-                self._different[place] = sum(sources.values())
+                self._repeated(name, inputs, places, place)
+            if from_image and kept and name == "copy":
+                self._written(inputs, place)
             if together and from_image and name not in COPIES and out.dtype != torch.bool:
                 largest = max(self._distinct(each) for each in from_image)
                 if out.numel() > largest:
                     said = f"{name} of {out.numel()} values from at most {largest}"
-                    marks[name in ADDITIONS] = said
-            for known, mark in zip((self._products, self._sums), marks, strict=True):
+                    marks[name in ADDITIONS] = f"a product of broadcast operands ({said})"
+                elif name not in ADDITIONS and self._is_weighted(inputs, places, out):
+                    marks[2] = f"a product with weights ({name} of {out.numel()} values)"
+            for known, mark in zip((self._products, self._sums, self._dots), marks, strict=True):
                 if mark:
                     known[place] = mark
                 elif not kept:
                     known.pop(place, None)
 
+    def _repeated(self, name: str, inputs: list[Tensor], places: list[int], place: int) -> None:
+        """Note how many values an operator may have repeated, unless they are those of something
+        else that the image only picks."""
+        parts = list(zip(inputs, places, strict=True))
+        if name not in JOINS:
+            if places[0] not in self._from_image:
+                return
+            parts = [(each, at) for each, at in parts if at in self._from_image]
+        sources = {at: self._distinct(each) for each, at in parts}
+        self._different[place] = sum(sources.values())
+
+    def _written(self, inputs: list[Tensor], place: int) -> None:
+        """Note what a copy into memory that is there has repeated in it."""
+        into, values = inputs[0], self._distinct(inputs[-1])
+        whole = into.untyped_storage().nbytes() // into.element_size()
+        before = self._different.get(place, whole)
+        if values >= into.numel():
+            before = whole if into.numel() == whole else before + values
+        self._different[place] = min(whole, max(values, before - max(0, into.numel() - values)))
+
+    def _is_weighted(self, inputs: list[Tensor], places: list[int], out: Tensor) -> bool:
+        """Whether each of several values meets a weight of its own."""
+        return out.numel() > 1 and any(
+            at in self._weights and self._distinct(each) == out.numel()
+            for each, at in zip(inputs, places, strict=True)
+        )
+
     def _distinct(self, value: Tensor) -> int:
-        """How many values a tensor holds, those that `expand` or a copy repeats counted once."""
-        count = 1
+        """How many values a tensor holds, those that `expand`, windows that overlap or a copy
+        repeats counted once."""
+        count, reach = 1, 1
         for size, stride in zip(value.shape, value.stride(), strict=True):
             count *= size if stride else 1
-        return min(count, self._different.get(self._memory.of(value), count))
+            reach += (size - 1) * stride
+        return min(count, max(reach, 0), self._different.get(self._memory.of(value), count))
 
 
 call_directly(Witness)
+
+
+def _kind(func: Any, args: Any) -> str:
+    """The operator's name without the underscore of its form in place, or that of an operator
+    which does what its arguments make of it."""
+    name: str = func._overloadpacket.__name__.rstrip("_")
+    if name == "scatter" and "reduce" in func._overloadname:
+        return "scatter_add"
+    if name in ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm") and args[5]:
+        return "_native_batch_norm_legit"  # with statistics of what it is given
+    return name
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

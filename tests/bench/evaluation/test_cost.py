@@ -145,6 +145,14 @@ def tensor(*shape):
             8 * 8 * 6 * 3,
             id="conv2d-channels-last",
         ),
+        pytest.param(
+            lambda: torch.ops.aten._convolution(
+                *(tensor(1, 3, 8, 8), tensor(6, 3, 3, 3), tensor(6)),
+                *([1, 1], [0, 0], [1, 1], False, [0, 0], 1, False, False, True, True),
+            ),
+            6 * 6 * 6 * 28,
+            id="conv2d-traced",
+        ),
         pytest.param(lambda: F.conv1d(tensor(1, 3, 8), tensor(6, 3, 3)), 6 * 6 * 9, id="conv1d"),
         pytest.param(
             lambda: nn.LSTMCell(3, 4)(tensor(1, 3)), 16 * (3 + 1) + 16 * (4 + 1), id="lstm-cell"

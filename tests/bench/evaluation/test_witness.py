@@ -192,6 +192,86 @@ def operators():
         library._destroy()
 
 
+class Weighted(Sneaky):
+    """Each output channel is a sum over the whole, with weights of its own: a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(4, 4, 8, 8))
+
+    def sneak(self, block, x):
+        sums = [(x[0] * weight + 0.0).sum() for weight in self.weight]
+        return x * torch.stack(sums).view(1, 4, 1, 1)
+
+
+class Windows(Sneaky):
+    """One filter for each channel over windows that are views."""
+
+    def sneak(self, block, x):
+        padded = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
+        return (padded * block.weight[:, 0].view(1, 4, 1, 1, 3, 3)).sum((-2, -1))
+
+
+class Filled(Repeated):
+    def copied(self, windows):
+        memory = torch.zeros(4, 36, 64)
+        memory[:] = windows
+        return memory
+
+
+class Enlarged(Repeated):
+    def copied(self, windows):
+        return (
+            F.interpolate(windows.reshape(1, 36 * 64, 1), size=4).permute(2, 0, 1).view(4, 36, 64)
+        )
+
+
+class Looked(Repeated):
+    def copied(self, windows):
+        flat = windows.reshape(1, 36 * 64)
+        return F.embedding(torch.zeros(4, dtype=torch.int64), flat).view(4, 36, 64)
+
+
+class Binned(Sneaky):
+    """The sums of the products are those of a histogram; a counted operator follows."""
+
+    def sneak(self, block, x):
+        windows = F.unfold(x, 3, padding=1).view(1, 36, 64)
+        product = (block.weight.view(4, 36, 1) * windows).transpose(1, 2).flatten()
+        sums = self.added(torch.arange(256).repeat_interleave(36), product)
+        return F.conv2d(sums.view(1, 4, 8, 8), torch.ones(4, 4, 1, 1))
+
+    def macs(self, decisions):
+        return super().macs(decisions) + 4 * 4 * 64 * decisions[:, 2].to(torch.int64)
+
+    def added(self, places, product):
+        return torch.bincount(places, weights=product)
+
+
+class Put(Binned):
+    def added(self, places, product):
+        return torch.zeros(256).scatter(0, places, product, reduce="add")
+
+
+class BatchNormalized(Binned):
+    def added(self, places, product):
+        columns = F.batch_norm(product.view(256, 36).t().contiguous(), None, None, training=True)
+        return columns[0]
+
+
+class Powers(Distances):
+    def squared(self, gaps):
+        return torch.ops.aten.linalg__powsum(gaps, 2, [2])
+
+
+class Complex(Sneaky):
+    """A product of complex numbers is four of real ones."""
+
+    def sneak(self, block, x):
+        pair = x[0, :2].to(torch.complex64) + 1j * x[0, 2:]
+        return x + torch.matmul(pair, torch.ones(8, 8, dtype=torch.complex64)).abs().mean()
+
+
 class Profiled(Sneaky):
     def sneak(self, block, x):
         return torch.ops.profiler.sneak(x, block.weight, block.bias)
@@ -311,6 +391,21 @@ class Remembering(ToyTarget):
         pytest.param(Stacked, "adds up a product of broadcast operands", id="stacked"),
         pytest.param(Picked, "adds up a product of broadcast operands", id="indexed"),
         pytest.param(OneByOne, "adds up a product of broadcast operands", id="windows"),
+        pytest.param(Weighted, "adds up a product with weights", id="dot-products"),
+        pytest.param(Windows, "adds up a product of broadcast operands", id="windows-as-views"),
+        pytest.param(Filled, "adds up a product of broadcast operands", id="written-repeatedly"),
+        pytest.param(Enlarged, "adds up a product of broadcast operands", id="enlarged"),
+        pytest.param(Looked, "adds up a product of broadcast operands", id="embedding"),
+        pytest.param(Binned, "adds up a product of broadcast operands", id="bincount"),
+        pytest.param(
+            Put,
+            "adds up a product of broadcast operands",
+            id="scatter-that-adds",
+            marks=pytest.mark.filterwarnings("ignore:The reduce argument:UserWarning"),
+        ),
+        pytest.param(BatchNormalized, "adds up a product of broadcast", id="batch-norm"),
+        pytest.param(Powers, "adds up a product of broadcast operands", id="sums-of-powers"),
+        pytest.param(Complex, r"uses aten\.\w+ of complex numbers", id="complex-numbers"),
         pytest.param(Profiled, r"uses profiler\.sneak", id="named-after-the-profiler"),
         pytest.param(Tagged, r"uses aten\.sneak", id="said-to-be-elementwise"),
         pytest.param(NumPy, OUTSIDE, id="numpy"),
@@ -403,6 +498,57 @@ def test_scaling_by_channel_or_by_image_before_pooling_is_free():
             return super().execute(self.change(image), decisions)
 
     target = Scaled()
+    freeze(target)
+    assert examine(target, sample_images((3, 8, 8))).ceiling == 35619
+
+
+def canvas(images, target):
+    """Computed at some places only, zero at the others."""
+    places = torch.zeros(len(images), 3, 64)
+    places[:, :, :10] = images.flatten(2)[:, :, 20:30] - 0.5
+    return places.view_as(images) * target.gain
+
+
+def code(images, target):
+    """An entry of a table, chosen by the image, in place of each pixel."""
+    entries = target.table[(images[:, 0] > 0.5).to(torch.int64)].permute(0, 3, 1, 2)
+    return entries * target.gain
+
+
+def rows(images, target):
+    """Memory that is filled row after row, several times."""
+    memory = torch.zeros_like(images)
+    for _ in range(3):
+        for row in range(8):
+            memory[:, :, row].copy_(images[:, :, row] * 0.5)
+    return memory * target.gain
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(canvas, id="places"),
+        pytest.param(code, id="code-book"),
+        pytest.param(rows, id="rows"),
+    ],
+)
+def test_values_that_are_moved_and_scaled_by_channel_are_free(change):
+    class Changed(ToyTarget):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.rand(3, 1, 1))
+            self.table = nn.Parameter(torch.rand(2, 3))
+
+        def changed(self, images):
+            return images + 0.1 * change(images, self).mean((2, 3), keepdim=True)
+
+        def forward(self, images, decisions=None):
+            return super().forward(self.changed(images), decisions)
+
+        def execute(self, image, decisions=None):
+            return super().execute(self.changed(image), decisions)
+
+    target = Changed()
     freeze(target)
     assert examine(target, sample_images((3, 8, 8))).ceiling == 35619
 
