@@ -8,8 +8,8 @@ above).
 
 What cannot be counted is refused where it can be seen: sums of broadcast products and
 of products with weights (`bench.evaluation.witness`), and results that do not come from the
-operators seen (`bench.evaluation.outside`). What can not be seen: a sum written out as many additions, results
-kept for images that a target has met in other processes.
+operators seen (`bench.evaluation.outside`). What can not be seen: a sum written out as many
+additions, results kept for images that a target has met in other processes.
 """
 
 from __future__ import annotations

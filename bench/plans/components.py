@@ -312,7 +312,7 @@ def _with_members(placed: Sequence[Placed], implied: set[str], problems: Problem
     found: list[Placed] = []
     for where, component in placed:
         name = f"{component.distribution}/{component.name}"
-        members = []
+        members: list[Component] = []
         for use, params in registry.find("attack", name).facts().constants.get("members", ()):
             table = AttackTable(use=use, params=dict(params))
             made = _component("attack", table, where, params, problems)
@@ -326,7 +326,12 @@ def _with_members(placed: Sequence[Placed], implied: set[str], problems: Problem
                 known[_identity(made)] = made
                 found.append((where, made))
                 implied.add(made.label)
-            members.append(known[_identity(made)])
+            member = known[_identity(made)]
+            if member in members:  # it would be paid for twice, and each would add nothing
+                said = f"{component.name!r} has the member {member.label!r} more than once"
+                problems.add(where, said)
+                continue
+            members.append(member)
         found.append((where, replace(component, members=tuple(members)) if members else component))
     return found
 

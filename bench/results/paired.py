@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -64,9 +65,7 @@ def sign_flip_p(
     if n <= EXACT:
         signs: Array = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((size(signs @ d) >= observed).mean())
-    bound = (
-        (1 if one_sided else 2) * math.exp(-(total**2) / (2 * float(d @ d))) if total > 0 else 1.0
-    )
+    bound = (1 if one_sided else 2) * _tail(total**2 / (2 * float(d @ d))) if total > 0 else 1.0
     if bound <= 1 / (permutations + 1):
         return bound
     generator = np.random.Generator(np.random.PCG64([n, seed]))
@@ -128,17 +127,22 @@ def paired_tests(scores: Sequence[Array]) -> list[tuple[int, int, float]]:
         differing = (differences != 0).sum(1)
         squares = np.einsum("jn,jn->j", differences, differences)
         with np.errstate(divide="ignore", invalid="ignore"):
-            bounds = 2 * np.exp(-(differences.sum(1) ** 2) / (2 * squares))
+            exponents = differences.sum(1) ** 2 / (2 * squares)
         for place in np.flatnonzero(differing):
             j = i + 1 + int(place)
             if differing[place] <= EXACT:
                 found[i, j] = sign_flip_p(differences[place])
-            elif bounds[place] <= 1 / (PERMUTATIONS + 1):
-                found[i, j] = bounds[place]
+            elif (bound := 2 * _tail(float(exponents[place]))) <= 1 / (PERMUTATIONS + 1):
+                found[i, j] = bound
             else:
                 simulated[i, j] = True
-    _simulate(rows, simulated, found)
+    _simulate(rows - rows[0], simulated, found)  # what all rows share would only be rounded
     return [(i, j, float(found[i, j])) for i in range(len(rows)) for j in range(i + 1, len(rows))]
+
+
+def _tail(exponent: float) -> float:
+    """exp(-exponent), but never 0: no number of images makes a p of 0."""
+    return max(math.exp(-exponent), sys.float_info.min)
 
 
 @lru_cache(maxsize=16)

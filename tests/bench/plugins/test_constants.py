@@ -66,6 +66,9 @@ class Odd(Attack):
 class Inner(Odd):
     pass
 
+class Twice(Odd):
+    members = (("pry", {}), ("pry", {"loss": "log(temperature=0.001, offset=0.0005)"}))
+
 class Text(Odd):
     members = ()
     version = "two"
@@ -76,7 +79,8 @@ def test_plans_lists_and_contract_tests_name_the_plugin(gatebench, tmp_path, mon
     info = tmp_path / "site" / "odd-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
-    points = "odd = odd_attacks:Odd\nodd-inner = odd_attacks:Inner\nodd-text = odd_attacks:Text\n"
+    named = {"odd": "Odd", "odd-inner": "Inner", "odd-text": "Text", "odd-twice": "Twice"}
+    points = "".join(f"{name} = odd_attacks:{kind}\n" for name, kind in named.items())
     (info / "entry_points.txt").write_text(f"[gatebench.attacks]\n{points}")
     (info.parent / "odd_attacks.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(str(info.parent))
@@ -96,4 +100,8 @@ def test_plans_lists_and_contract_tests_name_the_plugin(gatebench, tmp_path, mon
     code, _, err = gatebench("plan", "plan.toml")
     assert code == 2
     assert "'odd' has the ensemble 'odd-inner' as a member" in err
+    (tmp_path / "plan.toml").write_text(plan.replace('"still"', '"odd-twice"'))
+    code, _, err = gatebench("plan", "plan.toml")
+    assert code == 2
+    assert "'odd-twice' has the member 'pry' more than once" in err
     registry.providers.cache_clear()

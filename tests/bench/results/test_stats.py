@@ -191,3 +191,19 @@ def test_efficacy_is_the_area_under_the_curve_of_images_finished():
     assert found.mean() == pytest.approx(finished.mean(), abs=1e-4)
     assert stats.efficacy(np.array([2, 2]), 2, 10).mean() == 1.0, "everyone leaves at once"
     assert stats.efficacy(np.array([10, 10]), 2, 10).mean() == 0.0, "nobody leaves before the end"
+
+
+def test_no_number_of_images_makes_a_p_of_zero():
+    ones = np.ones(2000)
+    assert 0 < paired.sign_flip_p(ones) < 1e-300
+    ((_, _, p),) = paired.paired_tests([ones, 0 * ones])
+    assert 0 < p < 1e-300
+
+
+def test_what_all_rows_share_hides_no_difference():
+    """Networks of 1e14 MACs that differ by single ones, as their sums are compared to 1e-15."""
+    signs = np.where(np.arange(1000) < 540, 1.0, -1.0)
+    ((_, _, small),) = paired.paired_tests([signs, 0 * signs])
+    ((_, _, large),) = paired.paired_tests([1e14 + signs, 1e14 + 0 * signs])
+    assert small == large
+    assert small == pytest.approx(paired.sign_flip_p(signs), abs=0.005)
