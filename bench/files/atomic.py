@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.files.writing import ELSEWHERE, refused
@@ -29,18 +30,39 @@ def write_atomic(path: Path, data: bytes, *, elsewhere: str = ELSEWHERE) -> None
         DiskError: the disk refused (full, read-only, no such folder), or something lies there that
             a file must not replace; names the file.
     """
-    check_takes_file(path, elsewhere=elsewhere)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    write_together({path: data}, elsewhere=elsewhere)
+
+
+def write_together(files: Mapping[Path, bytes], *, elsewhere: str = ELSEWHERE) -> None:
+    """Write files that vouch for each other, each as `write_atomic` does.
+
+    None is renamed into place before all are on the disk. So a disk that is full leaves all of the
+    older files as they were.
+
+    Args:
+        files: path -> whole content, in the order of the renames.
+        elsewhere: as `write_atomic` takes it.
+
+    Raises:
+        DiskError: as `write_atomic`; names the file.
+    """
+    drafts: dict[Path, Path] = {}
+    path = Path()
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
+        for path, data in files.items():
+            check_takes_file(path, elsewhere=elsewhere)
+            drafts[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+            with open(drafts[path], "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, draft in drafts.items():
+            os.replace(draft, path)
+            _flush_folder(path.parent)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        for draft in drafts.values():
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise refused(error, path, elsewhere=elsewhere) from error
         raise

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import PlanError, WeightsError
-from bench.files.atomic import write_atomic
+from bench.files.atomic import write_together
 from bench.files.locks import locked_folder
 from bench.files.regular import ANY_SIZE, read_regular
 from bench.files.toml import dump_tables
@@ -240,7 +240,7 @@ def add_entry(
 ) -> Entry:
     """Write tensors and their table into `folder`, replacing an entry of that name.
 
-    The same tensors give the same bytes. Each of the files is there whole or not at all; two
+    The same tensors give the same bytes. Where the disk is full, what was there stays; two
     processes that add to one folder wait for each other.
 
     Args:
@@ -312,11 +312,9 @@ def add_entry(
             )
         tables = {known.name: entry_table(known) for known in there.values()}
         tables[name] = entry_table(entry)
-        write_atomic(entry.path, data, elsewhere=_ELSEWHERE)
-        if noted:
-            write_atomic(folder / entry.record, noted, elsewhere=_ELSEWHERE)
+        files = {entry.path: data, **({folder / entry.record: noted} if noted else {})}
         text = dump_tables(dict(sorted(tables.items())), _HEAD)
-        write_atomic(folder / MANIFEST, text.encode(), elsewhere=_ELSEWHERE)
+        write_together({**files, folder / MANIFEST: text.encode()}, elsewhere=_ELSEWHERE)
     return entry
 
 

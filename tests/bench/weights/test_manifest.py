@@ -1,4 +1,6 @@
 import hashlib
+import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -156,6 +158,28 @@ def test_a_full_disk_keeps_the_manifest(home, monkeypatch):
         weights.add_entry(home, "b", STATE, {"target": "t"})
     assert (home / "manifest.toml").read_bytes() == before
     assert sorted(path.name for path in home.iterdir()) == ["a.safetensors", "manifest.toml"]
+
+
+@pytest.mark.parametrize("nth", [0, 1, 2], ids=["weights", "record", "manifest"])
+def test_a_full_disk_keeps_the_weights_that_were_to_be_replaced(home, monkeypatch, nth):
+    entry = weights.add_entry(home, "a", STATE, {"target": "t"}, {"curves": [1]})
+    before = {path.name: path.read_bytes() for path in home.iterdir()}
+    flushed, calls = os.fsync, []
+
+    def full(handle):
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            calls.append(handle)
+            if len(calls) == nth + 1:
+                raise OSError(28, "No space left on device")
+        return flushed(handle)
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    other = {name: value + 1 for name, value in STATE.items()}
+    with pytest.raises(DiskError, match="No space left"):
+        weights.add_entry(home, "a", other, {"target": "t"}, {"curves": [2]})
+    assert {path.name: path.read_bytes() for path in home.iterdir()} == before
+    assert weights.find("a") == entry
+    weights.check_files(entry)
 
 
 def test_unknown_names_meet_the_nearest(home):
