@@ -178,7 +178,7 @@ def _parts(
     """(some rows, the column of pictures, that of labels) of a parquet file, part after part."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as opened:
+    with open(file, "rb") as source, pq.ParquetFile(source) as opened:  # its path is any bytes
         names = opened.schema_arrow.names
         image = _column(names, IMAGE_COLUMNS, file, name, "pictures")
         label = _column(names, label_columns, file, name, "labels")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from bench.plans.labels import check_labels
 from bench.plans.plan import COST_MODEL, Plan, plan_document
 from bench.store.documents import read_document
 from bench.store.folder import PLAN, RunFolder
+from bench.terminal import printable
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -45,6 +46,29 @@ class StoredBoard:
     def key(self, cell: Cell) -> str:
         """The key that a cell has on this board by its content."""
         return cell.key(f"{self.dataset} {self.subset}", COST_MODEL, self.fit_subset)
+
+    def check_told_apart(self) -> None:
+        """Refuse what no plan.json may hold: labels that say nothing, or that are the same, or look
+        the same, for different things. Whoever puts cells together asks before writing them.
+
+        Raises:
+            ValueError: naming the label.
+        """
+        things: dict[str, dict[str, Component]] = {"target": {}, "defense": {}, "attack": {}}
+        seen: set[tuple[str, str, str]] = set()
+        for cell in self.cells.values():
+            if cell.labels in seen:
+                raise ValueError(f"two cells are called {cell.label[:120]!r}")
+            seen.add(cell.labels)
+            for kind, known in things.items():
+                part: Component | None = getattr(cell, kind)
+                if part is None:
+                    continue
+                first = known.setdefault(part.label, part)
+                if first != part and first.identity() != part.identity():
+                    raise ValueError(f"two {kind}s are called {part.label[:60]!r}")
+        for known in things.values():
+            check_labels(known)
 
 
 @dataclass(frozen=True)
@@ -80,6 +104,7 @@ class StoredPlan:
             fit_subset: digest of the images of the fit, "" where nothing fits.
         """
         boards = []
+        name, command = printable(name), printable(command)  # paths may be no text
         for cells in plan.boards:
             bare = StoredBoard(cells[0].protocol, {}, dataset, subset, fit_subset)
             keyed = {bare.key(cell): cell for cell in cells}
@@ -235,31 +260,9 @@ def _boards(found: _PlanDocument) -> Iterator[StoredBoard]:
             cells[entry.key] = Cell(
                 protocol, entry.target, entry.attack, entry.defense, entry.excluded
             )
+        made = StoredBoard(protocol, cells, board.dataset, board.subset, board.fit_subset)
         try:
-            _check_told_apart(cells.values())
+            made.check_told_apart()
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        yield StoredBoard(protocol, cells, board.dataset, board.subset, board.fit_subset)
-
-
-def _check_told_apart(cells: Iterable[Cell]) -> None:
-    """Refuse cells whose labels say nothing, or the same of different things.
-
-    Raises:
-        ValueError: naming the label.
-    """
-    things: dict[str, dict[str, Component]] = {"target": {}, "defense": {}, "attack": {}}
-    seen: set[tuple[str, str, str]] = set()
-    for cell in cells:
-        if cell.labels in seen:
-            raise ValueError(f"two cells are called {cell.label[:120]!r}")
-        seen.add(cell.labels)
-        for kind, known in things.items():
-            part: Component | None = getattr(cell, kind)
-            if part is None:
-                continue
-            first = known.setdefault(part.label, part)
-            if first != part and first.identity() != part.identity():
-                raise ValueError(f"two {kind}s are called {part.label[:60]!r}")
-    for known in things.values():
-        check_labels(known)
+        yield made

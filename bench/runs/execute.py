@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from typing import Protocol
 
 from bench.contracts.executor import Event, Task
 from bench.errors import PlanError
+from bench.files.names import is_portable
 from bench.plans.plan import Plan
 from bench.plans.stored import StoredPlan
 from bench.runs.layout import Laid, lay_out
 from bench.runs.run import Outcome, Run
 from bench.runs.share import Share
+from bench.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,10 @@ def check_name(name: str) -> None:
     Raises:
         PlanError: it is none.
     """
-    odd = any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name)
-    if not name or name.startswith(".") or odd or len(name) > 120:
+    odd = any(c in '/\\:*?"<>|\n' for c in name) or printable(name) != name
+    long = len(name) > 120 or len(os.fsencode(name)) > 240
+    if odd or long or not is_portable(name) or name.startswith((".", "-", " ")):
         raise PlanError(
             f"--name {name!r}: a run is named in letters, digits, '.', '_' and '-', "
-            "not starting with a dot"
+            "not starting with a dot or a dash, nor ending with a dot, at most 120 of them"
         )

@@ -81,12 +81,24 @@ class Laid:
 
         Rows that were handed in to the board stay on it. Where a part of a run is computed, it is
         there already.
+
+        Raises:
+            RunFolderError: one of them is called like a row of this plan.
         """
         if self.chosen is not None:
             return
         plan = self.plan
         with contextlib.suppress(RunFolderError):
             plan = plan.with_handed_in(read_plan(self.folder))
+        for board in plan.boards:
+            try:
+                board.check_told_apart()
+            except ValueError as error:
+                raise RunFolderError(
+                    f"{self.folder.path} has rows that were handed in, and this plan another row "
+                    f"of such a name: {error}",
+                    hint="give it another label, or choose another name with --name",
+                ) from error
         write_json(self.folder.path / PLAN, plan.document())
 
 

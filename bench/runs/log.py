@@ -40,7 +40,9 @@ class RunLog:
             DiskError: it cannot be opened.
         """
         try:
-            file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 -- closed below
+            file = open(  # noqa: SIM115 -- closed below
+                self.path, "a", encoding="utf-8", errors="backslashreplace"
+            )
         except OSError as error:
             raise refused(error, self.path, "open") from error
         with file:

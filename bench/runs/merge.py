@@ -26,7 +26,7 @@ from bench.store.documents import write_json
 from bench.store.folder import PLAN, CellFolder, RunFolder
 from bench.store.sealed import CELL, SHARD_NAME, Sealed
 from bench.store.shards import Shard
-from bench.terminal import counted
+from bench.terminal import counted, printable
 
 Tell = Callable[[str], None]
 
@@ -115,7 +115,7 @@ def united(plans: Sequence[tuple[RunFolder, StoredPlan]], name: str) -> StoredPl
             if pages.setdefault(page, value) != value:
                 raise NotComparable(f"{between} differ in {page}: {pages[page]!r}, {value!r}")
         commands += [plan.command] if plan.command not in commands else []
-    found = StoredPlan(name, first.digest, " && ".join(commands), pages, tuple(boards))
+    found = StoredPlan(printable(name), first.digest, " && ".join(commands), pages, tuple(boards))
     _check_labels(found)
     same = all(plan.digest == first.digest for _, plan in plans)
     return found if same else replace(found, digest=found.content_digest())
@@ -144,7 +144,7 @@ def _united_board(mine: StoredBoard, other: StoredBoard, between: str) -> Stored
 
 
 def _check_labels(plan: StoredPlan) -> None:
-    """Refuse a label that means two things, and a thing with two labels."""
+    """Refuse a label that means two things, a thing with two labels, and labels that look alike."""
     for kind in _KINDS:
         things: dict[str, str] = {}
         labels: dict[str, str] = {}
@@ -163,6 +163,14 @@ def _check_labels(plan: StoredPlan) -> None:
                     f"one {kind} is called {labels[thing]!r} and {label!r} in two runs",
                     hint="give it one label in both plans",
                 )
+    for board in plan.boards:
+        try:
+            board.check_told_apart()
+        except ValueError as error:
+            raise NotComparable(
+                f"these runs do not go on one board: {error}",
+                hint="give one of them another label in its plan",
+            ) from error
 
 
 def _check_made_alike(runs: Sequence[RunFolder], cells: Mapping[str, Cell]) -> None:

@@ -263,7 +263,8 @@ def _record(path: Path, images: int) -> dict[str, Any] | None:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
             return None
-        metadata = pq.read_metadata(path)
+        with open(path, "rb") as file:  # pyarrow opens no path that is not UTF-8
+            metadata = pq.read_metadata(file)
         record = parse((metadata.metadata or {})[b"gatebench"])
     except (OSError, KeyError, ValueError, RecursionError, pa.ArrowException):
         return None

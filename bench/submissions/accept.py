@@ -215,6 +215,13 @@ class _Stage:
                 f"the board has another attack that is called {cell.attack.label!r}",
                 hint="rows[].attack is what it is to be called",
             )
+        try:
+            replace(board, cells={**self.boards[number], key: cell}).check_told_apart()
+        except ValueError as error:
+            raise SubmissionError(
+                f"the board would have {cell.attack.label!r}: {error}",
+                hint="rows[].attack is what it is to be called",
+            ) from error
         self.tell(f"{cell.label}: judging {counted(len(images.ids), 'image')}")
         folder = self.folder.cell(key, create=True)
         self._evaluate(folder, cell, row, images)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bench.errors import SubmissionError
+from bench.files.names import is_portable
 
 MOST_BYTES = 2**30
 """Bytes of an archive at most."""
@@ -38,9 +39,6 @@ _HEAD = 30
 _END = struct.Struct("<4s4H2LH")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _LONGEST_NAME = 200
-_DEVICES = frozenset(
-    ["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))]
-)
 
 
 class Archive:
@@ -138,7 +136,7 @@ class Archive:
                 "'/' between folders"
             )
         for part in name.split("/"):
-            if part.partition(".")[0].lower() in _DEVICES or part.endswith("."):
+            if not is_portable(part):
                 raise self._refused(f"holds {shown}, which is no name of a file on every system")
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):

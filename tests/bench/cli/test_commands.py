@@ -137,6 +137,18 @@ PROCESS = pytest.mark.slow  # each is a process that imports torch; contracts ar
             ["run", "plan.toml", "--name", ".x"], 2, "a run is named in letters", id="name-hidden"
         ),
         pytest.param(
+            ["run", "plan.toml", "--name", "a."], 2, "a run is named in letters", id="name-dot"
+        ),
+        pytest.param(
+            ["run", "plan.toml", "--name", "NUL"], 2, "a run is named in letters", id="name-device"
+        ),
+        pytest.param(
+            ["run", "plan.toml", "--name", "\udcff"],
+            2,
+            "a run is named in letters",
+            id="name-of-bytes",
+        ),
+        pytest.param(
             ["run", "plan.toml", "--name", ""], 2, "a run is named in letters", id="name-empty"
         ),
         pytest.param(
@@ -338,3 +350,12 @@ def test_a_plugin_that_ends_or_blocks_its_test_has_failed_it(
     code, _, err = gatebench("plugin", "test", "bad_deeds:Bad", "--deadline", "20")
     assert code == 7
     assert said in err
+
+
+def test_completing_after_a_word_that_is_no_command_says_nothing(capsys):
+    from click.shell_completion import ShellComplete
+
+    from bench.cli import cli
+
+    found = ShellComplete(cli, {}, "gatebench", "_C").get_completions(["nothing"], "ru")
+    assert [item.value for item in found] == ["run"]

@@ -315,3 +315,15 @@ def test_the_doctor_survives_them_and_names_them(idle, monkeypatch):
     assert "SyntaxError" in found["attack idle-garbage"].detail
     assert found["attack still"].state == "ok"
     assert found["attack identity"].state == "ok"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, every name of a file is text")
+def test_names_of_files_need_not_be_text(gatebench, tmp_path):
+    """On POSIX they are bytes; the plan, the folder of all runs and a union are called so."""
+    odd = os.fsdecode(b"\xff")
+    os.rename("plan.toml", f"{odd}.toml")
+    run = (f"{odd}.toml", "--out", odd, "--in-process", "--no-report")
+    assert gatebench("run", *run, "--name", "r")[0] == 0
+    code, _, err = gatebench("merge", f"{odd}/r", "--out", f"{odd}/{odd}", "--no-report")
+    assert code == 0, err
+    assert gatebench("verify", f"{odd}/{odd}")[0] == 0

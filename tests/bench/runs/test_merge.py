@@ -107,6 +107,10 @@ REFUSED = {
         HEAD + OTHER.replace("second", "first") + STILL,
         "two runs call another target 'first'",
     ),
+    "labels that look alike": (
+        HEAD + OTHER.replace("second", "first ") + STILL,
+        "the label 'first ' looks like 'first'",
+    ),
     "one target, two labels": (
         HEAD + TOY.replace("first", "zeroth") + WANDER,
         "one target is called 'first' and 'zeroth' in two runs",

@@ -1,10 +1,15 @@
 """What is handed in is judged here and joins the board; whoever made it needs no gatebench."""
 
+from pathlib import Path
+
 import outsider
 import pytest
 
+from bench.errors import RunFolderError
+from bench.plans.resolve import load_plan
 from bench.plans.stored import read_plan
 from bench.results.board import load_boards
+from bench.runs.execute import RunRequest, execute
 from bench.store.folder import RunFolder
 from bench.verify.verify import verify
 
@@ -224,3 +229,23 @@ def test_pages_say_who_handed_in_and_how_to_go_on(gatebench, board, handed_in):
     assert f"gatebench beat board {key[:12]}" in page
     index = (board.path / "report" / "index.html").read_text()
     assert "submitted by A. Stranger, Elsewhere" in index
+
+
+def test_a_plan_that_names_a_row_like_one_handed_in_is_refused(gatebench, board, handed_in):
+    """Where another plan may go into the folder, its rows and the handed-in ones must be told
+    apart; a plan.json that holds both could not be read again."""
+    assert gatebench("accept", "in.zip", "--into", "board", "--no-report")[0] == 0
+    before = (board.path / "plan.json").read_bytes()
+    text = Path("plan.toml").read_text().replace('"wander"', '"wander"\nlabel = "stranger "')
+    Path("other.toml").write_text(text)
+    request = RunRequest(
+        plan=load_plan("other.toml"),
+        command="",
+        out=board.path.parent,
+        name="board",
+        renew=True,
+        in_process=True,
+    )
+    with pytest.raises(RunFolderError, match="'stranger' looks like 'stranger '"):
+        execute(request)
+    assert (board.path / "plan.json").read_bytes() == before

@@ -290,6 +290,7 @@ BAD = {
     "data-link": (said("code", "data:text/html,x"), "code is no link"),
     "markup-label": (row(attack="<b>best</b>"), "rows[0].attack is no label"),
     "taken-label": (row(attack="wander"), "another attack that is called 'wander'"),
+    "label-that-looks-taken": (row(attack="wander "), "the label 'wander ' looks like 'wander'"),
     "other-board": (board(threat={"norm": "linf", "eps": "8/255"}), "has no board of"),
     "no-threat": (board(threat={"norm": "l7"}), "board.threat"),
     "other-data": (board(dataset="digits-m:test"), "has no board of digits-m:test"),
