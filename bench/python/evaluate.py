@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +213,14 @@ def _predictions(target: Target, images: GivenImages, batch: int) -> Tensor:
     return torch.cat(found)
 
 
-@cache
 def _scratch() -> str:
-    """A folder for runs that nobody keeps, removed when the program ends."""
+    """A folder for runs that nobody keeps, removed when this process ends; one that is forked from
+    it has a folder of its own, and leaves this one alone."""
+    return _scratch_of(os.getpid())
+
+
+@cache
+def _scratch_of(process: int) -> str:
     folder = tempfile.mkdtemp(prefix="gatebench-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-100)
     return folder

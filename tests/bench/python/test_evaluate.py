@@ -1,6 +1,7 @@
 """`bench.evaluate` and its neighbors: names, objects and bare modules, judged as in a run."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -461,3 +462,34 @@ def test_a_bare_network_of_timm_is_told_what_makes_it_dynamic():
     net = timm.create_model("test_efficientnet")
     with pytest.raises(ContractBroken, match="sdn and cascade make it dynamic"):
         as_target(net)
+
+
+@pytest.mark.slow  # a program of its own, which imports torch
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_was_forked_does_not_take_the_results_away(tmp_path):
+    """It ends as every program does, and the numbers and pictures here are read when asked for."""
+    script = (
+        "import os, sys, bench\n"
+        "from bench.testing import ToyTarget, sample_images\n"
+        "def made():\n"
+        "    images = sample_images((3, 8, 8))\n"
+        "    return bench.evaluate(ToyTarget(), 'identity', images, batch=6, device='cpu')\n"
+        "result = made()\n"
+        "if (child := os.fork()) == 0:\n"
+        "    made()\n"
+        "    sys.exit()\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "assert len(result.cells[0].some_rows(range(2))) == 2\n"
+        "print(len(os.listdir(os.environ['TMPDIR'])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1"]
+    assert not list(tmp_path.iterdir())
