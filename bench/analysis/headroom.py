@@ -183,7 +183,7 @@ def _entry(
         images=count,
         times=times,
         budget=budget,
-        recovery=won / reserve if reserve else None,
+        recovery=None if added.value is None else won / reserve,
         gain=added.value,
         low=added.low,
         high=added.high,

@@ -18,7 +18,7 @@ from bench.contracts.cell import Who
 from bench.errors import RunFolderError
 from bench.plans.stored import StoredBoard, StoredPlan, read_plan
 from bench.results import stats
-from bench.results.cells import UNDEFINED_BELOW, ReadCell, with_estimates
+from bench.results.cells import ReadCell, with_estimates
 from bench.results.flags import with_radius_flags, with_rival_flags
 from bench.results.headroom import held_against_all, read_headroom
 from bench.results.latency import read_latency
@@ -133,11 +133,11 @@ def _transfers(
         if not set(pair.ids) <= set(clean_of):
             continue
         macs = np.array([clean_of[name] for name in pair.ids])
-        reserve = ceiling - macs
-        defined = reserve.mean() >= UNDEFINED_BELOW * ceiling
         weights = stats.resamples(len(macs))
         recovery = (
-            stats.ratio_estimate(pair.macs - macs, reserve, weights) if defined else UNDEFINED
+            stats.ratio_estimate(pair.macs - macs, ceiling - macs, weights)
+            if stats.has_reserve(macs, ceiling)
+            else UNDEFINED
         )
         yield Transferred(pair.source, pair.attack, pair.victim, recovery, float(pair.macs.mean()))
 

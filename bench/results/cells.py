@@ -27,9 +27,6 @@ from bench.store.sealed import Sealed
 from bench.store.submission import read_submission, read_withdrawal
 from bench.store.target import TargetDescription
 
-UNDEFINED_BELOW = 0.01
-"""Recovery is undefined where the reserve, ceiling - clean, is under this share of the ceiling."""
-
 _KEPT = ("id", "clean_macs", "adversarial_macs", "clean_correct", "adversarial_correct")
 """Columns of every cell that are kept once its statistics are there."""
 
@@ -179,7 +176,7 @@ def _requests(
         for name in ("clean_macs", "adversarial_macs", "float_macs", "jpeg_macs")
     )
     reserve = reference - clean
-    defined = reserve.mean() >= UNDEFINED_BELOW * reference
+    defined = stats.has_reserve(clean, reference)
     some = reserve > 0
     means = {
         "clean_saving": 1 - clean / reference,

@@ -69,7 +69,7 @@ def contributions(tables: Sequence[Sequence[Row]], reserve: float) -> list[float
 
     Args:
         tables: of each member, its rows, one an image.
-        reserve: mean over images of the ceiling less clean MACs.
+        reserve: mean over images of the ceiling less clean MACs; 0 where recovery is undefined.
     """
     macs = [[int(row["adversarial_macs"]) for row in table] for table in tables]
     if reserve <= 0 or len(macs) < 2:

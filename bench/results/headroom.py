@@ -15,7 +15,7 @@ import numpy as np
 from bench.contracts.cell import Who
 from bench.errors import RunFolderError
 from bench.plans.stored import StoredBoard
-from bench.results.stats import Estimate, ratio_estimate, resamples
+from bench.results.stats import UNDEFINED, Estimate, has_reserve, ratio_estimate, resamples
 from bench.results.transfer import readable_digest
 from bench.store.documents import SCHEMA, Count, Natural, Number, Size, read_document
 from bench.store.folder import RunFolder
@@ -87,7 +87,8 @@ class Headroom:
 
 
 def gain(kept: Sequence[int], found: Sequence[int], clean: Sequence[int], ceiling: int) -> Estimate:
-    """Recovery that a reference run adds to the strongest image that a board has, as a share.
+    """Recovery that a reference run adds to the strongest image that a board has, as a share;
+    undefined where recovery is.
 
     Args:
         kept: most MACs that any attack of the board reached, an image each.
@@ -97,6 +98,8 @@ def gain(kept: Sequence[int], found: Sequence[int], clean: Sequence[int], ceilin
     """
     above = np.maximum(np.asarray(found, np.float64) - np.asarray(kept, np.float64), 0)
     below = ceiling - np.asarray(clean, np.float64)
+    if not has_reserve(np.asarray(clean), ceiling):
+        return UNDEFINED
     return ratio_estimate(above, below, resamples(len(above)))
 
 

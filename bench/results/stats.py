@@ -15,6 +15,9 @@ import numpy as np
 LEVEL = 0.95
 DRAWS = 10_000
 
+UNDEFINED_BELOW = 0.01
+"""Recovery is undefined where the reserve, ceiling - clean, is under this share of the ceiling."""
+
 Array = np.ndarray[Any, Any]
 
 
@@ -141,6 +144,23 @@ def ratio_estimate(above: Array, below: Array, weights: Array) -> Estimate:
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = (weights @ above.astype(np.float64)) / (weights @ below.astype(np.float64))
     return Estimate(float(above.sum()) / total, *interval(draws))
+
+
+def has_reserve(clean: Array, ceiling: int) -> bool:
+    """Whether clean images save enough that winning it back is a number.
+
+    Args:
+        clean: (n,) clean MACs.
+        ceiling: what savings are measured against, in MACs.
+
+    Examples:
+        >>> has_reserve(np.array([90, 100]), 100), has_reserve(np.array([999]), 1000)
+        (True, False)
+        >>> has_reserve(np.zeros(0), 100)
+        False
+    """
+    reserve = ceiling - clean.astype(np.float64)
+    return bool(len(reserve) and reserve.mean() >= UNDEFINED_BELOW * ceiling)
 
 
 def efficacy(macs: Array, floor: int, ceiling: int) -> Array:

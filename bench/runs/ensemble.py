@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from bench.contracts.cell import Cell
 from bench.errors import GatebenchError
 from bench.evaluation.draws import affordable_draws
 from bench.plugins import registry
-from bench.results import flags
+from bench.results import flags, stats
 from bench.results.ensemble import Row, contributions, member_keys, strongest
 from bench.runs.seal import environment_of, seal
 from bench.store.documents import write_json
@@ -107,7 +109,10 @@ def _combined(cell: Cell, members: Sequence[Member], left_out: Sequence[LeftOut]
         *(strongest(candidates) for candidates in zip(*tables, strict=True)), strict=True
     )
     target = members[0].folder.target()
-    adds = contributions(tables, target.reference - _mean(tables[0], "clean_macs"))
+    clean = np.array([row["clean_macs"] for row in tables[0]])
+    saves = stats.has_reserve(clean, target.reference)
+    reserve = target.reference - _mean(tables[0], "clean_macs") if saves else 0.0
+    adds = contributions(tables, reserve)
     found = Combination(
         budget=len(members) * cell.protocol.budget,
         members=tuple(

@@ -11,6 +11,7 @@ import numpy as np
 
 from bench.results.records import Board, BoardCell
 from bench.results.resampling import Request, estimates
+from bench.results.stats import has_reserve
 from bench.terminal import counted
 from reports import numbers
 from reports.html.fields import Entry, Field, estimate_field
@@ -101,7 +102,10 @@ def _identity(cell: BoardCell) -> tuple[str, ...]:
 def _gain(after: BoardCell, inside: BoardCell) -> Field:
     """The paired difference in points of recovery, with its interval."""
     first, second = after.table(), inside.table()
-    reserve = (after.reference or 0) - first["clean_macs"].astype(np.float64)
+    clean = first["clean_macs"].astype(np.float64)
+    if not has_reserve(clean, after.reference or 0):
+        return Field(numbers.DASH)
+    reserve = (after.reference or 0) - clean
     gained = second["adversarial_macs"].astype(np.float64) - first["adversarial_macs"]
     found = estimates([Request({}, {"gain": (gained, reserve)})])[0]["gain"]
     if found.value is None:

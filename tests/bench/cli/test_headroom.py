@@ -15,6 +15,7 @@ from bench.plans.stored import read_plan
 from bench.plugins import registry
 from bench.results.board import load_boards
 from bench.results.headroom import gain, read_headroom
+from bench.results.stats import UNDEFINED
 from bench.runs.execute import RunRequest, execute
 from bench.store.folder import RunFolder
 from bench.submissions.withdraw import withdraw
@@ -74,6 +75,17 @@ def test_gain_counts_what_the_reference_adds_and_nothing_else():
     assert found.low is not None
     assert 0 <= found.low <= found.value <= found.high
     assert gain([50], [60], [120], 120).value is None
+
+
+@pytest.mark.parametrize(
+    "clean",
+    [
+        pytest.param([999, 999], id="next-to-nothing-saved"),
+        pytest.param([1100, 1100], id="dearer-than-without-the-defense"),
+    ],
+)
+def test_gain_is_undefined_where_recovery_is(clean):
+    assert gain(clean, [1200, 1000], clean, 1000) == UNDEFINED
 
 
 def test_headroom_of_a_run_that_is_not_there(project):
