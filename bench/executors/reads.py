@@ -23,7 +23,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical, digest
 from bench.files.home import home
 from bench.files.regular import read_regular
+from bench.plugins.makers import makers_of
 from bench.plugins.mentions import mentions
 from bench.plugins.registry import HANDED_OVER, HOME_DISTRIBUTION
 from bench.plugins.sources import source_file
@@ -260,7 +261,8 @@ def _files(component: Component, seen: _Seen) -> list[File]:
     plugin = component.value.partition(":")[0]
     root, own = _places(plugin)
     skipped = _installation()
-    owners, required = packages_distributions(), _required()
+    tops = {name.partition(".")[0] for name in (plugin, *seen.modules)}
+    owners, required = makers_of(tops), _required()
     mine = {component.distribution, *owners.get(plugin.partition(".")[0], ())}
     named: dict[str, str] = {}
     for name in seen.modules:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.errors import PlanError, WeightsError, did_you_mean
+from bench.plugins.makers import makers_of
 from bench.weights.manifest import module_folder
 
 PACKAGE, HUB = "package:", "hub:"
@@ -97,7 +98,7 @@ def _in_package(source: str, install: str) -> Located:
 
 def _licence_of(module: str) -> str:
     """What the package's metadata say, "unknown" where they say nothing."""
-    for distribution in packages_distributions().get(module, ()):
+    for distribution in makers_of({module}).get(module, ()):
         try:
             said = metadata(distribution)
         except PackageNotFoundError:
