@@ -105,8 +105,9 @@ def _modules(names: Set[str]) -> Iterator[ModuleType]:
     """The modules of these names, and those of the packages that they are in; gatebench's own keep
     what a run needs, the attacked network among it."""
     roots = {name.partition(".")[0] for name in names} - _OWN
-    for name, module in sorted(sys.modules.items()):
-        if name.partition(".")[0] in roots and isinstance(module, ModuleType):
+    for name in sorted(name for name in sys.modules if name.partition(".")[0] in roots):
+        module = sys.modules[name]
+        if isinstance(module, ModuleType):
             yield module
 
 

@@ -7,11 +7,14 @@ files. Packages ship theirs through the entry-point group `gatebench.weights`; a
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.errors import UnknownName, WeightsError
 from bench.files.home import weights_home
@@ -73,8 +76,12 @@ def module_folder(module: str) -> Path | None:
 
 def entries() -> dict[str, Entry]:
     """All weights by name; a name that an earlier manifest has too becomes "origin/name"."""
+    return _named(manifests())
+
+
+def _named(manifests: Iterable[Manifest]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
-    for manifest in manifests():
+    for manifest in manifests:
         for name, entry in manifest.entries.items():
             found[f"{manifest.origin}/{name}" if name in found else name] = entry
     return found
@@ -88,7 +95,7 @@ def find(name: str) -> Entry:
         WeightsError: it is unknown, and a manifest that may well name it cannot be read.
     """
     looked = manifests()
-    known = entries()
+    known = _named(looked)
     qualified = {
         f"{manifest.origin}/{plain}": entry
         for manifest in looked
@@ -115,7 +122,7 @@ def read_manifest(folder: Path, origin: str = "own") -> dict[str, Entry]:
     """
     path = folder / MANIFEST
     try:
-        document = tomllib.loads(text_of(read_regular(path)))
+        document = deepcopy(_parsed(text_of(read_regular(path))))
     except FileNotFoundError:
         return {}
     except (OSError, RecursionError, ValueError) as error:
@@ -127,6 +134,12 @@ def read_manifest(folder: Path, origin: str = "own") -> dict[str, Entry]:
     if problems:
         raise WeightsError(f"{path}: " + "; ".join(problems))
     return {name: entry for name, entry in found.items() if entry is not None}
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str) -> dict[str, Any]:
+    """A manifest's tables; commands look at the same few manifests again and again."""
+    return tomllib.loads(text)
 
 
 def _try_manifest(folder: Path, origin: str, *, required: bool) -> Manifest:
