@@ -144,21 +144,16 @@ def test(
 
 
 def _guarded(deadline: int, check: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """The findings of `check(*arguments)`, run in a spawned process.
+    """The findings of `check(*arguments)`, in a process that starts as that of a run's cell does.
 
     Raises:
         ContractBroken: the plugin ended that process, or was not done in time.
         GatebenchError: what the checks raised.
     """
-    import multiprocessing
-
     from bench.errors import ContractBroken, GatebenchError
+    from bench.executors.processes import start
 
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(there, check, arguments), daemon=True)
-    process.start()
-    there.close()
+    process, here = start(_answer, check, arguments)
     try:
         if not here.poll(deadline):
             raise ContractBroken(
