@@ -27,9 +27,15 @@ import bench.store.folder
 import bench.testing
 from bench.cli import main
 from bench.executors.processes import start
+from bench.plugins.registry import find
 from bench.store.folder import CellFolder
 
 USED = (
+    "bench.cli.run",
+    "bench.evaluation.prepare",
+    "bench.plans.resolve",
+    "bench.runs.execute",
+    "bench.store.provenance",
     "mischief.world",
     "mischief.targets",
     "reports.sheets",
@@ -38,6 +44,9 @@ USED = (
 )
 """What every run imports, imported once; never in the processes that a run starts, which import
 this file too, since what importing a plugin reads is seen there."""
+
+PARSED = (("target", "toy"), ("attack", "wander"), ("attack", "still"), ("attack", "black-box"))
+"""Plugins whose sources every run reads, read once."""
 
 POINTS = (
     "before shard",
@@ -145,6 +154,8 @@ def child(command):
 if __name__ == "__main__":
     for name in USED:
         importlib.import_module(name)
+    for kind, name in PARSED:
+        find(kind, name).facts()
     share_server()
     random.seed(0)
     for line in sys.stdin:
