@@ -7,6 +7,7 @@ measured, for a fraction of a second.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -45,10 +46,12 @@ def choose_precision(
     return "bf16" if seconds("bf16", device) <= FASTER * seconds("fp32", device) else "fp32"
 
 
+@functools.cache
 def step_seconds(precision: Precision, device: torch.device) -> float:
     """Processor seconds of a training step of a small network on one thread, the least of a few.
 
-    Processor time and one thread, since other programs on the machine must not decide.
+    Processor time and one thread, since other programs on the machine must not decide. Measured
+    once in a program, however many networks it trains.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

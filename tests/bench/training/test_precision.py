@@ -45,7 +45,17 @@ def test_cuda_is_asked(native, monkeypatch):
 
 def test_measuring_leaves_threads_and_random_numbers_alone():
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    assert step_seconds("bf16", CPU) > 0
-    assert step_seconds("fp32", CPU) > 0
+    assert step_seconds.__wrapped__("bf16", CPU) > 0
+    assert step_seconds.__wrapped__("fp32", CPU) > 0
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_program_measures_once(monkeypatch):
+    taken = choose_precision("auto", CPU)
+
+    def timed(*args):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("bench.training.precision._timed", timed)
+    assert choose_precision("auto", CPU) == taken
