@@ -124,7 +124,13 @@ def test_the_gradient_over_draws_is_the_mean_of_theirs():
     assert not torch.equal(found[0], found[1])
 
 
-@pytest.mark.parametrize("kind", [GradAuto, ILFO, DeepSloth, APGDMargin])
+MORE = pytest.mark.slow  # the same loop with another loss
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [GradAuto, pytest.param(ILFO, marks=MORE), pytest.param(DeepSloth, marks=MORE), APGDMargin],
+)
 def test_attacks_keep_their_contract_on_random_and_coarse_targets(kind):
     for target in (
         RandomisedSmoothing(sigma=0.05, draws=3).wrap(ToyTarget()),

@@ -90,7 +90,7 @@ def slow_inside(saved, clean, threat):
     return result
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(SHAPES, ROWS, st.integers(0, 2**32), THREATS)
 def test_settle_is_always_inside_and_only_rounds_what_is(shape, kind, seed, threat):
     clean, found = pictures(shape, kind, seed, threat)
@@ -122,7 +122,7 @@ def test_settle_is_always_inside_and_only_rounds_what_is(shape, kind, seed, thre
         ), "inside is plain rounding"
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(SHAPES, st.integers(0, 2**32), THREATS, st.floats(0, 0.5))
 def test_what_lies_well_inside_is_plainly_rounded(shape, seed, threat, share):
     clean, found = pictures(shape, "noise", seed, threat)
@@ -134,7 +134,7 @@ def test_what_lies_well_inside_is_plainly_rounded(shape, seed, threat, share):
     assert torch.equal(saved[inside], plain[inside])
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(SHAPES, ROWS, st.integers(0, 2**32), THREATS)
 def test_projection_is_idempotent_in_range_and_inside(shape, kind, seed, threat):
     clean, found = pictures(shape, kind, seed, threat)
@@ -147,7 +147,7 @@ def test_projection_is_idempotent_in_range_and_inside(shape, kind, seed, threat)
     assert torch.equal(image.project(start, start, threat), start), "the clean image stays as it is"
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(SHAPES, ROWS, st.integers(0, 2**32), THREATS)
 def test_inside_is_the_definition(shape, kind, seed, threat):
     clean, found = pictures(shape, kind, seed, threat)

@@ -176,7 +176,7 @@ def test_every_attack_is_here():
 
 SLOW = pytest.mark.slow  # every target, attack and defense; one of each kind is quick
 QUICK = {
-    *("skipnet", "sact", "manidp", "sdn", "dynconv", "avit", "jpeg", "cap"),
+    *("skipnet", "sact", "manidp", "sdn", "avit", "jpeg", "cap"),
     *("identity", "gradauto", "pry", "square", "genetic"),
 }
 
@@ -219,7 +219,9 @@ def test_an_attack_gives_the_same_on_a_device(name):
     _same(_made(TARGETS[ATTACKED.get(name, "skipnet")]), ATTACKS[name], threat)
 
 
-@pytest.mark.parametrize("name", ["sdn", "sact", "manidp"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("sdn", marks=SLOW), "sact", pytest.param("manidp", marks=SLOW)]
+)
 def test_square_and_apgd_on_other_units(name):
     for attack in (Square(), APGDMargin()):
         _same(_made(TARGETS[name]), attack, PSNR)

@@ -18,7 +18,7 @@ from bench.terminal import printable
 
 WANTED = int(os.environ.get("GATEBENCH_FUZZ", "0"))
 fuzzed = settings(
-    max_examples=WANTED or 50,
+    max_examples=WANTED or 25,
     derandomize=not WANTED,
     database=None,
     deadline=None,

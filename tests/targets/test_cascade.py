@@ -162,13 +162,15 @@ def test_gradients_pass_the_resizing():
 
 # --- the contract
 
+ALONE = pytest.mark.slow  # networks of one kind, where two kinds are quick
+
 
 @pytest.mark.parametrize(
     "params",
     [
         {"networks": ("resnet-8", "resnet-14")},
-        {"networks": ("resnet-8",), "sizes": (16, 24, 32)},
-        {"networks": (TINY,), "sizes": (64, 96), "num_classes": 10},
+        pytest.param({"networks": ("resnet-8",), "sizes": (16, 24, 32)}, marks=ALONE),
+        pytest.param({"networks": (TINY,), "sizes": (64, 96), "num_classes": 10}, marks=ALONE),
         {"networks": ("resnet-8", TINY), "sizes": (0, 64), "num_classes": 10},
     ],
     ids=["two-networks", "one-network-three-sizes", "timm-shared", "ours-and-timm"],

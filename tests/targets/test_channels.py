@@ -133,7 +133,7 @@ def test_contract(make):
         pytest.param(ManiDP, 56, "cifar", marks=DEEP),
         (ManiDP, 18, "imagenet"),
         pytest.param(ManiDP, 34, "imagenet", marks=DEEP),
-        (FBS, 18, "imagenet"),
+        pytest.param(FBS, 18, "imagenet", marks=DEEP),
     ],
 )
 def test_large_networks_cost_what_they_say(kind, depth, layout):

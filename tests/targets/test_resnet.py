@@ -128,7 +128,10 @@ def lively(net):
     return net.eval()
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+DEEP = pytest.mark.slow  # the same form with bottlenecks
+
+
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=DEEP)])
 def test_imagenet_form_is_torchvisions(depth):
     reference = lively(getattr(torchvision.models, f"resnet{depth}")())
     static = ResNet(depth=depth, layout="imagenet").eval()

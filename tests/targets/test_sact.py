@@ -233,7 +233,7 @@ DEEP = pytest.mark.slow  # the same on a deeper network
         {"depth": 8},
         pytest.param({"depth": 14}, marks=DEEP),
         {"depth": 20, "halting": "act"},
-        {"depth": 20, "halting": "none"},
+        pytest.param({"depth": 20, "halting": "none"}, marks=DEEP),
     ],
     ids=lambda params: "-".join(map(str, params.values())),
 )

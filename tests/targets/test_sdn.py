@@ -83,7 +83,7 @@ def test_a_chain_counts_like_the_plain_network():
 
 # --- the contract
 
-LARGE = pytest.mark.slow  # the whole contract on deep networks, some of half a gigaMAC
+LARGE = pytest.mark.slow  # the whole contract on deep networks and on a static one
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ LARGE = pytest.mark.slow  # the whole contract on deep networks, some of half a 
     [
         {},
         {"exits": "all", "otherwise": "confident"},
-        {"exits": "none"},
+        pytest.param({"exits": "none"}, marks=LARGE, id="none"),
         pytest.param({"backbone": "resnet-56"}, marks=LARGE, id="resnet-56"),
         pytest.param({"backbone": "vgg-16-bn"}, marks=LARGE, id="vgg-16-bn"),
         pytest.param({"backbone": "regnetx_002", "num_classes": 10}, marks=LARGE, id="regnetx_002"),

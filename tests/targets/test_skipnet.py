@@ -12,8 +12,8 @@ from targets.skipnet import SkipNet
 
 CIFAR = [(depth, gate) for depth in (20, 38, 110) for gate in ("rnn", "ff1", "ff2")]
 AGAIN = pytest.mark.slow  # the same with other weights
-LARGE = pytest.mark.slow  # 101 and 152 layers at 224 pixels
-IMAGENET = [18, 34, 50, *(pytest.param(depth, marks=LARGE) for depth in (101, 152))]
+LARGE = pytest.mark.slow  # 34 to 152 layers at 224 pixels
+IMAGENET = [18, *(pytest.param(depth, marks=LARGE) for depth in (34, 50, 101, 152))]
 
 
 def lively(seed=0, **params):

@@ -48,7 +48,14 @@ def images():
     return to_float(data.images(list(range(32))))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+OTHERS = pytest.mark.slow  # the same promise of further networks
+QUICK = ("skipnet-20-budget@digits-m", "sdn-resnet-20-joint@digits-m")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else OTHERS, id=name) for name in FAMILIES],
+)
 def test_the_default_changes_nothing_and_further_values_save_more(name, images):
     spent = []
     for value in FAMILIES[name][2]:

@@ -314,7 +314,7 @@ def test_whatever_lies_in_a_run_folder_is_told_in_a_sentence(good):
     weights = {"verify": 1, "report": 4, "publish": 2, "export": 2, "headroom": 1, "beat": 1}
     chosen = st.sampled_from([one for one in others for _ in range(weights.get(one[0], 3))])
 
-    @settings(fuzzed, max_examples=WANTED or 12)
+    @settings(fuzzed, max_examples=WANTED or 6)
     @given(st.data())
     def check(data):
         name = ""

@@ -111,6 +111,7 @@ def test_headroom_of_a_finished_run(after, tmp_path):
     assert read_headroom(folder, 1, board) == []
 
 
+@pytest.mark.slow  # a run of a trained network with its reference run and its pages
 def test_a_plan_asks_for_it_and_every_view_of_the_board_shows_it(project, tmp_path):
     (tmp_path / "plan.toml").write_text(PLAN.replace("schema = 1", "schema = 1\nheadroom = 3"))
     code, out, err = project("run", "plan.toml", "--name", "r", "--in-process")

@@ -149,7 +149,7 @@ def test_whatever_an_archive_holds_is_told_in_a_sentence(board, good, made, tmp_
     whole = everything(tmp_path)
     accept = ("accept", str(bad), "--into", "board", "--no-report")
 
-    @settings(fuzzed, max_examples=WANTED or 60)
+    @settings(fuzzed, max_examples=WANTED or 30)
     @given(st.data())
     def check(data):
         bad.write_bytes(changed(data.draw, *good))

@@ -460,7 +460,7 @@ def test_files_that_are_parts_of_others_are_named(path):
 
 
 def zipped(path, entries, method=zipfile.ZIP_DEFLATED):
-    with zipfile.ZipFile(path, "w", method) as archive:
+    with zipfile.ZipFile(path, "w", method, compresslevel=1) as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
     return path
