@@ -88,7 +88,8 @@ class ClassSource:
 
 
 def source_file(module: str) -> Path | None:
-    """The file of a module, found without importing it or its parents; None if there is none."""
+    """The file of a module, found without importing it or its parents; None if there is none, as
+    for what lies in a zip archive."""
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -97,7 +98,8 @@ def source_file(module: str) -> Path | None:
     if spec is None:
         return None
     if not rest:
-        return Path(spec.origin) if spec.origin and spec.has_location else None
+        file = Path(spec.origin) if spec.origin and spec.has_location else None
+        return file if file is not None and file.is_file() else None
     for folder in spec.submodule_search_locations or ():
         base = Path(folder).joinpath(*rest)
         for candidate in (base.with_suffix(".py"), base / "__init__.py"):

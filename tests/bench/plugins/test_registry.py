@@ -1,11 +1,14 @@
 """Entry points: found without importing, told apart, and broken ones are rows."""
 
 import sys
+import zipfile
 
 import pytest
 
 from bench.errors import PluginError, UnknownName
 from bench.plugins import registry
+from bench.plugins.sources import source_file
+from bench.store.provenance import source_digest
 
 pytestmark = pytest.mark.usefixtures("plugins")
 
@@ -70,3 +73,13 @@ def test_facts_need_no_import():
         "test": 40,
     }
     assert not [module for module in sys.modules if module.partition(".")[0] == "mischief"]
+
+
+def test_a_module_in_a_zip_archive_has_no_file(tmp_path, monkeypatch):
+    """What is handed in from there is of unknown source; named in a plan, it is not found."""
+    with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+        archive.writestr("zipped_plugin.py", "class Net: ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "app.zip"))
+    assert source_file("zipped_plugin") is None
+    assert source_digest("zipped_plugin:Net") == "unknown"
+    assert not registry.is_module_class("zipped_plugin:Net")
