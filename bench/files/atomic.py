@@ -58,7 +58,8 @@ def write_together(files: Mapping[Path, bytes], *, elsewhere: str = ELSEWHERE) -
                 os.fsync(file.fileno())
         for path, draft in drafts.items():
             os.replace(draft, path)
-            _flush_folder(path.parent)
+        for folder in dict.fromkeys(path.parent for path in drafts):
+            _flush_folder(folder)
     except BaseException as error:
         for draft in drafts.values():
             with contextlib.suppress(OSError):

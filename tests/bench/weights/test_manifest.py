@@ -182,6 +182,22 @@ def test_a_full_disk_keeps_the_weights_that_were_to_be_replaced(home, monkeypatc
     weights.check_files(entry)
 
 
+def test_a_folder_that_cannot_be_flushed_holds_weights_of_one_kind(home, monkeypatch):
+    weights.add_entry(home, "a", STATE, {"target": "t"})
+    flushed = os.fsync
+
+    def faulty(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(5, "Input/output error")
+        return flushed(handle)
+
+    monkeypatch.setattr(atomic.os, "fsync", faulty)
+    other = {name: value + 1 for name, value in STATE.items()}
+    with pytest.raises(DiskError, match="Input/output error"):
+        weights.add_entry(home, "a", other, {"target": "t"})
+    weights.check_files(weights.find("a"))
+
+
 def test_unknown_names_meet_the_nearest(home):
     weights.add_entry(home, "skipnet-20-budget@digits-m", STATE, {"target": "t"})
     with pytest.raises(UnknownName, match="did you mean 'skipnet-20-budget@digits-m'") as caught:
