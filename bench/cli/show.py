@@ -39,7 +39,8 @@ def show(run: str, json_file: str | None) -> None:
 
 _NUMBERS = (
     "n", "floor", "ceiling", "reference", "clean_macs", "adversarial_macs", "float_macs",
-    "block_recovery", "ssim", "l2", "linf", "flip_rate", "evaluations", "attack_rank",
+    "block_recovery", "psnr", "pooled_psnr", "unchanged", "ssim", "l2", "linf", "flip_rate",
+    "evaluations", "attack_rank",
 )  # fmt: skip
 _ESTIMATES = (
     "recovery", "float_recovery", "jpeg_recovery", "mean_recovery", "clean_saving",
@@ -80,7 +81,6 @@ def _cell(cell: BoardCell) -> dict[str, Any]:
         **{name: getattr(cell, name) for name in told},
         "flags": list(cell.flags),
         **{name: getattr(cell, name) for name in _NUMBERS},
-        "psnr": cell.overall_psnr,
         **{name: _estimate(getattr(cell, name)) for name in _ESTIMATES},
     }
 

@@ -14,12 +14,14 @@ from synthetic import full_board
 
 from bench.cli.headroom import headroom_table
 from bench.cli.latency import latency_table
+from bench.cli.show import _cell
 from bench.cli.transfer import transfer_table
 from bench.results.headroom import HeadroomEntry
 from bench.results.records import Transferred
 from bench.results.stats import Estimate
 from bench.store.latency import Timed
 from bench.terminal import FittedColumn, FittedTable, folded
+from reports.sheets import flat
 from reports.tables import render_table
 
 BETWEEN = pytest.mark.slow  # neither the narrowest, which leaves out columns, nor the widest
@@ -285,6 +287,15 @@ def test_a_verdict_keeps_to_the_width(width, monkeypatch, capsys):
     assert "WORSE" in table
     assert "surviving saving" in re.sub(r"\s+", " ", table)
     assert max(map(len, lines(table))) <= width
+
+
+def test_json_says_of_a_cell_what_the_sheet_says():
+    board = full_board(n=8)
+    one = replace(board.cells[0], psnr=100.0, pooled_psnr=46.0, unchanged=6)
+    (row,), found = flat(replace(board, cells=(one,))), _cell(one)
+    shared = [name for name in found if name in row and not isinstance(found[name], (dict, list))]
+    assert {"psnr", "pooled_psnr", "unchanged", "clean_macs", "linf"} <= set(shared)
+    assert [found[name] for name in shared] == [row[name] for name in shared]
 
 
 def test_json_of_what_is_shown(gatebench, tmp_path):
