@@ -1,5 +1,5 @@
 # Two commands do all the set-up: `make demo` runs the quickstart and shows its leaderboard, `make test` passes the tests.
-# `make test-all` runs the slow tests too, as continuous integration does.
+# `make test-all` runs the slow tests and the regression check too, as continuous integration does.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,17 +16,17 @@ demo: $(INSTALLED)
 unexport PYTHONDONTWRITEBYTECODE
 
 # Tests of pytest and everything else side by side: on two cores neither waits for the other. What the latter says follows
-# when both are done.
-BESIDE = mkdir -p build; $(MAKE) --no-print-directory types example regression >build/beside.log 2>&1 & \
+# when both are done. The regression check attacks trained networks for a minute, so it stays with the slow tests.
+BESIDE = mkdir -p build; $(MAKE) --no-print-directory $(2) >build/beside.log 2>&1 & \
 	beside=$$!; trap 'kill $$beside' INT TERM; \
 	$(MAKE) --no-print-directory $(1); failed=$$?; \
 	wait $$beside || failed=$$?; cat build/beside.log; exit $$failed
 
 test: lint
-	@+$(call BESIDE,unit)
+	@+$(call BESIDE,unit,types example)
 
 test-all: lint
-	@+$(call BESIDE,unit-all)
+	@+$(call BESIDE,unit-all,types example regression)
 
 # uv installs what pip installs in a fraction of the time. It asks the index that pip asks; where it cannot be had, or fails,
 # pip does it.
