@@ -161,8 +161,9 @@ def _entry(
     count, budget = min(images, protocol.images), times * protocol.budget
     terms = replace(protocol, budget=budget, batch=min(count, protocol.batch))
     again = replace(strongest.cell, protocol=terms)
-    folder = CellFolder(strongest.folder.path.absolute())  # a plugin may change where it works
-    rows = apart(again, reference_rows, again, folder, count, device, root)
+    # A plugin may change the folder that its process works in.
+    there = replace(strongest, folder=CellFolder(strongest.folder.path.absolute()))
+    rows = apart(again, reference_rows, again, there, count, device, root)
     check_rows(strongest, rows)
     kept: dict[str, int] = {}
     for finished in group:

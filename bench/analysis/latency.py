@@ -18,14 +18,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.analysis.same_target import check_target
+from bench.analysis.same_target import build_same, check_target
 from bench.codec import size_of
 from bench.contracts.cell import Who, defended_name
 from bench.contracts.target import Target
 from bench.errors import ContractBroken, RunFolderError
-from bench.evaluation.build import build_defended
 from bench.evaluation.cost import audit
-from bench.evaluation.outputs import freeze
 from bench.files.writing import COPY
 from bench.image import to_float
 from bench.plans.stored import read_plan
@@ -72,10 +70,8 @@ def measure(
     for who, cells in groups.items():
         tell(f"making {defended_name(*who)}")
         dearest = max(cells, key=lambda one: one.macs)
-        target = build_defended(dearest.cell, data_root)
+        target = build_same(dearest, data_root, device)
         pictures = _pictures(dearest.folder, images, size_of(target.image_shape))
-        target.to(torch.device(device))
-        freeze(target)
         check_target(dearest, target, images, device)
         clean8, attacked8 = ([image[None].to(device) for image in part] for part in pictures)
         found[who] = target, clean8, attacked8

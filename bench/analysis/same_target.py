@@ -1,7 +1,7 @@
 """Whether a target that is made anew is the one that a run evaluated.
 
 Code, weights, data and versions may be others than when the run was made, and a plugin may remember
-other targets. The clean results of the run tell.
+other targets. The clean results of the run tell, and what its defense learned.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from bench.codec import size_of
 from bench.contracts.target import Target
 from bench.datasets.base import padded
 from bench.errors import RunFolderError
-from bench.evaluation.outputs import near_threshold
+from bench.evaluation.build import build_learned
+from bench.evaluation.outputs import freeze, near_threshold
+from bench.evaluation.prepare import check_fit_images
 from bench.evaluation.score import score
 from bench.image import to_float
 from bench.results.clean import COLUMNS, CleanResult, differing_image
 from bench.results.reading import FinishedCell
 from bench.store.pictures import row_images
+from bench.store.provenance import environment
 from bench.store.schema import pack, packed_bits
+from bench.store.sealed import learned_otherwise
 
 HINT = (
     "the target, its weights or the data are others than when the run was made; 'gatebench verify' "
@@ -58,6 +62,49 @@ def check_rows(finished: FinishedCell, rows: Sequence[Mapping[str, Any]]) -> Non
         for part in (before, rows)
     )
     _check_same(finished, there, here)
+
+
+def build_same(finished: FinishedCell, root: str | None, device: str) -> Target:
+    """The target of a cell with its defense, made anew, frozen, on `device`.
+
+    Args:
+        finished: the cell of the run.
+        root: where data sets lie.
+        device: where it will be evaluated.
+
+    Raises:
+        DataError: the images that its defense learns from are others than the run's.
+        RunFolderError: its defense learns otherwise than in the run.
+    """
+    defense = finished.cell.defense
+    if defense is not None and defense.fits and finished.fit_subset:
+        check_fit_images(finished.cell, root, finished.fit_subset)
+    target, learnt = build_learned(finished.cell, root)
+    check_learned(finished, learnt, device)
+    target.to(torch.device(device))
+    freeze(target)
+    return target
+
+
+def check_learned(finished: FinishedCell, learnt: str, device: str) -> None:
+    """Hold what a defense learned here against what it learned in a run; clean images need not
+    tell.
+
+    Args:
+        finished: a cell of the run.
+        learnt: digest of what its defense learned here.
+        device: where it will be evaluated.
+
+    Raises:
+        RunFolderError: they differ, though versions and devices are the same.
+    """
+    sealed = finished.folder.sealed()
+    here = environment(torch.device(device))
+    here["learnt"] = learnt
+    if learnt and sealed and learned_otherwise(sealed.environment, here):
+        raise RunFolderError(
+            f"{finished.cell.label}: its defense learns otherwise here than in the run", hint=HINT
+        )
 
 
 def check_target(finished: FinishedCell, target: Target, count: int, device: str) -> None:

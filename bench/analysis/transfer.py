@@ -16,17 +16,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from bench.analysis.apart import apart
-from bench.analysis.same_target import check_target
+from bench.analysis.same_target import build_same, check_target
 from bench.codec import size_of
 from bench.contracts.cell import Protocol, Who
 from bench.contracts.target import Target
 from bench.datasets.base import padded
 from bench.errors import PlanError, RunFolderError, did_you_mean
-from bench.evaluation.build import build_defended
-from bench.evaluation.outputs import freeze
 from bench.evaluation.score import score
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical
@@ -150,9 +147,7 @@ def _scored(
     victim: FinishedCell, sources: Sequence[CellFolder], device: str, root: str | None
 ) -> list[list[tuple[str, int]]]:
     """(id, executed MACs on a target) of each saved picture of some cells, a list a cell."""
-    target = build_defended(victim.cell, root)
-    target.to(torch.device(device))
-    freeze(target)
+    target = build_same(victim, root, device)
     protocol = victim.cell.protocol
     check_target(victim, target, protocol.images, device)
     found = []

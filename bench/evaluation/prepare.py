@@ -96,7 +96,7 @@ def open_cell(
         PlanError, ContractBroken, PluginError, WeightsError, DataError.
     """
     if cell.fits and fit_subset:
-        _check_fit_images(cell, root, fit_subset)
+        check_fit_images(cell, root, fit_subset)
     ready = _ready(cell, device, root)
     if attack is None:
         attack = build("attack", cell.attack)
@@ -129,8 +129,13 @@ def open_cell(
     )
 
 
-def _check_fit_images(cell: Cell, root: str | None, expected: str) -> None:
+def check_fit_images(cell: Cell, root: str | None, expected: str) -> None:
     """Whether the images that this process learns from are those that the run began with.
+
+    Args:
+        cell: that learns.
+        root: where data sets lie.
+        expected: digest of the images.
 
     Raises:
         DataError: they are not.

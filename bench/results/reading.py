@@ -18,6 +18,7 @@ from bench.results.cells import ReadCell, read_cell, without_numbers
 from bench.results.clean import CleanResult, differing_image
 from bench.results.records import BoardCell
 from bench.store.folder import CellFolder, RunFolder
+from bench.store.sealed import ALIKE
 
 _OTHERWISE = "its defense learned otherwise in another cell of this target"
 _READERS, _BLOCK = 2, 16
@@ -33,12 +34,14 @@ class FinishedCell:
         cell: as it stands in the plan.
         folder: where its rows lie.
         macs: that its attack makes the target execute on its saved images, on average.
+        fit_subset: digest of the images that its defense learned from; "" where nothing learns.
     """
 
     key: str
     cell: Cell
     folder: CellFolder
     macs: float
+    fit_subset: str = ""
 
 
 def finished_cells(
@@ -65,7 +68,7 @@ def finished_cells(
                 tell(f"{cell.label} is left out: {one.cell.reason} ('gatebench verify' says more)")
             elif one.cell.status == "ok" and one.cell.adversarial_macs is not None:
                 macs = one.cell.adversarial_macs
-                found[-1].append(FinishedCell(key, cell, folder.cell(key), macs))
+                found[-1].append(FinishedCell(key, cell, folder.cell(key), macs, board.fit_subset))
     return found
 
 
@@ -165,7 +168,7 @@ def _learned_otherwise(
         for one, what in zip(cells, whats, strict=True):
             made = one.cell.environment
             if one.clean is not None and "learnt" in made:
-                alike = {name: made.get(name) for name in ("gatebench", "versions", "device")}
+                alike = {name: made.get(name) for name in ALIKE}
                 digests.setdefault((what, canonical(alike)), set()).add(str(made["learnt"]))
     return {what for (what, _), learned in digests.items() if len(learned) > 1}
 

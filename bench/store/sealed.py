@@ -21,6 +21,9 @@ STATUSES = ("ok", "skipped", "invalid", "failed", "timeout", "oom")
 
 Status = Literal["ok", "skipped", "invalid", "failed", "timeout", "oom"]
 
+ALIKE = ("gatebench", "versions", "device")
+"""What has to agree in two environments for a defense to learn the same in both."""
+
 SHARD_NAME = re.compile(r"shard-([0-9]{5,9})-([0-9]{5,9})\.parquet")
 """A shard's file name, with the places of its first and its last image."""
 
@@ -36,6 +39,13 @@ class Environment(TypedDict, total=False):
     reads: dict[str, dict[str, str]]
     start: str
     learnt: str
+
+
+def learned_otherwise(one: Environment, other: Environment) -> bool:
+    """Whether what defenses learned differs though they were made alike; other versions and
+    devices may learn other last digits, and older shards do not say what was learned."""
+    alike = all(one.get(name) == other.get(name) for name in ALIKE)
+    return alike and {"learnt"} <= one.keys() & other.keys() and one["learnt"] != other["learnt"]
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ class _Stage:
             ) from error
         self.tell(f"{cell.label}: judging {counted(len(images.ids), 'image')}")
         folder = self.folder.cell(key, create=True)
-        self._evaluate(folder, cell, row, images)
+        self._evaluate(folder, cell, row, images, board.fit_subset)
         self.remarks += differences(folder, cell, row)
         others = [one for place, one in enumerate(self.plan.boards) if place != number]
         check_clean(self.run, folder, [board, *others], cell)
@@ -235,10 +235,15 @@ class _Stage:
         self.added.append(cell.label)
 
     def _evaluate(
-        self, folder: CellFolder, cell: Cell, row: JudgedRow, images: BoardImages
+        self,
+        folder: CellFolder,
+        cell: Cell,
+        row: JudgedRow,
+        images: BoardImages,
+        fit_subset: str,
     ) -> None:
         saved = dict(zip(images.ids, row.saved, strict=True))
-        opened = open_cell(cell, self.device, self.root, Given(saved=saved))
+        opened = open_cell(cell, self.device, self.root, Given(saved=saved), fit_subset)
         step = max(SHARD // cell.protocol.batch, 1) * cell.protocol.batch
         for first in range(0, len(images.ids), step):
             last = min(first + step, len(images.ids)) - 1

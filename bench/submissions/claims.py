@@ -12,8 +12,10 @@ from bench.contracts.cell import Cell, Who
 from bench.errors import RunFolderError, SubmissionError
 from bench.plans.stored import StoredBoard
 from bench.results.clean import COLUMNS, CleanResult, differing_image
+from bench.runs.seal import environment_of
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.pictures import row_images
+from bench.store.sealed import learned_otherwise
 from bench.submissions.document import CLAIMS
 from bench.submissions.rows import JudgedRow
 
@@ -58,7 +60,8 @@ def check_clean(
         cell: that was evaluated here.
 
     Raises:
-        SubmissionError: they do not; the row would make the target's rows contradict each other.
+        SubmissionError: they do not, or its defense learned otherwise; the row would make the
+            target's rows contradict each other.
     """
     here = CleanResult.of(folder.table(COLUMNS), folder.target())
     for board, key in _rows_on(cell.who, boards, random=here.draws > 1):
@@ -78,6 +81,12 @@ def check_clean(
                 f"{cell.label}: the clean image {image} gives another result here than on {where}, "
                 "whatever was handed in",
                 hint="accept on the device class and with the versions that the board was made on",
+            )
+        if learned_otherwise(sealed.environment, environment_of(folder.shards()[0])):
+            raise SubmissionError(
+                f"{cell.label}: its defense learns otherwise here than in the run, whatever was "
+                "handed in",
+                hint="accept with the code that the board was made with",
             )
         return
 

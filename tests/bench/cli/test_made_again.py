@@ -5,16 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.analysis import apart
+from bench.analysis import apart, headroom, transfer
 from bench.analysis.reference_rows import reference_rows
-from bench.contracts.dataset import Dataset
+from bench.contracts.dataset import Dataset, PixelDataset
 from bench.evaluation import build
 from bench.plans.resolve import load_plan
 from bench.plans.stored import read_plan
 from bench.regression.baseline import Baseline
 from bench.results.board import load_boards
+from bench.results.reading import FinishedCell
 from bench.runs.execute import RunRequest, execute
 from bench.store.folder import RunFolder
+from targets.defenses.cap import Cap
 
 
 def test_an_attack_that_goes_on_is_run_again_from_the_same_images(gatebench, tmp_path):
@@ -28,7 +30,8 @@ def test_an_attack_that_goes_on_is_run_again_from_the_same_images(gatebench, tmp
     ((key, cell),) = [
         (key, cell) for key, cell in read_plan(run).cells.items() if cell.attack.name == "onward"
     ]
-    rows = reference_rows(cell, run.cell(key), cell.protocol.images, "cpu", None)
+    finished = FinishedCell(key, cell, run.cell(key), 0.0)
+    rows = reference_rows(cell, finished, cell.protocol.images, "cpu", None)
     kept = run.cell(key).table(["id", "adversarial"]).to_pylist()
     assert [(row["id"], row["adversarial"]) for row in rows] == [
         (row["id"], row["adversarial"]) for row in kept
@@ -109,3 +112,65 @@ def test_times_of_another_target_under_the_label_are_not_shown(gatebench, tmp_pa
             execute(replace(again, in_process=True))
         assert (load_boards(run.path)[0].latency is not None) == there
         assert (Baseline.of_run(run.path).latency is not None) == there
+
+
+COMMANDS = {
+    "headroom": ("r",),
+    "transfer": ("r",),
+    "latency": ("r", "--images", "2", "--repeats", "1"),
+    "accept": ("in.zip", "--into", "fewer"),
+}
+"""Commands that make a defense learn again."""
+
+
+@pytest.fixture
+def capped(gatebench, tmp_path, monkeypatch):
+    """Finished runs behind a cap that no clean image meets; what follows is in this process."""
+    plan = (tmp_path / "plan.toml").read_text().replace("budget", "fit = { images = 4 }\nbudget", 1)
+    plan += '[[defense]]\nuse = "cap"\nparams = { quantile = 1.0 }\n'
+    fewer = plan.replace('[[attack]]\nuse = "wander"\n', "")
+    for name, text in (("r", plan), ("fewer", fewer)):
+        (tmp_path / "plan.toml").write_text(text)
+        run = ("run", "plan.toml", "--name", name, "--no-report", "--in-process")
+        assert gatebench(*run)[0] == 0
+    words = ("--who", "Me", "--what", "Steps.", "--license", "MIT")
+    assert gatebench("submit", "r", "--out", "in.zip", *words)[0] == 0
+    for module in (headroom, transfer):
+        monkeypatch.setattr(module, "apart", lambda cell, work, *arguments: work(*arguments))
+    build.opened_dataset.cache_clear()
+    yield gatebench
+    build.opened_dataset.cache_clear()
+
+
+def nothing_comes_of(gatebench, folder, said):
+    for command, arguments in COMMANDS.items():
+        code, out, err = gatebench(command, *arguments)
+        assert code != 0, (command, out)
+        assert said in err, command
+        assert not list((folder / "runs/r").glob(f"{command}.*"))
+    assert len(read_plan(RunFolder(folder / "runs/fewer")).cells) == 2
+
+
+def test_a_defense_that_learns_otherwise_now_gives_no_numbers(capped, tmp_path, monkeypatch):
+    """Clean images need not tell: a cap that they do not meet may lie anywhere."""
+
+    def learns_more(self, target, images):
+        return {"limit": torch.tensor(target.undefended.ceiling)}
+
+    monkeypatch.setattr(Cap, "fit", learns_more)
+    nothing_comes_of(capped, tmp_path, "its defense learns otherwise here than in the run")
+
+
+def test_a_defense_that_learns_from_other_images_now_gives_no_numbers(
+    capped, tmp_path, monkeypatch
+):
+    plain = PixelDataset.pixels
+
+    def others(self, indices):
+        found = plain(self, indices)
+        found[:, 0, 0, 0] ^= int(self.split == "train")
+        return found
+
+    monkeypatch.setattr(PixelDataset, "pixels", others)
+    said = "that are learned from are others than when the run began"
+    nothing_comes_of(capped, tmp_path, said)
