@@ -138,7 +138,8 @@ class _Jpeg(Coarsened):
         """The arithmetic of the coder. Differs from it where a coefficient is so near to the middle
         of two numbers that float32 and the coder's integers round it to different sides."""
         channels, height, width = images.shape[1:]
-        # Whole blocks of both, as the coder fills them: edges repeated.
+        # Whole blocks of both, as the coder fills them: edges repeated, those of color below when
+        # it is halved.
         side = 2 * BLOCK if channels == 3 else BLOCK
         padded = F.pad(images * 255, (0, -width % side, 0, -height % side), mode="replicate")
         if channels == 1:
@@ -146,7 +147,10 @@ class _Jpeg(Coarsened):
         else:
             planes = torch.einsum("ij,njhw->nihw", self.to_ycc.to(images.dtype), padded)
             luma = self._coded(planes[:, :1] - 128, self.luma_steps) + 128
-            halved = self._coded(F.avg_pool2d(planes[:, 1:], 2), self.chroma_steps)
+            halved = F.avg_pool2d(planes[:, 1:, : height + height % 2], 2)
+            below = (height + 15) // 16 * BLOCK - halved.shape[2]
+            halved = F.pad(halved, (0, 0, 0, below), mode="replicate")
+            halved = self._coded(halved, self.chroma_steps)
             halved = halved[..., : -(-height // 2), : -(-width // 2)]
             chroma = F.interpolate(halved, scale_factor=2, mode="bilinear", align_corners=False)
             planes = torch.cat([each[..., :height, :width] for each in (luma, chroma)], 1)

@@ -50,6 +50,7 @@ def test_the_tables_are_those_that_pillow_writes(quality):
         pytest.param((1, 28, 28), id="gray"),
         pytest.param((3, 20, 13), id="odd"),
         pytest.param((3, 5, 7), id="small"),
+        pytest.param((3, 8, 15), id="half-a-block-of-color-below"),
     ],
 )
 @pytest.mark.parametrize("quality", [50, 75, 90])
@@ -105,6 +106,8 @@ def slow_derivative(image, direction, quality):
             (p[c, ::2, ::2] + p[c, 1::2, ::2] + p[c, ::2, 1::2] + p[c, 1::2, 1::2]) / 4
             for p in planes
         ]
+        for each in halves:  # below, the coder repeats rows of the halved picture
+            each[(height + 1) // 2 :] = each[(height + 1) // 2 - 1]
         half = blocks(*halves, steps[1], 0)[: (height + 1) // 2, : (width + 1) // 2]
         whole = np.zeros_like(moved[0])
         for y in range(whole.shape[0]):
