@@ -164,6 +164,7 @@ def test_killed_between_shards(reference, forks, tmp_path, point, nth):
     assert files(tmp_path) == reference[0]
 
 
+@pytest.mark.slow  # a dozen runs; certain instants are quick
 def test_killed_at_many_random_instants(reference, forks, tmp_path):
     """Runs are killed and started again until they end; a run that ends is compared, and the next
     one starts from nothing."""

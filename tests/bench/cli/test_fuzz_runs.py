@@ -340,6 +340,7 @@ def test_whatever_lies_in_a_run_folder_is_told_in_a_sentence(good):
     remove_all(good / "runs")
 
 
+@pytest.mark.slow  # every command; the quick fuzzer ends with all of them too
 def test_the_folder_is_good_before_it_is_damaged(good):
     shutil.copytree(good / "runs" / "r", good / "runs" / "m", dirs_exist_ok=True)
     for name, words, _ in commands(good):

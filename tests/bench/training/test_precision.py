@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bench.training.precision import choose_precision, step_seconds
+from bench.training.precision import _ROUNDS, choose_precision, step_seconds
 
 CPU = torch.device("cpu")
 
@@ -52,10 +52,15 @@ def test_measuring_leaves_threads_and_random_numbers_alone():
 
 
 def test_a_program_measures_once(monkeypatch):
-    taken = choose_precision("auto", CPU)
+    timed = []
 
-    def timed(*args):
-        raise AssertionError("measured again")
+    def once(network, images, precision):
+        timed.append(precision)
+        return 1.0
 
-    monkeypatch.setattr("bench.training.precision._timed", timed)
-    assert choose_precision("auto", CPU) == taken
+    monkeypatch.setattr("bench.training.precision._timed", once)
+    step_seconds.cache_clear()
+    assert choose_precision("auto", CPU) == choose_precision("auto", CPU) == "fp32"
+    step_seconds.cache_clear()
+    assert set(timed) == {"bf16", "fp32"}
+    assert len(timed) == 2 * _ROUNDS
