@@ -33,9 +33,10 @@ from bench.python.images import GivenImages
 from bench.python.module import as_target
 from bench.python.plan import PSNR35, plan_document
 from bench.python.result import Result
-from bench.python.run import ALONE, computed
+from bench.python.run import ALONE, computed, undisturbed
 from bench.python.target import load_target, target_table
 from bench.runs.execute import RunRequest
+from bench.store.provenance import deterministic
 
 NO_LABELS = "no labels were given: the clean predictions stand in for them in every accuracy"
 """The note beside the numbers of images without labels."""
@@ -120,7 +121,7 @@ def evaluate(
     else:
         table = over.target(network, type(target).__name__)
     with ALONE, registry.handing_over(over.objects):
-        dataset, size = _images(over, images, count, network, target, batch)
+        dataset, size = _images(over, images, count, network, target, batch, threads)
     attacks = [attack] if isinstance(attack, str | Mapping | Attack) else list(attack)
     document = plan_document(
         target=table,
@@ -171,6 +172,7 @@ def _images(
     network: Target | None,
     target: object,
     batch: int,
+    threads: int,
 ) -> tuple[str, int]:
     """The name of the data set in a plan, and how many images of it."""
     if isinstance(images, str):
@@ -188,7 +190,9 @@ def _images(
     given = GivenImages(pixels, labels, classes=own.classes, note=note)
     _check_size(own, given)
     if labels is None:
-        given.label_array = _predictions(own, given, batch).numpy()
+        with undisturbed():
+            deterministic(threads)
+            given.label_array = _predictions(own, given, batch).numpy()
     return over.dataset(given), count or len(given)
 
 

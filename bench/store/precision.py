@@ -25,16 +25,23 @@ def compute_in_float32() -> None:
 @contextlib.contextmanager
 def precision_kept() -> Iterator[None]:
     """Around what changes the switches: afterwards they are as before."""
+    import torch
+
     newer = [(place, place.fp32_precision) for place in _newer()]
     older = []
     for place in _older():
         with contextlib.suppress(RuntimeError):  # they disagree with the newer ones
             older.append((place, place.allow_tf32))
+    products = None
+    with contextlib.suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
     try:
         yield
     finally:
         for place, allowed in older:
             place.allow_tf32 = allowed
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
         for place, precision in newer:
             place.fp32_precision = precision
 

@@ -170,6 +170,30 @@ def test_labels_and_bytes_are_taken_as_they_are(result):
     assert "stand in" not in found.boards[0].dataset_note
 
 
+def test_every_pass_is_computed_as_a_run_computes():
+    """The predictions that stand in for labels too: threads of torch that they started would leave
+    a process that is forked later waiting for them."""
+    seen = set()
+
+    class Watching(ToyTarget):
+        def forward(self, images, decisions=None):
+            products = torch.backends.mkldnn.matmul.fp32_precision
+            seen.add((torch.get_num_threads(), products, torch.get_deterministic_debug_mode()))
+            return super().forward(images, decisions)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with precision.precision_kept():
+            torch.set_float32_matmul_precision("medium")
+            bench.evaluate(Watching(), "identity", IMAGES, **TOY)
+            assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == {(1, "ieee", 1)}
+
+
 def test_defenses_as_names_and_objects():
     named = bench.evaluate(
         ToyTarget(), GradAuto(), IMAGES, defense={"use": "bit-depth", "params": {"bits": 3}}, **TOY
