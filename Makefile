@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLE := build/example
 
-.PHONY: demo test test-all lint types unit unit-all slowest bench example regression baseline picture reference docs clean
+.PHONY: demo test test-all lint types unit unit-all slowest bench example regression baseline picture results reference docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/gatebench run quickstart --name demo
@@ -93,6 +93,10 @@ RUN ?= demo
 picture: $(INSTALLED)
 	$(BIN)/gatebench report $(RUN)
 	$(BIN)/python benchmarks/picture.py $(RUN) --out docs/leaderboard.png
+
+# A run's boards among those of docs/results, as files that begin with NAME: make results RUN=runs/cifar10-128 NAME=cifar10-128
+results: $(INSTALLED)
+	$(BIN)/python benchmarks/results.py $(RUN) --name $(NAME)
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
