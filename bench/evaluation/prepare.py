@@ -97,7 +97,7 @@ def open_cell(
     """
     if cell.fits and fit_subset:
         check_fit_images(cell, root, fit_subset)
-    ready = _ready(cell, device, root)
+    ready = _Last.ready(cell, device, root)
     if attack is None:
         attack = build("attack", cell.attack)
     if not isinstance(attack, Attack):
@@ -184,18 +184,21 @@ _Terms = tuple[Component, Component | None, Protocol, torch.device, str | None]
 class _Last:
     """The target that was made ready last, for all of its cells in a row."""
 
-    terms: _Terms | None = None
-    ready: _Ready | None = None
+    _kept: tuple[_Terms, _Ready] | None = None
 
+    @classmethod
+    def ready(cls, cell: Cell, device: torch.device, root: str | None) -> _Ready:
+        """A target with its defense, probed and audited; kept until another one is asked for."""
+        terms = (cell.target, cell.defense, cell.protocol, device, root)
+        if cls._kept is None or cls._kept[0] != terms:
+            cls.forget()  # memory for one of them is enough
+            cls._kept = terms, _make_ready(cell, device, root)
+        return cls._kept[1]
 
-def _ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
-    """A target with its defense, probed and audited; kept until another one is asked for."""
-    terms = (cell.target, cell.defense, cell.protocol, device, root)
-    if _Last.ready is None or _Last.terms != terms:
-        _Last.ready = None  # memory for one of them is enough
-        _Last.ready = _make_ready(cell, device, root)
-        _Last.terms = terms
-    return _Last.ready
+    @classmethod
+    def forget(cls) -> None:
+        """Let go of it."""
+        cls._kept = None
 
 
 def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:

@@ -140,8 +140,7 @@ def _compute(
 class _Last:
     """The cell that was opened last, for all of its shards in a row."""
 
-    _key: tuple[str, str, str | None] | None = None
-    _opened: Opened | None = None
+    _kept: tuple[tuple[str, str, str | None], Opened] | None = None
 
     @classmethod
     def opened(cls, task: Task, device: str) -> Opened:
@@ -151,18 +150,18 @@ class _Last:
         from bench.evaluation.prepare import open_cell
 
         key = (task.key, device, task.data_root)
-        if cls._opened is None or cls._key != key:
+        if cls._kept is None or cls._kept[0] != key:
             cls.forget()
-            cls._opened = open_cell(
+            opened = open_cell(
                 task.cell, torch.device(device), task.data_root, fit_subset=task.fit_subset
             )
-            cls._key = key
-        return cls._opened
+            cls._kept = key, opened
+        return cls._kept[1]
 
     @classmethod
     def forget(cls) -> None:
         """Let go of it."""
-        cls._key = cls._opened = None
+        cls._kept = None
 
 
 def _forget() -> None:

@@ -168,7 +168,7 @@ def test_another_seed_is_another_draw(opened, tmp_path):
 
 
 def test_audited_rows_are_counted(opened, monkeypatch):
-    monkeypatch.setattr(prepare._Last, "ready", None)  # another test's, of the same target
+    prepare._Last.forget()  # another test's, of the same target
     audited = []
     real = audit.cost.audit
     monkeypatch.setattr(

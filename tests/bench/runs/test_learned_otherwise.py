@@ -16,13 +16,13 @@ DEFENDED = "[protocol.fit]\nimages = 4\n[run]\n"
 
 
 @pytest.fixture
-def run(gatebench, tmp_path, monkeypatch):
+def run(gatebench, tmp_path):
     """Runs some cells as a process of its own would: what the defense learned is learned anew."""
     plan = TOY_PLAN.replace("[run]\n", DEFENDED) + '[[defense]]\nuse = "fitful"\n'
     (tmp_path / "plan.toml").write_text(plan)
 
     def some(*more):
-        monkeypatch.setattr(prepare._Last, "ready", None)
+        prepare._Last.forget()
         worker._Last.forget()
         code, _, err = gatebench(*RUN, *more)
         return code, err, RunFolder(tmp_path / "runs" / "r")
