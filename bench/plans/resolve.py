@@ -22,7 +22,7 @@ from bench.plans.plan import Plan
 from bench.plans.problems import Problems
 from bench.plans.protocols import resolve_options, resolve_protocols
 from bench.plans.schema import AttackTable, Document, ExcludeTable, ProtocolTable, read_tables
-from bench.plans.toml import LineNumbers, PlanSource, read_source
+from bench.plans.toml import PlanSource, read_source, source_of
 
 MOST_CELLS = 200_000
 """Cells of one plan, over all boards."""
@@ -55,7 +55,7 @@ def resolve_document(document: Mapping[str, Any], name: str) -> Plan:
     Raises:
         PlanError: with all mistakes at once.
     """
-    return _resolve(PlanSource(dict(document), name, LineNumbers("")), name)
+    return _resolve(source_of(document, name), name)
 
 
 def _resolve(source: PlanSource, name: str) -> Plan:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Rational, Real
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,34 @@ def read_source(source: str, overrides: Sequence[str] = ()) -> PlanSource:
             found.problems.append(("", error.message))
     found.problems += list(_prune(found.document))
     return found
+
+
+def source_of(document: Mapping[Any, Any], name: str) -> PlanSource:
+    """A plan that a program holds; it is copied.
+
+    Args:
+        document: what a TOML file would hold; tuples and numbers of numpy are taken too.
+        name: what to call it.
+    """
+    copied = _plain(document, 0)
+    return PlanSource(copied, name, LineNumbers(""), list(_prune(copied)))
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A value of a program as TOML would give it, where it has such values; what is nested too deep
+    or in a circle stays as it is, for `_prune` to name."""
+    if isinstance(value, Mapping) and depth <= DEEPEST:
+        return {
+            str(key).encode(errors="replace").decode(): _plain(inner, depth + 1)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple) and depth <= DEEPEST:
+        return [_plain(inner, depth + 1) for inner in value]
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, Real) and not isinstance(value, Rational):
+        return float(value)
+    return value
 
 
 def read_text(source: str) -> tuple[str, str]:
@@ -191,9 +220,11 @@ def _prune(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield inner, f"nested deeper than {DEEPEST} tables and lists"
             elif isinstance(value, int) and not -LARGEST_NUMBER <= value < LARGEST_NUMBER:
                 yield inner, "a whole number beyond 64 bits"
+            elif isinstance(value, str) and value != value.encode(errors="replace").decode():
+                yield inner, "half of a surrogate pair, which is no character"
             else:
                 continue
-            at[key] = {} if isinstance(value, dict) else [] if isinstance(value, list) else 1
+            at[key] = type(value)() if isinstance(value, dict | list | str) else 1
 
 
 def _kind(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from multiprocessing.util import Finalize
@@ -20,7 +20,7 @@ from bench.contracts.dataset import Dataset
 from bench.contracts.defense import Defense
 from bench.contracts.target import Target
 from bench.contracts.threat import Threat
-from bench.errors import PlanError
+from bench.errors import DataError, PlanError
 from bench.evaluation.outputs import freeze
 from bench.evaluation.target_checks import copy_target
 from bench.evaluation.target_checks import evaluate as outputs
@@ -28,7 +28,7 @@ from bench.executors.processes import check_guarded
 from bench.image import to_float
 from bench.plans.resolve import resolve_document
 from bench.plugins import registry
-from bench.python.handing import HandingOver, checked_table
+from bench.python.handing import HandingOver, checked_folder, checked_number, checked_table
 from bench.python.images import GivenImages
 from bench.python.module import as_target
 from bench.python.plan import PSNR35, plan_document
@@ -37,6 +37,7 @@ from bench.python.run import ALONE, computed, undisturbed
 from bench.python.target import load_target, target_table
 from bench.runs.execute import RunRequest
 from bench.store.provenance import deterministic
+from bench.terminal import counted
 
 NO_LABELS = "no labels were given: the clean predictions stand in for them in every accuracy"
 """The note beside the numbers of images without labels."""
@@ -113,6 +114,9 @@ def evaluate(
         0.0
     """
     check_guarded()
+    batch, threads = checked_number(batch, "batch"), checked_number(threads, "threads")
+    count = None if count is None else checked_number(count, "count")
+    root, kept = checked_folder(data_root, "data_root"), checked_folder(folder, "folder")
     over = HandingOver()
     network = None if isinstance(target, str | Mapping) else copy_target(as_target(target))
     if network is None:
@@ -122,7 +126,10 @@ def evaluate(
         table = over.target(network, type(target).__name__)
     with ALONE, registry.handing_over(over.objects):
         dataset, size = _images(over, images, count, network, target, batch, threads)
-    attacks = [attack] if isinstance(attack, str | Mapping | Attack) else list(attack)
+    given: Any = attack
+    if isinstance(given, str | Mapping | Attack) or not isinstance(given, Iterable):
+        given = [given]
+    attacks = list(given)
     document = plan_document(
         target=table,
         attacks=[
@@ -142,7 +149,7 @@ def evaluate(
         seed=seed,
     )
     document["run"] = {"device": device, "threads": threads}
-    place = Path(folder) if folder else Path(tempfile.mkdtemp(dir=_scratch())) / "evaluation"
+    place = kept or Path(tempfile.mkdtemp(dir=_scratch())) / "evaluation"
     with registry.handing_over(over.objects):
         plan = resolve_document(document, "bench.evaluate")
         if defense is not None:
@@ -158,7 +165,7 @@ def evaluate(
             command="bench.evaluate(…)",
             out=place.parent,
             name=place.name,
-            data_root=Path(data_root) if data_root else None,
+            data_root=root,
             fresh=True,
             in_process=True,
         )
@@ -184,6 +191,8 @@ def _images(
     if isinstance(images, Dataset):
         _check_size(network, images)
         return over.dataset(images), count or min(IMAGES, len(images))
+    if isinstance(images, tuple) and len(images) != 2:
+        raise DataError(f"images: a pair is (images, labels), got {counted(len(images), 'thing')}")
     pixels, labels = images if isinstance(images, tuple) else (images, None)
     own = network if network is not None else load_target(target)  # type: ignore[arg-type]
     note = "" if labels is not None else NO_LABELS

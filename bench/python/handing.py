@@ -7,6 +7,8 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +116,25 @@ def checked_table(given: str | Mapping[str, Any], kind: str) -> dict[str, Any]:
         f"{kind}: expected a name, a table as in a plan, or an object of bench.api."
         f"{kind.capitalize()}, got {re.sub(r'^<class |>$', '', repr(type(given)))}"
     )
+
+
+def checked_number(given: object, what: str) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        PlanError: it is none.
+    """
+    if isinstance(given, Integral) and not isinstance(given, bool) and (found := int(given)) >= 1:
+        return found
+    raise PlanError(f"{what}: expected a whole number of at least 1, got {given!r}")
+
+
+def checked_folder(given: str | Path | None, what: str) -> Path | None:
+    """The path of a folder; None where none is given.
+
+    Raises:
+        PlanError: it is no path.
+    """
+    if given is None or isinstance(given, str | PathLike):
+        return Path(given) if given else None
+    raise PlanError(f"{what}: expected the path of a folder, got {given!r}")

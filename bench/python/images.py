@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench.contracts.dataset import Array, Dataset
 from bench.errors import DataError
 from bench.image import to_grid
-from bench.terminal import counted
+from bench.terminal import counted, one_line
 
 SPLIT = "given"
 
@@ -50,7 +51,7 @@ class GivenImages(Dataset):
 
 def _on_the_grid(images: Any) -> Array:
     """(N, C, H, W) uint8."""
-    found = torch.as_tensor(images).detach().cpu()
+    found = _tensor(images, "images")
     if found.ndim != 4 or found.shape[1] not in (1, 3) or not len(found):
         raise DataError(
             f"images have shape {tuple(found.shape)}, expected (N, C, H, W) with 1 or 3 channels "
@@ -69,10 +70,36 @@ def _on_the_grid(images: Any) -> Array:
     return to_grid(found).numpy()
 
 
+def _tensor(given: Any, what: str) -> Tensor:
+    """A plain tensor on the CPU.
+
+    Args:
+        given: a tensor, an array, numbers in lists, or a list of tensors of one shape.
+        what: it is, for the message.
+
+    Raises:
+        DataError: it is something else.
+    """
+    try:
+        if isinstance(given, np.ndarray):  # torch takes neither foreign bytes nor reversed ones
+            given = np.ascontiguousarray(given, given.dtype.newbyteorder("="))
+        if isinstance(given, list | tuple) and given and isinstance(given[0], Tensor):
+            given = torch.stack(list(given))
+        found = torch.as_tensor(given).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{what} are {type(given).__name__}, of which torch makes no tensor: "
+            f"{one_line(str(error), 120)}"
+        ) from error
+    if found.layout != torch.strided or found.is_quantized or found.is_meta:
+        raise DataError(f"{what} are no plain tensor of numbers (sparse, quantized or meta)")
+    return found
+
+
 def _labels(labels: Any | None, count: int, classes: int) -> Array:
     if labels is None:
         return np.zeros(count, dtype=np.int64)
-    found = torch.as_tensor(labels).detach().cpu()
+    found = _tensor(labels, "labels")
     if found.shape != (count,) or found.is_floating_point() or found.dtype == torch.bool:
         raise DataError(
             f"labels are {found.dtype} of shape {tuple(found.shape)}, expected {count} whole "

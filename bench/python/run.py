@@ -63,10 +63,12 @@ def run(
     """
     from bench.executors.processes import check_guarded
     from bench.plans.resolve import load_plan, resolve_document
+    from bench.python.handing import checked_folder
     from bench.runs.execute import RunRequest
     from bench.runs.headroom import measure_headroom
 
     check_guarded()
+    folder, root = checked_folder(out, "out"), checked_folder(data_root, "data_root")
     extra = [f"protocol.images={images}"] if images is not None else []
     extra += [f'run.device="{device}"'] if device is not None else []
     if isinstance(plan, Mapping):
@@ -78,17 +80,17 @@ def run(
     request = RunRequest(
         plan=resolved,
         command=f"gatebench run {resolved.source}",
-        out=Path(out),
+        out=folder or Path(),
         name=name,
-        data_root=Path(data_root) if data_root else None,
+        data_root=root,
         fresh=fresh,
         keep=keep,
         in_process=in_process,
     )
-    folder = _executed(request)[1].folder
+    made = _executed(request)[1].folder
     with undisturbed():
-        measure_headroom(request, folder, lambda line: None)
-    return open_run(folder)
+        measure_headroom(request, made, lambda line: None)
+    return open_run(made)
 
 
 def open_run(run: str | Path) -> Result:

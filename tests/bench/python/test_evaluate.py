@@ -26,6 +26,8 @@ from bench.errors import (
     UnknownName,
 )
 from bench.evaluation import kept_state
+from bench.plans.resolve import resolve_document
+from bench.python.images import GivenImages
 from bench.python.module import as_target
 from bench.store import precision
 from bench.testing import ToyTarget, sample_images
@@ -248,7 +250,7 @@ def test_an_attack_that_breaks_its_contract_is_told_with_its_traceback():
         pytest.param((3, "identity", IMAGES), ContractBroken, "int is no torch.nn.Module", id="no-module"),
         pytest.param(("nothing@here", "identity", IMAGES), UnknownName, "nothing@here", id="unknown-weights"),
         pytest.param((ToyTarget(), "gradato", IMAGES), PlanError, "did you mean 'gradauto'", id="unknown-attack"),
-        pytest.param((ToyTarget(), 3.5, IMAGES), TypeError, "not iterable", id="no-attack"),
+        pytest.param((ToyTarget(), 3.5, IMAGES), PlanError, "attack: expected a name", id="no-attack"),
         pytest.param((ToyTarget(), [3.5], IMAGES), PlanError, "attack: expected a name", id="no-attack-in-a-list"),
         pytest.param((ToyTarget(), "identity", IMAGES * 3), DataError, "expected \\[0,1\\]", id="out-of-range"),
         pytest.param((ToyTarget(), "identity", IMAGES[0]), DataError, "expected \\(N, C, H, W\\)", id="one-image"),
@@ -258,6 +260,11 @@ def test_an_attack_that_breaks_its_contract_is_told_with_its_traceback():
             "labels lie between 4 and 4",
             id="labels",
         ),
+        pytest.param((ToyTarget(), "identity", (IMAGES,)), DataError, "a pair is", id="one-of-a-pair"),
+        pytest.param((ToyTarget(), "identity", (IMAGES, "ab")), DataError, "makes no tensor", id="letters"),
+        pytest.param((ToyTarget(), "identity", IMAGES.to_sparse()), DataError, "sparse", id="sparse"),
+        pytest.param((ToyTarget(), "identity", IMAGES.to("meta")), DataError, "makes no tensor", id="meta"),
+        pytest.param((ToyTarget(), "identity", None), DataError, "NoneType", id="no-images"),
         pytest.param((ToyTarget(), "identity", sample_images((3, 16, 16))), PlanError, "takes images of", id="size"),
         pytest.param((ToyTarget(), "identity", "digits:test"), UnknownName, "did you mean 'digits-m'", id="data-set"),
         pytest.param((ToyTarget(), "gradmdm:code", IMAGES), PlanError, "do not run here", id="skipped"),
@@ -266,6 +273,63 @@ def test_an_attack_that_breaks_its_contract_is_told_with_its_traceback():
 def test_mistakes_lead_on(arguments, error, said):
     with pytest.raises(error, match=said):
         bench.evaluate(*arguments, **TOY)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        pytest.param({"threads": 0}, "threads: expected a whole number of at least 1, got 0", id="threads"),
+        pytest.param({"batch": 2.0}, "batch: expected a whole number", id="batch"),
+        pytest.param({"count": 0}, "count: expected a whole number", id="count"),
+        pytest.param({"count": True}, "count: expected a whole number", id="count-true"),
+        pytest.param({"seed": 2**64}, r"protocol.seeds\[0\]: a whole number beyond 64 bits", id="seed"),
+        pytest.param({"folder": 5}, "folder: expected the path of a folder, got 5", id="folder"),
+        pytest.param({"data_root": 5}, "data_root: expected the path of a folder", id="data-root"),
+    ],
+)  # fmt: skip
+def test_options_are_looked_at_before_anything_is_computed(option, said):
+    with pytest.raises(PlanError, match=said):
+        bench.evaluate(ToyTarget(), "identity", IMAGES, **{**TOY, **option})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(list(IMAGES), id="list-of-tensors"),
+        pytest.param(IMAGES.numpy().astype(">f4"), id="other-byte-order"),
+        pytest.param(IMAGES.flip(0).numpy()[::-1], id="reversed"),
+    ],
+)
+def test_images_are_taken_as_programs_hold_them(given):
+    found = GivenImages(given, classes=4).images(range(8))
+    assert torch.equal(found, (IMAGES * 255).round().to(torch.uint8))
+
+
+def test_a_plan_that_a_program_holds_is_taken_as_a_file_would_be():
+    """With tuples and numbers of numpy, which a loop over settings has; and left as it is."""
+    plan = {
+        "protocol": {
+            "dataset": "digits-m:test",
+            "images": np.int64(2),
+            "threat": {"norm": "psnr", "floor": np.float32(35)},
+            "budget": np.int32(3),
+        },
+        "target": ({"use": "skipnet", "weights": "skipnet-20-budget@digits-m"},),
+        "attack": [{"use": "identity", "label": "a\ud800"}, {"use": "ilfo", "params": {"lr": 10**400}}],
+    }  # fmt: skip
+    around = {"protocol": plan["protocol"]}
+    around["run"] = around
+    for wrong, said in [
+        (plan, r"attack\[0\].label: half of a surrogate pair"),
+        (plan, r"attack\[1\].params.lr: a whole number beyond 64 bits"),
+        (around, "nested deeper than 12"),
+    ]:
+        with pytest.raises(PlanError, match=said):
+            resolve_document(wrong, "a program")
+    assert around["run"] is around
+    good = resolve_document({**plan, "attack": ({"use": "identity"},)}, "a program")
+    assert (good.cells[0].protocol.images, good.cells[0].protocol.budget) == (2, 3)
+    assert plan["attack"][1]["params"]["lr"] == 10**400
 
 
 def test_names_go_the_way_of_a_run(tmp_path, monkeypatch):
