@@ -68,7 +68,7 @@ def _most_robust(board: Board) -> Answer:
 def _unranked(lacking: Sequence[TargetStanding]) -> str:
     """Which targets are not ranked, and for want of which attacks."""
     listed = [f"{one.defended} ({_some(one.lacks)})" for one in lacking]
-    return f"Not ranked, since attacks came to no end there: {_some(listed)}"
+    return f"Not ranked, since attacks came to no end there or were not run: {_some(listed)}"
 
 
 def _some(names: Sequence[str]) -> str:

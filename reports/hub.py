@@ -124,6 +124,8 @@ class Hub(BoardReport):
             f"{100 * (standing.clean_saving.value or 0):.1f} on clean images; {board.terms}, "
             f"{counted(cell.n, 'image')}; interval {numbers.interval(standing.surviving_saving)}"
         )
+        if standing.lacks:
+            notes += f"; not ranked, lacks {', '.join(standing.lacks)}"
         lines = [
             "- dataset:",
             f"    id: {_text(self.dataset)}",

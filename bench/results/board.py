@@ -14,13 +14,13 @@ from typing import TypeVar
 import numpy as np
 
 from bench import __version__
-from bench.contracts.cell import Who
 from bench.errors import RunFolderError
 from bench.plans.stored import StoredBoard, StoredPlan, read_plan
 from bench.results import stats
 from bench.results.cells import ReadCell, with_estimates
 from bench.results.flags import with_radius_flags, with_rival_flags
 from bench.results.headroom import held_against_all, read_headroom
+from bench.results.lacking import lacking
 from bench.results.latency import read_latency
 from bench.results.ranking import Contender, rank
 from bench.results.reading import read_boards
@@ -155,7 +155,7 @@ def _ranked(
         )
         for cell, found in zip(cells, columns, strict=True)
     ]
-    lacks = _lacking(cells)
+    lacks = lacking(cells)
     ranking = rank(contenders, ranked=ranked, incomplete=lacks)
     result = [
         replace(cell, attack_rank=place) for cell, place in zip(cells, ranking.attacks, strict=True)
@@ -173,17 +173,6 @@ def _ranked(
         key=lambda row: (row.rank is None, row.rank or 0, -(row.surviving_saving.value or 0))
     )
     return result, standings
-
-
-def _lacking(cells: Sequence[BoardCell]) -> dict[Who, list[str]]:
-    """The attacks of each target that came to no end on it and have numbers on another one: what
-    survives the rest is not what survives all."""
-    elsewhere = {cell.attack for cell in cells if cell.status == "ok" and not cell.control}
-    found: dict[Who, list[str]] = {}
-    for cell in cells:
-        if cell.attack in elsewhere and cell.status not in ("ok", "skipped", "withdrawn"):
-            found.setdefault(cell.who, []).append(cell.attack)
-    return found
 
 
 def _standing(who: tuple[str, str], cell: BoardCell | None, rank: int | None) -> TargetStanding:

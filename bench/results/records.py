@@ -214,8 +214,8 @@ class TargetStanding:
         psnr: of that cell, in dB.
         headroom: what a multiple of the budget adds to the strongest images, where
             `gatebench headroom` measured it.
-        lacks: labels of the attacks that came to no end here (unfinished, failed, out of time …)
-            and have numbers on another target of the board.
+        lacks: labels of the attacks that have numbers on another target of the board and none here:
+            they came to no end (unfinished, failed, out of time …) or were not run.
     """
 
     target: str

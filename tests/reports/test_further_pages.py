@@ -479,6 +479,33 @@ def test_a_defense_is_judged_by_who_knows_it() -> None:
     assert "Time" not in {name for name, _ in section.columns}
 
 
+def test_a_defense_that_lacks_an_attack_is_not_judged() -> None:
+    """An attack that came to no end behind it may be the one that it falls to."""
+    cells = tuple(
+        defended(defense, attack, saved)
+        for defense in ("", "cap", "jpeg")
+        for attack, saved in (("weak", 0.32), ("strong", 0.2))
+    )
+    assert (cells[3].defense, cells[3].attack) == ("cap", "strong")
+    cells = (*cells[:3], replace(cells[3], status="timeout"), *cells[4:])
+    board = replace(full_board(), cells=cells, ranked=True)
+    board = replace(
+        board,
+        standings=(
+            replace(board.standings[0], target="net", defense="cap", lacks=("strong",), rank=None),
+        ),
+    )
+    sheet = defenses_page(board)
+    assert sheet is not None
+    glance, section = sheet.sections
+    assert [row[1].below for row in glance.rows] == ["", "not judged", "no difference"]
+    assert section.rows[1][4].text == "–"
+    assert section.points[0] == (
+        "cap: not judged, since attacks came to no end or were not run behind it or without a "
+        "defense: strong"
+    )
+
+
 def test_time_stands_beside_what_multiplies_nothing() -> None:
     latency = Latency(
         Machine("cpu", 1, "2", "3"),

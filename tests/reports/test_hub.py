@@ -48,6 +48,14 @@ def test_results_are_read_by_the_hub(out):
     assert values == {round(100 * one.surviving_saving.value, 2) for one in ranked}
 
 
+def test_a_result_says_which_attacks_its_network_did_not_stand():
+    standings = [replace(one, lacks=("pry", "nes")) for one in BOARD.standings]
+    files = dict(Hub().files([replace(BOARD, standings=tuple(standings))]))
+    results = [content.decode() for name, content in files.items() if name.startswith("models/")]
+    assert results
+    assert all('; not ranked, lacks pry, nes"' in text for text in results)
+
+
 def test_tasks_of_results_are_those_of_the_data_set(out):
     tasks = yaml.safe_load((out / "dataset" / "eval.yaml").read_text())["tasks"]
     configs = front_matter(out / "dataset" / "README.md")["configs"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,9 @@ _WORDS = {
     ),
     "holds": "holds against these attacks: more is saved than without it, known or not",
     "nothing": "changes nothing that these images could show",
+    "lacks": (
+        "not judged, since attacks came to no end or were not run behind it or without a defense"
+    ),
 }
 _SHORT = {
     "harm": "does harm",
@@ -46,6 +49,7 @@ _SHORT = {
     "most": "falls for the most part",
     "holds": "holds",
     "nothing": "no difference",
+    "lacks": "not judged",
 }
 
 
@@ -55,7 +59,10 @@ def defenses_page(board: Board) -> SectionPage | None:
     targets = list(dict.fromkeys(cell.target for cell in cells if cell.defense))
     if not targets or not board.ranked:
         return None
-    groups = {name: _defended([cell for cell in cells if cell.target == name]) for name in targets}
+    lacks = {(one.target, one.defense): one.lacks for one in board.standings}
+    groups = {
+        name: _defended([cell for cell in cells if cell.target == name], lacks) for name in targets
+    }
     times = {
         (one.target, one.defense): one.ratio
         for one in (board.latency.entries if board.latency else ())
@@ -86,6 +93,8 @@ class _Defended:
     Attributes:
         gain: surviving saving less the undefended target's, image by image, known.
         gain_unknown: the same under attacks that do not know the defense.
+        lacks: attacks that others had to stand, and this one or the undefended target had not: then
+            nothing is gained or lost that could be told.
     """
 
     defense: str
@@ -94,6 +103,7 @@ class _Defended:
     knowing: BoardCell | None
     gain: Estimate = UNDEFINED
     gain_unknown: Estimate = UNDEFINED
+    lacks: Sequence[str] = ()
 
     @property
     def shown(self) -> BoardCell | None:
@@ -105,6 +115,8 @@ class _Defended:
         differences of half a point count.
         """
         known, unknown = self.gain, self.gain_unknown
+        if self.defense and self.lacks:
+            return "lacks"
         if known.value is None or known.low is None or known.high is None:
             return ""
         helped = unknown.low is not None and unknown.low > 0 and (unknown.value or 0.0) > SLIGHT
@@ -115,26 +127,34 @@ class _Defended:
         return "most" if helped and known.value < (unknown.value or 0.0) / 2 else "holds"
 
 
-def _defended(cells: Sequence[BoardCell]) -> list[_Defended]:
-    """A target behind each of its defenses, none first."""
+def _defended(
+    cells: Sequence[BoardCell], lacks: Mapping[tuple[str, str], Sequence[str]]
+) -> list[_Defended]:
+    """A target behind each of its defenses, none first.
+
+    Args:
+        cells: of the target, with numbers.
+        lacks: attacks that each target and defense did not have to stand.
+    """
     labels = sorted(dict.fromkeys(cell.defense for cell in cells), key=bool)
     found = [
         _strongest(label, [cell for cell in cells if cell.defense == label]) for label in labels
     ]
     bare = found[0].knowing if found and not found[0].defense else None
+    target = cells[0].target
     return [
-        one
-        if not one.defense
-        else _Defended(
-            one.defense,
-            one.cells,
-            one.past,
-            one.knowing,
-            _gain(bare, one.knowing),
-            _gain(bare, one.past),
-        )
+        _against(bare, one, [*lacks.get((target, one.defense), ()), *lacks.get((target, ""), ())])
         for one in found
     ]
+
+
+def _against(bare: BoardCell | None, one: _Defended, lacks: Sequence[str]) -> _Defended:
+    """A defense with what it gains, where both sides had to stand the same attacks."""
+    if not one.defense:
+        return one
+    if lacks:
+        return replace(one, lacks=tuple(dict.fromkeys(lacks)))
+    return replace(one, gain=_gain(bare, one.knowing), gain_unknown=_gain(bare, one.past))
 
 
 def _strongest(defense: str, cells: Sequence[BoardCell]) -> _Defended:
@@ -245,6 +265,9 @@ def _said(found: Sequence[_Defended]) -> Iterator[str]:
     """What became of each defense, in one sentence."""
     bare = next((one.knowing for one in found if not one.defense), None)
     for one in found:
+        if one.verdict == "lacks":
+            yield f"{one.defense}: {_WORDS['lacks']}: {', '.join(one.lacks)}"
+            continue
         if not one.verdict or bare is None or one.knowing is None:
             continue
         unaware = (

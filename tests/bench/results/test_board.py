@@ -348,7 +348,7 @@ def test_a_target_that_an_attack_was_not_finished_on_is_not_ranked(world, status
     assert found == {"one": (None, "weak", ("strong",)), "two": (1, "strong", ())}
     assert [one.target for one in board.standings] == ["two", "one"]
     assert said.answer == "two"
-    assert said.detail.endswith("Not ranked, since attacks came to no end there: one (strong).")
+    assert said.detail.endswith("came to no end there or were not run: one (strong).")
 
 
 def test_where_every_target_lacks_an_attack_none_is_called_most_robust(world):

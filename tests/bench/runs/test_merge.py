@@ -80,6 +80,18 @@ def test_targets_of_two_machines_make_one_ranked_board(gatebench, run, tmp_path)
     assert merged(gatebench, "one", "two")[0] == 0  # again, into the same folder
 
 
+def test_targets_that_did_not_stand_the_same_attacks_are_not_ranked(gatebench, run, tmp_path):
+    run("one", HEAD + TOY + STILL + WANDER)
+    run("two", HEAD + OTHER + STILL)
+    run("three", HEAD + OTHER + BLACK)
+    code, out, err = merged(gatebench, "one", "two", "three")
+    assert code == 0, err
+    (board,) = load_boards(tmp_path / "runs" / "all")
+    found = {one.target: (one.rank, one.lacks) for one in board.standings}
+    assert found == {"first": (None, ("black-box",)), "second": (None, ("wander",))}
+    assert "Most robust target: not ranked" in out
+
+
 def test_attacks_join_and_ensembles_are_combined_from_shares(gatebench, run, tmp_path):
     ensemble = HEAD.replace("budget = 9", "budget = 4").replace("images = 6", "images = 3")
     ensemble += TOY + '[[attack]]\nuse = "autoenergy"\n'
