@@ -6,10 +6,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from bench.errors import GatebenchError, PlanError
@@ -50,7 +52,7 @@ def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection
             target=_begin, args=(target, there, dict(os.environ), arguments), daemon=True
         )
         try:
-            with _block_interrupts():
+            with _block_interrupts(), _program_that_is_there():
                 process.start()
         except (EOFError, ConnectionError):  # the server was killed; the next start starts another
             here.close()
@@ -130,3 +132,25 @@ def _block_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _program_that_is_there() -> Iterator[None]:
+    """Processes started meanwhile import the main module only where it lies in a file.
+
+    One that Python reads from its standard input is called "<stdin>", and a file may be gone since
+    it was started; a worker that looked for either would end before it began. A program given by
+    `python -c` or in a notebook has no file to begin with, and is not imported either.
+    """
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    began_in = getattr(multiprocessing.process, "ORIGINAL_DIR", None) or ""
+    given_by_name = getattr(main, "__spec__", None) is not None  # python -m, a package or a zip
+    if main is None or file is None or given_by_name or os.path.exists(Path(began_in, file)):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = file

@@ -478,8 +478,11 @@ print("ended")
 
 
 @pytest.mark.slow  # a script of its own, with workers
-@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "unguarded"])
-def test_a_script_without_a_main_guard_is_told_what_helps(guarded, tmp_path, child_environment):
+@pytest.mark.parametrize(
+    "how", ["guarded", "unguarded", "from-stdin", "removed"], ids=lambda how: how
+)
+def test_a_script_without_a_main_guard_is_told_what_helps(how, tmp_path, child_environment):
+    """One that lies in no file cannot be run again by a worker, so it needs no guard."""
     plan = {
         "protocol": {
             "dataset": "digits-m:test",
@@ -493,20 +496,23 @@ def test_a_script_without_a_main_guard_is_told_what_helps(guarded, tmp_path, chi
         "attack": [{"use": "identity"}],
     }
     code = MAIN.format(plan=json.dumps(plan), out=str(tmp_path / "runs"))
-    if guarded:
+    if how == "guarded":
         code = 'if __name__ == "__main__":\n' + "".join(
             f"    {line}\n" for line in code.splitlines()
         )
+    if how == "removed":
+        code = "import os\nos.remove(__file__)\n" + code
     (tmp_path / "script.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, "script.py"],
+        [sys.executable, "-" if how == "from-stdin" else "script.py"],
         cwd=tmp_path,
         env=child_environment(),
+        input=code if how == "from-stdin" else None,
         capture_output=True,
         text=True,
         timeout=300,
     )
-    if guarded:
+    if how != "unguarded":
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == ["began", "ended"]
         return
