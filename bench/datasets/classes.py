@@ -12,6 +12,7 @@ from bench.datasets.files import CONTAINERS, in_text_order, printable
 from bench.errors import DataError, did_you_mean
 from bench.files.regular import read_regular
 from bench.files.text import text_of
+from bench.terminal import one_line
 
 CLASSES_FILE = "classes.txt"
 _LARGEST = 2**24
@@ -127,9 +128,18 @@ def labels_in(named: Sequence[str], folders: Sequence[str], name: str) -> dict[s
     """The label of each folder by its place among the lines of `classes.txt`.
 
     Raises:
-        DataError: a folder is not named there.
+        DataError: a folder is not named there, or a line looks like a comment, which would be a
+            class and move all that follow.
     """
     places = {unicodedata.normalize("NFC", line): place for place, line in enumerate(named)}
+    shown = {printable(folder) for folder in folders}
+    for line in named:
+        if line.startswith(("#", "//", ";")) and unicodedata.normalize("NFC", line) not in shown:
+            raise DataError(
+                f"{name}: {CLASSES_FILE}: {one_line(line, 60)!r} looks like a comment, and every "
+                "line is a class",
+                hint="take it out; a class of that name would have a folder",
+            )
     for folder in folders:
         if printable(folder) not in places:
             raise DataError(

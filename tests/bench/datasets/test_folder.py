@@ -194,6 +194,11 @@ def test_class_order_is_torchvisions_and_a_file_decides_otherwise(tmp_path):
     (tmp_path / "classes.txt").write_text("1\n2\n10\n1\n")
     with pytest.raises(DataError, match=r"names a class twice"):
         ImageFolder("val", tmp_path)
+    (tmp_path / "classes.txt").write_text("# in label order\n1\n2\n10\n")
+    with pytest.raises(DataError, match=r"'# in label order' looks like a comment, and every line"):
+        ImageFolder("val", tmp_path)
+    put(tmp_path / "val" / "# in label order" / "x.png")
+    assert ImageFolder("val", tmp_path).classes == ("# in label order", "1", "2", "10")
 
 
 def test_other_codecs_are_not_asked(tmp_path):
