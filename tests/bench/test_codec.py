@@ -1,6 +1,8 @@
 import ast
 import io
+import itertools
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from PIL import Image, ImageFile
 
 import bench
-from bench.codec import as_rgb, check_picture, decoded, png, read_picture, through_jpeg
+from bench.codec import _check_rows, as_rgb, check_picture, decoded, png, read_picture, through_jpeg
 from bench.errors import DataError
 
 
@@ -77,19 +79,63 @@ def test_saved_pictures_that_are_refused(data, match):
         decoded([good, data], (4, 4))
 
 
-def bomb(width, height):
-    """A PNG of a few hundred bytes that claims any size."""
+def raw_png(width, height, packed, *, interlaced=0, parts=1):
+    """An RGB PNG with any data, in so many chunks."""
 
     def chunk(kind, body):
         return (
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    packed = zlib.compress(bytes(100_000))
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
-    )
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, interlaced)
+    cuts = [place * len(packed) // parts for place in range(parts + 1)]
+    data = [chunk(b"IDAT", packed[cut:end]) for cut, end in itertools.pairwise(cuts)]
+    return b"".join([b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), *data, chunk(b"IEND", b"")])
+
+
+def bomb(width, height):
+    """A PNG of a few hundred bytes that claims any size."""
+    return raw_png(width, height, zlib.compress(bytes(100_000)))
+
+
+@pytest.mark.parametrize("interlaced", [0, 1], ids=["row-by-row", "interlaced"])
+def test_a_png_with_too_few_rows_is_refused(interlaced):
+    """Pillow decodes it, and leaves what is missing black."""
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    grids = [
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ]
+    grids = grids if interlaced else [(0, 0, 1, 1)]
+    for black in (False, True):
+        pixels[-1] *= not black
+        passes = [pixels[top::down, left::across] for top, left, down, across in grids]
+        rows = [b"\0" + row.tobytes() for one in passes if one.size for row in one]
+        for parts in (1, 3):
+            whole = raw_png(7, 9, zlib.compress(b"".join(rows)), interlaced=interlaced, parts=parts)
+            assert np.array_equal(np.asarray(read_picture(whole, ("PNG",), (7, 9))), pixels)
+            short = zlib.compress(b"".join(rows[:-1]))
+            short = raw_png(7, 9, short, interlaced=interlaced, parts=parts)
+            with pytest.raises(DataError, match="fewer rows than its head says"):
+                read_picture(short, ("PNG",), (7, 9))
+
+
+def test_a_black_png_is_read_and_takes_little_memory_to_check():
+    rows = zlib.compress(bytes(3_000 * (1 + 3_000 * 3)))
+    data = raw_png(3_000, 3_000, rows)
+    tracemalloc.start()
+    _check_rows(data)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**20
+    assert not np.asarray(
+        read_picture(raw_png(30, 30, zlib.compress(bytes(30 * 91))), ("PNG",), None)
+    ).any()
 
 
 @pytest.mark.parametrize("side", [8_200, 9_000, 12_000, 60_000], ids=str)
