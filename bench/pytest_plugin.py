@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.contracts.threat import PSNR_CAP
 from bench.python.result import Result
-from bench.terminal import printable
+from bench.terminal import percent, printable
 
 if TYPE_CHECKING:
     from bench.results.records import BoardCell
@@ -331,11 +332,11 @@ def assert_no_regression(
 def _decibel(cell: BoardCell) -> str:
     """PSNR of the mean squared error, as boards show it."""
     value = cell.overall_psnr
-    return "no distortion" if value is None else f"{value:.1f} dB"
+    return "no distortion" if value is None or value >= PSNR_CAP else f"{value:.1f} dB"
 
 
 def _percent(value: float | None) -> str:
-    return "undefined" if value is None else f"{100 * value:.1f} %"
+    return "undefined" if value is None else percent(value)
 
 
 def _table(entry: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,18 @@ def page(text: str, *, err: bool = False) -> None:
 
 def percent(value: float | None) -> str:
     """A share as a person reads it, a dash where there is none."""
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{fixed(100 * value)} %"
+
+
+def fixed(value: float, places: int = 1, *, plus: bool = False) -> str:
+    """A number with so many decimal places; what rounds to zero has no sign.
+
+    Examples:
+        >>> fixed(-0.04), fixed(-0.06), fixed(0.04, plus=True), fixed(1.25, 2, plus=True)
+        ('0.0', '-0.1', '0.0', '+1.25')
+    """
+    text = f"{value:{'+' if plus else '-'}.{places}f}"
+    return text.lstrip("+-") if float(text) == 0 else text
 
 
 def counted(number: int, noun: str) -> str:

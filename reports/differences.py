@@ -25,7 +25,7 @@ def points(difference: Difference, places: int = 1) -> str:
     if difference.value == difference.low == difference.high == 0:
         return numbers.DASH
     value, low, high = (
-        signed(100 * (end or 0.0), places)
+        numbers.signed(100 * (end or 0.0), places)
         for end in (difference.value, difference.low, difference.high)
     )
     return f"{value} [{low}, {high}]"
@@ -47,12 +47,6 @@ def mean_macs(value: float) -> str:
         if value == 0
         else f"{'+' if value > 0 else chr(0x2212)}{numbers.macs(abs(value))}"
     )
-
-
-def signed(value: float, places: int = 1) -> str:
-    """A number with its sign, a true minus among them, and none before a zero."""
-    text = f"{value:+.{places}f}"
-    return (f"{0:.{places}f}" if float(text) == 0 else text).replace("-", "\u2212")
 
 
 def counts(change: Change) -> list[str]:

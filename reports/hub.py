@@ -25,7 +25,7 @@ from bench.contracts.report import BoardReport
 from bench.errors import PlanError
 from bench.files.links import safe_link
 from bench.results.records import Board, BoardCell, TargetStanding
-from bench.terminal import counted
+from bench.terminal import counted, fixed
 from reports import numbers, sheets
 from reports.answers import summary
 from reports.html.encode import clean
@@ -118,10 +118,10 @@ class Hub(BoardReport):
 
     def _entry(self, board: Board, standing: TargetStanding, cell: BoardCell, task: str) -> str:
         """The saving that survives the strongest attack, in percent."""
-        value = 100 * (standing.surviving_saving.value or 0.0)
+        value = fixed(100 * (standing.surviving_saving.value or 0.0), 2)
         notes = (
             f"saving left, % of the ceiling's MACs, under {standing.strongest}; "
-            f"{100 * (standing.clean_saving.value or 0):.1f} on clean images; {board.terms}, "
+            f"{fixed(100 * (standing.clean_saving.value or 0))} on clean images; {board.terms}, "
             f"{counted(cell.n, 'image')}; interval {numbers.interval(standing.surviving_saving)}"
         )
         if standing.lacks:
@@ -130,7 +130,7 @@ class Hub(BoardReport):
             "- dataset:",
             f"    id: {_text(self.dataset)}",
             f"    task_id: {_text(task)}",
-            f"  value: {value:.2f}",
+            f"  value: {value}",
             "  evaluation_framework: gatebench",
         ]
         if self.source:

@@ -15,9 +15,8 @@ from rich.text import Text
 from bench.contracts.report import RegressionReport
 from bench.regression.verdict import CheckedMeasure, CheckResult
 from bench.results.records import defended_name
-from bench.terminal import LONGEST_LINE, FittedColumn, FittedTable, one_line
-from reports import junit
-from reports.differences import signed
+from bench.terminal import LONGEST_LINE, FittedColumn, FittedTable, one_line, percent
+from reports import junit, numbers
 from reports.markdown import markdown
 from reports.tables import console
 
@@ -105,11 +104,11 @@ def _head(one: CheckedMeasure) -> list[str]:
 def _numbers(one: CheckedMeasure) -> list[str]:
     """Before, now, change with interval, what may be lost, p."""
     same = one.worse == one.low == one.high == 0
-    change, low, high = (signed(-100 * end) for end in (one.worse, one.high, one.low))
+    change, low, high = (numbers.signed(-100 * end) for end in (one.worse, one.high, one.low))
     tested = f"{one.p:.2g}" if one.worse > one.effect else ""
     return [
-        f"{100 * one.before:.1f} %",
-        f"{100 * one.now:.1f} %",
+        percent(one.before),
+        percent(one.now),
         "unchanged" if same else f"{change} [{low}, {high}]",
         f"{100 * one.effect:g}",
         tested,

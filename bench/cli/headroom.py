@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import data_root_option, device_option
-from bench.terminal import FittedColumn, FittedTable, console, remark, say
+from bench.terminal import FittedColumn, FittedTable, console, fixed, remark, say
 
 if TYPE_CHECKING:
     from bench.results.headroom import HeadroomEntry
@@ -86,8 +86,8 @@ def _row(entry: HeadroomEntry) -> list[str]:
     return [
         name,
         attack,
-        f"{100 * entry.recovery:.1f}%",
-        f"{100 * entry.gain:+.2f}",
-        f"[{100 * entry.low:.2f}, {100 * entry.high:.2f}]",
+        f"{fixed(100 * entry.recovery)}%",
+        fixed(100 * entry.gain, 2, plus=True),
+        f"[{fixed(100 * entry.low, 2)}, {fixed(100 * entry.high, 2)}]",
         str(entry.images),
     ]

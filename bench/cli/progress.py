@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from bench.terminal import LONGEST_LINE, console, counted, message, one_line
+from bench.terminal import LONGEST_LINE, console, counted, fixed, message, one_line
 
 if TYPE_CHECKING:
     from bench.contracts.executor import Event, Task
@@ -205,7 +205,7 @@ def _counts(tally: Tally) -> str:
 
 def _recovery(tally: Tally, key: str) -> str:
     value = tally.recovery(key)
-    return "" if value is None else f": recovery so far {value:.1%}"
+    return "" if value is None else f": recovery so far {fixed(100 * value)}%"
 
 
 def _left(tally: Tally) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import data_root_option, device_option
-from bench.terminal import FittedColumn, FittedTable, cell, console, remark, say
+from bench.terminal import FittedColumn, FittedTable, cell, console, fixed, remark, say
 
 if TYPE_CHECKING:
     from bench.results.records import Transferred
@@ -83,5 +83,5 @@ def _row(pair: Transferred) -> list[str]:
     macs = f"{pair.macs:,.0f}"
     if found.value is None or found.low is None or found.high is None:
         return [*names, "-", "-", macs]
-    spread = f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
-    return [*names, f"{100 * found.value:.1f}%", spread, macs]
+    spread = f"[{fixed(100 * found.low)}, {fixed(100 * found.high)}]"
+    return [*names, f"{fixed(100 * found.value)}%", spread, macs]

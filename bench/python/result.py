@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.terminal import counted
+from bench.terminal import counted, percent
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -161,7 +161,7 @@ class Result:
 
 
 def _percent(estimate: Estimate) -> str:
-    return "undefined" if estimate.value is None else f"{100 * estimate.value:.1f} %"
+    return "undefined" if estimate.value is None else percent(estimate.value)
 
 
 def _notebook() -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.contracts.cell import cell_label, defended_name
 from bench.results import stats
-from bench.terminal import counted
+from bench.terminal import counted, fixed, percent
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class CheckedMeasure:
         """What happened, in one line."""
         name = self.measure.replace("-", " ")
         if self.worse == self.low == self.high == 0:
-            return f"{self.label}: {name} {100 * self.now:.1f} %, unchanged"
-        low, high = (f"{0 - 100 * end:+.1f}" for end in (self.high, self.low))
+            return f"{self.label}: {name} {percent(self.now)}, unchanged"
+        low, high = (fixed(-100 * end, plus=True) for end in (self.high, self.low))
         tested = f", p = {self.p:.2g}" if self.worse > self.effect else ""
         return (
-            f"{self.label}: {name} {100 * self.before:.1f} % -> {100 * self.now:.1f} % "
-            f"({0 - 100 * self.worse:+.1f} points, "
+            f"{self.label}: {name} {percent(self.before)} -> {percent(self.now)} "
+            f"({fixed(-100 * self.worse, plus=True)} points, "
             f"{100 * stats.LEVEL:g} % interval {low} to {high}{tested}; may lose "
             f"{100 * self.effect:g})"
         )

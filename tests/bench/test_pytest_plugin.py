@@ -67,6 +67,18 @@ def test_a_saving_that_survives_is_judged_under_the_strongest_attack():
     assert "the lower end of the interval of the surviving saving of net + cap is 27.0 %" in said
 
 
+def test_numbers_are_written_as_on_boards():
+    """An unchanged image has no finite PSNR, and what rounds to zero no sign."""
+    found = result(Estimate(-0.0002, -0.0004, 0.1))
+    same = replace(found.strongest, psnr=120.0, pooled_psnr=None)
+    found = replace(found, boards=(SimpleNamespace(cells=(same,)),))
+    said = failure(assert_saving_survives, found, at_least=0.1)
+    assert "of net + cap is 0.0 %, below the 10.0 % asked for" in said
+    assert "[0.0 %, 10.0 %]" in said
+    assert "won back 25.0 % at no distortion" in said
+    assert "saving 40.0 % -> 0.0 %" in repr(found)
+
+
 def test_a_control_is_no_attack_and_nothing_passes_by_being_no_number():
     found = result(Estimate(0.30, 0.27, 0.33))
     control = replace(

@@ -18,6 +18,12 @@ from reports import numbers
         (1_814_073_344, "1.814 GMAC"),
         (5_419_321.5, "5.419 MMAC"),
         (312_000_000, "312.0 MMAC"),
+        (999.4, "999 MAC"),
+        (999.6, "1.000 kMAC"),
+        (9_999_600, "10.00 MMAC"),
+        (999_960_000, "1.000 GMAC"),
+        (10**14, "100.0 TMAC"),
+        (-0.4, "0 MAC"),
     ],
 )
 def test_macs_are_named_macs(value: float | None, text: str) -> None:
@@ -30,6 +36,14 @@ def test_shares_carry_their_interval_and_a_true_minus() -> None:
     assert numbers.percent(-0.00001) == "0.0\u00a0%"
     assert numbers.percent(-0.5) == "−50.0\u00a0%"
     assert numbers.interval(Estimate(0.5)) == ""
+
+
+def test_what_rounds_to_zero_has_no_sign_anywhere() -> None:
+    tiny = Estimate(-0.0002, -0.0004, 0.0003)
+    assert numbers.share(tiny) == "0.0\u00a0% [0.0, 0.0]"
+    assert numbers.points(tiny) == "0.0\u00a0points [0.0, 0.0]"
+    assert numbers.points(Estimate(0.012, -0.004, 0.03)) == "+1.2\u00a0points [−0.4, 3.0]"
+    assert (numbers.signed(-0.04), numbers.signed(-0.06)) == ("0.0", "−0.1")
 
 
 def test_psnr_in_decibel_and_grey_levels() -> None:

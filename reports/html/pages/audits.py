@@ -75,7 +75,7 @@ def _magnitude(cells: Sequence[BoardCell]) -> Section:
                     psnr_field(without),
                     _linked(cell),
                     psnr_field(cell),
-                    Field(f"{100 * gain:+.1f} points", sort=gain),
+                    Field(f"{numbers.signed(100 * gain)} points", sort=gain),
                 ]
             )
     return Section(

@@ -9,7 +9,7 @@ from bench.contracts.report import SavedImages
 from bench.regression.compare import Change, Comparison
 from bench.terminal import counted
 from reports import numbers
-from reports.differences import LEGEND, attacked, clean_images, counts, signed, target_name
+from reports.differences import LEGEND, attacked, clean_images, counts, target_name
 from reports.html.fields import Field
 from reports.html.render import assets
 from reports.html.section_files import section_files
@@ -111,7 +111,7 @@ def _largest(
 
 
 def _row(change: Change, i: int) -> list[str]:
-    points = signed(100 * (int(change.now[i]) - int(change.before[i])) / change.reference)
+    points = numbers.signed(100 * (int(change.now[i]) - int(change.before[i])) / change.reference)
     return [
         change.ids[i],
         *(

@@ -256,7 +256,7 @@ def _points(gain: Estimate) -> Field:
     if gain.value is None:
         return Field(numbers.DASH)
     value, low, high = (
-        f"{100 * (end or 0.0):+.1f}".replace("-", "−") for end in (gain.value, gain.low, gain.high)
+        numbers.signed(100 * (end or 0.0)) for end in (gain.value, gain.low, gain.high)
     )
     return Field(f"{value} points", f"[{low}, {high}]", gain.value)
 

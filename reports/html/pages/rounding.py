@@ -111,5 +111,5 @@ def _gain(after: BoardCell, inside: BoardCell) -> Field:
     if found.value is None:
         return Field(numbers.DASH)
     return Field(
-        f"{100 * found.value:+.1f} points".replace("-", "−"), numbers.interval(found), found.value
+        f"{numbers.signed(100 * found.value)} points", numbers.interval(found), found.value
     )

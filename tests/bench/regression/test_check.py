@@ -8,12 +8,24 @@ from measured import baseline, board, cell, redrawn, with_cells
 
 from bench.errors import NotComparable, PlanError
 from bench.regression.check import EFFECTS, check
+from bench.regression.verdict import CheckedMeasure
 from bench.results import paired
 from bench.store.latency import Latency, Machine, Timed
 
 
 def rng(seed):
     return np.random.default_rng(seed)
+
+
+def test_what_rounds_to_zero_has_no_sign_in_words():
+    one = CheckedMeasure(
+        *("net", "", "pry", "surviving-saving", -0.0002, -0.0004, 0.01, 0.0002, -0.0004, 0.0003),
+        *(1.0, False, 20),
+    )
+    assert one.words == (
+        "net / pry: surviving saving 0.0 % -> 0.0 % (0.0 points, 95 % interval 0.0 to 0.0; may "
+        "lose 1)"
+    )
 
 
 def test_nothing_changed_passes_and_says_the_same_twice():
