@@ -94,7 +94,7 @@ if TYPE_CHECKING:
 @click.option(
     "--fresh",
     is_flag=True,
-    help="Start again, even where a checkpoint or the finished weights are there.",
+    help="Start again, even where a checkpoint or finished weights are there, and replace them.",
 )
 def train(
     recipe: str,
@@ -231,6 +231,8 @@ def _train(asked: _Asked) -> None:
             "--fresh trains it again"
         )
         return
+    if not asked.fresh:
+        results.check_replaced(name, plan, asked.out, checkpoint)
     say(
         f"{asked.recipe}/{asked.stage} on {data} "
         f"({counted(asked.images or len(data), 'image')}, "

@@ -152,6 +152,7 @@ def import_weights(
         network.state_dict(),
         {**values, "source_file": file.name, "source_sha256": digest},
         parts=elsewhere,
+        replaces=there,
     )
     say(
         f"wrote    {entry.path} ({counted(len(state), 'tensor')}, "

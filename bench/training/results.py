@@ -12,7 +12,8 @@ from bench import weights
 from bench.contracts.dataset import Dataset
 from bench.contracts.target import Target
 from bench.datasets.base import classes_digest
-from bench.errors import WeightsError
+from bench.errors import PlanError, WeightsError
+from bench.training.checkpoint import read_training
 from bench.training.evaluate import Measured
 from bench.training.settings import Training, differing
 from bench.weights.entry import Entry
@@ -30,6 +31,39 @@ def is_finished(name: str, training: Training, folder: Path) -> bool:
     except WeightsError:
         return False
     return True
+
+
+def check_replaced(name: str, training: Training, folder: Path, checkpoint: Path) -> None:
+    """Refuse to train where whole weights of that name would be lost: made by a training with other
+    settings, or imported. A checkpoint of this very training goes on: whoever began it knew.
+
+    Raises:
+        PlanError: naming the settings that differ.
+    """
+    entry = weights.read_manifest(folder).get(name)
+    if entry is None or is_same(checkpoint, training):
+        return
+    try:
+        weights.check_files(entry)
+    except WeightsError:
+        return
+    made, now = entry.more.get("training"), training.document()
+    how = "were not made by this recipe"
+    if isinstance(made, Mapping):
+        changes = [
+            f"{key} = {made.get(key)!r}, now {now.get(key)!r}" for key in differing(made, now)
+        ]
+        how = f"were trained otherwise ({'; '.join(changes[:4])})"
+    raise PlanError(
+        f"weights {name!r} in {folder} {how}, and would be replaced",
+        hint="--as NAME trains others beside them, --fresh trains in their place",
+    )
+
+
+def is_same(checkpoint: Path, training: Training) -> bool:
+    """Whether a checkpoint is there, and of this training."""
+    then = read_training(checkpoint) if checkpoint.exists() else None
+    return then is not None and not differing(then, training.document())
 
 
 def twin_name(training: Training, dataset: str) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import PlanError, WeightsError
 from bench.files.atomic import write_together
@@ -236,7 +236,7 @@ def add_entry(
     values: Mapping[str, Any],
     record: Mapping[str, Any] | None = None,
     parts: Sequence[WeightsPart] = (),
-    replaces: Entry | None = None,
+    replaces: Entry | Literal["any"] | None = "any",
 ) -> Entry:
     """Write tensors and their table into `folder`, replacing an entry of that name.
 
@@ -251,8 +251,8 @@ def add_entry(
             others worth keeping.
         record: as `read_record` returns it; plain values.
         parts: what lies elsewhere.
-        replaces: the entry of that name that this one was made from; one that is there in its place
-            by now is kept. None replaces any.
+        replaces: the entry of that name that is replaced, None where there is none; another one
+            that is there by now is kept.
 
     Raises:
         PlanError: the name cannot be used.
@@ -305,9 +305,9 @@ def add_entry(
     make_folder(folder, elsewhere=_ELSEWHERE)
     with locked_folder(folder):
         there = read_manifest(folder)
-        if replaces is not None and there.get(name) != replaces:
+        if replaces != "any" and there.get(name) != replaces:
             raise WeightsError(
-                f"weights {name!r} were written anew meanwhile, and are left as they are",
+                f"weights {name!r} were written meanwhile, and are left as they are",
                 hint="the same command looks at those that are there now",
             )
         tables = {known.name: entry_table(known) for known in there.values()}

@@ -1,6 +1,7 @@
 """`gatebench train` from the command line to the manifest."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -157,10 +158,39 @@ def test_the_same_command_again_does_nothing_and_fresh_gives_the_same_bytes(tmp_
     assert "epoch" not in run(*args).replace("2 epochs", "")
     assert "epoch   2/2" in run(*args, "--fresh")
     assert (tmp_path / "resnet-8-static@few.safetensors").read_bytes() == first
-    assert "epoch   2/2" in run(*args, "--seed", "1")
+    refused = CliRunner().invoke(cli, ["train", *args, "--seed", "1"]).exception
+    assert isinstance(refused, PlanError)
+    assert "were trained otherwise (seed = 0, now 1), and would be replaced" in refused.message
+    assert (tmp_path / "resnet-8-static@few.safetensors").read_bytes() == first
+    assert "epoch   2/2" in run(*args, "--seed", "1", "--as", "other")
+    assert "epoch   2/2" in run(*args, "--seed", "1", "--fresh")
     assert (tmp_path / "resnet-8-static@few.safetensors").read_bytes() != first
     (tmp_path / "resnet-8-static@few.safetensors").write_bytes(b"altered")
     assert "epoch   2/2" in run(*args, "--seed", "1")
+
+
+def test_what_was_begun_in_place_of_other_weights_goes_on(tmp_path, monkeypatch):
+    """Whoever began it said `--fresh`, and would begin again by saying so once more."""
+    from bench.training import loop
+
+    args = ("skipnet", "--stage", "static", *SMALL, "--out", str(tmp_path))
+    run(*args)
+    real = loop.train
+
+    def killed(*given, watch, **more):
+        def epoch(found):
+            raise KeyboardInterrupt
+
+        return real(*given, watch=replace(watch, epoch=epoch), **more)
+
+    monkeypatch.setattr(loop, "train", killed)
+    CliRunner().invoke(cli, ["train", *args, "--seed", "1", "--fresh"])
+    assert (tmp_path / "checkpoints" / "resnet-8-static@few.pt").exists()
+    monkeypatch.setattr(loop, "train", real)
+    output = run(*args, "--seed", "1")
+    assert "epoch   2/2" in output
+    assert "epoch   1/2" not in output
+    assert read_manifest(tmp_path)["resnet-8-static@few"].seed == 1
 
 
 def test_a_name_that_is_a_path_is_refused_before_anything_is_trained_or_removed(tmp_path):
@@ -212,7 +242,9 @@ def test_another_teacher_of_the_same_name_is_another_training(tmp_path):
     assert "--set teacher_sha256" not in card(made)
     assert "already trained" in run(*args)
     teach(1)
-    assert "epoch   1/1" in run(*args)
+    with pytest.raises(PlanError, match=r"trained otherwise \(teacher_sha256 = "):
+        run(*args)
+    assert "epoch   1/1" in run(*args, "--fresh")
     assert read_manifest(tmp_path)["vit-16x1-p8-static@few"].sha256 != made.sha256
     teach(1, ("light", "dark"))
     with pytest.raises(WeightsError, match="taught tells other classes apart than few:train has"):

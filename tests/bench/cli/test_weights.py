@@ -176,6 +176,23 @@ def test_nothing_is_overwritten(official):
     assert "already" in again.exception.message
 
 
+def test_of_two_imports_of_one_name_at_once_the_first_is_kept(home, official, monkeypatch):
+    from bench.weights import checkpoint
+
+    state = store.read_state(store.find("resnet-20-static@digits-m"))
+    real = checkpoint.read_checkpoint
+
+    def slow(*given, **more):
+        store.add_entry(home, "a", state, {"target": "resnet"})
+        return real(*given, **more)
+
+    monkeypatch.setattr(checkpoint, "read_checkpoint", slow)
+    error = run("import", official, *SKIPNET, "--as", "a").exception
+    assert isinstance(error, WeightsError)
+    assert "'a' were written meanwhile, and are left as they are" in error.message
+    assert store.find("a").target == "resnet"
+
+
 def test_what_is_damaged_can_be_imported_again(home, official):
     assert run("import", official, *SKIPNET, "--as", "a").exception is None
     (file,) = home.rglob("*.safetensors")
@@ -283,7 +300,7 @@ def test_weights_that_were_trained_again_meanwhile_are_not_overwritten(home, mon
     monkeypatch.setattr(evaluate, "measure", slow)
     error = run("measure", "mine", "--images", "4").exception
     assert isinstance(error, WeightsError)
-    assert "'mine' were written anew meanwhile" in error.message
+    assert "'mine' were written meanwhile" in error.message
     kept = store.find("mine")
     assert kept.accuracy == 0.5
     assert torch.equal(store.read_state(kept)["fc.bias"], state["fc.bias"] + 1)
