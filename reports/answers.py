@@ -117,11 +117,16 @@ def _strongest(board: Board) -> Answer:
     span = numbers.percent(recoveries[0])
     if len(recoveries) > 1:
         span += f" to {numbers.percent(recoveries[-1])}"
+    own = {(cell.target, cell.defense) for cell in attacks if cell.attack == name}
+    of_own = f", of which it has numbers on {len(own)}" if own != targets else ""
     detail = (
-        f"in first place on {wins} of {counted(len(targets), 'target')}; wins back "
+        f"in first place on {wins} of {counted(len(targets), 'target')}{of_own}; wins back "
         f"{span} of the MACs that "
         "had been saved."
     )
+    met = {cell.attack for cell in attacks if (cell.target, cell.defense) in own}
+    if apart := list(dict.fromkeys(cell.attack for cell in attacks if cell.attack not in met)):
+        detail += f" Not compared with {_some(apart)}: they have no target in common."
     if shared:
         detail += f" Also in a first place: {', '.join(shared)}."
     return Answer(question, name, detail)

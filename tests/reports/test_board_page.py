@@ -30,6 +30,23 @@ def test_the_three_answers() -> None:
     assert "gray levels" in price.detail
 
 
+def test_the_strongest_attack_says_what_it_was_not_compared_with() -> None:
+    """As on a board of merged runs, where each attack was run on some targets only."""
+    one = next(cell for cell in BOARD.cells if cell.status == "ok" and not cell.control)
+    cells = tuple(
+        replace(one, target=target, attack=attack, attack_rank=1, recovery=Estimate(won, won, won))
+        for target, attack, won in (("a", "x", 0.5), ("b", "y", 0.3))
+    )
+    answer = answers(replace(BOARD, cells=cells, ranked=True))[1]
+    assert answer.answer == "x"
+    assert "first place on 1 of 2 targets, of which it has numbers on 1" in answer.detail
+    assert "Not compared with y: they have no target in common." in answer.detail
+    both = replace(cells[1], attack="x", attack_rank=2)
+    answer = answers(replace(BOARD, cells=(*cells, both), ranked=True))[1]
+    assert "numbers on" not in answer.detail
+    assert "Not compared" not in answer.detail
+
+
 def test_the_strongest_attack_wins_most_targets_then_most_macs() -> None:
     def ranked(target: str, attack: str, rank: int, recovery: float) -> object:
         cell = next(cell for cell in BOARD.cells if cell.status == "ok" and not cell.control)
