@@ -325,12 +325,14 @@ def _check_rows(source: bytes) -> None:
     found, wanted, place, stream = 0, 0, 8, zlib.decompressobj()
     while place + 8 <= len(source):
         length, name = struct.unpack(">I4s", source[place : place + 8])
-        data = source[place + 8 : place + 8 + length]
+        begin, end = place + 8, place + 8 + length
         if name == b"IHDR":
-            wanted = _unpacked(data)
-        while name == b"IDAT" and (piece := stream.decompress(data, _AT_ONCE)):
-            found, data = found + len(piece), stream.unconsumed_tail  # counted, not kept
-        place += 12 + length
+            wanted = _unpacked(source[begin:end])
+        for start in range(begin, end, _AT_ONCE) if name == b"IDAT" else ():
+            data = source[start : min(start + _AT_ONCE, end)]
+            while piece := stream.decompress(data, _AT_ONCE):  # counted, not kept
+                found, data = found + len(piece), stream.unconsumed_tail
+        place = end + 4  # past its checksum
     if found < wanted:
         raise DataError("a PNG with fewer rows than its head says")
 

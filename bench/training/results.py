@@ -41,7 +41,7 @@ def check_replaced(name: str, training: Training, folder: Path, checkpoint: Path
         PlanError: naming the settings that differ.
     """
     entry = weights.read_manifest(folder).get(name)
-    if entry is None or is_same(checkpoint, training):
+    if entry is None or _is_same(checkpoint, training):
         return
     try:
         weights.check_files(entry)
@@ -58,12 +58,6 @@ def check_replaced(name: str, training: Training, folder: Path, checkpoint: Path
         f"weights {name!r} in {folder} {how}, and would be replaced",
         hint="--as NAME trains others beside them, --fresh trains in their place",
     )
-
-
-def is_same(checkpoint: Path, training: Training) -> bool:
-    """Whether a checkpoint is there, and of this training."""
-    then = read_training(checkpoint) if checkpoint.exists() else None
-    return then is not None and not differing(then, training.document())
 
 
 def twin_name(training: Training, dataset: str) -> str:
@@ -120,6 +114,12 @@ def manifest_values(
 def place(data: Dataset, count: int) -> str:
     """What was measured on, in words: the data set and how many of its images."""
     return f"{data} ({count} image{'s' if count != 1 else ''})"
+
+
+def _is_same(checkpoint: Path, training: Training) -> bool:
+    """Whether a checkpoint is there, and of this training."""
+    then = read_training(checkpoint) if checkpoint.exists() else None
+    return then is not None and not differing(then, training.document())
 
 
 def _is_comparable(twin: Entry, where: str, classes: str) -> bool:
