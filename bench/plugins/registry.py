@@ -55,7 +55,7 @@ class Provider:
         value: "module:attribute" or "module".
         distribution: who provides it.
         conflict: why the bare name is refused, "" if it is unique; a qualified name,
-            "distribution/name", always works.
+            "distribution/name", works unless that distribution gives the name to two classes.
     """
 
     kind: str
@@ -205,18 +205,27 @@ def _of_kind(
         points: its entry points.
         owners: the names of their distributions.
     """
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, dict[str, None]]] = {}  # name, distribution, values in their order
     for point in points:
-        found.setdefault(point.name, {}).setdefault(owners[point.dist], point.value)
+        found.setdefault(point.name, {}).setdefault(owners[point.dist], {})[point.value] = None
     rows = []
-    for name, values in sorted(found.items()):
+    for name, owned in sorted(found.items()):
         conflict = ""
-        if len(values) > 1:
-            choices = " or ".join(f"'{owner}/{name}'" for owner in sorted(values))
-            all_of_them = " and by ".join(sorted(values))
+        if len(owned) > 1:
+            choices = " or ".join(f"'{owner}/{name}'" for owner in sorted(owned))
+            all_of_them = " and by ".join(sorted(owned))
             conflict = f"{kind} {name!r} is provided by {all_of_them}; write {choices}"
-        rows += [Provider(kind, name, value, owner, conflict) for owner, value in values.items()]
+        for owner, values in owned.items():
+            said = conflict or (_twice(kind, name, owner, values) if len(values) > 1 else "")
+            rows += [Provider(kind, name, value, owner, said) for value in values]
     return tuple(rows)
+
+
+def _twice(kind: str, name: str, owner: str, values: Iterable[str]) -> str:
+    """What is said where one distribution gives a name to several classes: which of them would be
+    meant is nowhere stated, and no qualified name tells them apart."""
+    classes = " and as ".join(values)
+    return f"{kind} {name!r} is provided by {owner} twice, as {classes}; rename one of them there"
 
 
 def names(kind: str) -> list[str]:
@@ -231,7 +240,7 @@ def find(kind: str, name: str, *, where: str | None = None) -> Provider:
 
     Raises:
         UnknownName: no package provides it; names the nearest.
-        PluginError: several do.
+        PluginError: several do, or one does twice.
     """
     owner, _, plain = name.rpartition("/")
     if owner == BY_MODULE and is_module_class(plain):
@@ -246,7 +255,10 @@ def find(kind: str, name: str, *, where: str | None = None) -> Provider:
     if not rows:
         raise UnknownName({"dataset": "data set"}.get(kind, kind), name, names(kind), where=where)
     if len(rows) > 1:
-        raise PluginError(f"{where + ': ' if where else ''}{rows[0].conflict}")
+        said, first = rows[0].conflict, rows[0].distribution
+        if all(row.distribution == first for row in rows):
+            said = _twice(kind, plain, first, [row.value for row in rows])
+        raise PluginError(f"{where + ': ' if where else ''}{said}")
     return rows[0]
 
 

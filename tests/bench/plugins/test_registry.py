@@ -32,6 +32,38 @@ def test_a_name_that_two_distributions_provide():
     assert "write" in str(registry.find("attack", "rival/contested").error())
 
 
+def _distribution_of(folder, entry_points):
+    """A folder for sys.path with a distribution "x" of these entry points."""
+    (folder / "x.dist-info").mkdir()
+    (folder / "x.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: x\n")
+    (folder / "x.dist-info" / "entry_points.txt").write_text(entry_points)
+    return str(folder)
+
+
+def test_a_name_that_one_distribution_gives_to_two_classes(tmp_path, monkeypatch):
+    points = "[gatebench.attacks]\ntwin = a:First\ntwin = b:Second\nonce = a:B\nonce = a:B\n"
+    monkeypatch.syspath_prepend(_distribution_of(tmp_path, points))
+    registry.providers.cache_clear()
+    said = "'twin' is provided by x twice, as a:First and as b:Second; rename one of them there"
+    for name in ("twin", "x/twin"):
+        with pytest.raises(PluginError, match=said):
+            registry.find("attack", name)
+    shown = dict(zip(registry.providers("attack"), registry.names("attack"), strict=True))
+    assert list(shown.values()).count("x/twin") == 2  # a row each, with the reason
+    assert registry.find("attack", "once").value == "a:B"  # twice the same is no contradiction
+
+
+def test_a_name_given_twice_by_one_distribution_and_once_by_another(tmp_path, monkeypatch):
+    points = "[gatebench.attacks]\nwander = a:First\nwander = b:Second\n"
+    monkeypatch.syspath_prepend(_distribution_of(tmp_path, points))
+    registry.providers.cache_clear()
+    with pytest.raises(PluginError, match="by mischief and by x; write 'mischief/wander' or 'x"):
+        registry.find("attack", "wander")
+    assert registry.find("attack", "mischief/wander").value == "mischief.world:Wander"
+    with pytest.raises(PluginError, match="by x twice, as a:First and as b:Second"):
+        registry.find("attack", "x/wander")
+
+
 def test_unknown_names():
     with pytest.raises(
         UnknownName, match=r"here: unknown attack 'wnder'; did you mean 'wander'\?"
