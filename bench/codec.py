@@ -11,7 +11,6 @@ import contextlib
 import io
 import struct
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from bench.errors import DataError
+from bench.files.complete import check_jpeg, check_png, check_tiff
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,18 +38,8 @@ _WHOLE_NUMBERS = ("PNG", "PPM")
 """Formats whose mode "I" holds 16-bit values; elsewhere it may hold 32 bits."""
 _BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _COLORS, _SAMPLE_FORMAT = 258, 259, 262, 284, 320, 339
 """Tags of TIFF."""
-_ADAM7 = (
-    (0, 0, 8, 8),
-    (4, 0, 8, 8),
-    (0, 4, 4, 8),
-    (2, 0, 4, 4),
-    (0, 2, 2, 4),
-    (1, 0, 2, 2),
-    (0, 1, 1, 2),
-)
-"""Of each pass over an interlaced PNG: its first column and row, and the steps between them."""
-_AT_ONCE = 2**16
-"""Bytes of a PNG's data that are in memory beside its pixels."""
+_CHECKS = {"PNG": check_png, "JPEG": check_jpeg, "MPO": check_jpeg, "TIFF": check_tiff}
+"""What looks whether a format's data is complete."""
 
 _TOLD: ContextVar[Callable[[Tensor, Tensor], None] | None] = ContextVar("told", default=None)
 
@@ -140,7 +130,7 @@ def _recoded(saved: Tensor, quality: int) -> Tensor:
     for image in saved:
         buffer = io.BytesIO()
         _picture(image).save(buffer, format="JPEG", quality=quality)
-        found.append(_pixels(read_picture(buffer.getvalue(), ("JPEG",), size_of(image.shape))))
+        found.append(_pixels(Image.open(buffer, formats=["JPEG"])))  # ours, so it is complete
     return torch.stack(found)
 
 
@@ -260,8 +250,13 @@ def _check_understood(picture: Image.Image) -> None:
         wrong = "16-bit colors one after the other, uncompressed"
     elif 0 < max(levels, default=0) < 256:
         wrong = "a palette of 8-bit numbers where TIFF has 16 bits"
-    elif picture.mode in _PALETTES and not (picture.palette and picture.palette.palette):
-        wrong = "colors by number without a palette"
+    elif picture.mode in _PALETTES:
+        numbers = np.asarray(picture).reshape(*picture.size[::-1], -1)[:, :, 0]
+        known = len(picture.palette.palette) // len(picture.palette.mode) if picture.palette else 0
+        if not known:
+            wrong = "colors by number without a palette"
+        elif (most := int(numbers.max())) >= known:  # black in Pillow
+            wrong = f"colors by number, of which {most} is not in its palette of {known}"
     if wrong:
         raise DataError(f"a picture of {wrong}", hint="convert it to 8-bit RGB first")
 
@@ -299,54 +294,10 @@ def _read(
         warnings.simplefilter("ignore")
         picture = _opened(file, formats, size, most)
         picture.load()
-        if picture.format == "PNG" and _may_lack_rows(picture):
+        if check := _CHECKS.get(picture.format or ""):
             file.seek(0)
-            _check_rows(file.read())
+            check(picture, file.read())
     return picture
-
-
-def _may_lack_rows(picture: Image.Image) -> bool:
-    """Whether the last row of a PNG is black, as one that is missing would be."""
-    width, height = picture.size
-    last = picture.crop((0, height - 1, width, height))
-    return bool(picture.info.get("interlace")) or not np.asarray(last).any()
-
-
-def _check_rows(source: bytes) -> None:
-    """Refuse a PNG whose compressed data ends before its last row: Pillow leaves the rows that are
-    missing black.
-
-    Args:
-        source: what Pillow has decoded, so that the chunks up to its data are whole.
-
-    Raises:
-        DataError: it has less data than its head says.
-    """
-    found, wanted, place, stream = 0, 0, 8, zlib.decompressobj()
-    while place + 8 <= len(source):
-        length, name = struct.unpack(">I4s", source[place : place + 8])
-        begin, end = place + 8, place + 8 + length
-        if name == b"IHDR":
-            wanted = _unpacked(source[begin:end])
-        for start in range(begin, end, _AT_ONCE) if name == b"IDAT" else ():
-            data = source[start : min(start + _AT_ONCE, end)]
-            while piece := stream.decompress(data, _AT_ONCE):  # counted, not kept
-                found, data = found + len(piece), stream.unconsumed_tail
-        place = end + 4  # past its checksum
-    if found < wanted:
-        raise DataError("a PNG with fewer rows than its head says")
-
-
-def _unpacked(head: bytes) -> int:
-    """Bytes of the rows of a PNG before they are compressed; each row begins with its filter."""
-    width, height, bits, kind, _, _, interlaced = struct.unpack(">IIBBBBB", head)
-    samples = {2: 3, 4: 2, 6: 4}.get(kind, 1)
-    found = 0
-    for left, top, across, down in _ADAM7 if interlaced else [(0, 0, 1, 1)]:
-        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-        if columns > 0 and rows > 0:
-            found += rows * (1 + (columns * bits * samples + 7) // 8)
-    return found
 
 
 def _opened(

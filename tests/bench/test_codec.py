@@ -12,8 +12,9 @@ import torch
 from PIL import Image, ImageFile
 
 import bench
-from bench.codec import _check_rows, as_rgb, check_picture, decoded, png, read_picture, through_jpeg
+from bench.codec import as_rgb, check_picture, decoded, png, read_picture, through_jpeg
 from bench.errors import DataError
+from bench.files.complete import check_rows
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -132,10 +133,89 @@ def test_rows_are_counted_in_little_memory(noisy):
     raw = np.random.default_rng(0).bytes(rows) if noisy else bytes(rows)
     data = raw_png(1_000, 1_000, zlib.compress(raw, 1))
     tracemalloc.start()
-    _check_rows(data)
+    check_rows(data)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 2**19
+
+
+JPEGS = {
+    "plain": {},
+    "own-codes": {"optimize": True},
+    "progressive": {"progressive": True},
+    "restarts": {"restart_marker_blocks": 2},
+    "full-chroma": {"subsampling": 0},
+}
+
+
+def scene(width, height, mode="RGB"):
+    """A picture like a photograph: smooth, and noisy."""
+    y, x = np.mgrid[:height, :width]
+    noise = np.random.default_rng(width).normal(0, 8, (height, width, 3))
+    pixels = np.stack([3 * x, 2 * y, x + y], axis=-1) % 200 + 20 + noise
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode)
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+def test_a_jpeg_with_too_few_blocks_is_refused(options):
+    """Pillow decodes it where an end mark follows, and repeats the last color."""
+    for width, height in ((33, 40), (40, 33), (48, 48), (62, 61)):
+        data = encoded(scene(width, height), "JPEG", **options)
+        assert read_picture(data, ("JPEG",), (width, height)).size == (width, height)
+        first = data.index(b"\xff\xda") + 20  # of the coded data
+        for cut in (first, (first + len(data)) // 2, len(data) - 12, len(data) - 6):
+            short = data[:cut].rstrip(b"\xff") + b"\xff\xd9"
+            with pytest.raises(DataError, match=r"fewer blocks than|truncated|broken"):
+                read_picture(short, ("JPEG",), None)
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+def test_a_jpeg_whose_head_claims_more_rows_is_refused(options):
+    data = encoded(scene(32, 32), "JPEG", **options)
+    frame = data.index(b"\xff\xc2" if "progressive" in options else b"\xff\xc0")
+    taller = data[: frame + 5] + struct.pack(">H", 64) + data[frame + 7 :]
+    with pytest.raises(DataError, match="fewer blocks than its head says"):
+        read_picture(taller, ("JPEG",), None)
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+def test_a_whole_jpeg_is_read(options):
+    for side in (*range(1, 20), 32):
+        for mode in ("L", "RGB", "CMYK"):
+            for picture in (scene(side, 21, mode), Image.new(mode, (side, 21))):
+                data = encoded(picture, "JPEG", **options)
+                for more in (b"", b"\n", data):  # what lies behind the end mark is not the picture
+                    assert read_picture(data + more, ("JPEG",), None).size == (side, 21)
+
+
+def strips(count, rows=4):
+    """A gray TIFF of 8x8 pixels, of which `count` strips are there."""
+    tags = [(256, 3, [8]), (257, 3, [8]), (258, 3, [8]), (262, 3, [1]), (277, 3, [1])]
+    tags += [(273, 4, [8 + i * 8 * rows for i in range(count)]), (278, 3, [rows])]
+    return packed_tiff([*tags, (279, 4, [8 * rows] * count)], bytes(range(100, 164)))
+
+
+def test_a_tiff_without_some_of_its_strips_is_refused():
+    for rows in (1, 2, 3, 4, 8, 9):
+        wanted = -(-8 // rows)
+        if 8 % rows == 0:
+            read = read_picture(strips(wanted, rows), ("TIFF",), None)
+            assert np.asarray(read).ravel().tolist() == list(range(100, 164))
+        for count in range(1, wanted):
+            with pytest.raises(DataError, match="fewer strips or tiles than its head says"):
+                read_picture(strips(count, rows), ("TIFF",), None)
+
+
+def test_damage_inside_a_tiff_is_refused_or_told():
+    data = encoded(scene(40, 40), "TIFF", compression="jpeg")
+    tags = Image.open(io.BytesIO(data), formats=["TIFF"]).tag_v2
+    read_picture(data, ("TIFF",), None)
+    place, size = tags[273][0], tags[279][0]
+    short = data[: place + size // 2] + b"\xff\xd9" + data[place + size // 2 + 2 :]
+    with pytest.raises(DataError, match="fewer blocks than its head says"):
+        read_picture(short, ("TIFF",), None)
+    with pytest.raises(DataError, match="compressed for fax"):
+        read_picture(encoded(scene(40, 40, "1"), "TIFF", compression="group4"), ("TIFF",), None)
 
 
 def test_a_black_png_is_read():
@@ -321,14 +401,15 @@ def palette_tiff(scale):
     )
 
 
-NO_PALETTE = b"".join(
-    [
-        b"\x89PNG\r\n\x1a\n",
+def palette_png(*colors):
+    """A PNG of 2x2 pixels, of the colors 1 to 4."""
+    chunks = [
         chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0)),
+        *([chunk(b"PLTE", bytes(colors))] if colors else []),
         chunk(b"IDAT", zlib.compress(b"\0\1\2\0\3\4")),
         chunk(b"IEND", b""),
     ]
-)
+    return b"".join([b"\x89PNG\r\n\x1a\n", *chunks])
 
 
 @pytest.mark.parametrize(
@@ -336,7 +417,10 @@ NO_PALETTE = b"".join(
     [
         pytest.param(color_tiff(16), "16-bit colors one after the other", id="planar-16-bits"),
         pytest.param(palette_tiff(1), "a palette of 8-bit numbers", id="palette-8-bits"),
-        pytest.param(NO_PALETTE, "without a palette", id="no-palette"),
+        pytest.param(palette_png(), "without a palette", id="no-palette"),
+        pytest.param(
+            palette_png(*range(12)), "of which 4 is not in its palette of 4", id="short-palette"
+        ),
     ],
 )
 def test_pictures_that_pillow_takes_for_others_are_refused(data, said):
@@ -344,11 +428,13 @@ def test_pictures_that_pillow_takes_for_others_are_refused(data, said):
         as_rgb(read_picture(data, ("TIFF", "PNG"), None))
 
 
-def test_planar_colors_and_palettes_of_tiff_are_read():
+def test_planar_colors_and_palettes_are_read():
     picture = np.asarray(as_rgb(read_picture(color_tiff(8), ("TIFF",), None)))
     assert np.array_equal(
         picture, np.arange(12, dtype=np.uint8).reshape(3, 2, 2).transpose(1, 2, 0)
     )
+    known = as_rgb(read_picture(palette_png(*range(15)), ("PNG",), None))
+    assert np.asarray(known).reshape(4, 3).tolist() == np.arange(3, 15).reshape(4, 3).tolist()
     picture = np.asarray(as_rgb(read_picture(palette_tiff(257), ("TIFF",), None)))
     assert picture[:, :, 0].tolist() == [[0, 0x40], [0x80, 0xFF]]
 

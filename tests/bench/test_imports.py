@@ -13,7 +13,7 @@ HOME = Path(bench.__file__).resolve().parent.parent
 PACKAGES = ("bench", "attacks", "targets", "reports")
 
 ORDER = (
-    "errors terminal codec < files plugins contracts < api image datasets weights store "
+    "errors terminal < files plugins contracts codec < api image datasets weights store "
     "< plans training < evaluation results < testing executors regression analysis < runs "
     "< python verify submissions pytest_plugin < cli"
 )
