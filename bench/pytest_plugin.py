@@ -28,6 +28,7 @@ import pytest
 
 from bench.contracts.threat import PSNR_CAP
 from bench.python.result import Result
+from bench.results.limits import ROUNDING, places_apart
 from bench.terminal import percent, printable
 
 if TYPE_CHECKING:
@@ -269,15 +270,16 @@ def assert_saving_survives(result: Result, at_least: float, *, confidently: bool
     cell = result.strongest
     saving = cell.surviving_saving
     reached = saving.low if confidently else saving.value
-    if reached is None or not reached >= at_least:
+    if reached is None or not reached >= at_least - ROUNDING:
+        places = 1 if reached is None else places_apart(100 * reached, 100 * at_least)
         what = (
             "the lower end of the interval of the surviving saving"
             if confidently
             else "the surviving saving"
         )
         pytest.fail(
-            f"{what} of {cell.defended} is {_percent(reached)}, below the {_percent(at_least)} "
-            "asked for\n"
+            f"{what} of {cell.defended} is {_percent(reached, places)}, below the "
+            f"{_percent(at_least, places)} asked for\n"
             f"  under {cell.attack}: {_percent(saving.value)} [{_percent(saving.low)}, "
             f"{_percent(saving.high)}] of {cell.n} images' MACs\n"
             f"  on clean images: saving {_percent(cell.clean_saving.value)}, accuracy "
@@ -335,8 +337,8 @@ def _decibel(cell: BoardCell) -> str:
     return "no distortion" if value is None or value >= PSNR_CAP else f"{value:.1f} dB"
 
 
-def _percent(value: float | None) -> str:
-    return "undefined" if value is None else percent(value)
+def _percent(value: float | None, places: int = 1) -> str:
+    return "undefined" if value is None else percent(value, places)
 
 
 def _table(entry: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -94,9 +94,9 @@ def page(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), nl=False, err=err)
 
 
-def percent(value: float | None) -> str:
+def percent(value: float | None, places: int = 1) -> str:
     """A share as a person reads it, a dash where there is none."""
-    return "-" if value is None else f"{fixed(100 * value)} %"
+    return "-" if value is None else f"{fixed(100 * value, places)} %"
 
 
 def fixed(value: float, places: int = 1, *, plus: bool = False) -> str:

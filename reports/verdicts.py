@@ -14,6 +14,7 @@ from rich.text import Text
 
 from bench.contracts.report import RegressionReport
 from bench.regression.verdict import CheckedMeasure, CheckResult
+from bench.results.limits import exact
 from bench.results.records import defended_name
 from bench.terminal import LONGEST_LINE, FittedColumn, FittedTable, one_line, percent
 from reports import junit, numbers
@@ -104,13 +105,15 @@ def _head(one: CheckedMeasure) -> list[str]:
 def _numbers(one: CheckedMeasure) -> list[str]:
     """Before, now, change with interval, what may be lost, p."""
     same = one.worse == one.low == one.high == 0
-    change, low, high = (numbers.signed(-100 * end) for end in (one.worse, one.high, one.low))
-    tested = f"{one.p:.2g}" if one.worse > one.effect else ""
+    change, low, high = (
+        numbers.signed(-100 * end, one.places) for end in (one.worse, one.high, one.low)
+    )
+    tested = f"{one.p:.2g}" if one.too_much else ""
     return [
-        percent(one.before),
-        percent(one.now),
+        percent(one.before, one.places),
+        percent(one.now, one.places),
         "unchanged" if same else f"{change} [{low}, {high}]",
-        f"{100 * one.effect:g}",
+        exact(100 * one.effect),
         tested,
     ]
 

@@ -64,7 +64,7 @@ def _on_the_grid(images: Any) -> Array:
     least, most = float(found.min()), float(found.max())
     if not 0 <= least <= most <= 1:
         raise DataError(
-            f"images lie between {least:.3g} and {most:.3g}, expected [0,1]",
+            f"images lie between {least:.9g} and {most:.9g}, expected [0,1]",
             hint="targets normalize inside; give the images before normalization",
         )
     return to_grid(found).numpy()

@@ -38,6 +38,7 @@ from bench.regression.matching import changed_inputs, counterparts, pairs, unmat
 from bench.regression.records import MeasuredCell
 from bench.regression.verdict import CheckedMeasure, CheckResult
 from bench.results import paired, stats
+from bench.results.limits import exceeds
 from bench.results.stats import Array
 from bench.terminal import counted
 
@@ -211,7 +212,7 @@ def _tested(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> Iterator
     def p_of(one: CheckedMeasure, worse: Array) -> float:
         return (
             paired.sign_flip_p(worse, permutations, one_sided=True, enough=paired.EXTREME_DRAWS)
-            if one.worse > one.effect
+            if one.too_much
             else 1.0
         )
 
@@ -219,8 +220,8 @@ def _tested(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> Iterator
     intervals = _intervals([worse for _, worse in found])
     for i, ((one, _), (low, high)) in enumerate(zip(found, intervals, strict=True)):
         p = adjusted.get(i, 1.0)
-        decidable = i in adjusted or one.worse <= one.effect
-        failed = one.worse > one.effect and p <= alpha
+        decidable = i in adjusted or not one.too_much
+        failed = one.too_much and p <= alpha
         yield replace(one, low=low, high=high, p=p, failed=failed, decidable=decidable)
 
 
@@ -230,7 +231,7 @@ def _able_to_fail(found: list[tuple[CheckedMeasure, Array]], alpha: float) -> li
     finest = {
         i: 0.5 ** np.count_nonzero(worse)
         for i, (one, worse) in enumerate(found)
-        if np.abs(worse).mean() > one.effect and worse.any()
+        if exceeds(float(np.abs(worse).mean()), one.effect) and worse.any()
     }
     for count in range(1, len(finest) + 1):
         able = [i for i, p in finest.items() if p <= alpha / count]

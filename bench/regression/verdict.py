@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bench.contracts.cell import cell_label, defended_name
 from bench.results import stats
+from bench.results.limits import exact, exceeds, places_apart
 from bench.terminal import counted, fixed, percent
 
 
@@ -61,6 +62,16 @@ class CheckedMeasure:
         return defended_name(self.target, self.defense)
 
     @property
+    def too_much(self) -> bool:
+        """Whether the mean got worse by more than its effect, be it by chance or not."""
+        return exceeds(self.worse, self.effect)
+
+    @property
+    def places(self) -> int:
+        """Decimal places of a point with which the change and what may be lost read differently."""
+        return places_apart(100 * self.worse, 100 * self.effect) if self.too_much else 1
+
+    @property
     def verdict(self) -> str:
         """ "worse", "ok", or "cannot tell" where the test could not have found it worse."""
         if self.failed:
@@ -70,16 +81,17 @@ class CheckedMeasure:
     @property
     def words(self) -> str:
         """What happened, in one line."""
-        name = self.measure.replace("-", " ")
+        name, places = self.measure.replace("-", " "), self.places
         if self.worse == self.low == self.high == 0:
             return f"{self.label}: {name} {percent(self.now)}, unchanged"
-        low, high = (fixed(-100 * end, plus=True) for end in (self.high, self.low))
-        tested = f", p = {self.p:.2g}" if self.worse > self.effect else ""
+        change, low, high = (
+            fixed(-100 * end, places, plus=True) for end in (self.worse, self.high, self.low)
+        )
+        tested = f", p = {self.p:.2g}" if self.too_much else ""
         return (
-            f"{self.label}: {name} {percent(self.before)} -> {percent(self.now)} "
-            f"({fixed(-100 * self.worse, plus=True)} points, "
-            f"{100 * stats.LEVEL:g} % interval {low} to {high}{tested}; may lose "
-            f"{100 * self.effect:g})"
+            f"{self.label}: {name} {percent(self.before, places)} -> {percent(self.now, places)} "
+            f"({change} points, {100 * stats.LEVEL:g} % interval {low} to {high}{tested}; may lose "
+            f"{exact(100 * self.effect)})"
         )
 
 
@@ -112,7 +124,7 @@ class CheckResult:
         images = max((one.images for one in self.comparisons), default=0)
         head = f"{counted(len(self.comparisons), 'comparison')} on {counted(images, 'image')}"
         if self.passed:
-            chance = [one for one in self.comparisons if one.worse > one.effect]
+            chance = [one for one in self.comparisons if one.too_much]
             if not chance:
                 return f"check: {head}, none worse than allowed: pass"
             worst = max(chance, key=lambda one: one.worse - one.effect)

@@ -35,6 +35,7 @@ from bench.files.canonical import canonical
 from bench.image import difference, inside, psnr, squared_sum, ssim
 from bench.plans.stored import StoredBoard, read_plan
 from bench.results.ensemble import Row, member_keys, strongest, trace_in_turn
+from bench.results.limits import exact
 from bench.results.traces import is_thinned
 from bench.runs.seal import aggregates
 from bench.store.folder import CellFolder, RunFolder
@@ -382,4 +383,4 @@ def _check_combined(
 
 
 def _stated_otherwise(rows: Sequence[Row], name: str, values: Tensor, i: int) -> str:
-    return f"{name} is {rows[i][name]}, its pictures say {values[i]:g}"
+    return f"{name} is {rows[i][name]}, its pictures say {exact(float(values[i]))}"

@@ -67,6 +67,24 @@ def test_a_saving_that_survives_is_judged_under_the_strongest_attack():
     assert "the lower end of the interval of the surviving saving of net + cap is 27.0 %" in said
 
 
+@pytest.mark.parametrize(
+    ("saved", "asked", "said"),
+    [
+        pytest.param(0.29996, 0.30, "29.996 %, below the 30.000 % asked for", id="near"),
+        pytest.param(0.3 - 1e-9, 0.3, "29.9999999 %, below the 30.0000000 % asked", id="nearer"),
+        pytest.param(0.2996, 0.3, "29.96 %, below the 30.00 % asked for", id="rounds-up"),
+        pytest.param(0.29, 0.3, "29.0 %, below the 30.0 % asked for", id="far"),
+    ],
+)
+def test_a_saving_below_what_is_asked_for_does_not_read_like_it(saved, asked, said):
+    assert said in failure(assert_saving_survives, result(Estimate(saved)), at_least=asked)
+
+
+def test_a_saving_that_arithmetic_alone_puts_below_survives():
+    assert 1 - 0.8 < 0.2
+    assert_saving_survives(result(Estimate(1 - 0.8)), at_least=0.2)
+
+
 def test_numbers_are_written_as_on_boards():
     """An unchanged image has no finite PSNR, and what rounds to zero no sign."""
     found = result(Estimate(-0.0002, -0.0004, 0.1))

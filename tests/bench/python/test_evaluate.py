@@ -253,6 +253,7 @@ def test_an_attack_that_breaks_its_contract_is_told_with_its_traceback():
         pytest.param((ToyTarget(), 3.5, IMAGES), PlanError, "attack: expected a name", id="no-attack"),
         pytest.param((ToyTarget(), [3.5], IMAGES), PlanError, "attack: expected a name", id="no-attack-in-a-list"),
         pytest.param((ToyTarget(), "identity", IMAGES * 3), DataError, "expected \\[0,1\\]", id="out-of-range"),
+        pytest.param((ToyTarget(), "identity", IMAGES.clamp(0, 0.5) + 0.5001), DataError, "and 1.0001", id="a-hair-out-of-range"),
         pytest.param((ToyTarget(), "identity", IMAGES[0]), DataError, "expected \\(N, C, H, W\\)", id="one-image"),
         pytest.param(
             (ToyTarget(), "identity", (IMAGES, torch.full((8,), 4))),

@@ -28,6 +28,33 @@ def test_what_rounds_to_zero_has_no_sign_in_words():
     )
 
 
+def test_a_change_beyond_what_may_be_lost_does_not_read_like_it():
+    one = CheckedMeasure(
+        *("net", "", "pry", "surviving-saving", 0.4, 0.38996, 0.01, 0.01004, 0.009, 0.011),
+        *(0.01, True, 20),
+    )
+    assert one.words == (
+        "net / pry: surviving saving 40.000 % -> 38.996 % (-1.004 points, 95 % interval -1.100 "
+        "to -0.900, p = 0.01; may lose 1)"
+    )
+    exact = replace(one, worse=0.012345678, effect=0.012345677)
+    assert "-1.2345678 points" in exact.words
+    assert "may lose 1.2345677)" in exact.words
+
+
+def test_what_was_lost_to_the_point_is_no_regression():
+    """A loss of exactly what may be lost, which division puts a hair beyond."""
+    before = baseline([cell(rng(0))])
+    then = np.full_like(before.boards[0].cells[0].adversarial_macs, 690)
+    before = with_cells(before, lambda one: replace(one, adversarial_macs=then))
+    now = with_cells(before, lambda one: replace(one, adversarial_macs=then + 10))
+    assert float(((1 - then / 1000) - (1 - (then + 10) / 1000)).mean()) > 0.01
+    verdict = check(before, now)
+    assert verdict.passed, verdict.summary()
+    assert "none worse than allowed" in verdict.summary()
+    assert not check(before, now, effects={"surviving-saving": 0.0099}).passed
+
+
 def test_nothing_changed_passes_and_says_the_same_twice():
     before = board(rng(0))
     first, second = check(before, before), check(before, before)
