@@ -292,7 +292,7 @@ def _held(checkpoint: Path, name: str) -> Iterator[None]:
 
     make_folder(checkpoint.parent)
     lock = checkpoint.with_suffix(".lock")
-    with claimed(lock, taken):
+    with claimed(lock, taken, "move it away, or name these weights otherwise with --as"):
         try:
             yield
         finally:

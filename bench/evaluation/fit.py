@@ -4,6 +4,7 @@ comes first, read by the others."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from bench.evaluation.process_state import undisturbed
 from bench.evaluation.sealed_view import SealedView
 from bench.evaluation.view import TargetView
 from bench.files.atomic import write_atomic
+from bench.files.regular import read_regular
 from bench.image import to_float
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder
@@ -55,7 +57,8 @@ def fit_attack(
     """
     path = folder.path / "fit.safetensors"
     with folder.exclusive("fit.lock"):
-        if not (path.is_file() and learned_digest(path.read_bytes()) == _noted(folder)):
+        data = _kept(folder, path)
+        if data is None:
             found, spent = _compute(
                 attack, target, meter, dataset, terms, threat, seed, device, progress
             )
@@ -63,7 +66,16 @@ def fit_attack(
             write_atomic(path, data)
             note = FitNote(terms.images, spent, learned_digest(data))
             write_json(folder.path / FIT, note.document())
-        return {name: value.to(device) for name, value in load(path.read_bytes()).items()}
+    return {name: value.to(device) for name, value in load(data).items()}
+
+
+def _kept(folder: CellFolder, path: Path) -> bytes | None:
+    """What was learned before, as it was noted; None where it was not, or is damaged."""
+    try:
+        data = read_regular(path)
+    except OSError:
+        return None
+    return data if learned_digest(data) == _noted(folder) else None
 
 
 def _noted(folder: CellFolder) -> str:

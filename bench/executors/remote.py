@@ -4,6 +4,7 @@ back. Nothing here knows which cluster it is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import tempfile
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.contracts.executor import Event, Task
 from bench.errors import GatebenchError
+from bench.files.regular import read_regular
 from bench.store.folder import CellFolder
 from bench.store.saved import cell_of_key
 
@@ -126,13 +128,13 @@ def files_for(task: Task) -> dict[str, dict[str, bytes]]:
 
 
 def _content(folder: CellFolder, wanted: Any) -> dict[str, bytes]:
-    if not folder.path.is_dir():
-        return {}
-    return {
-        path.name: path.read_bytes()
-        for path in sorted(folder.path.iterdir())
-        if path.is_file() and wanted(path.name) and path.suffix != ".lock"
-    }
+    found: dict[str, bytes] = {}
+    if folder.path.is_dir():
+        for path in sorted(folder.path.iterdir()):
+            if wanted(path.name) and path.suffix != ".lock":
+                with contextlib.suppress(OSError):  # for whoever reads it, it is not there
+                    found[path.name] = read_regular(path)
+    return found
 
 
 _STATE: dict[int, ProcessState] = {}

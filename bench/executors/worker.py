@@ -202,9 +202,10 @@ def _culprit(error: BaseException, task: Task) -> str:
 
 
 def _through_plugin(error: BaseException) -> bool:
-    """Whether code outside gatebench was running when it was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return any(not Path(frame.filename).is_relative_to(_BENCH) for frame in frames)
+    """Whether code outside gatebench was running when it was raised; what enters a `with` block of
+    ours is not."""
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    return any(not Path(file).is_relative_to(_BENCH) for file in files - {contextlib.__file__})
 
 
 def _words(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -35,8 +36,47 @@ def try_lock(file: IO[str]) -> bool:
     return True
 
 
+def _open_lock(path: Path) -> IO[str]:
+    """Open a file that is to be locked; made where it is not there.
+
+    Raises:
+        OSError: something else than a regular file lies there, also a link: what it points to
+            would be written to.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"):  # not on every system
+        flags |= getattr(os, name, 0)
+    if path.is_symlink():
+        raise OSError("it is a link")
+    handle = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError("it is no regular file")
+    return open(handle, "a+")
+
+
 _TRIES = 3
 """How often a file is opened that was removed before it could be locked."""
+
+
+@contextlib.contextmanager
+def waited(path: Path, elsewhere: str) -> Iterator[None]:
+    """Hold a file for this process; others wait for it.
+
+    Args:
+        path: of the file; made where it is not there.
+        elsewhere: what to do where it cannot be opened, for the hint.
+
+    Raises:
+        DiskError: it cannot be opened, or is no file.
+    """
+    try:
+        file = _open_lock(path)
+    except OSError as error:
+        raise refused(error, path, "open", elsewhere=elsewhere) from error
+    with file:
+        wait_lock(file)
+        yield
 
 
 @contextlib.contextmanager
@@ -51,12 +91,12 @@ def claimed(path: Path, taken: Callable[[str], Exception], elsewhere: str = "") 
 
     Raises:
         Exception: what `taken` returns.
-        DiskError: the disk refused.
+        DiskError: the disk refused, or it is no file.
     """
     with contextlib.ExitStack() as opened:
         for left in reversed(range(_TRIES)):
             try:
-                file = opened.enter_context(open(path, "a+"))
+                file = opened.enter_context(_open_lock(path))
             except OSError as error:
                 raise refused(error, path, "open", elsewhere=elsewhere) from error
             if not try_lock(file):

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from bench.errors import InUse, RunFolderError, did_you_mean
 from bench.files.atomic import write_atomic
-from bench.files.locks import claimed, wait_lock
+from bench.files.locks import claimed, waited
 from bench.files.regular import read_regular
 from bench.files.remove import remove
 from bench.files.settings import settings
@@ -39,6 +39,7 @@ from bench.store.target import TARGET, TargetDescription, read_target
 
 PLAN = "plan.json"
 """The resolved plan of a run; `bench.plans.stored` reads it."""
+_FRESH = "--fresh removes it and computes everything again"
 
 
 class CellFolder:
@@ -193,15 +194,16 @@ class CellFolder:
             wrong += [shard.path.name for shard in self.shards() if shard.path.name not in digests]
         return (pa.concat_tables(parts) if parts and not wrong else wanted.empty_table()), wrong
 
-    @contextlib.contextmanager
-    def exclusive(self, name: str) -> Iterator[None]:
-        """Hold a lock of this cell; others wait."""
+    def exclusive(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Hold a lock of this cell; others wait.
+
+        Raises:
+            DiskError: it cannot be opened, or is no file.
+        """
         path = self.path / name
         if path.is_symlink():
-            path.unlink()
-        with open(path, "a+") as file:
-            wait_lock(file)
-            yield
+            remove(path)
+        return waited(path, f"{_FRESH}, or {ELSEWHERE}")
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written; only for who holds the run's lock."""
@@ -346,10 +348,7 @@ class RunFolder:
         for name in ("log.txt", "lock"):  # both are written to where they lie
             path = self.path / name
             if path.is_symlink() or (os.path.lexists(path) and not path.is_file()):
-                raise RunFolderError(
-                    f"{path} is no plain file",
-                    hint="--fresh removes it and computes everything again",
-                )
+                raise RunFolderError(f"{path} is no plain file", hint=_FRESH)
 
         def taken(owner: str) -> InUse:
             return InUse(

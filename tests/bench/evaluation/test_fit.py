@@ -1,12 +1,15 @@
 """What an attack learns once a cell: once, on its own budget, held to its contract, and read back
 whole."""
 
+import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+from mischief_site import TOY_PLAN
 
 from bench.api import Attack
 from bench.contracts.cell import Fit
@@ -15,6 +18,7 @@ from bench.datasets.base import open_dataset
 from bench.errors import ContractBroken, PlanError
 from bench.evaluation.fit import fit_attack
 from bench.evaluation.meter import ForwardMeter
+from bench.files.regular import LARGEST
 from bench.plans.resolve import load_plan
 from bench.store.documents import read_json
 from bench.store.folder import CellFolder
@@ -87,6 +91,55 @@ def test_once_a_cell_and_again_where_the_file_was_damaged(fit):
     found, _ = fit()
     assert Learner.calls == [6]
     assert found["value"].tolist() == [1.5] * 3
+
+
+def sparse(path):
+    with open(path, "wb") as file:
+        file.truncate(LARGEST + 1)  # a hole
+
+
+def device(path):
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(sparse, id="too large"),
+        pytest.param(os.mkfifo, id="pipe"),
+        pytest.param(device, id="link to a device"),
+    ],
+)
+def test_again_where_something_else_lies_in_the_place_of_the_file(fit, make, monkeypatch):
+    _, folder = fit()
+    place = folder.path / "fit.safetensors"
+    place.unlink()
+    make(place)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"read without bound: {path}"))
+    found, _ = fit()
+    assert Learner.calls == [6]
+    assert found["value"].tolist() == [1.5] * 3
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_a_lock_that_is_no_file_ends_the_run_and_the_cell_stays_unfinished(
+    gatebench, tmp_path, make
+):
+    fit = 'fit = { split = "train", images = 6, budget = 40 }\n[run]'
+    plan = TOY_PLAN.replace("[run]", fit, 1).partition("[[attack]]")[0]
+    (tmp_path / "plan.toml").write_text(plan + '[[attack]]\nuse = "universal"\n')
+    run = ("run", "plan.toml", "--out", ".", "--name", "r", "--in-process", "--no-report")
+    assert gatebench(*run)[0] == 0
+    cell = next((tmp_path / "r" / "cells").iterdir())
+    for name in ("shard-00003-00005.parquet", "fit.lock"):
+        (cell / name).unlink()
+    make(cell / "fit.lock")
+    code, _, err = gatebench(*run)
+    assert code == 6
+    assert f"gatebench: cannot open {cell / 'fit.lock'}: " in err
+    assert "--fresh removes it" in err
+    assert (cell / "shard-00000-00002.parquet").is_file()
+    assert gatebench(*run, "--fresh")[0] == 0
 
 
 @pytest.mark.parametrize(
