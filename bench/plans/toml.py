@@ -19,6 +19,8 @@ LARGEST_FILE = 4 * 2**20
 """Bytes of a plan that are read."""
 DEEPEST = 12
 """Tables and lists inside each other; a plan needs five."""
+MOST_VALUES = 200_000
+"""Values in a plan that a program holds; one that holds itself has no end of them."""
 LONGEST_CHAIN = 16
 """Plans that extend each other, one after the other."""
 LARGEST_NUMBER = 2**63
@@ -72,21 +74,28 @@ def source_of(document: Mapping[Any, Any], name: str) -> PlanSource:
     Args:
         document: what a TOML file would hold; tuples and numbers of numpy are taken too.
         name: what to call it.
+
+    Raises:
+        PlanError: it has too many values.
     """
-    copied = _plain(document, 0)
+    copied = _plain(document, 0, iter(range(MOST_VALUES)))
     return PlanSource(copied, name, LineNumbers(""), list(_prune(copied)))
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _plain(value: Any, depth: int, left: Iterator[int]) -> Any:
     """A value of a program as TOML would give it, where it has such values; what is nested too deep
-    or in a circle stays as it is, for `_prune` to name."""
+    stays as it is, for `_prune` to name. `left` has an entry for every value that there may be."""
+    if next(left, None) is None:
+        raise PlanError(
+            f"the plan has more than {MOST_VALUES:,} values", hint="does a table hold itself?"
+        )
     if isinstance(value, Mapping) and depth <= DEEPEST:
         return {
-            str(key).encode(errors="replace").decode(): _plain(inner, depth + 1)
+            str(key).encode(errors="replace").decode(): _plain(inner, depth + 1, left)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple) and depth <= DEEPEST:
-        return [_plain(inner, depth + 1) for inner in value]
+        return [_plain(inner, depth + 1, left) for inner in value]
     if isinstance(value, Integral) and not isinstance(value, bool):
         return int(value)
     if isinstance(value, Real) and not isinstance(value, Rational):

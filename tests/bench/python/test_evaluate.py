@@ -320,10 +320,13 @@ def test_a_plan_that_a_program_holds_is_taken_as_a_file_would_be():
     }  # fmt: skip
     around = {"protocol": plan["protocol"]}
     around["run"] = around
+    often = {"protocol": plan["protocol"]}
+    often |= {f"run{i}": often for i in range(10)}
     for wrong, said in [
         (plan, r"attack\[0\].label: half of a surrogate pair"),
         (plan, r"attack\[1\].params.lr: a whole number beyond 64 bits"),
         (around, "nested deeper than 12"),
+        (often, "more than 200,000 values"),
     ]:
         with pytest.raises(PlanError, match=said):
             resolve_document(wrong, "a program")
