@@ -48,7 +48,7 @@ def measure(
 
     Args:
         run: the run's folder.
-        images: of the first board, each executed on its own.
+        images: of the run, at most; each executed on its own.
         repeats: rounds, in each of which every target takes a turn.
         data_root: where the data set lies, for defenses that learn.
         device: where to execute.
@@ -103,7 +103,7 @@ def measure(
                 ratio=round(medians[who] / medians[who[0], ""], 4)
                 if who[1] and (who[0], "") in medians
                 else None,
-                images=images,
+                images=len(found[who][1]),
                 repeats=repeats,
             )
             for who in found
@@ -140,8 +140,8 @@ def _timed(target: Target, images: Sequence[Tensor], device: str) -> list[float]
         for image in images:
             start = time.perf_counter()
             target.execute(image)
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
+            if device != "cpu":  # which otherwise only queues its work
+                torch.accelerator.synchronize(device)
             found.append(time.perf_counter() - start)
     return found
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     default=16,
     show_default=True,
     type=click.IntRange(1),
-    help="Images of the run, each executed on its own.",
+    help="Images of the run, at most; each executed on its own.",
 )
 @click.option(
     "--repeats",
@@ -58,7 +58,7 @@ def latency(run: str, images: int, repeats: int, data_root: str | None, device: 
     machine = found.machine
     say(
         f"{machine.device}, {counted(machine.threads, 'thread')}; median of "
-        f"{counted(images, 'image')}, {counted(repeats, 'round')}"
+        f"{counted(found.entries[0].images, 'image')}, {counted(repeats, 'round')}"
     )
     out = console()
     out.print(latency_table(found.entries, out.width).table())

@@ -306,7 +306,12 @@ def test_latency_stands_beside_macs_and_in_the_baseline(gatebench, tmp_path):
     assert bare["ratio"] is None
     assert coded["ratio"] == pytest.approx(coded["median_ms"] / bare["median_ms"], rel=1e-3)
     assert min(bare["median_ms"], coded["adversarial_ms"]) > 0
+    assert "median of 2 images, 2 rounds" in out
     gatebench("baseline", "r", "--out", "base.json")
     kept = Baseline.read(tmp_path / "base.json").latency
     assert len(document.pop("cells")) == 2  # what the times were made of is the run's own
     assert json.loads(json.dumps(kept.document())) == document
+    code, out, _ = gatebench("latency", "r", "--images", "16", "--repeats", "1")
+    assert "median of 6 images, 1 round" in out, "the run has no more"
+    document = json.loads((tmp_path / "runs/r/latency.json").read_text())
+    assert [one["images"] for one in document["entries"]] == [6, 6]
