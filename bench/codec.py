@@ -295,8 +295,7 @@ def _read(
         picture = _opened(file, formats, size, most)
         picture.load()
         if check := _CHECKS.get(picture.format or ""):
-            file.seek(0)
-            check(picture, file.read())
+            check(picture, file)
     return picture
 
 

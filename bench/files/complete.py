@@ -12,7 +12,7 @@ import re
 import struct
 import zlib
 from hashlib import shake_128
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -45,13 +45,13 @@ _GUESSES = (_ANY, b"\xaa" * 64, b"\xfe\x10" * 32)
 but 11, which lacked a part of a block. The others are tried where the end is flat."""
 
 
-def check_png(picture: Image.Image, source: bytes) -> None:
+def check_png(picture: Image.Image, file: BinaryIO) -> None:
     """Refuse a PNG whose compressed data ends before its last row: Pillow leaves the rows that are
     missing black.
 
     Args:
         picture: as Pillow decoded it.
-        source: the same as bytes.
+        file: from which.
 
     Raises:
         DataError: it has less data than its head says.
@@ -59,7 +59,8 @@ def check_png(picture: Image.Image, source: bytes) -> None:
     width, height = picture.size
     last = picture.crop((0, height - 1, width, height))
     if picture.info.get("interlace") or not np.asarray(last).any():
-        check_rows(source)
+        file.seek(0)
+        check_rows(file.read())
 
 
 def check_rows(source: bytes) -> None:
@@ -95,28 +96,29 @@ def _unpacked(head: bytes) -> int:
     return found
 
 
-def check_jpeg(picture: Image.Image, source: bytes) -> None:
+def check_jpeg(picture: Image.Image, file: BinaryIO) -> None:
     """Refuse a JPEG whose coded data ends before its last block: libjpeg repeats the last color.
 
     Args:
         picture: as Pillow decoded it.
-        source: the same as bytes.
+        file: from which.
 
     Raises:
         DataError: it has less data than its head says.
     """
-    end = _end(source)
-    if end is not None:
+    file.seek(0)
+    source = file.read(_most(picture))
+    if (end := _end(source)) is not None:
         _check_blocks(np.asarray(picture), source, end)
 
 
-def check_tiff(picture: Image.Image, source: bytes) -> None:
+def check_tiff(picture: Image.Image, file: BinaryIO) -> None:
     """Refuse a TIFF that lacks strips or tiles, or whose JPEG data ends early; Pillow leaves black
     what is missing. The other compressions report it, but for those of fax, which are refused.
 
     Args:
         picture: as Pillow decoded it.
-        source: the same as bytes.
+        file: from which.
 
     Raises:
         DataError: it has less data than its head says, or nobody could tell.
@@ -132,12 +134,18 @@ def check_tiff(picture: Image.Image, source: bytes) -> None:
     if tags.get(259) in _FAX:
         raise DataError("a TIFF compressed for fax, whose damage nobody can tell")
     for offset, count in zip(offsets, counts, strict=False) if tags.get(259) == 7 else ():
-        strip = source[offset : offset + count]
-        tables = bytes(tags.get(347, b"\xff\xd8\xff\xd9"))
-        whole = tables.removesuffix(b"\xff\xd9") + strip.removeprefix(b"\xff\xd8")
+        file.seek(offset)
+        strip = file.read(min(count, _most(picture))).removeprefix(b"\xff\xd8")
+        whole = bytes(tags.get(347, b"\xff\xd8\xff\xd9")).removesuffix(b"\xff\xd9") + strip
         if (end := _end(whole)) is None:
             raise DataError("a TIFF with a strip or tile of JPEG that does not end")
-        _check_blocks(_decoded(whole), whole, end)
+        _check_blocks(_decoded(whole, _most(picture)), whole, end)
+
+
+def _most(picture: Image.Image) -> int:
+    """Bytes that a picture's data may need, however badly it is compressed, or padded to tiles."""
+    width, height = picture.size
+    return 8 * width * height + 2**24
 
 
 def _check_blocks(pixels: np.ndarray[Any, Any], source: bytes, end: int) -> None:
@@ -148,14 +156,19 @@ def _check_blocks(pixels: np.ndarray[Any, Any], source: bytes, end: int) -> None
         pixels: that it was decoded to.
         end: place of its end mark.
     """
+    most = max(4 * pixels.size, 4)
     for guess in _GUESSES if _ends_flat(pixels) else _GUESSES[:1]:
         restarts = b"".join(b"\xff" + bytes([0xD0 + i % 8]) + guess for i in range(16))
-        if not np.array_equal(pixels, _decoded(source[:end] + guess + restarts + source[end:])):
+        longer = source[:end] + guess + restarts + source[end:]
+        if not np.array_equal(pixels, _decoded(longer, most)):
             raise DataError("a JPEG with fewer blocks than its head says")
 
 
-def _decoded(source: bytes) -> np.ndarray[Any, Any]:
-    return np.asarray(Image.open(io.BytesIO(source), formats=["JPEG", "MPO"]))
+def _decoded(source: bytes, most: int) -> np.ndarray[Any, Any]:
+    picture = Image.open(io.BytesIO(source), formats=["JPEG", "MPO"])
+    if 4 * picture.width * picture.height > most:
+        raise DataError("a strip or tile of JPEG that is larger than the picture")
+    return np.asarray(picture)
 
 
 def _end(source: bytes) -> int | None:
