@@ -49,7 +49,9 @@ def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection
     for pause in (*PAUSES, None):
         here, there = context.Pipe()
         process = context.Process(
-            target=_begin, args=(target, there, dict(os.environ), arguments), daemon=True
+            target=_begin,
+            args=(target, there, dict(os.environ), _search_path(), arguments),
+            daemon=True,
         )
         try:
             with _block_interrupts(), _program_that_is_there():
@@ -92,10 +94,16 @@ def check_started(code: int | None) -> None:
         )
 
 
+def _search_path() -> list[str]:
+    """Where Python looks for modules, with the working folder of now where it says "here"."""
+    return [entry or os.getcwd() for entry in sys.path]
+
+
 def _begin(
     target: Callable[..., None],
     connection: Connection,
     environment: Mapping[str, str],
+    path: list[str],
     arguments: tuple[Any, ...],
 ) -> None:
     """First function of every such process."""
@@ -103,6 +111,7 @@ def _begin(
     for name in set(os.environ) - set(environment):
         del os.environ[name]
     os.environ.update(environment)  # the server may be older than they are
+    sys.path[:] = path  # multiprocessing takes the folder that the program began in for this one
     _end_with_parent()
     target(connection, *arguments)
 

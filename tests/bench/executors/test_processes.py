@@ -1,6 +1,8 @@
 """Clean processes, and what happens when one is killed while it starts."""
 
 import multiprocessing.process
+import os
+import sys
 
 import pytest
 
@@ -33,6 +35,21 @@ def test_start_asks_a_new_server_when_the_first_is_killed(broken_starts):
     process, connection = processes.start(echo, "here")
     assert connection.poll(60)
     assert connection.recv() == "here"
+    process.join()
+    connection.close()
+
+
+def where(connection):
+    connection.send((os.getcwd(), sys.path))
+
+
+def test_a_process_looks_for_modules_where_this_one_does_now(monkeypatch, tmp_path):
+    """In a notebook the first place is "", the working folder, which may have changed since."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    process, connection = processes.start(where)
+    assert connection.poll(60)
+    assert connection.recv() == (str(tmp_path), [str(tmp_path), *sys.path[1:]])
     process.join()
     connection.close()
 
