@@ -125,21 +125,27 @@ def check_tiff(picture: Image.Image, file: BinaryIO) -> None:
     """
     tags: dict[int, Any] = dict(getattr(picture, "tag_v2", {}))
     width, height = tags[256], tags[257]
-    across, down = tags.get(322, width), tags.get(323) or tags.get(278, height)
-    parts = -(-width // across) * -(-height // min(down, height))
-    parts *= tags.get(277, 1) if tags.get(284, 1) == 2 else 1
+    tiled = 323 in tags
+    across, down = tags.get(322, width), tags[323] if tiled else min(tags.get(278, height), height)
+    rows, planes = -(-height // down), tags.get(277, 1) if tags.get(284, 1) == 2 else 1
+    parts = -(-width // across) * rows * planes
     offsets, counts = (tags.get(tile) or tags.get(strip) or () for tile, strip in _PLACES)
     if len(offsets) < parts or not all(counts[:parts]):
         raise DataError("a TIFF with fewer strips or tiles than its head says")
     if tags.get(259) in _FAX:
         raise DataError("a TIFF compressed for fax, whose damage nobody can tell")
-    for offset, count in zip(offsets, counts, strict=False) if tags.get(259) == 7 else ():
+    for i in range(parts if tags.get(259) == 7 else 0):
+        offset, count = offsets[i], counts[i]
         file.seek(offset)
         strip = file.read(min(count, _most(picture))).removeprefix(b"\xff\xd8")
         whole = bytes(tags.get(347, b"\xff\xd8\xff\xd9")).removesuffix(b"\xff\xd9") + strip
         if (end := _end(whole)) is None:
             raise DataError("a TIFF with a strip or tile of JPEG that does not end")
-        _check_blocks(_decoded(whole, _most(picture)), whole, end)
+        pixels = _decoded(whole, _most(picture))
+        wanted = down if tiled or (i + 1) % rows else height - (rows - 1) * down
+        if planes == 1 and (pixels.shape[0] < wanted or pixels.shape[1] < across):
+            raise DataError("a TIFF with a strip or tile that is smaller than its head says")
+        _check_blocks(pixels, whole, end)
 
 
 def _most(picture: Image.Image) -> int:

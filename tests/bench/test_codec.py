@@ -210,12 +210,15 @@ def test_damage_inside_a_tiff_is_refused_or_told():
     data = encoded(scene(400, 40), "TIFF", compression="jpeg")
     tags = Image.open(io.BytesIO(data), formats=["TIFF"]).tag_v2
     read_picture(data, ("TIFF",), None)
+    for rows in (8, 16, 24):
+        striped = encoded(scene(40, 37), "TIFF", compression="jpeg", tiffinfo={278: rows})
+        assert len(read_picture(striped, ("TIFF",), None).tag_v2[273]) == -(-37 // rows)
     place, size = tags[273][0], tags[279][0]
     short = data[: place + size // 2] + b"\xff\xd9" + data[place + size // 2 + 2 :]
     with pytest.raises(DataError, match="fewer blocks than its head says"):
         read_picture(short, ("TIFF",), None)
     frame = data.index(b"\xff\xc0", place) + 5
-    for height, said in ((65_000, "larger than the picture"), (39, "can be read")):
+    for height, said in ((65_000, "larger than the picture"), (39, "smaller than its head")):
         larger = data[:frame] + struct.pack(">H", height) + data[frame + 2 :]
         with pytest.raises(DataError, match=said):
             read_picture(larger, ("TIFF",), None)
