@@ -96,7 +96,11 @@ def check_started(code: int | None) -> None:
 
 def _search_path() -> list[str]:
     """Where Python looks for modules, with the working folder of now where it says "here"."""
-    return [entry or os.getcwd() for entry in sys.path]
+    try:
+        here = os.getcwd()
+    except OSError:  # it was removed, and holds no module
+        return [entry for entry in sys.path if entry]
+    return [entry or here for entry in sys.path]
 
 
 def _begin(

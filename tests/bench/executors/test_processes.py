@@ -54,6 +54,15 @@ def test_a_process_looks_for_modules_where_this_one_does_now(monkeypatch, tmp_pa
     connection.close()
 
 
+def test_a_working_folder_that_was_removed_holds_no_module(monkeypatch):
+    def gone():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(sys, "path", ["", "/a"])
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert processes._search_path() == ["/a"]
+
+
 def test_start_waits_for_a_killed_server_to_be_gone(monkeypatch):
     """It still counts as alive, is not started anew, and refuses whoever asks."""
     real, slept = multiprocessing.process.BaseProcess.start, []
