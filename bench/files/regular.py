@@ -40,7 +40,11 @@ def read_regular(path: Path, largest: int = LARGEST) -> bytes:
         OSError: it is not there, cannot be read, is no regular file, or is larger.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with open(os.open(path, flags), "rb") as file:
+    handle = os.open(path, flags)
+    if stat.S_ISDIR(os.fstat(handle).st_mode):  # `open` would leave it open, and name its number
+        os.close(handle)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with open(handle, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError("it is no regular file")

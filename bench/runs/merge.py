@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +25,17 @@ from bench.runs.run import Outcome
 from bench.runs.seal import environment_of, seal
 from bench.store.documents import write_json
 from bench.store.folder import PLAN, CellFolder, RunFolder
-from bench.store.sealed import CELL, SHARD_NAME, Sealed
+from bench.store.sealed import CELL, FIT, SHARD_NAME, Sealed
 from bench.store.shards import Shard
+from bench.store.submission import SUBMISSION, WITHDRAWN
+from bench.store.target import TARGET
 from bench.terminal import counted, printable
 
 Tell = Callable[[str], None]
 
 _KINDS = ("target", "defense", "attack")
+_DOCUMENTS = (TARGET, FIT, SUBMISSION, WITHDRAWN)
+"""What a cell says beside its rows; without one of them it would say something else."""
 
 
 def merge(
@@ -216,11 +221,13 @@ def _fill(out: RunFolder, runs: Sequence[RunFolder], plan: StoredPlan, tell: Tel
         if cell.excluded:
             outcome.statuses[key], outcome.reasons[key] = "skipped", cell.excluded
             continue
-        if cell.is_combined:
-            continue
         folder = out.cell(key, create=True)
         folder.sweep()
         parts = [run.cell(key) for run in runs if run.cell(key).path.is_dir()]
+        if cell.is_combined:
+            for part in parts:
+                _take(part.path / WITHDRAWN, folder, cell)
+            continue
         copied = sum(_copy(part, folder, cell) for part in parts)
         if copied:
             tell(f"{cell.label}: {counted(copied, 'shard')}")
@@ -278,14 +285,26 @@ def _copy(part: CellFolder, out: CellFolder, cell: Cell) -> int:
             bisect.insort(taken, (shard.first, shard.last))
             copied += 1
     for path in sorted(part.path.iterdir()):
-        plain = path.is_file() and not path.is_symlink() and not path.name.startswith(".")
-        if not plain or path.name == CELL or path.suffix == ".lock" or _is_shard(path):
-            continue
-        if (out.path / path.name).is_file():
-            _check_same(path, out.path / path.name, cell)
-        else:
-            write_atomic(out.path / path.name, _content(path))
+        hidden = path.name.startswith(".") or path.suffix == ".lock"
+        if not hidden and path.name != CELL and not _is_shard(path):
+            _take(path, out, cell)
     return copied
+
+
+def _take(path: Path, out: CellFolder, cell: Cell) -> None:
+    """Copy a file of a cell, where there is one, unless `out` has it.
+
+    Raises:
+        NotComparable: `out` has it with other content.
+        RunFolderError: it cannot be read, or is a link or no file where a document belongs.
+    """
+    if path.is_symlink() or not path.is_file():
+        if path.name in _DOCUMENTS and os.path.lexists(path):
+            raise RunFolderError(f"{path} is no plain file", hint="put the file itself there")
+    elif (out.path / path.name).is_file():
+        _check_same(path, out.path / path.name, cell)
+    else:
+        write_atomic(out.path / path.name, _content(path))
 
 
 def _overlaps(taken: Sequence[tuple[int, int]], shard: Shard) -> bool:

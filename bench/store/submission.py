@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def read_submission(folder: Path) -> Submission | None:
         RunFolderError: submission.json is damaged.
     """
     path = folder / SUBMISSION
-    return read_document(path, Submission, called="note of a hand-in") if path.exists() else None
+    if not os.path.lexists(path):
+        return None
+    return read_document(path, Submission, called="note of a hand-in")
 
 
 def read_withdrawal(folder: Path) -> Withdrawal | None:
@@ -64,4 +67,6 @@ def read_withdrawal(folder: Path) -> Withdrawal | None:
         RunFolderError: withdrawn.json is damaged.
     """
     path = folder / WITHDRAWN
-    return read_document(path, Withdrawal, called="note of a withdrawal") if path.exists() else None
+    if not os.path.lexists(path):
+        return None
+    return read_document(path, Withdrawal, called="note of a withdrawal")

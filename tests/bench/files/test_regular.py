@@ -36,7 +36,11 @@ def test_a_device_is_not_read(tmp_path):
 
 
 def test_a_folder_and_a_missing_file_are_errors_of_the_system(tmp_path):
-    with pytest.raises(OSError, match="directory"):
-        read_regular(tmp_path)
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    for _ in range(3):
+        with pytest.raises(IsADirectoryError, match=f"directory: '{tmp_path}'"):
+            read_regular(tmp_path)
+    if before is not None:
+        assert len(os.listdir("/proc/self/fd")) == before, "left open"
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "absent")

@@ -1,5 +1,6 @@
 """Merging: other targets and attacks join one board; what differs otherwise is refused by name."""
 
+import os
 import shutil
 
 import pyarrow.parquet as pq
@@ -201,6 +202,32 @@ def test_an_altered_shard_reaches_no_merged_board(gatebench, run, tmp_path):
     code, _, err = merged(gatebench, "one", "two")
     assert code == 5
     assert "is not what was sealed" in err
+
+
+def test_an_ensemble_that_was_withdrawn_stays_so(gatebench, run, tmp_path):
+    plan = HEAD.replace("budget = 9", "budget = 4").replace("images = 6", "images = 3")
+    run("whole", plan + TOY + '[[attack]]\nuse = "autoenergy"\n')
+    reason = ("--reason", "It was wrong.", "--no-report")
+    assert gatebench("withdraw", "whole", "autoenergy", *reason)[0] == 0
+    code, _, err = merged(gatebench, "whole")
+    assert code == 0, err
+    (board,) = load_boards(tmp_path / "runs" / "all")
+    assert {cell.attack: cell.status for cell in board.cells}["autoenergy"] == "withdrawn"
+
+
+@pytest.mark.parametrize("name", ["withdrawn.json", "submission.json", "target.json"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "link to nothing"])
+def test_a_document_that_is_no_plain_file_is_not_left_out(gatebench, run, tmp_path, name, kind):
+    """Left out, a row that is withdrawn would be back on the merged board."""
+    (cell,) = (run("one", HEAD + TOY + STILL) / "cells").iterdir()
+    place, away = cell / name, tmp_path / "away"
+    if kind == "link":
+        away.write_text('{"reason": "It was wrong."}')
+    place.unlink(missing_ok=True)
+    {"pipe": os.mkfifo, "folder": os.mkdir}.get(kind, lambda path: path.symlink_to(away))(place)
+    code, _, err = merged(gatebench, "one")
+    assert code == 5
+    assert f"{cell.name}/{name} is no plain file" in err
 
 
 @pytest.mark.parametrize("second", [TOY, OTHER], ids=["compared", "copied"])
