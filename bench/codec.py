@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,10 @@ SAVED_FORMATS = ("PNG", "JPEG")
 """What saved images are encoded with."""
 MAX_PIXELS = 2**26
 """The most pixels that a picture may have; the largest of ImageNet has 61 million."""
+_BYTES_A_PIXEL = 8
+"""Four channels of 16 bits, not packed."""
+_BESIDE_PIXELS = 2**26
+"""Bytes that a file may have beside its pixels: thumbnails, profiles, notes."""
 
 _CONVERTED = ("1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _PALETTES = ("P", "PA")
@@ -161,6 +166,9 @@ def read_picture(
         if source.exists() and not source.is_file():  # a pipe would block, a device never ends
             raise DataError("no regular file")
         with open(source, "rb") as file:
+            bound = _BYTES_A_PIXEL * most + _BESIDE_PIXELS  # codecs read to the end of a file
+            if (held := os.fstat(file.fileno()).st_size) > bound:
+                raise DataError(f"{held:,} bytes, more than the {bound:,} that a picture may have")
             return _read(file, formats, size, most)
 
 

@@ -14,6 +14,8 @@ from bench.errors import DataError
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
 """What people call the folders of splits, in small letters."""
 _SPLIT_LIKE = re.compile(rf"({'|'.join(SPLIT_NAMES)})([-_ ]?(\d+|images?|imgs?|set|data))?")
+_FILE_LIKE = re.compile(r"\.[A-Za-z0-9]{1,8}$")
+"""How names of files end."""
 CONTAINERS = ("images", "image", "imgs", "img", "jpegimages", "labels", "masks", "annotations")
 """Folders that hold the pictures of all classes, or what belongs to them, in small letters."""
 UNREAD = (
@@ -78,6 +80,34 @@ def folders_in(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return in_text_order(
             entry.name for entry in entries if not is_junk(entry.name) and entry.is_dir()
+        )
+
+
+def check_leads_somewhere(folder: Path, name: str) -> None:
+    """Refuse a folder of class folders in which a link leads to nothing: it may be a class, without
+    which others would have its label.
+
+    Args:
+        folder: where to look; what is called as files are ("x.png") is left to whoever reads it.
+        name: of the data set, for messages.
+
+    Raises:
+        DataError: naming the link.
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        lost = [
+            entry.name
+            for entry in entries
+            if entry.is_symlink()
+            and not is_junk(entry.name)
+            and not _FILE_LIKE.search(entry.name)
+            and not os.path.exists(entry.path)
+        ]
+    if lost:
+        raise DataError(
+            f"{name}: {folder / printable(min(lost))} is a link to nothing; it may be a class",
+            hint="put back what it leads to, or remove the link",
         )
 
 

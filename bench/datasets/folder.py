@@ -19,6 +19,7 @@ from bench.datasets.classes import classes_file, common_classes, labels_in
 from bench.datasets.files import (
     SPLIT_NAMES,
     UNREAD,
+    check_leads_somewhere,
     check_one_owner,
     folders_in,
     in_text_order,
@@ -92,6 +93,8 @@ class ImageFolder(Dataset):
         root = require_folder(data_root, self.name)
         try:
             self._root, siblings = self._find_split(root)
+            for split_folder in {self._root, *siblings}:
+                check_leads_somewhere(split_folder, self.name)
             self.classes, labels = self._number_classes(siblings)
             found = self._collect(labels)
         except OSError as error:

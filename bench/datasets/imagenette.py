@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from bench.datasets.base import require_folder
-from bench.datasets.files import check_one_owner, printable, walk_pictures
+from bench.datasets.files import check_leads_somewhere, check_one_owner, printable, walk_pictures
 from bench.datasets.folder import EXTENSIONS, SIDE, ImageFolder, path_ids
 from bench.errors import DataError
 
@@ -97,6 +97,8 @@ class Imagenette(ImageFolder):
         found: dict[str, tuple[str, int]] = {}
         owners: dict[tuple[int, int], str] = {}
         for part in ("train", "val"):
+            if (self._root / part).is_dir():
+                check_leads_somewhere(self._root / part, self.name)
             for label, wnid in enumerate(CLASSES):
                 folder, walked = self._root / part / wnid, set[tuple[int, int]]()
                 for file in walk_pictures(folder, EXTENSIONS, walked) if folder.is_dir() else ():

@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.contracts.dataset import Array
 from bench.datasets.files import (
+    check_leads_somewhere,
     check_one_owner,
     folders_in,
     printable,
@@ -116,6 +117,7 @@ def from_folders(root: Path, name: str, classes: Sequence[str], side: int) -> Pi
     labels: list[int] = []
     owners: dict[tuple[int, int], str] = {}
     found: dict[str, list[str]] = {}
+    check_leads_somewhere(root, name)
     for folder in folders_in(root):
         walked: set[tuple[int, int]] = set()
         found[folder] = list(walk_pictures(root / folder, EXTENSIONS, walked))

@@ -239,6 +239,27 @@ def test_a_pipe_or_a_device_among_the_pictures_is_named_and_does_not_block(tmp_p
                 data.pixels([place])
 
 
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_a_class_folder_that_is_a_link_to_nothing_moves_no_label(tmp_path, split):
+    for name in "bc":
+        put(tmp_path / "val" / name / "1.png")
+        put(tmp_path / "train" / name / "1.png")
+    (tmp_path / "val" / "gone.png").symlink_to(tmp_path / "gone")
+    assert ImageFolder("val", tmp_path).classes == ("b", "c")
+    (tmp_path / split / "a").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=f"{split}/a is a link to nothing; it may be a class"):
+        ImageFolder("val", tmp_path)
+
+
+def test_a_picture_with_much_behind_it_is_refused_before_it_is_read(tmp_path):
+    put(tmp_path / "val" / "a" / "1.jpg")
+    with open(tmp_path / "val" / "a" / "1.jpg", "r+b") as file:
+        file.truncate(2**40)  # a hole
+    data = ImageFolder("val", tmp_path)
+    with pytest.raises(DataError, match=r"a/1.jpg: 1,099,511,627,776 bytes, more than the "):
+        data.pixels([0])
+
+
 def test_a_link_back_to_the_split_puts_no_picture_into_two_classes(tmp_path):
     put(tmp_path / "val" / "a" / "1.png", seed=1)
     put(tmp_path / "val" / "b" / "1.png", seed=2)
