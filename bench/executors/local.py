@@ -14,6 +14,7 @@ from typing import Any
 from bench.contracts.cell import Protocol
 from bench.contracts.executor import Event, Task, Tell
 from bench.errors import GatebenchError
+from bench.executors.loaded import check_loaded, note_loaded
 from bench.executors.processes import STARTS, check_started, start
 from bench.executors.worker import perform, serve, shorten
 from bench.plugins.registry import HOME_DISTRIBUTION
@@ -341,7 +342,9 @@ class InProcess:
                 continue
             tell(Event("started", task))
             state.restore()
+            check_loaded(task.reads)
             event = perform(task, self.device, tell)
+            note_loaded(task.reads)
             if event.what == "fatal" and event.error:
                 raise event.error
             if event.what == "problem":

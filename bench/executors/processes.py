@@ -50,7 +50,7 @@ def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection
         here, there = context.Pipe()
         process = context.Process(
             target=_begin,
-            args=(target, there, dict(os.environ), _search_path(), arguments),
+            args=(target, there, dict(os.environ), search_path(), arguments),
             daemon=True,
         )
         try:
@@ -94,7 +94,7 @@ def check_started(code: int | None) -> None:
         )
 
 
-def _search_path() -> list[str]:
+def search_path() -> list[str]:
     """Where Python looks for modules, with the working folder of now where it says "here"."""
     try:
         here = os.getcwd()

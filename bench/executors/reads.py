@@ -31,7 +31,7 @@ from typing import Any
 import bench
 from bench.contracts.cell import Cell, Component
 from bench.errors import DiskError
-from bench.executors.processes import STARTS, check_started, start
+from bench.executors.processes import STARTS, check_started, search_path, start
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical, digest
 from bench.files.home import home
@@ -91,7 +91,7 @@ def _key(kind: str, component: Component) -> str:
     """Names what is made, where from, and where its imports are looked up."""
     place = str(source_file(component.value.partition(":")[0]))
     made = [component.provider, component.value, dict(component.params)]
-    return digest([kind, made, place, sys.path, sys.version])
+    return digest([kind, made, place, search_path(), sys.version])
 
 
 def _kept(place: Path) -> list[File] | None:
@@ -125,10 +125,10 @@ def _now(name: str, path: str) -> str:
             return "absent"
     if kind == "module" and not path:
         found = _source(called)
-        return "absent" if found is None else _digest(found)
+        return "absent" if found is None else file_digest(found)
     if kind == "folder":
         return _listing(Path(path), called.rpartition("/")[2])
-    return _digest(Path(path))
+    return file_digest(Path(path))
 
 
 def _source(module: str) -> Path | None:
@@ -147,7 +147,8 @@ def _listing(folder: Path, pattern: str) -> str:
         return "absent"
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Digest of a file's bytes, or "absent"."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]

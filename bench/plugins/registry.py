@@ -21,7 +21,7 @@ from typing import Any
 from bench.errors import PluginError, UnknownName, in_words
 from bench.plugins.constants import wrong_constant
 from bench.plugins.declarations import ClassFacts, read_class
-from bench.plugins.sources import Unreadable, find_class, read_module, source_file
+from bench.plugins.sources import Unreadable, find_class, read_module, source_file, stamps
 
 GROUPS = {
     "target": "gatebench.targets",
@@ -106,7 +106,8 @@ class Provider:
         Raises:
             PluginError: it cannot be imported, or may not be and has to.
         """
-        return _facts(self, imports)
+        own = self.distribution == HOME_DISTRIBUTION  # which stays as it is
+        return _facts(self, imports, () if own else stamps())
 
     def unread(self) -> Any:
         """Stands for `load` where nothing may be imported."""
@@ -156,8 +157,8 @@ def handing_over(objects: Iterable[HandedOver]) -> Iterator[None]:
             _handed_over.pop(key, None)
 
 
-@functools.cache
-def _facts(provider: Provider, imports: bool) -> ClassFacts:
+@functools.lru_cache(maxsize=1024)
+def _facts(provider: Provider, imports: bool, stamp: tuple[object, ...]) -> ClassFacts:
     module, _, name = provider.value.partition(":")
     who = f"{provider.kind} {provider.name!r} (from {provider.distribution})"
     try:
@@ -275,10 +276,24 @@ def is_module_class(name: str) -> bool:
     """
     if _MODULE_CLASS.fullmatch(name) is None or len(name) > _LONGEST:
         return False
+    _look_here()
+    return source_file(name.partition(":")[0]) is not None
+
+
+_added: list[str] = []
+"""The working folder, where it was put at the end of the search path."""
+
+
+def _look_here() -> None:
+    """Let modules be found in the working folder, and no longer in one that was it before."""
     here = os.getcwd()
+    if _added and _added != [here]:
+        former = _added.pop()
+        if former in sys.path:
+            sys.path.remove(former)
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
-    return source_file(name.partition(":")[0]) is not None
+        _added[:] = [here]
 
 
 def by_module(kind: str, name: str, *, where: str | None = None) -> Provider:

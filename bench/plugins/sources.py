@@ -11,10 +11,13 @@ import ast
 import builtins
 import functools
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import cast
 
 CONTRACTS = "bench.contracts."
 """Where the base classes of all plugins are defined."""
@@ -92,7 +95,7 @@ def source_file(module: str) -> Path | None:
     for what lies in a zip archive."""
     top, *rest = module.split(".")
     try:
-        spec = importlib.util.find_spec(top)
+        spec = _spec(top)
     except (ImportError, ValueError):
         return None
     if spec is None:
@@ -108,9 +111,36 @@ def source_file(module: str) -> Path | None:
     return None
 
 
-@functools.cache
+def _spec(top: str) -> ModuleSpec | None:
+    """Where a top-level module would be imported from now, imported already or not."""
+    for finder in sys.meta_path if top != "__main__" else ():
+        if (find := getattr(finder, "find_spec", None)) and (found := find(top, None, None)):
+            return cast(ModuleSpec, found)
+    return importlib.util.find_spec(top)
+
+
+Stamp = tuple[str, int, int]
+"""Of a file: path, time of change and size."""
+
+_files: set[Path] = set()
+
+
+def stamps() -> tuple[object, ...]:
+    """Equal to what it was before if no module that was read has changed, nor where they are looked
+    up."""
+    return os.getcwd(), tuple(sys.path), tuple(_stamp(path) for path in sorted(_files))
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path), -1, -1
+    return str(path), found.st_mtime_ns, found.st_size
+
+
 def read_module(module: str) -> ModuleSource:
-    """Parse a module.
+    """Parse a module, once as long as its file stays as it is.
 
     Raises:
         Unreadable: it has no Python source, or one with a syntax error.
@@ -118,6 +148,12 @@ def read_module(module: str) -> ModuleSource:
     path = source_file(module)
     if path is None or path.suffix != ".py":
         raise Unreadable
+    _files.add(path)
+    return _parsed(module, path, _stamp(path))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(module: str, path: Path, stamp: Stamp) -> ModuleSource:
     try:
         return ModuleSource(module, path, ast.parse(path.read_bytes()))
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:

@@ -99,7 +99,6 @@ def test_modules_are_read_as_python_reads_them(tmp_path, monkeypatch, head):
     """A plugin that Python imports is read without importing it."""
     (tmp_path / "written_elsewhere.py").write_bytes(head + b"class Thing:\n    size = 3\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    read_module.cache_clear()
     names = [node.name for node in read_module("written_elsewhere").tree.body]
     __import__("written_elsewhere")
     assert names == ["Thing"]
