@@ -82,7 +82,7 @@ class Threat:
         if self.norm == "none":
             return "none"
         if self.norm == "psnr":
-            return f"psnr>={float(self.amount):.12g}"
+            return f"psnr>={float(self.amount):g}"
         if self.norm == "patch":
             return f"patch{int(self.amount)}"
         return f"{self.norm}<={self.amount}"
