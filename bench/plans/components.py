@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from bench import weights
@@ -116,7 +117,7 @@ def _component(
         provider = registry.find(kind, name, where=f"{where}.use")
         facts = provider.facts()
     except GatebenchError as error:
-        leads_on = _of_timm(name) if kind == "target" else ""
+        leads_on = _of_file(entry.use) or (_of_timm(name) if kind == "target" else "")
         problems.add(f"{where}.use", error.message + leads_on)
         return None
     if preset and preset not in facts.presets:
@@ -259,6 +260,14 @@ def _makes_sense(component: Component, where: str, problems: Problems) -> bool:
         problems.add(where, f"{named} of {component.label!r} raised {in_words(error)}")
         return False
     return True
+
+
+def _of_file(use: str) -> str:
+    """What helps who names a file of Python; "" for other names."""
+    file, _, name = use.rpartition(":")
+    if not file.endswith(".py"):
+        return ""
+    return f'; a class in a file of the working folder is "{Path(file).stem}:{name}"'
 
 
 def _of_timm(name: str) -> str:

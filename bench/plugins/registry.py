@@ -16,8 +16,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from pathlib import Path
 from typing import Any
 
+import bench
 from bench.errors import PluginError, UnknownName, in_words
 from bench.plugins.constants import wrong_constant
 from bench.plugins.declarations import ClassFacts, read_class
@@ -39,6 +41,8 @@ GROUPS = {
 """Kinds of things that can be provided, and the entry-point group of each."""
 
 HOME_DISTRIBUTION = "gatebench"
+_HOME = Path(bench.__file__).resolve().parents[1]
+"""The folder that gatebench's own packages lie in."""
 BY_MODULE = "(module)"
 """Stands for the distribution of plugins that a plan names as MODULE:CLASS."""
 HANDED_OVER = "(this program)"
@@ -76,6 +80,7 @@ class Provider:
             PluginError: the import failed, in whatever way; the message names plugin, distribution
                 and cause.
         """
+        self._check_own()
         try:
             return EntryPoint(self.name, self.value, GROUPS[self.kind]).load()
         except KeyboardInterrupt:
@@ -106,8 +111,26 @@ class Provider:
         Raises:
             PluginError: it cannot be imported, or may not be and has to.
         """
+        self._check_own()
         own = self.distribution == HOME_DISTRIBUTION  # which stays as it is
         return _facts(self, imports, () if own else stamps())
+
+    def _check_own(self) -> None:
+        """Refuse what would run under the name of one of gatebench's own plugins without being it.
+
+        Raises:
+            PluginError: a package of the same name, such as a project's own `attacks`, comes first.
+        """
+        if self.distribution != HOME_DISTRIBUTION:
+            return
+        top = self.module.partition(".")[0]
+        for file in (getattr(sys.modules.get(top), "__file__", None), source_file(top)):
+            if file is not None and not Path(file).resolve().is_relative_to(_HOME):
+                raise PluginError(
+                    f"{self.kind} {self.name!r} (from {self.distribution}) is hidden: the package "
+                    f"{top!r} that Python finds first is {file}",
+                    hint=f"rename that {top!r}, or run where it does not come first",
+                )
 
     def unread(self) -> Any:
         """Stands for `load` where nothing may be imported."""
@@ -312,7 +335,8 @@ def by_module(kind: str, name: str, *, where: str | None = None) -> Provider:
         contracts = {base.node.name for base in found.lineage if base.is_contract}
     except Unreadable as error:
         raise PluginError(
-            f"{place}there is no class {attribute!r} in the source of module {module!r}"
+            f"{place}there is no class {attribute!r} in the source of module {module!r}, which is "
+            f"{source_file(module)}"
         ) from error
     if _CONTRACTS.get(kind) not in contracts:
         raise PluginError(f"{place}{name} does not derive from bench.api.{_CONTRACTS.get(kind)}")

@@ -2,6 +2,7 @@
 
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +31,29 @@ def test_a_name_that_two_distributions_provide():
         registry.find("attack", "contested")
     assert registry.find("attack", "rival/contested").value == "mischief.world:Wander"
     assert "write" in str(registry.find("attack", "rival/contested").error())
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["first-on-the-path", "imported"])
+def test_a_package_of_the_same_name_does_not_pass_for_ours(tmp_path, monkeypatch, loaded):
+    """A project's own attacks/gradauto.py, in whose folder a script lies."""
+    (tmp_path / "attacks").mkdir()
+    (tmp_path / "attacks" / "__init__.py").touch()
+    (tmp_path / "attacks" / "gradauto.py").write_text(
+        "from bench.api import Attack\nclass GradAuto(Attack):\n    pass\n"
+    )
+    if loaded:
+        theirs = SimpleNamespace(__file__=str(tmp_path / "attacks" / "__init__.py"))
+        monkeypatch.setitem(sys.modules, "attacks", theirs)
+    else:
+        monkeypatch.syspath_prepend(str(tmp_path))
+    found = registry.find("attack", "gradauto")
+    for look in (found.facts, found.load):
+        with pytest.raises(
+            PluginError, match=f"'gradauto' .* hidden: .* {tmp_path}/attacks/__init"
+        ):
+            look()
+    assert "hidden" in found.error()
+    assert registry.find("target", "skipnet").facts().parameters, "another package of ours"
 
 
 def _distribution_of(folder, entry_points):
