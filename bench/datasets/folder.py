@@ -30,6 +30,7 @@ from bench.datasets.files import (
     walk_pictures,
 )
 from bench.errors import DataError, did_you_mean
+from bench.files.regular import check_regular
 from bench.terminal import counted
 
 SIDE = 224
@@ -120,14 +121,16 @@ class ImageFolder(Dataset):
             DataError: one cannot be read.
         """
         found = []
-        try:
-            for file in self._files:
+        for file in self._files:
+            try:
+                check_regular(self._root / file)
                 with open(self._root / file, "rb", buffering=0) as opened:
                     size = os.fstat(opened.fileno()).st_size
                     head = size.to_bytes(8, "big") + opened.read(_HEAD)
-                    found.append(hashlib.sha256(head).digest())
-        except OSError as error:
-            raise DataError(f"{self.name}: {error}") from error
+            except OSError as error:
+                reason = error.strerror or error
+                raise DataError(f"{self.name}: {printable(file)}: {reason}") from error
+            found.append(hashlib.sha256(head).digest())
         return found
 
     def _find_split(self, root: Path) -> tuple[Path, list[Path]]:

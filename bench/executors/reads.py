@@ -35,7 +35,7 @@ from bench.executors.processes import STARTS, check_started, search_path, start
 from bench.files.atomic import write_atomic
 from bench.files.canonical import canonical, digest
 from bench.files.home import home
-from bench.files.regular import read_regular
+from bench.files.regular import check_regular, read_regular
 from bench.plugins.makers import makers_of
 from bench.plugins.mentions import mentions
 from bench.plugins.registry import HANDED_OVER, HOME_DISTRIBUTION
@@ -150,6 +150,7 @@ def _listing(folder: Path, pattern: str) -> str:
 def file_digest(path: Path) -> str:
     """Digest of a file's bytes, or "absent"."""
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError:

@@ -15,6 +15,7 @@ from torch import Tensor
 from bench.contracts.target import Target
 from bench.errors import RunFolderError, WeightsError
 from bench.files.atomic import write_atomic
+from bench.files.regular import ANY_SIZE, check_regular, read_regular
 from bench.files.writing import make_folder
 from bench.store.provenance import source_digest
 from bench.training.settings import Training, Watch, differing
@@ -216,8 +217,11 @@ def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
 
 def _content(path: Path) -> Mapping[str, Any]:
     try:
+        check_regular(path)
         check_sums(path)  # torch does not look at them
-        found = torch.load(io.BytesIO(path.read_bytes()), weights_only=True, map_location="cpu")
+        found = torch.load(
+            io.BytesIO(read_regular(path, ANY_SIZE)), weights_only=True, map_location="cpu"
+        )
     except Exception as error:  # a damaged file fails in many ways, all of them meaning the same
         raise _broken(path, error) from error
     if not isinstance(found, dict):

@@ -5,10 +5,11 @@ Nothing depends on it: without the folder everything is rendered again, to the s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib.resources import files
@@ -19,6 +20,9 @@ from bench.errors import DiskError
 from bench.files.atomic import write_atomic
 from bench.files.regular import read_regular
 from reports.html.site import File
+
+_OWN = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.[0-9a-f]+\.part")
+"""Names of kept files, and of those that a killed process left half-written."""
 
 
 class RenderCache:
@@ -53,13 +57,14 @@ class RenderCache:
 
     def prune(self) -> None:
         """Remove what this report did not use."""
-        if self._folder is None or not self._folder.is_dir():
+        if self._folder is None or self._folder.is_symlink() or not self._folder.is_dir():
             return
-        for path in self._folder.iterdir():
-            if path.name not in self._used:
-                path.unlink(missing_ok=True)
-        if not self._used:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                if path.name not in self._used and _OWN.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+            if not self._used:
+                self._folder.rmdir()  # but for what somebody else put there
 
 
 def cache_beside(out: Path) -> RenderCache:

@@ -47,6 +47,22 @@ def test_what_a_report_did_not_use_is_removed(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_others_put_there_stays(tmp_path: Path) -> None:
+    """Also where the cache is a link to a folder of theirs, or holds a folder."""
+    kept = tmp_path / "kept"
+    (kept / "folder").mkdir(parents=True)
+    (kept / "notes.txt").write_text("kept")
+    (tmp_path / "link").symlink_to(kept)
+    for place in (kept, tmp_path / "link"):
+        for used in (True, False):
+            cache = RenderCache(place)
+            if used:
+                cache.files(["x"], lambda: FILES)
+            cache.prune()
+            assert (kept / "folder").is_dir()
+            assert (kept / "notes.txt").read_text() == "kept"
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()

@@ -237,6 +237,8 @@ def test_a_pipe_or_a_device_among_the_pictures_is_named_and_does_not_block(tmp_p
         if name != "a/1":
             with pytest.raises(DataError, match=f"imagefolder: {name}.png: no regular file"):
                 data.pixels([place])
+    with pytest.raises(DataError, match=r"imagefolder: a/pipe.png: it is no regular file"):
+        data.heads()  # what training compares
 
 
 @pytest.mark.parametrize("split", ["val", "train"])

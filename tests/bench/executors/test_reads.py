@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import py_compile
 import shutil
 import sys
@@ -109,6 +110,17 @@ def test_the_list_is_kept_and_made_again_when_a_file_changed(frail, tmp_path, mo
     second = Reads(tmp_path / "log.txt").of(cell())
     changed = {name for name in second["target"] if second["target"][name] != first["target"][name]}
     assert changed == {"module:frail_helper"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_in_the_place_of_a_file_counts_as_absent(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    holder = os.open(tmp_path / "pipe", os.O_RDWR)  # or a reader that opens it would block
+    os.write(holder, b"x")
+    os.set_blocking(holder, False)
+    assert reads._now("file:pipe", str(tmp_path / "pipe")) == "absent"
+    assert os.read(holder, 9) == b"x", "was read"
+    os.close(holder)
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         train(training(stage), Few(), path, device=CPU)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_checkpoint_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "c.pt")
+    with pytest.raises(WeightsError, match=r"c\.pt is no whole checkpoint: it is no regular file"):
+        train(training(StaticStage(depth=8, epochs=1)), Few(), tmp_path / "c.pt", device=CPU)
+
+
 def test_a_flipped_bit_in_a_checkpoint_is_no_weight(tmp_path):
     path = tmp_path / "c.pt"
     stage = StaticStage(depth=8, epochs=1, batch=30)
