@@ -45,7 +45,8 @@ def touch(*arguments):
 def _hook(event, arguments):
     if _events is None:
         return
-    if event in FORBIDDEN or (event == "open" and _writes(*arguments[1:3])):
+    handle = event == "open" and isinstance(arguments[0], int)  # of what was opened by its name
+    if event in FORBIDDEN or (event == "open" and not handle and _writes(*arguments[1:3])):
         _events.append((event, arguments))
 
 
