@@ -78,7 +78,9 @@ class Reads:
             files = _kept(place)
             if files is None:
                 files = _trace(kind, component, str(self._log))
-                _keep(place, files)
+                if files is not None:  # else the next run tries again
+                    _keep(place, files)
+            files = files or []
             self._known[key] = {name: content for name, _, content in files}
         return self._known[key]
 
@@ -157,12 +159,12 @@ def file_digest(path: Path) -> str:
         return "absent"
 
 
-def _trace(kind: str, component: Component, log: str) -> list[File]:
-    """Make a plugin in a clean process and list what it read; nothing where that cannot be."""
+def _trace(kind: str, component: Component, log: str) -> list[File] | None:
+    """Make a plugin in a clean process and list what it read; None where that cannot be."""
     for _ in range(STARTS):
         process, connection = start(_answer, kind, component, log)
         try:
-            found: list[File] = connection.recv() if connection.poll(TRACE_LIMIT) else []
+            found: list[File] | None = connection.recv() if connection.poll(TRACE_LIMIT) else None
         except (EOFError, OSError):  # killed, or it ended the process: so will its cell
             process.join(5)
             check_started(process.exitcode)
@@ -172,7 +174,7 @@ def _trace(kind: str, component: Component, log: str) -> list[File]:
             process.join()
             connection.close()
         return found
-    return []
+    return None
 
 
 def _answer(connection: Connection, kind: str, component: Component, log: str) -> None:

@@ -123,6 +123,14 @@ def test_a_pipe_in_the_place_of_a_file_counts_as_absent(tmp_path):
     os.close(holder)
 
 
+def test_what_could_not_be_traced_once_is_traced_the_next_time(frail, tmp_path, monkeypatch):
+    """A busy machine, on which making the plugin took too long: no edit would be seen any more."""
+    with monkeypatch.context() as patch:
+        patch.setattr(reads, "TRACE_LIMIT", 0)
+        assert Reads(tmp_path / "log.txt").of(cell()) == {"target": {}}
+    assert "module:frail_helper" in Reads(tmp_path / "log.txt").of(cell())["target"]
+
+
 @pytest.mark.parametrize(
     "code",
     ["import os; os._exit(3)", "raise SystemExit(2)", "1 / 0"],
