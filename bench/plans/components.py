@@ -147,19 +147,28 @@ def _declared(
     provider: registry.Provider, facts: ClassFacts, resolved: dict[str, Any], label: str
 ) -> Component:
     """A component with what its class declares, given all its parameters."""
-    for unkeyed in facts.constants.get("unkeyed_defaults", ()):
-        if resolved[unkeyed] == facts.parameters[unkeyed].default:
-            del resolved[unkeyed]
     return Component(
         name=provider.name,
         distribution=provider.distribution,
         value=provider.value,
         label=label,
-        params=resolved,
+        params=_keyed(facts, resolved),
         version=int(facts.constants.get("version", 1)),
         control=bool(facts.constants.get("control", False)),
         fits=bool(facts.constants.get("fits", False)),
     )
+
+
+def _keyed(facts: ClassFacts, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters without those whose default is left out of plans, where they are at it."""
+    left_out = {
+        name: facts.parameters[name].default for name in facts.constants.get("unkeyed_defaults", ())
+    }
+    return {
+        name: value
+        for name, value in params.items()
+        if name not in left_out or value != left_out[name]
+    }
 
 
 def declared_here(kind: str, component: Component) -> Component:
@@ -180,13 +189,14 @@ def declared_here(kind: str, component: Component) -> Component:
     ranges = facts.constants.get("ranges")
     resolved = resolve_params(facts.parameters, component.params, "params", ranges)
     made = _declared(provider, facts, resolved, component.label)
+    stated = {name: value for name, value in resolved.items() if name in component.params}
     members = tuple(
         attack_component(use, params, use)
         for use, params in facts.constants.get("members", ())
         if kind == "attack"
     )
     kept = {name: getattr(component, name) for name in ("preset", "weights", "digest", "series")}
-    return replace(made, members=members, **kept)
+    return replace(made, params={**made.params, **stated}, members=members, **kept)
 
 
 def _targets(entry: TargetTable, where: str, problems: Problems) -> list[Component]:
@@ -225,18 +235,19 @@ def _targets(entry: TargetTable, where: str, problems: Problems) -> list[Compone
         for problem in error.problems:
             problems.add(f"{where}.weights", problem)
         return []
+    theirs = _keyed(facts, found.params)
     wrong = [
         key
-        for key, value in found.params.items()
-        if key in entry.params and key in component.params and component.params[key] != value
+        for key, value in theirs.items()
+        if key in entry.params and component.params.get(key, facts.parameters[key].default) != value
     ]
     for key in wrong:
         said = f"is {entry.params[key]!r}, but the weights {entry.weights!r} have {key} = "
-        problems.add(f"{where}.params.{key}", f"{said}{found.params[key]!r}")
+        problems.add(f"{where}.params.{key}", f"{said}{theirs[key]!r}")
     if wrong:
         return []
     label = entry.label or entry.weights.partition("@")[0]
-    params = {**component.params, **found.params}
+    params = {**component.params, **theirs}
     made = replace(component, weights=entry.weights, digest=found.digest)
     return [replace(made, params=params, label=label)]
 

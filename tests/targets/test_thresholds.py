@@ -1,6 +1,7 @@
 """Thresholds that a plan may move: a trained network saves more or less by its own rule."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from bench.errors import PlanError
 from bench.evaluation.build import build_defended
 from bench.evaluation.cost import audit
 from bench.evaluation.outputs import freeze
+from bench.files.home import weights_home
 from bench.image import to_float
 from bench.plans.components import declared_here
 from bench.plans.resolve import load_plan
 from bench.testing import check_target, problems
-from bench.weights import find, load_entry
+from bench.verify.components import component_problems
+from bench.weights import add_entry, find, load_entry
 from targets.aig import AIG
 from targets.avit import AViT
 from targets.dynconv import DynConv
@@ -156,8 +159,9 @@ use = "identity"
 """
 
 
-def component(folder, value):
+def component(folder, value, weights="skipnet-20-budget@digits-m"):
     text = PLAN.replace("VALUE", value) if value else PLAN.replace("params = {", "# {")
+    text = text.replace("skipnet-20-budget@digits-m", weights)
     (folder / "plan.toml").write_text(text)
     ((cell,),) = load_plan(folder / "plan.toml").boards
     return cell.target
@@ -171,3 +175,23 @@ def test_a_plan_moves_the_threshold_of_weights_that_have_a_name(tmp_path):
     assert declared_here("target", moved).params == moved.params
     with pytest.raises(PlanError, match="threshold"):
         component(tmp_path, "1.5")
+
+
+def test_own_weights_that_state_a_threshold(tmp_path, monkeypatch):
+    """An import notes every parameter of the network; its default changes no key."""
+    usual = component(tmp_path, "")
+    params = find("skipnet-20-budget@digits-m").params
+    monkeypatch.setenv("GATEBENCH_HOME", str(tmp_path / "home"))
+    for name, value in (("a", 0.5), ("b", 0.7)):
+        noted = {"target": "skipnet", "params": {**params, "threshold": value}}
+        add_entry(weights_home(), name, {}, noted)
+
+    def own(name, value):
+        return component(tmp_path, value, name).params
+
+    assert own("a", "") == own("a", "0.5") == usual.params
+    assert own("a", "0.7") == own("b", "") == own("b", "0.7") == {**usual.params, "threshold": 0.7}
+    with pytest.raises(PlanError, match=r"is 0.5, but the weights 'b' have threshold = 0.7"):
+        own("b", "0.5")
+    before = replace(usual, params={**usual.params, "threshold": 0.5})  # as runs have it
+    assert list(component_problems("target", before)) == []
