@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -88,6 +89,7 @@ def write_package(kind: str, name: str, out: Path | None) -> tuple[Path, str, st
 
     Raises:
         PlanError: the name is none, or the folder is there already.
+        DiskError: the disk refused; nothing is left of the folder.
     """
     if not _NAME.fullmatch(name) or len(name) > 60:
         raise PlanError(
@@ -112,9 +114,13 @@ def write_package(kind: str, name: str, out: Path | None) -> tuple[Path, str, st
     words["use"] = _USE[kind].format(**words)
     words["call"] = _CALLS[kind].format(**words)
     words["check"] = _CALLS[kind].partition("(")[0]
-    for path, text in _contents(kind, words):
-        make_folder((folder / path).parent)
-        write_atomic(folder / path, text.encode())
+    try:
+        for path, text in _contents(kind, words):
+            make_folder((folder / path).parent)
+            write_atomic(folder / path, text.encode())
+    except BaseException:  # or the same command would find half a package there
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return folder, module, made
 
 

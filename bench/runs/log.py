@@ -27,7 +27,7 @@ class RunLog:
         """Write one text.
 
         Raises:
-            DiskError: the file cannot be opened.
+            DiskError: the disk refused.
         """
         with self.opened() as write:
             write(text)
@@ -37,15 +37,21 @@ class RunLog:
         """The file, open for many texts.
 
         Raises:
-            DiskError: it cannot be opened.
+            DiskError: it cannot be opened, or written to.
         """
         try:
-            file = open(  # noqa: SIM115 -- closed below
-                self.path, "a", encoding="utf-8", errors="backslashreplace"
-            )
+            file = open(self.path, "ab", buffering=0)  # noqa: SIM115 -- closed below
         except OSError as error:
             raise refused(error, self.path, "open") from error
+
+        def write(text: str) -> None:
+            line = f"{time.strftime('%H:%M:%S')} {text}".rstrip() + "\n"
+            left = line.encode("utf-8", "backslashreplace")
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError as error:
+                raise refused(error, self.path) from error
+
         with file:
-            yield lambda text: print(
-                f"{time.strftime('%H:%M:%S')} {text}".rstrip(), file=file, flush=True
-            )
+            yield write

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from bench.api import BoardReport, PixelDataset
+from bench.cli import plugin_package
 from bench.cli.plugin import _CHECKS, KINDS, _kind
 from bench.cli.plugin_package import write_package
-from bench.errors import PlanError
+from bench.errors import DiskError, PlanError
 from bench.plugins.registry import GROUPS
 from bench.testing import check_dataset, check_recipe, check_report, problems, sample_board
 from bench.testing.report import HOSTILE
@@ -62,6 +63,24 @@ def test_a_package_is_written_and_tested_by_commands(gatebench, tmp_path, import
     code, _, err = gatebench("plugin", "new", "report", "my-lines")
     assert code == 2
     assert "is there already" in err
+
+
+def test_after_a_full_disk_the_same_command_writes_the_package(tmp_path, monkeypatch):
+    """What was written of it is removed: it would be refused as being there already."""
+    out, plain, left = tmp_path / "out", plugin_package.write_atomic, [1, 2]
+
+    def full(path, data):
+        if not left:
+            raise DiskError(f"cannot write {path}: no space")
+        left.pop()
+        plain(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plugin_package, "write_atomic", full)
+        with pytest.raises(DiskError):
+            write_package("attack", "mine", out)
+    assert not out.exists()
+    assert write_package("attack", "mine", out)[0] == out
 
 
 @pytest.mark.parametrize("name", ["Mine", "a_b", "../x", "", "1a", "a--b"])
