@@ -39,6 +39,7 @@ __all__ = ["Gatebench", "Result", "assert_no_regression", "assert_saving_survive
 
 WAIT = 1800
 """Seconds that a worker waits for another one on the same run."""
+_ELSEWHERE = "choose another folder with --gatebench-cache"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -169,9 +170,11 @@ class Gatebench:
         Raises:
             PlanError: with all mistakes at once.
             DataError: the data set is missing or damaged.
+            DiskError: the disk refused.
             WeightsError: the weights are missing or damaged.
         """
         from bench.files.toml import dump_document
+        from bench.files.writing import make_folder
         from bench.python.plan import PSNR35, plan_document
         from bench.python.target import target_table
 
@@ -187,7 +190,7 @@ class Gatebench:
             batch=batch,
             seed=seed,
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, elsewhere=_ELSEWHERE)
         from bench.files.canonical import digest
 
         path = self.folder / f"plan-{digest(json.loads(json.dumps(document)))[:16]}.toml"
@@ -209,9 +212,11 @@ class Gatebench:
         )
 
     def _run_plan(self, source: str, overrides: Sequence[str], *, defended_only: bool) -> Result:
+        from bench.files.writing import make_folder
         from bench.plans.resolve import load_plan
         from bench.runs.execute import RunRequest
 
+        make_folder(self.folder, elsewhere=_ELSEWHERE)
         plan = load_plan(source, overrides=[*overrides, f'run.device="{self.device}"'])
         if defended_only:
             boards = tuple(
@@ -307,15 +312,17 @@ def assert_no_regression(
 
     Raises:
         NotComparable: the baseline was not measured like this run.
+        DiskError: the disk refused a baseline that was to be written.
     """
     __tracebackhide__ = True
+    from bench.files.writing import make_folder
     from bench.regression.baseline import Baseline
     from bench.regression.check import check
 
     known = result if isinstance(result, _Checked) else _Checked(result.folder, result.boards)
     now, file = Baseline.of_run(result.folder), known.root / baseline
     if known.update:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent, elsewhere="name another file")
         now.write(file)
         return
     verdict = check(Baseline.read(file), now, effects=effects, alpha=alpha)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from measured import baseline, cell, with_cells
 
-from bench.errors import NotComparable
+from bench.errors import DiskError, NotComparable
 from bench.pytest_plugin import (
+    Gatebench,
     Result,
     _Checked,
     assert_no_regression,
@@ -239,3 +240,20 @@ def test_help_documents_the_options():
     for option in ("images", "device", "data-root", "cache", "update-baselines"):
         assert f"--gatebench-{option}" in told
     assert "@pytest.mark.gatebench" in pytest_in(EXAMPLE, "--markers").stdout
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nothing"])
+def test_a_cache_that_is_no_folder_is_named_with_the_option(tmp_path, kind):
+    place = tmp_path / "cache"
+    if kind == "file":
+        place.write_text("kept")
+    else:
+        place.symlink_to(tmp_path / "gone")
+    runs = Gatebench(folder=place)
+    for call in (
+        lambda: runs.run(target="skipnet-20-budget@digits-m"),
+        lambda: runs.plan("quickstart"),
+    ):
+        with pytest.raises(DiskError, match=r"cannot make .*cache") as said:
+            call()
+        assert "--gatebench-cache" in said.value.hint
