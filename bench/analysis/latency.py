@@ -9,10 +9,11 @@ rank.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from bench.analysis.same_target import build_same, check_target
 from bench.codec import size_of
 from bench.contracts.cell import Who, defended_name
 from bench.contracts.target import Target
-from bench.errors import ContractBroken, RunFolderError
+from bench.errors import ContractBroken, GatebenchError, PluginError, RunFolderError, in_words
 from bench.evaluation.cost import audit
 from bench.files.writing import COPY
 from bench.image import to_float
@@ -61,6 +62,7 @@ def measure(
     Raises:
         RunFolderError: nothing is finished, or a target is another one than the run's.
         ContractBroken: a target does not compute what it declares for an image that it has seen.
+        PluginError: a target or its defense raises something.
     """
     groups: dict[Who, list[FinishedCell]] = {}
     for one in finished_cells(run, read_plan(run), whole=True, tell=tell)[0]:
@@ -70,9 +72,10 @@ def measure(
     for who, cells in groups.items():
         tell(f"making {defended_name(*who)}")
         dearest = max(cells, key=lambda one: one.macs)
-        target = build_same(dearest, data_root, device)
+        with _plugin(who):
+            target = build_same(dearest, data_root, device)
+            check_target(dearest, target, images, device)
         pictures = _pictures(dearest.folder, images, size_of(target.image_shape))
-        check_target(dearest, target, images, device)
         clean8, attacked8 = ([image[None].to(device) for image in part] for part in pictures)
         found[who] = target, clean8, attacked8
         sources[dearest.key] = sealed_digest(dearest.folder)
@@ -85,12 +88,14 @@ def measure(
     for round_ in range(repeats + 1):
         tell(f"round {round_} of {repeats}")
         for who, (target, plain, adversarial) in found.items():
-            times = _timed(target, plain, device), _timed(target, adversarial, device)
+            with _plugin(who):
+                times = _timed(target, plain, device), _timed(target, adversarial, device)
             if round_:  # the first warms up
                 clean[who] += times[0]
                 attacked[who] += times[1]
     for who, (target, plain, adversarial) in found.items():
-        _check_computed(who, target, [*plain, *adversarial])
+        with _plugin(who):
+            _check_computed(who, target, [*plain, *adversarial])
     medians = {who: statistics.median(times) for who, times in clean.items()}
     result = Latency(
         _machine(device),
@@ -131,6 +136,17 @@ def _pictures(folder: CellFolder, count: int, size: tuple[int, int]) -> tuple[Te
     rows = folder.table(["id", *PICTURES]).slice(0, count).to_pylist()
     clean, adversarial = (to_float(row_images(folder, rows, name, size)) for name in PICTURES)
     return clean, adversarial
+
+
+@contextlib.contextmanager
+def _plugin(who: Who) -> Iterator[None]:
+    """Whatever a target raises meanwhile, an exit too, becomes an error that names it."""
+    try:
+        yield
+    except (GatebenchError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise PluginError(f"{defended_name(*who)} raised {in_words(error)}") from error
 
 
 def _timed(target: Target, images: Sequence[Tensor], device: str) -> list[float]:

@@ -8,12 +8,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 try:
     import click
 
     from bench import __version__
-    from bench.errors import EXIT_CODES, GatebenchError, did_you_mean
+    from bench.errors import EXIT_CODES, GatebenchError, did_you_mean, in_words
     from bench.terminal import outlets, page, say
 except KeyboardInterrupt:  # Ctrl-C before anything was begun
     raise SystemExit(130) from None
@@ -94,6 +95,10 @@ def cli() -> None:
     """
 
 
+_MAY_EXIT = (Path(__file__).parent, Path(click.__file__).parent)
+"""Whose exits are meant: those of commands, and of click after it completed a line of a shell."""
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point: every error that a user can cause becomes one message and its exit code."""
     code = 6
@@ -116,6 +121,10 @@ def _run(args: Sequence[str] | None) -> int:
             standalone_mode=False,
         )
     except SystemExit as end:
+        last = traceback.extract_tb(end.__traceback__)[-1]
+        if not any(Path(last.filename).is_relative_to(place) for place in _MAY_EXIT):
+            said = f"{in_words(end)} in {last.filename}, line {last.lineno}"
+            return _fail(f"a plugin ended the command before it was done: {said}", 7)
         code = end.code
     except (click.exceptions.Abort, KeyboardInterrupt):
         return _fail("stopped", 130)

@@ -299,7 +299,7 @@ def is_module_class(name: str) -> bool:
     """
     if _MODULE_CLASS.fullmatch(name) is None or len(name) > _LONGEST:
         return False
-    _look_here()
+    look_here()
     return source_file(name.partition(":")[0]) is not None
 
 
@@ -307,7 +307,7 @@ _added: list[str] = []
 """The working folder, where it was put at the end of the search path."""
 
 
-def _look_here() -> None:
+def look_here() -> None:
     """Let modules be found in the working folder, and no longer in one that was it before."""
     here = os.getcwd()
     if _added and _added != [here]:

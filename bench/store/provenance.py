@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bench import __version__
 from bench.contracts.cell import Cell
 from bench.errors import PlanError, did_you_mean
+from bench.plugins.registry import look_here
 from bench.plugins.sources import source_file
 from bench.store.precision import compute_in_float32
 from bench.store.sealed import Environment
@@ -130,6 +131,9 @@ def source_digest(value: str) -> str:
     """
     module = value.partition(":")[0]
     path = source_file(module)
+    if path is None:
+        look_here()
+        path = source_file(module)
     if path is None:  # handed in, or no file of Python
         return "unknown"
     top = source_file(module.partition(".")[0])

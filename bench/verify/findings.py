@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.contracts.cell import Cell
-from bench.errors import GatebenchError
+from bench.errors import GatebenchError, in_words
 from bench.store.folder import CellFolder
 from bench.store.target import TargetDescription
 
@@ -120,8 +120,8 @@ def examined(label: str, found: Findings) -> Iterator[None]:
         yield
     except GatebenchError as error:
         found.problems.append(f"{label}: {error.message}")
-    except Exception as error:  # a folder from somebody else may hold anything
-        found.problems.append(f"{label}: cannot be examined: {type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # a folder or a plugin of others may do anything
+        found.problems.append(f"{label}: cannot be examined: {in_words(error)}")
 
 
 def short(value: Any) -> str:

@@ -82,6 +82,43 @@ def test_results_that_are_looked_up_have_no_latency(gatebench, tmp_path, monkeyp
     assert not list((tmp_path / "runs/r").glob("latency.*"))
 
 
+def ending(target):
+    """`execute` ends the program, as if all were done."""
+
+    def execute(image, decisions=None):
+        raise SystemExit(0)
+
+    target.execute = execute
+    return target
+
+
+@pytest.mark.parametrize(
+    ("command", "ends", "said"),
+    [
+        pytest.param(("latency", "r"), 7, "toy random:0 raised SystemExit: 0", id="latency"),
+        pytest.param(("verify", "r"), 10, "cannot be examined: SystemExit: 0", id="verify"),
+    ],
+)
+def test_a_target_that_exits_is_no_success(gatebench, monkeypatch, command, ends, said):
+    assert gatebench("run", "plan.toml", "--name", "r", "--no-report", "--in-process")[0] == 0
+    made = build.build_target
+    monkeypatch.setattr(build, "build_target", lambda component: ending(made(component)))
+    code, out, err = gatebench(*command)
+    assert code == ends, out + err
+    assert said in out + err
+
+
+def test_a_plugin_that_exits_is_never_a_success(gatebench, monkeypatch):
+    def leave(*given, **named):
+        raise SystemExit(0)
+
+    monkeypatch.setattr("bench.store.folder.find_run", leave)
+    code, _, err = gatebench("latency", "r")
+    assert code == 7
+    assert "a plugin ended the command before it was done: SystemExit: 0 in " in err
+    assert "test_made_again.py, line " in err
+
+
 def test_images_that_are_others_now_give_no_headroom(gatebench, tmp_path, monkeypatch):
     assert gatebench("run", "plan.toml", "--name", "r", "--no-report", "--in-process")[0] == 0
     plain = Dataset.images

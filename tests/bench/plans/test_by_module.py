@@ -4,6 +4,9 @@ import sys
 
 import pytest
 
+from bench.plugins import registry
+from bench.store.provenance import source_digest
+
 MODULE = '''
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +57,19 @@ def test_a_class_of_the_working_folder_runs(own, tmp_path):
     assert "my_attacks_of_a_test:Mine by=0.01" in out
     code, out, _ = own(use, "show", "r")
     assert code == 0
+
+
+def test_the_source_of_a_class_of_the_working_folder_is_known_to_every_command(
+    tmp_path, monkeypatch
+):
+    """`verify` compares sources before anything is made; it said that other code is here."""
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", ".")])
+    monkeypatch.setattr(registry, "_added", [])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_attacks_of_a_test.py").write_text(MODULE)
+    source_digest.cache_clear()
+    assert source_digest("my_attacks_of_a_test:Mine") != "unknown"
+    source_digest.cache_clear()
 
 
 @pytest.mark.parametrize(
