@@ -380,13 +380,17 @@ def find_run(name: str, root: Path | None = None) -> Path:
         root: the folder of all runs; the user's own unless given (`bench.files.settings`).
 
     Raises:
-        RunFolderError: there is none; names the nearest.
+        RunFolderError: there is none, and names the nearest; or it must not be read.
     """
     root = settings().out if root is None else root
-    with contextlib.suppress(OSError, ValueError):  # no path at all, such as a name too long
-        for path in (Path(name), root / name):
-            if (path / "plan.json").is_file():
+    for path in (Path(name), root / name):
+        try:
+            if (path / PLAN).is_file():
                 return path
+        except PermissionError as error:
+            raise RunFolderError(f"{path} cannot be read: {error.strerror}") from error
+        except (OSError, ValueError):
+            continue  # no path at all, such as a name too long
     known = sorted(path.parent.name for path in root.glob("*/plan.json")) if root.is_dir() else []
     raise RunFolderError(
         f"there is no run {name!r}{did_you_mean(name, known)}", hint="'gatebench run' makes one"

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +18,7 @@ from bench.errors import DiskError, RunFolderError
 from bench.files.canonical import canonical, digest
 from bench.runs.seal import seal
 from bench.store.documents import read_json
-from bench.store.folder import CellFolder, RunFolder, same_record
+from bench.store.folder import CellFolder, RunFolder, find_run, same_record
 from bench.store.schema import ROWS
 
 KEY = "k" * 64
@@ -245,3 +246,16 @@ def test_canonical_documents():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
     with pytest.raises(ValueError, match="JSON"):
         canonical({"a": float("nan")})
+
+
+def test_a_run_that_must_not_be_read_is_not_said_to_be_missing(tmp_path, monkeypatch):
+    plain = Path.is_file
+
+    def guarded(path):
+        if path.parent == tmp_path / "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path)
+
+    monkeypatch.setattr(Path, "is_file", guarded)
+    with pytest.raises(RunFolderError, match="closed cannot be read: Permission denied"):
+        find_run("closed", tmp_path)
