@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bench.evaluation.seeds import seed_global_streams
+from bench.plugins.sources import working_folder
 from bench.store.provenance import deterministic
 
 if sys.platform != "win32":
@@ -38,9 +39,7 @@ class ProcessState:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._folder = ""
-        with contextlib.suppress(OSError):  # it may have been removed
-            self._folder = os.getcwd()
+        self._folder = working_folder()
         self._environment = dict(os.environ)
         self._path = list(sys.path)
         self._filters = list(warnings.filters)

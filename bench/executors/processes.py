@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import GatebenchError, PlanError
+from bench.plugins.sources import working_folder
 
 _PRELOADED = "bench.executors.preload"
 
@@ -96,11 +97,8 @@ def check_started(code: int | None) -> None:
 
 def search_path() -> list[str]:
     """Where Python looks for modules, with the working folder of now where it says "here"."""
-    try:
-        here = os.getcwd()
-    except OSError:  # it was removed, and holds no module
-        return [entry for entry in sys.path if entry]
-    return [entry or here for entry in sys.path]
+    here = working_folder()
+    return [found for entry in sys.path if (found := entry or here)]
 
 
 def _begin(

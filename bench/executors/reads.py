@@ -39,7 +39,7 @@ from bench.files.regular import check_regular, read_regular
 from bench.plugins.makers import makers_of
 from bench.plugins.mentions import mentions
 from bench.plugins.registry import HANDED_OVER, HOME_DISTRIBUTION
-from bench.plugins.sources import source_file
+from bench.plugins.sources import source_file, working_folder
 from bench.store.provenance import VERSIONED
 
 TRACE_LIMIT = 120.0
@@ -316,7 +316,7 @@ def _places(plugin: str) -> tuple[Path, Path | None]:
         return (top.parent.parent, top.parent) if top.name == "__init__.py" else (top.parent, None)
     source = _source(plugin)
     if source is None:
-        return Path.cwd(), None
+        return Path(working_folder()), None
     return source.parents[plugin.count(".")], source.parent  # in a package without __init__.py
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,15 @@ import bench
 from bench.errors import PluginError, UnknownName, in_words
 from bench.plugins.constants import wrong_constant
 from bench.plugins.declarations import ClassFacts, read_class
-from bench.plugins.sources import Unreadable, find_class, read_module, source_file, stamps
+from bench.plugins.sources import (
+    Unreadable,
+    find_class,
+    places,
+    read_module,
+    source_file,
+    stamps,
+    working_folder,
+)
 
 GROUPS = {
     "target": "gatebench.targets",
@@ -124,7 +131,7 @@ class Provider:
         if self.distribution != HOME_DISTRIBUTION:
             return
         top = self.module.partition(".")[0]
-        for file in (getattr(sys.modules.get(top), "__file__", None), source_file(top)):
+        for file in (getattr(sys.modules.get(top), "__file__", None), _first_found(top, *places())):
             if file is not None and not Path(file).resolve().is_relative_to(_HOME):
                 raise PluginError(
                     f"{self.kind} {self.name!r} (from {self.distribution}) is hidden: the package "
@@ -178,6 +185,12 @@ def handing_over(objects: Iterable[HandedOver]) -> Iterator[None]:
     finally:
         for key in new:
             _handed_over.pop(key, None)
+
+
+@functools.lru_cache(maxsize=64)
+def _first_found(top: str, *_places: object) -> Path | None:
+    """As `source_file`; looking costs more than all else that is asked of a plugin of ours."""
+    return source_file(top)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -309,12 +322,12 @@ _added: list[str] = []
 
 def look_here() -> None:
     """Let modules be found in the working folder, and no longer in one that was it before."""
-    here = os.getcwd()
+    here = working_folder()
     if _added and _added != [here]:
         former = _added.pop()
         if former in sys.path:
             sys.path.remove(former)
-    if here not in sys.path and "" not in sys.path:
+    if here and here not in sys.path and "" not in sys.path:
         sys.path.append(here)
         _added[:] = [here]
 

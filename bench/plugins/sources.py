@@ -128,7 +128,20 @@ _files: set[Path] = set()
 def stamps() -> tuple[object, ...]:
     """Equal to what it was before if no module that was read has changed, nor where they are looked
     up."""
-    return os.getcwd(), tuple(sys.path), tuple(_stamp(path) for path in sorted(_files))
+    return *places(), tuple(_stamp(path) for path in sorted(_files))
+
+
+def places() -> tuple[object, ...]:
+    """What decides where modules are looked up."""
+    return working_folder(), tuple(sys.path)
+
+
+def working_folder() -> str:
+    """The folder that this process is in; "" where it was removed, and holds no module."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def _stamp(path: Path) -> Stamp:

@@ -60,7 +60,7 @@ def test_a_working_folder_that_was_removed_holds_no_module(monkeypatch):
 
     monkeypatch.setattr(sys, "path", ["", "/a"])
     monkeypatch.setattr(os, "getcwd", gone)
-    assert processes._search_path() == ["/a"]
+    assert processes.search_path() == ["/a"]
 
 
 def test_start_waits_for_a_killed_server_to_be_gone(monkeypatch):

@@ -139,3 +139,15 @@ def test_a_module_in_a_zip_archive_has_no_file(tmp_path, monkeypatch):
     assert source_file("zipped_plugin") is None
     assert source_digest("zipped_plugin:Net") == "unknown"
     assert not registry.is_module_class("zipped_plugin:Net")
+
+
+def test_a_working_folder_that_was_removed_hides_nothing(tmp_path, monkeypatch):
+    """Whoever lists plugins in a folder that another program removed still gets them."""
+    monkeypatch.setattr(registry, "_added", [])
+    monkeypatch.chdir(tmp_path)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert registry.find("attack", "gradauto").facts().doc
+    assert not registry.is_module_class("nothing_like_it:Attack")
