@@ -92,22 +92,50 @@ def plain_state(state: Mapping[str, Any]) -> dict[str, Tensor]:
         state: name -> tensor, or a dictionary with such a `state_dict`.
 
     Raises:
-        WeightsError: something else lies there, listed.
+        WeightsError: something else lies there, or two tensors that differ have one name without
+            the prefix; lists them.
     """
     inner = state.get("state_dict", state)
     if not isinstance(inner, Mapping):
         raise WeightsError(
             f"'state_dict' holds a {type(inner).__name__}, not a mapping of names to tensors"
         )
-    plain = {str(name).removeprefix("module."): value for name, value in inner.items()}
     problems = [
         f"not a tensor: {name} ({type(value).__name__})"
-        for name, value in plain.items()
+        for name, value in inner.items()
         if not isinstance(value, Tensor)
     ]
     if problems:
         raise WeightsError(listing(problems))
-    return plain
+    return renamed(inner, lambda name: name.removeprefix("module."))
+
+
+def renamed(state: Mapping[Any, Tensor], name_of: Callable[[str], str]) -> dict[str, Tensor]:
+    """The same tensors under other names; two that are equal may get one name.
+
+    Args:
+        state: name -> tensor.
+        name_of: old name -> new one.
+
+    Raises:
+        WeightsError: two that differ would have one name, as those of two networks in one file;
+            lists them.
+    """
+    found: dict[str, Tensor] = {}
+    origins: dict[str, str] = {}
+    problems = []
+    for old, value in state.items():
+        new = name_of(str(old))
+        if new in found and not torch.equal(found[new], value):
+            problems.append(f"contradictory: {origins[new]} and {old} are both {new}, but differ")
+        found.setdefault(new, value)
+        origins.setdefault(new, str(old))
+    if problems:
+        raise WeightsError(
+            f"these weights hold more than one network\n{listing(problems)}",
+            hint="save one network's alone, or name it by --part",
+        )
+    return found
 
 
 def listing(problems: list[str], most: int = 40) -> str:

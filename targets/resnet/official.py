@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from bench.errors import WeightsError
+from targets.pieces.matching import renamed
 from targets.resnet.blocks import IMAGENET_COUNTS
 
 _LAYER = re.compile(r"layer(\d+)\.(\d+)\.(.+)")
@@ -69,11 +70,14 @@ def rename_layers(
         head: the name of the last layer, here "fc".
         pieces: what a part of a block is called -> "ds" or "gate", with what follows in it; all
             else belongs to the block itself.
+
+    Raises:
+        WeightsError: two tensors that differ would have one name.
     """
-    return {_renamed(name, head, pieces): value for name, value in state.items()}
+    return renamed(state, lambda name: _own_name(name, head, pieces))
 
 
-def _renamed(name: str, head: str, pieces: Mapping[str, str]) -> str:
+def _own_name(name: str, head: str, pieces: Mapping[str, str]) -> str:
     if name.startswith(f"{head}."):
         return f"fc.{name.removeprefix(f'{head}.')}"
     match = _LAYER.fullmatch(name)

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.errors import WeightsError
-from targets.pieces.matching import matching_state
+from targets.pieces.matching import matching_state, renamed
 from targets.sact.blocks import IMAGENET_UNITS
 
 _TRAINING = re.compile(
@@ -54,19 +54,23 @@ def translate(state: Mapping[str, Tensor], build: Callable[..., nn.Module]) -> d
         build: the class whose names and shapes are to be met; only ever built on the meta device.
 
     Raises:
-        WeightsError: listing every missing, unexpected or misshapen entry.
+        WeightsError: listing every missing, unexpected or misshapen entry, or variables of two
+            scopes that differ and have one name.
     """
-    variables = {name.removesuffix(":0"): value for name, value in state.items()}
+    variables = renamed(state, lambda name: name.removesuffix(":0"))
     variables = {name: value for name, value in variables.items() if not _TRAINING.fullmatch(name)}
     parameters = recognise(variables)
-    ours: dict[str, Tensor] = {}
-    problems: list[str] = []
-    for name, value in variables.items():
-        found = _name(name, parameters["layout"])
-        if found is None:
-            problems.append(f"unexpected: {name} {list(value.shape)}")
-        else:
-            ours[found] = _turned(found, value)
+    names = {name: _name(name, parameters["layout"]) for name in variables}
+    problems = [
+        f"unexpected: {name} {list(variables[name].shape)}"
+        for name, found in names.items()
+        if found is None
+    ]
+    known = {name: value for name, value in variables.items() if names[name] is not None}
+    ours = {
+        found: _turned(found, value)
+        for found, value in renamed(known, lambda name: names[name] or "").items()
+    }
     return matching_state(ours, build, parameters, "SACT", problems)
 
 

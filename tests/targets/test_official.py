@@ -6,6 +6,9 @@ import torch
 from original_skipnet import Original, checkpoint, randomise
 
 from bench.errors import WeightsError
+from targets.aig import AIG
+from targets.dynconv import DynConv
+from targets.sact import SACT
 from targets.skipnet import SkipNet
 from targets.skipnet.official import recognise
 
@@ -147,6 +150,57 @@ def test_other_things_are_refused(state, expected):
     with pytest.raises(WeightsError) as error:
         SkipNet.from_official(state)
     assert expected in str(error.value)
+
+
+LAYER, UNIT = torch.zeros(10, 64), torch.zeros(3, 3, 16, 16)
+UNITS = {
+    f"{scope}block_{block}/unit_1/residual/conv1/weights": UNIT
+    for scope in ("", "ema/")
+    for block in (1, 2, 3)
+}
+TWICE = {
+    "prefix": (SkipNet, {"module.fc.bias": torch.ones(10), "fc.bias": torch.zeros(10)}),
+    "aig": (
+        AIG,
+        {
+            "layer1.0.conv1.weight": torch.ones(1),
+            "group1_layer0.conv1.weight": torch.zeros(1),
+            "linear.weight": LAYER,
+        },
+    ),
+    "dynconv": (
+        DynConv,
+        {
+            "layer1.0.conv1.weight": torch.ones(1),
+            "group1_layer0.conv1.weight": torch.zeros(1),
+            "fc.weight": LAYER,
+        },
+    ),
+    "head": (
+        AIG,
+        {
+            "layer1.0.conv1.weight": torch.ones(1),
+            "linear.weight": LAYER,
+            "fc.weight": LAYER + 1,
+        },
+    ),
+    "scopes": (
+        SACT,
+        {
+            **UNITS,
+            "ema/block_1/unit_1/residual/conv1/weights": UNIT + 1,
+            "logits/biases": torch.zeros(10),
+        },
+    ),
+    "outputs": (SACT, {"logits/biases": torch.zeros(10), "logits/biases:0": torch.ones(10)}),
+}
+
+
+@pytest.mark.parametrize(("kind", "state"), TWICE.values(), ids=TWICE)
+def test_two_networks_in_one_file_are_not_mixed(kind, state):
+    """The last of two tensors won without a word."""
+    with pytest.raises(WeightsError, match="more than one network\n  contradictory: "):
+        kind.from_official(state)
 
 
 def test_a_lost_block_is_named():
