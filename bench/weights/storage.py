@@ -388,6 +388,8 @@ def mismatches(target: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
             problems.append(f"of the wrong type: {key} is {value.dtype}, expected {wanted.dtype}")
         elif wanted.is_floating_point() and not bool(torch.isfinite(value.to(wanted.dtype)).all()):
             problems.append(f"not finite: {key}")
+        elif key.endswith("running_var") and bool((value < 0).any()):
+            problems.append(f"negative: {key}, which is a variance")
     return problems
 
 

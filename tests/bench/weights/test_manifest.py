@@ -307,6 +307,14 @@ def test_load_into_lists_everything():
     assert torch.equal(net[0].weight, before["0.weight"] + 1)
 
 
+def test_a_variance_below_zero_is_no_weight():
+    """Its root is no number, and so are all logits."""
+    norm = torch.nn.BatchNorm2d(2)
+    state = {**norm.state_dict(), "running_var": torch.tensor([1.0, -1.0])}
+    with pytest.raises(WeightsError, match="negative: running_var, which is a variance"):
+        weights.load_into(norm, state)
+
+
 def test_numbers_that_overflow_the_network_are_not_finite():
     state = {key: value.double() for key, value in nn.Linear(2, 1).state_dict().items()}
     state["bias"] += 1e300
