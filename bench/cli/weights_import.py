@@ -96,8 +96,11 @@ def import_weights(
     base, kind, parameters = _network(target, settings)
     translate: Translate | None = getattr(kind, "from_official", None)
     network = kind(**as_arguments(parameters))
+    names = network.state_dict().keys()
 
     def fits(state: Mapping[str, Tensor]) -> bool:
+        if translate is None and state.keys() != names:
+            return False  # at once: a file may hold thousands of other networks
         try:
             return not store.mismatches(network, translate(state) if translate else state)
         except Exception:  # a translation that is asked about the weights of another network

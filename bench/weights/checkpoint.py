@@ -100,7 +100,7 @@ def read_checkpoint(path: Path, *, part: str = "", fits: Fits | None = None) -> 
             if not isinstance(content, Mapping):
                 raise WeightsError(f"holds a {type(content).__name__}, not a dictionary of tensors")
             found = find_state(content, part, fits)
-            facts = {} if found.bare else _facts(content)
+            facts = _facts(found.beside)
         check_types(found.state)
         archives.check_total(
             path, sum(value.numel() * value.element_size() for value in found.state.values())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import WeightsError
@@ -44,12 +44,12 @@ class Found:
         state: tensors by name, prefixes of wrappers dropped.
         left_out: in words, what else the file holds and nobody reads: optimizers, averages,
             options.
-        bare: whether it is all that the file holds.
+        beside: what lay beside it at the top of the file, where trainers note epoch and accuracy.
     """
 
     state: dict[str, Tensor]
     left_out: tuple[str, ...]
-    bare: bool = True
+    beside: Mapping[Any, Any] = field(default_factory=dict)
 
 
 def find_state(content: Mapping[Any, Any], part: str, fits: Fits | None) -> Found:
@@ -77,7 +77,9 @@ def find_state(content: Mapping[Any, Any], part: str, fits: Fits | None) -> Foun
         if fits is not None and not fits(state):
             prefix, state = _network_inside(states[chosen], fits) or (prefix, state)
     left = [*_left_beside(states[chosen], prefix), *_left_out(content, states, chosen)]
-    return Found(state, tuple(left), not chosen)
+    tops = states.get((), {})
+    beside = {name: value for name, value in content.items() if str(name) not in tops}
+    return Found(state, tuple(left), beside)
 
 
 def _part(
@@ -110,16 +112,24 @@ def _network_inside(
     Raises:
         WeightsError: more than one fits, and they differ.
     """
-    prefixes = {
-        ".".join((*name.split(".")[:depth], ""))
-        for name in state
-        for depth in range(1, min(name.count("."), _DEPTH) + 1)
-    }
+    below: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        end = 0
+        for _ in range(_DEPTH):
+            end = name.find(".", end) + 1
+            if not end:
+                break
+            below.setdefault(name[:end], {})[name[end:]] = value.detach()
     found = {}
-    for prefix in sorted(prefixes, key=lambda one: (one.count("."), one)):
-        inside = {name: value.detach() for name, value in _below(state, prefix).items()}
-        if fits(inside):
-            found[prefix] = inside
+    for prefix in sorted(below, key=lambda one: (one.count("."), one)):
+        if fits(below[prefix]):
+            found[prefix] = below[prefix]
+    beside = {name: state[name] for name in state if not name.startswith(tuple(found))}
+    if found and beside and fits(_without_prefixes(beside, fits)):
+        raise WeightsError(
+            f"holds more than one network: {', '.join(one[:-1] for one in found)}, and one beside",
+            hint="--part names the one to take; the one beside has to be saved alone",
+        )
     plain = [one for one in found if not any(map(_AVERAGED.fullmatch, one.split(".")[:-1]))]
     candidates = plain or list(found)
     if not candidates:
@@ -159,7 +169,8 @@ def check_types(state: Mapping[str, Tensor]) -> None:
         return bool(_LOSSY.fullmatch(str(value.dtype)))
 
     lossy = [
-        f"{name} ({'sparse ' if value.layout != torch.strided else ''}{value.dtype})"
+        f"{name} ({'sparse ' if value.layout != torch.strided else ''}{value.dtype}"
+        f"{' without numbers, on the meta device' if value.device.type == 'meta' else ''})"
         for name, value in state.items()
         if is_lossy(name, value)
     ]
@@ -178,6 +189,8 @@ def strip_prefixes(names: Sequence[str], most: int) -> list[str]:
         plain = _INSIDE.sub("", name)
         for _ in range(most):
             prefix = next((prefix for prefix in _PREFIXES if plain.startswith(prefix)), "")
+            if not prefix:
+                break
             plain = plain.removeprefix(prefix)
         found.append(plain)
     return found
@@ -186,7 +199,10 @@ def strip_prefixes(names: Sequence[str], most: int) -> list[str]:
 def _states(
     content: Mapping[Any, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """(path, tensors) of every dictionary of nothing but tensors, down to a few levels."""
+    """(path, tensors) of every dictionary of tensors, down to a few levels.
+
+    Where other things lie beside the tensors, they are a state by their dotted names.
+    """
     import torch
 
     tensors = {
@@ -199,6 +215,8 @@ def _states(
     if tensors and all(str(name).endswith("_extra_state") for name in others):
         yield path, tensors
         return
+    if sum("." in name for name in tensors) > 1:
+        yield path, tensors
     if len(path) < _DEPTH:
         for name, value in content.items():
             if isinstance(value, Mapping):
@@ -227,18 +245,24 @@ def _choose(
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        shown = ", ".join(".".join(path) for path in candidates)
+        shown = ", ".join(".".join(path) or "tensors beside" for path in candidates)
         raise WeightsError(
             f"holds more than one state dictionary: {shown}",
             hint="--part names the one to take",
         )
-    raise _nothing(content, [".".join(path) for path in states])
+    raise _nothing(content, states)
 
 
-def _nothing(content: Mapping[Any, Any], others: Sequence[str]) -> WeightsError:
+def _nothing(content: Mapping[Any, Any], states: Iterable[tuple[str, ...]]) -> WeightsError:
     """Why there is no state to take."""
     import torch
 
+    others = [".".join(path) for path in states if not _is_numbered(path)]
+    if not others and any(states):
+        return WeightsError(
+            "holds the state of an optimizer and no network's",
+            hint="save the network's: torch.save(model.state_dict(), …)",
+        )
     if others:
         return WeightsError(
             f"holds no state dictionary under a usual name, but {', '.join(others[:5])}",
@@ -273,8 +297,9 @@ def _without_prefixes(state: Mapping[str, Tensor], fits: Fits | None) -> dict[st
     tried: list[list[str]] = []
     for most in range(depth + 1):
         plain = strip_prefixes(names, most)
-        if plain not in tried:
-            tried.append(plain)
+        if tried and plain == tried[-1]:
+            break
+        tried.append(plain)
     if fits is not None:
         for plain in tried:
             renamed = {new: state[old].detach() for new, old in zip(plain, names, strict=True)}
@@ -302,13 +327,13 @@ def _left_out(
         if path != chosen:
             average = any(_AVERAGED.fullmatch(name) for name in path)
             kind = "a running average" if average else "another state"
-            yield f"{'.'.join(path)} ({kind}, {len(state)} tensors)"
+            yield f"{'.'.join(path) or 'what lies beside'} ({kind}, {len(state)} tensors)"
     if "n_averaged" in states[chosen]:
         yield "n_averaged (a counter of averaging)"
-    if not chosen:
-        return
     tops = {path[0] for path in named if path}
     for name, value in content.items():
+        if not chosen and str(name).endswith("_extra_state"):
+            continue
         if str(name) in tops or isinstance(value, (str, int, float, torch.Tensor, type(None))):
             continue
         kind = "object" if type(value) is Inert else type(value).__name__

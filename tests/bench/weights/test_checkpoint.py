@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import tarfile
+import time
 import tracemalloc
 import types
 import warnings
@@ -222,6 +223,14 @@ def test_flipped_bits_end_in_a_message_or_in_tensors(path):
         ),
         pytest.param(
             {"a": torch.ones(1), "epoch": 3}, r"no state dictionary: epoch \(int\)", id="mixed"
+        ),
+        pytest.param(
+            {"optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+            "the state of an optimizer and no network's",
+            id="optimizer",
+        ),
+        pytest.param(
+            {"a.weight": torch.ones(2, device="meta")}, "without numbers, on the meta", id="meta"
         ),
     ],
 )
@@ -722,3 +731,46 @@ def test_names_that_are_one_as_text_are_refused(path):
     torch.save({1: torch.ones(2), "1": torch.zeros(2)}, path)
     with pytest.raises(WeightsError, match="two tensors under the name '1'"):
         read_checkpoint(path)
+
+
+DOTTED = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(2)}
+OTHER = {key: value + 1 for key, value in DOTTED.items()}
+FLAT = {
+    "number": ({"epoch": 3}, [], {"epoch": 3}),
+    "average": ({"ema": OTHER}, ["ema (a running average, 2 tensors)"], {}),
+    "optimizer": (
+        {"optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+        ["optimizer (dict)"],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("beside", "left", "facts"), FLAT.values(), ids=FLAT)
+def test_tensors_beside_what_trainers_note_are_the_state(path, beside, left, facts):
+    """The average was taken in their place, and nobody was told."""
+    torch.save({**DOTTED, **beside}, path)
+    found = read_checkpoint(path, fits=lambda state: state.keys() == DOTTED.keys())
+    assert found.state.keys() == DOTTED.keys()
+    assert all(torch.equal(found.state[key], DOTTED[key]) for key in DOTTED)
+    assert (list(found.left_out), found.facts) == (left, facts)
+
+
+def test_of_tensors_and_a_state_beside_them_nobody_is_guessed(path):
+    torch.save({**DOTTED, "model": OTHER}, path)
+    with pytest.raises(WeightsError, match="more than one state dictionary: tensors beside, model"):
+        read_checkpoint(path, fits=lambda state: state.keys() == DOTTED.keys())
+    torch.save({**DOTTED, **{f"teacher.{key}": value for key, value in OTHER.items()}}, path)
+    with pytest.raises(WeightsError, match="more than one network: teacher, and one beside"):
+        read_checkpoint(path, fits=lambda state: state.keys() == DOTTED.keys())
+
+
+def test_many_names_and_long_ones_end(path):
+    """Time grew with the square of either; minutes of a file of a large model."""
+    state = {f"x{number}.conv.weight": torch.ones(1) for number in range(3000)}
+    torch.save({**state, "a" + ".b" * 3000: torch.ones(1)}, path)
+    asked = []
+    begun = time.process_time()
+    read_checkpoint(path, fits=lambda state: asked.append(len(state)) or False)
+    assert time.process_time() - begun < 5
+    assert sum(asked) < 10 * len(state)
