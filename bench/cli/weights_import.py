@@ -81,7 +81,7 @@ def import_weights(
     from bench.plugins.parameters import as_arguments
     from bench.weights.checkpoint import read_checkpoint
     from bench.weights.place import placed
-    from bench.weights.sources import PACKAGE, file_digest, locate
+    from bench.weights.sources import PACKAGE, check_preparation, file_digest, locate
 
     if not store.NAME.fullmatch(name):
         raise PlanError(
@@ -106,6 +106,7 @@ def import_weights(
         except Exception:  # a translation that is asked about the weights of another network
             return False
 
+    check_preparation(source, parameters)
     located = locate(source)
     file = located.path
     checkpoint = read_checkpoint(file, part=part, fits=fits)

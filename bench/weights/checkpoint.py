@@ -120,7 +120,7 @@ def _read_safetensors(path: Path, head: bytes) -> dict[str, Tensor]:
 
     archives.check_safetensors(path, head)
     try:
-        return safetensors.torch.load(path.read_bytes())
+        return dict(sorted(safetensors.torch.load(path.read_bytes()).items()))  # in no order else
     except Exception as error:  # safetensors raises a class of its own, and others for odd headers
         raise WeightsError(
             f"{path} is a damaged safetensors file: {str(error)[:200]}",

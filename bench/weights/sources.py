@@ -9,6 +9,7 @@ runs no code from them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, metadata
@@ -133,16 +134,50 @@ def _from_hub(name: str) -> Located:
 
 def _hub_entry(name: str) -> Any:
     """timm's configuration of pretrained weights, None where it has none of that name."""
+    found = _configuration(name)
+    return found if found is not None and found.has_weights else None
+
+
+def _configuration(name: str) -> Any:
+    """What timm notes of a model, or of its weights of a tag; None where it knows none."""
     import timm
     from timm.models import get_pretrained_cfg
 
     if not timm.is_model(name):
         return None
     try:
-        found = get_pretrained_cfg(name)
+        return get_pretrained_cfg(name)
     except RuntimeError:  # a tag that the model does not have
         return None
-    return found if found is not None and found.has_weights else None
+
+
+def check_preparation(source: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse weights of timm's hub that were trained on images prepared otherwise than a network
+    prepares them: weights of one model may differ in that, with the same names and shapes.
+
+    Args:
+        source: as `locate` takes it.
+        parameters: of the network; `backbone` names the model of timm, if it is one.
+
+    Raises:
+        WeightsError: mean or deviation differ.
+    """
+    backbone = str(parameters.get("backbone", ""))
+    if not source.startswith(HUB) or not backbone:
+        return
+    theirs, ours = _hub_entry(source.removeprefix(HUB)), _configuration(backbone)
+    if theirs is None or ours is None or (theirs.mean, theirs.std) == (ours.mean, ours.std):
+        return
+    raise WeightsError(
+        f"{source} was trained on images less {_in_words(theirs.mean)} over "
+        f"{_in_words(theirs.std)}, and backbone = {backbone!r} takes {_in_words(ours.mean)} and "
+        f"{_in_words(ours.std)}",
+        hint=f"--set backbone={source.removeprefix(HUB)}",
+    )
+
+
+def _in_words(channels: Sequence[float]) -> str:
+    return "/".join(f"{one:g}" for one in channels)
 
 
 def _fetched(known: Any) -> Path:

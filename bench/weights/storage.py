@@ -72,7 +72,7 @@ def read_state(entry: Entry) -> dict[str, Tensor]:
 
     data = read_bytes(entry)
     try:
-        return safetensors.torch.load(data)
+        return dict(sorted(safetensors.torch.load(data).items()))  # in no order else
     except Exception as error:  # safetensors raises a class of its own, and others for odd headers
         raise WeightsError(
             f"weights {entry.name!r}: {entry.path} is no safetensors file: {error}"

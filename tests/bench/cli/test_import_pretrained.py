@@ -83,6 +83,13 @@ def test_the_hub_tells_the_licence(net, tmp_path, monkeypatch):
     assert torch.equal(loaded("auto").conv_stem.weight, net.conv_stem.weight)
 
 
+def test_weights_for_images_prepared_otherwise_are_not_fetched(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names: pytest.fail("fetched"))
+    result = run("hub:tf_efficientnet_b0.ap_in1k")
+    assert isinstance(result.exception, WeightsError)
+    assert "was trained on images less 0.5/0.5/0.5" in result.exception.message
+
+
 @pytest.mark.parametrize("rows", ["a,b", "-1", "3,3"], ids=["words", "negative", "twice"])
 def test_rows_that_are_none(tmp_path, net, rows):
     torch.save(net.state_dict(), tmp_path / "tiny.pth")

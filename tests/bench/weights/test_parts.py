@@ -241,3 +241,20 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
 def test_names_that_timm_has_no_weights_for(name):
     with pytest.raises(PlanError, match="knows no pretrained weights of that name"):
         sources.locate(f"hub:{name}")
+
+
+def test_weights_that_take_images_otherwise_are_refused():
+    """With the names and shapes of the network, and numbers for other pixels."""
+    other, fitting = "vit_tiny_patch16_224.augreg_in21k_ft_in1k", "deit_tiny_patch16_224"
+    for source, backbone in (
+        (other, fitting),
+        ("tf_efficientnet_b0.ap_in1k", "tf_efficientnet_b0"),
+    ):
+        with pytest.raises(WeightsError, match=r"less 0.5/0.5/0.5 over .* takes 0.485/") as caught:
+            sources.check_preparation(f"hub:{source}", {"backbone": backbone})
+        assert caught.value.hint == f"--set backbone={source}"
+        sources.check_preparation(f"hub:{source}", {"backbone": source})
+    for source in ("hub:resnet18.a1_in1k", "hub:nothing", "/a/file", "package:module/file"):
+        sources.check_preparation(source, {"backbone": "resnet18"})
+    sources.check_preparation(f"hub:{other}", {"backbone": "vit-64x4"})
+    sources.check_preparation(f"hub:{other}", {})
