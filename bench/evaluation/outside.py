@@ -10,7 +10,8 @@ its negative, under the same decisions: what a network holds is the same for bot
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,15 +50,48 @@ def check_nothing_outside(target: Target, image: Tensor, decisions: Tensor) -> N
     written = own.written or other.written
     if written:
         raise ContractBroken(f"execute works on memory that {written}", hint=HINT)
-    changed = own.tensors - own.read_tensors - other.tensors
-    numbers = own.numbers - own.read_numbers - other.numbers
-    if changed or len(numbers) > len(target.units):
-        count = sum(size for size, _ in changed) + len(numbers)
+    units = len(target.units)
+    changed = {
+        what for what in own.tensors - other.tensors if what[1] not in own.read or what[0] > units
+    } - own.repeated
+    answers = sum(size for size, _ in own.answers - other.answers - own.repeated)
+    numbers = _numbers_apart(own, other)
+    if changed or numbers > units or answers > units:
+        count = sum(size for size, _ in changed) + numbers + answers
         raise ContractBroken(
             f"execute computes with {count} numbers that depend on the image and that no operator "
             "made that the counters see",
             hint=HINT,
         )
+
+
+def _numbers_apart(own: _Origins, other: _Origins) -> int:
+    """How many plain numbers one execution used that the other did not, at the same operator, or at
+    any where the two ran others in between. Those that were only read do not count."""
+    ours, theirs = own.steps, other.steps
+    shorter = min(len(ours), len(theirs))
+    start = 0
+    while start < shorter and ours[start].operator == theirs[start].operator:
+        start += 1
+    end = 0
+    while end < shorter - start and ours[-1 - end].operator == theirs[-1 - end].operator:
+        end += 1
+    paired = [*zip(ours[:start], theirs[:start], strict=True)]
+    if end:
+        paired += zip(ours[-end:], theirs[-end:], strict=True)
+    apart = sum(
+        number != beside and number == number and not read  # NaN is as good as NaN
+        for mine, yours in paired
+        for number, beside, read in zip(mine.numbers, yours.numbers, mine.read, strict=False)
+    )
+    known = {number for step in theirs for number in step.numbers}
+    found = {
+        number
+        for step in ours[start : len(ours) - end]
+        for number, read in zip(step.numbers, step.read, strict=True)
+        if not read
+    }
+    return apart + len(found - known)
 
 
 def _origins(target: Target, image: Tensor, decisions: Tensor) -> _Origins:
@@ -77,6 +111,14 @@ FEW = 1024
 """Values of a tensor that Python may read and hand back."""
 
 
+class _Step(NamedTuple):
+    """The plain numbers that one operator was given, and whether each was read from a tensor."""
+
+    operator: str
+    numbers: tuple[float, ...]
+    read: tuple[bool, ...]
+
+
 class _Origins(TorchDispatchMode):
     """Notes what operators are given that no operator made.
 
@@ -85,62 +127,78 @@ class _Origins(TorchDispatchMode):
 
     Attributes:
         tensors: the (number of values, digest of the values) of those that operators were given.
-        numbers: plain numbers that operators were given.
-        read_tensors: those of them that hold nothing but values that operators made.
-        read_numbers: likewise.
+        repeated: those of them that hold the values of one tensor that operators made, in order.
+        read: digests of those that hold nothing but values that operators made of the image.
+        answers: likewise those of yes or no.
+        steps: the operators that were given plain numbers.
         written: what happened to memory that an operator had made, in words; "" where nothing.
     """
 
     def __init__(self, image: Tensor) -> None:
         TorchDispatchMode.__init__(self)
         self.tensors: set[tuple[int, str]] = set()
-        self.numbers: set[float] = set()
-        self.read_tensors: set[tuple[int, str]] = set()
-        self.read_numbers: set[float] = set()
+        self.repeated: set[tuple[int, str]] = set()
+        self.read: set[str] = set()
+        self.answers: set[tuple[int, str]] = set()
+        self.steps: list[_Step] = []
         self.written = ""
         self._memory = Memory()
         self._made: dict[int, str] = {}
+        self._from_image = {self._memory.of(image)}
         self._read: set[float] = set()
+        self._whole: set[int] = set()
         self._keep(image)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
         schema = func._schema
+        given = [*tensors((args, named))]
         written: set[int] = set()
         if schema.is_mutable:
-            given = [*args, *named.values()]
+            values = [*args, *named.values()]
             places = [*schema.arguments[: len(args)], *(_argument(schema, name) for name in named)]
-            for value, argument in zip(given, places, strict=True):
+            for value, argument in zip(values, places, strict=True):
                 if argument is not None and argument.alias_info and argument.alias_info.is_write:
                     written.update(self._memory.of(each) for each in tensors(value))
         fresh = func._overloadpacket.__name__.rstrip("_") in COPIES or "out" in named
-        for value in tensors((args, named)):
+        for value in given:
             if not (fresh and self._memory.of(value) in written):
                 self.use(value)
-        for number in (*args, *named.values()):
-            if isinstance(number, float):
-                self.numbers.add(number)
-                if number in self._read:
-                    self.read_numbers.add(number)
+        numbers = tuple(_numbers((*args, *named.values()), lists=not given))
+        read = tuple(number in self._read for number in numbers)
+        self.steps.append(_Step(str(func), numbers, read))
+        from_image = any(self._memory.of(value) in self._from_image for value in given)
         result = func(*args, **named)
-        for value in tensors((args, named)):
-            if self._memory.of(value) in written:
-                self._keep(value)
+        if isinstance(result, int | float) and from_image:
+            self._read.add(result)
+        made = [value for value in given if self._memory.of(value) in written]
         for value in tensors(result):
+            if from_image:
+                self._from_image.add(self._memory.of(value))
+                self._read.update((value.numel(), *value.shape))
+                self._note(value)
             if self._memory.of(value) not in self._made:
-                self._keep(value)
+                made.append(value)
+        if from_image:
+            self._from_image.update(written)
+        for value in made:
+            self._keep(value)
         return result
 
     def use(self, value: Tensor) -> None:
         """Note a tensor that is used."""
         place = self._memory.of(value)
-        if not place or value.dtype == torch.bool:
+        if not place:
             return
         if place not in self._made:
             what = value.numel(), _digest(value)
-            self.tensors.add(what)
-            if value.numel() <= FEW and self._read.issuperset(value.flatten().tolist()):
-                self.read_tensors.add(what)
+            (self.answers if value.dtype == torch.bool else self.tensors).add(what)
+            if value.numel() <= FEW:
+                values = value.flatten().tolist()
+                if self._read.issuperset(values):
+                    self.read.add(what[1])
+                if hash(tuple(values)) in self._whole:
+                    self.repeated.add(what)
         elif self._made[place] != _memory_digest(value):
             self.written = "something else than the operators that the counters see has written to"
 
@@ -154,11 +212,32 @@ class _Origins(TorchDispatchMode):
         place = self._memory.of(value)
         if place:
             self._made[place] = _memory_digest(value)
-            if value.numel() <= FEW and value.is_floating_point():
-                self._read.update(value.flatten().tolist())
+            if place in self._from_image:
+                self._note(value)
+
+    def _note(self, value: Tensor) -> None:
+        """Remember values that Python may read; those of new memory and those of a view."""
+        if value.numel() <= FEW and self._memory.of(value):
+            values = value.flatten().tolist()
+            self._read.update(values)
+            self._whole.add(hash(tuple(values)))
 
 
 call_directly(_Origins)
+
+
+def _numbers(values: Any, *, lists: bool) -> Iterator[float]:
+    """The plain numbers among arguments.
+
+    Args:
+        values: the arguments.
+        lists: whether those in lists count too: the sizes of new memory, and not those of a view.
+    """
+    for value in values:
+        if isinstance(value, int | float):
+            yield value
+        elif lists and isinstance(value, list | tuple):
+            yield from _numbers(value, lists=True)
 
 
 def _argument(schema: Any, name: str) -> Any:
