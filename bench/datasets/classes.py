@@ -19,6 +19,12 @@ _LARGEST = 2**24
 """Bytes that it may have."""
 _OTHER_LISTS = re.compile(r"\w*(class|label|synset|categor)\w*\.(txt|json|csv|tsv)")
 """Files in which others keep class names, in small letters."""
+_HEADING = re.compile(
+    r"(class|label|category|synset|folder)?[ _-]?(class|classes|labels?|names?|ids?|categor(y|ies)"
+    r"|synsets?|wnids?|folders?):?",
+    re.IGNORECASE,
+)
+"""The first line of a table of class names."""
 
 
 def common_classes(splits: Mapping[str, Sequence[str]], split: str, name: str) -> list[str]:
@@ -128,16 +134,18 @@ def labels_in(named: Sequence[str], folders: Sequence[str], name: str) -> dict[s
     """The label of each folder by its place among the lines of `classes.txt`.
 
     Raises:
-        DataError: a folder is not named there, or a line looks like a comment, which would be a
-            class and move all that follow.
+        DataError: a folder is not named there, or a line looks like a comment or a heading, which
+            would be a class and move all that follow.
     """
     places = {unicodedata.normalize("NFC", line): place for place, line in enumerate(named)}
     shown = {printable(folder) for folder in folders}
     for line in named:
-        if line.startswith(("#", "//", ";")) and unicodedata.normalize("NFC", line) not in shown:
+        comment = line.startswith(("#", "//", ";"))
+        heading = line is named[0] and _HEADING.fullmatch(line)
+        if (comment or heading) and unicodedata.normalize("NFC", line) not in shown:
             raise DataError(
-                f"{name}: {CLASSES_FILE}: {one_line(line, 60)!r} looks like a comment, and every "
-                "line is a class",
+                f"{name}: {CLASSES_FILE}: {one_line(line, 60)!r} looks like a "
+                f"{'comment' if comment else 'heading'}, and every line is a class",
                 hint="take it out; a class of that name would have a folder",
             )
     for folder in folders:
@@ -157,7 +165,14 @@ def _lines(path: Path, name: str) -> tuple[str, ...]:
         raise DataError(
             f"{name}: {path.name}: {error}", hint="it is text in UTF-8, a class a line"
         ) from error
-    named = tuple(line.strip() for line in lines if line.strip())
+    named = tuple(line.strip() for line in lines)
+    while named and not named[-1]:
+        named = named[:-1]
+    if "" in named:
+        raise DataError(
+            f"{name}: {path.name}: line {named.index('') + 1} is empty, and every line is a class",
+            hint="take it out, or name the class that it stands for",
+        )
     if not named or len({unicodedata.normalize("NFC", line) for line in named}) != len(named):
         raise DataError(f"{name}: {path.name} names {'a class twice' if named else 'no class'}")
     return named

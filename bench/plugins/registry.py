@@ -25,6 +25,7 @@ from bench.plugins.declarations import ClassFacts, read_class
 from bench.plugins.sources import (
     Unreadable,
     find_class,
+    first_found,
     places,
     read_module,
     source_file,
@@ -131,7 +132,7 @@ class Provider:
         if self.distribution != HOME_DISTRIBUTION:
             return
         top = self.module.partition(".")[0]
-        for file in (getattr(sys.modules.get(top), "__file__", None), _first_found(top, *places())):
+        for file in (getattr(sys.modules.get(top), "__file__", None), first_found(top, *places())):
             if file is not None and not Path(file).resolve().is_relative_to(_HOME):
                 raise PluginError(
                     f"{self.kind} {self.name!r} (from {self.distribution}) is hidden: the package "
@@ -185,12 +186,6 @@ def handing_over(objects: Iterable[HandedOver]) -> Iterator[None]:
     finally:
         for key in new:
             _handed_over.pop(key, None)
-
-
-@functools.lru_cache(maxsize=64)
-def _first_found(top: str, *_places: object) -> Path | None:
-    """As `source_file`; looking costs more than all else that is asked of a plugin of ours."""
-    return source_file(top)
 
 
 @functools.lru_cache(maxsize=1024)

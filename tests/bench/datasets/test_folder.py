@@ -182,7 +182,7 @@ def test_class_order_is_torchvisions_and_a_file_decides_otherwise(tmp_path):
     from timm.data.readers.reader_image_folder import find_images_and_targets
 
     timms = find_images_and_targets(str(tmp_path / "val"))[1]
-    (tmp_path / "classes.txt").write_text("\ufeff1\n2\n\n3\n10\n", encoding="utf-8")
+    (tmp_path / "classes.txt").write_text("\ufeff1\n2\n3\n10\n\n", encoding="utf-8")
     data = ImageFolder("val", tmp_path)
     assert data.classes == ("1", "2", "3", "10"), "a class of the network that has no picture here"
     assert data.labels.tolist() == [0, 3, 1]
@@ -199,6 +199,31 @@ def test_class_order_is_torchvisions_and_a_file_decides_otherwise(tmp_path):
         ImageFolder("val", tmp_path)
     put(tmp_path / "val" / "# in label order" / "x.png")
     assert ImageFolder("val", tmp_path).classes == ("# in label order", "1", "2", "10")
+
+
+@pytest.mark.parametrize("first", ["classes", "Class name", "label:", "WNID", "synset_id", "names"])
+def test_a_heading_in_classes_txt_is_no_class(tmp_path, first):
+    for name in ("cat", "dog"):
+        put(tmp_path / "val" / name / "a.png")
+    (tmp_path / "classes.txt").write_text(f"{first}\ncat\ndog\n")
+    with pytest.raises(DataError, match=rf"'{first}' looks like a heading, and every line is a"):
+        ImageFolder("val", tmp_path)
+    (tmp_path / "classes.txt").write_text(f"cat\n{first}\ndog\n")
+    assert ImageFolder("val", tmp_path).labels.tolist() == [0, 2]
+    put(tmp_path / "val" / first / "x.png")
+    (tmp_path / "classes.txt").write_text(f"{first}\ncat\ndog\n")
+    assert ImageFolder("val", tmp_path).classes == (first, "cat", "dog")
+
+
+def test_an_empty_line_in_classes_txt_moves_no_label(tmp_path):
+    for name in ("cat", "dog"):
+        put(tmp_path / "val" / name / "a.png")
+    for text, line in (("cat\n\ndog\n", 2), ("\ncat\ndog\n", 1)):
+        (tmp_path / "classes.txt").write_text(text)
+        with pytest.raises(DataError, match=rf"line {line} is empty, and every line is a class"):
+            ImageFolder("val", tmp_path)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n \n\n")
+    assert ImageFolder("val", tmp_path).labels.tolist() == [0, 1]
 
 
 def test_other_codecs_are_not_asked(tmp_path):
