@@ -22,23 +22,26 @@ from bench.store.provenance import deterministic
 T = TypeVar("T")
 
 
-def apart(cell: Cell, work: Callable[..., T], *arguments: Any) -> T:
+def apart(cell: Cell, work: Callable[..., T], *arguments: Any, deadline: float | None = None) -> T:
     """What a function returns, computed in a process of its own where plugins may be anybody's.
 
     Args:
         cell: whose plugins the function runs.
         work: a function of a module; what it is given and returns can be pickled.
         arguments: that it is given.
+        deadline: seconds that a process of its own may take; None for any.
 
     Raises:
-        GatebenchError: what `work` raises; whatever else it raises in a process of its own becomes
-            a `PluginError`.
+        GatebenchError: it took longer; what `work` raises; whatever else it raises in a process of
+            its own becomes a `PluginError`.
     """
     own = (HOME_DISTRIBUTION, HANDED_OVER)
     if all(part.distribution in own for part in cell.parts.values()):
         return work(*arguments)
     process, connection = start(_serve, cell.label, torch.get_num_threads(), work, arguments)
     try:
+        if not connection.poll(deadline):
+            raise PluginError(f"{cell.label!r} took longer than {deadline:g} s")
         found: Any = connection.recv()
     except EOFError as error:
         process.join(5)

@@ -7,6 +7,7 @@ saved image that any cell of the board has is the headroom: recovery that the bo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -68,6 +69,7 @@ def measure_planned(
     *,
     device: str = "cpu",
     data_root: str | None = None,
+    deadline: float | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Headroom | None:
     """Run the references that a run's plan asks for, unless they are there for all its cells.
@@ -76,6 +78,8 @@ def measure_planned(
         run: its folder.
         device: where to evaluate.
         data_root: of the data set.
+        deadline: seconds that others' plugins may take for a batch, at the board's own budget; None
+            for any.
         tell: hears of each reference run, and of cells that cannot be believed.
 
     Returns:
@@ -102,7 +106,7 @@ def measure_planned(
     }
     if wanted <= there:
         return None
-    return _measure(run, boards, images, TIMES, device, data_root, tell)
+    return _measure(run, boards, images, TIMES, device, data_root, tell, deadline)
 
 
 def _measure(
@@ -113,6 +117,7 @@ def _measure(
     device: str,
     data_root: str | None,
     tell: Callable[[str], None],
+    deadline: float | None = None,
 ) -> Headroom:
     """`measure`, of the finished cells of each board."""
     entries: list[HeadroomEntry] = []
@@ -120,7 +125,9 @@ def _measure(
         for group in _groups(cells):
             strongest = max(filter(_is_repeatable, group), key=lambda one: one.macs)
             tell(strongest.cell.label)
-            entries.append(_entry(number, strongest, group, images, times, device, data_root))
+            entries.append(
+                _entry(number, strongest, group, images, times, device, data_root, deadline)
+            )
     if not entries:
         raise RunFolderError(
             f"{run.path} has no finished attack to run again", hint="'gatebench run' fills it"
@@ -155,6 +162,7 @@ def _entry(
     times: int,
     device: str,
     root: str | None,
+    deadline: float | None,
 ) -> HeadroomEntry:
     """The reference run of one defended target, held against its cells."""
     protocol = strongest.cell.protocol
@@ -163,7 +171,8 @@ def _entry(
     again = replace(strongest.cell, protocol=terms)
     # A plugin may change the folder that its process works in.
     there = replace(strongest, folder=CellFolder(strongest.folder.path.absolute()))
-    rows = apart(again, reference_rows, again, there, count, device, root)
+    limit = None if deadline is None else deadline * times * math.ceil(count / terms.batch)
+    rows = apart(again, reference_rows, again, there, count, device, root, deadline=limit)
     check_rows(strongest, rows)
     kept: dict[str, int] = {}
     for finished in group:

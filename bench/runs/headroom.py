@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 def measure_headroom(request: RunRequest, folder: Path, tell: Callable[[str], None]) -> None:
     """Run the references that a plan asks for; what they raise costs the run nothing.
 
+    A reference run of others' plugins may take as long as its batches may in the run, times its
+    multiple of the budget.
+
     Args:
         request: of the run.
         folder: of the run, whose cells are done.
@@ -27,11 +30,13 @@ def measure_headroom(request: RunRequest, folder: Path, tell: Callable[[str], No
     from bench.store.provenance import deterministic, resolve_devices
 
     deterministic(threads=1)
+    options = request.plan.options
     try:
         measure_planned(
             RunFolder(folder),
-            device=str(resolve_devices(request.plan.options.device)[0]),
+            device=str(resolve_devices(options.device)[0]),
             data_root=None if request.data_root is None else str(request.data_root),
+            deadline=options.deadline,
             tell=lambda line: tell(f"headroom: {line}"),
         )
     except Exception as error:  # attacks and targets may be anybody's

@@ -1,6 +1,8 @@
 """Plugins of others work in processes of their own, one for each target."""
 
+import multiprocessing
 import os
+import time
 
 import pytest
 from mischief_site import TOY_PLAN
@@ -8,7 +10,7 @@ from mischief_site import TOY_PLAN
 import bench.analysis.transfer
 from bench.analysis.apart import apart
 from bench.analysis.transfer import transfer
-from bench.errors import RunFolderError
+from bench.errors import PluginError, RunFolderError
 from bench.plans.resolve import load_plan
 from bench.runs.layout import lay_out
 from bench.runs.run import Run
@@ -35,6 +37,15 @@ def test_an_error_of_ours_stays_what_it_is(plugins, tmp_path):
     with pytest.raises(RunFolderError, match="another target") as caught:
         apart(cell, refuses)
     assert caught.value.hint == "look"
+
+
+def test_what_hangs_is_given_up(plugins, tmp_path):
+    (cell, *_) = laid(tmp_path, TOY_PLAN).plan.cells.values()
+    began = time.monotonic()
+    with pytest.raises(PluginError, match=r"took longer than 0\.5 s"):
+        apart(cell, time.sleep, 600, deadline=0.5)
+    assert time.monotonic() - began < 300
+    assert not multiprocessing.active_children()
 
 
 def test_transfer_scores_each_target_apart(plugins, tmp_path, monkeypatch):

@@ -243,6 +243,12 @@ weights = "random:0"
 use = "hoarder"
 """
 
+HANGING = (
+    TOY.partition("[[attack]]")[0].replace("headroom = 3", 'headroom = 3\n[run]\ndeadline = "90s"')
+    + '[[attack]]\nuse = "mischief"\nlabel = "mischief"\nparams = { deed = "hang-at-more" }\n'
+)
+"""An attack that ends at the budget of the run, and not at that of its reference."""
+
 
 def test_what_an_attack_remembers_of_one_target_is_not_the_reference_of_the_next(
     project, tmp_path, monkeypatch
@@ -259,3 +265,22 @@ def test_what_an_attack_remembers_of_one_target_is_not_the_reference_of_the_next
     gains = {entry.target: entry.gain for entry in found}
     # Of the 7 blocks that are closed on these images its own signs open one, those of "first" three.
     assert gains == {"first": 0.0, "second": pytest.approx(1 / 7)}
+
+
+def test_a_reference_run_that_hangs_is_given_up(project, tmp_path, monkeypatch):
+    def hurried(*args, deadline, **kwargs):
+        assert deadline == 90
+        return measure_planned(*args, deadline=0.3, **kwargs)
+
+    monkeypatch.setattr("bench.analysis.headroom.measure_planned", hurried)
+    monkeypatch.syspath_prepend(str(SITE))
+    registry.providers.cache_clear()
+    (tmp_path / "plan.toml").write_text(HANGING)
+    code, out, err = project("run", "plan.toml", "--name", "r", "--no-report")
+    registry.providers.cache_clear()
+    assert code == 0, err
+    assert (
+        "headroom was not measured: PluginError: 'toy random:0 / mischief' took longer than 3 s"
+        in err
+    )
+    assert "toy random:0" in out

@@ -22,7 +22,7 @@ Deed = Literal[
     "past-the-view", "past-the-view-inside", "past-the-view-by-class", "past-the-view-by-module",
     "past-the-view-by-weight", "past-the-view-in-losses", "past-the-view-opened", "lying-images",
     "free-backward", "supports-keeps", "supports-evaluates",
-    "hang", "busy", "exit", "segfault", "kill", "exit-in-thread", "global-state", "peek-global-state",
+    "hang", "hang-at-more", "busy", "exit", "segfault", "kill", "exit-in-thread", "global-state", "peek-global-state",
 ]  # fmt: skip
 
 
@@ -260,6 +260,11 @@ class Mischief(Attack):
 
     def _hang(self, view, images, labels, job):
         time.sleep(3600)
+
+    def _hang_at_more(self, view, images, labels, job):
+        if job.budget > 20:
+            time.sleep(3600)
+        return images
 
     def _busy(self, view, images, labels, job):
         while True:
