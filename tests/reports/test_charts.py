@@ -90,8 +90,26 @@ def test_of_many_attacks_those_in_front_have_colors_and_the_rest_are_gray() -> N
     assert {colors[one.attack] for one in alone if one.attack not in named} == {"#8a93a3"}
     front = {one.attack for one in charts.undominated(alone)}
     assert front <= set(named) or len(front) > 10
-    said = next(part for part in found["layer"] if part["mark"]["type"] == "text")
-    assert {record["attack"] for record in said["data"]["values"]} <= front
+    said = {
+        record["attack"]
+        for part in found["layer"]
+        if part["mark"]["type"] == "text"
+        for record in part["data"]["values"]
+    }
+    assert said
+    assert said <= front
+
+
+def test_no_name_lies_across_the_axis() -> None:
+    found = charts.front([*POINTS, point("faint", 48.0, 0.1)])
+    assert found is not None
+    sides = {
+        record["attack"]: part["mark"]["align"]
+        for part in found["layer"]
+        if part["mark"]["type"] == "text"
+        for record in part["data"]["values"]
+    }
+    assert sides == {"strong": "left", "weak": "left", "gentle": "right", "faint": "right"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

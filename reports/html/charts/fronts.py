@@ -144,9 +144,15 @@ def _layers(
     layers.append(layer(records, "rule", spans, strokeWidth=1.2, opacity=0.6))
     where = {"x": x, "y": _Y, "color": color, "tooltip": tooltip, **more}
     layers.append(layer(records, "point", where, filled=True, size=80, opacity=0.9))
-    if said := _labels(lines):
-        where = {"x": x, "y": _Y, "text": name("attack")}
-        layers.append(layer(said, "text", where, align="right", dx=-8, dy=-7, fontSize=10))
+    said = _labels(lines)
+    edge = _left_part(points)
+    for align, dx, part in (
+        ("left", 8, [record for record in said if record["psnr"] <= edge]),
+        ("right", -8, [record for record in said if record["psnr"] > edge]),
+    ):
+        if part:  # a name to the left of a point at the left would lie across the axis
+            where = {"x": x, "y": _Y, "text": name("attack")}
+            layers.append(layer(part, "text", where, align=align, dx=dx, dy=-7, fontSize=10))
     if ringed := [record for record in records if record["marked"]]:
         ring = {"size": 320, "strokeWidth": 2.2, "filled": False, "color": MARK, "shape": "circle"}
         layers.append(layer(ringed, "point", {"x": x, "y": _Y}, **ring))
@@ -176,6 +182,12 @@ def _labels(lines: Sequence[Document]) -> list[Document]:
         ):
             said.append(record)
     return said
+
+
+def _left_part(points: Sequence[FrontPoint]) -> float:
+    """The PSNR up to which names have no room to the left."""
+    found = [point.psnr for point in points]
+    return min(found) + 0.2 * (max(found) - min(found))
 
 
 def _front_records(points: Sequence[FrontPoint], targets: Sequence[str]) -> list[Document]:
