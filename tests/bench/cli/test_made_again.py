@@ -173,7 +173,9 @@ def capped(gatebench, tmp_path, monkeypatch):
     words = ("--who", "Me", "--what", "Steps.", "--license", "MIT")
     assert gatebench("submit", "r", "--out", "in.zip", *words)[0] == 0
     for module in (headroom, transfer):
-        monkeypatch.setattr(module, "apart", lambda cell, work, *arguments: work(*arguments))
+        monkeypatch.setattr(
+            module, "apart", lambda cell, work, *arguments, deadline=None: work(*arguments)
+        )
     build.opened_dataset.cache_clear()
     yield gatebench
     build.opened_dataset.cache_clear()
