@@ -1,7 +1,10 @@
 """What the README shows is what is there."""
 
+import re
 import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,6 +28,37 @@ def test_the_plan_in_the_readme_is_valid(tmp_path):
     path.write_text(text, encoding="utf-8")
     plan = load_plan(path)
     assert len(plan.cells) == 4
+
+
+ROW = re.compile(
+    r"(\d|–)  (?P<attack>\S+).*? (?P<recovery>[\d.]+) % \[.*\]  (?P<macs>[\d.]+) MMAC +"
+    r"(?P<left>[\d.]+) %"
+)
+
+
+def test_the_table_is_of_the_quickstart_and_adds_up():
+    from bench.plans.resolve import load_plan
+
+    plan = load_plan("quickstart", only=["skipnet-20-budget"])
+    (said, table) = re.search(
+        r"by `gatebench run quickstart --only skipnet-20-budget` \((.*?)\):\n\n```text\n(.*?)```",
+        README,
+        re.DOTALL,
+    ).groups()
+    (images,) = {cell.protocol.images for cell in plan.cells}
+    assert said.startswith(f"{images} images;")
+    head, _, *lines = table.splitlines()
+    clean, ceiling, saves = map(float, re.findall(r"([\d.]+) (?:MMAC|%)", head)[:3])
+    assert saves == pytest.approx(100 * (1 - clean / ceiling), abs=0.06)
+    rows = [found for found in map(ROW.match, lines) if found]
+    labels = {cell.attack.label for cell in plan.cells}
+    shown = {label.split()[0] for label in labels}
+    assert {row["attack"] for row in rows} == shown - {"noise", "contrast", "photometric"}
+    for row in rows:
+        macs = float(row["macs"])
+        won = 100 * (macs - clean) / (ceiling - clean)
+        assert float(row["recovery"]) == pytest.approx(won, abs=0.1)
+        assert float(row["left"]) == pytest.approx(100 * (1 - macs / ceiling), abs=0.06)
 
 
 def test_the_make_targets_that_are_named_exist():
