@@ -2,6 +2,7 @@
 
 import multiprocessing.process
 import os
+import subprocess
 import sys
 
 import pytest
@@ -37,6 +38,43 @@ def test_start_asks_a_new_server_when_the_first_is_killed(broken_starts):
     assert connection.recv() == "here"
     process.join()
     connection.close()
+
+
+KILLED_AS_IT_ASKED = """
+import os, socket
+from multiprocessing import forkserver
+from bench.executors import processes
+
+def nothing(connection):
+    connection.send("here")
+
+if __name__ == "__main__":
+    process, connection = processes.start(nothing)
+    assert connection.poll(120) and connection.recv() == "here"
+    process.join()
+    server = forkserver._forkserver
+    asking = socket.socket(socket.AF_UNIX)
+    asking.connect(server._forkserver_address)
+    asking.close()  # as the system does for a program that is killed before it says what it wants
+    pid, _ = os.waitpid(server._forkserver_pid, 0)
+    print("the server ended")
+"""
+
+
+@pytest.mark.skipif(
+    "forkserver" not in multiprocessing.get_all_start_methods(), reason="there is no server"
+)
+def test_a_program_killed_as_it_asks_for_a_process_prints_nothing(tmp_path, child_environment):
+    (tmp_path / "program.py").write_text(KILLED_AS_IT_ASKED)
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the server ended\n", "")
 
 
 def where(connection):
