@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.errors import RunFolderError
+from bench.files.locks import locked_folder
 from bench.files.regular import read_regular
 from bench.files.writing import refused
 
@@ -21,6 +22,8 @@ _LEFT = (".ds_store", "thumbs.db", "desktop.ini")
 
 def check_replaceable(out: Path) -> None:
     """Refuse a folder that is neither absent, nor empty, nor an earlier report as it was written.
+
+    Only under the lock of the folder around it is sure that no report is just taking its place.
 
     Raises:
         RunFolderError: it holds something else.
@@ -59,7 +62,11 @@ def filling(out: Path) -> Iterator[None]:
         RunFolderError: it holds something that is not of a report.
         DiskError: the disk refused.
     """
-    check_replaceable(out)
+    try:
+        check_replaceable(out)
+    except RunFolderError:  # or another report was just taking the place of an older one
+        with locked_folder(Path(os.path.realpath(out)).parent):
+            check_replaceable(out)
     out = Path(os.path.abspath(out))  # a report may take the place of the working folder
     yield
     try:

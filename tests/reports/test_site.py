@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import DiskError, RunFolderError
-from bench.files.marked import STAMP
-from reports.html.site import File, write_site
+from bench.files.marked import STAMP, filling
+from reports.html.site import PARTIAL, File, write_site
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -150,6 +152,40 @@ def test_reports_at_once_leave_one_that_is_whole(tmp_path: Path) -> None:
     assert len(found) == 20
     assert len(set(found.values())) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_report_is_no_folder_of_others_while_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one looks at the folder in the middle of that; it waits, and finds a report."""
+    out = tmp_path / "report"
+    write_site([("page.html", b"old")], out)
+    first_moved, looked = threading.Event(), threading.Event()
+    replace = os.replace
+
+    def slow(source: Path, target: Path) -> None:
+        if target == out and source.suffix == PARTIAL and not first_moved.is_set():
+            (out / "other.html").parent.mkdir()  # what a look at both moments sees: no mark
+            (out / "other.html").write_bytes(b"")
+            first_moved.set()
+            looked.wait(0.5)
+            shutil.rmtree(out)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", slow)
+
+    def fill() -> None:
+        first_moved.wait()
+        with filling(out):
+            looked.set()
+
+    with ThreadPoolExecutor(3) as pool:
+        done = [pool.submit(write_site, [("page.html", b"first")], out)]
+        first_moved.wait()
+        done += [pool.submit(fill), pool.submit(write_site, [("page.html", b"second")], out)]
+        for one in done:
+            one.result(60)
+    assert (out / "page.html").read_bytes() == b"second"
 
 
 def test_a_report_that_begins_while_another_is_written_waits_for_it(tmp_path: Path) -> None:
