@@ -21,6 +21,7 @@ from bench.store.folder import CellFolder, RunFolder
 from bench.store.sealed import ALIKE
 
 _OTHERWISE = "its defense learned otherwise in another cell of this target"
+_COSTS = "floor, ceiling or reference are others in another cell of this target"
 _READERS, _BLOCK = 2, 16
 """Threads that read cells, and cells that are finished together."""
 
@@ -134,8 +135,8 @@ def _with_one_clean_result(
     boards: Sequence[StoredBoard], read: Sequence[Sequence[ReadCell]]
 ) -> list[list[ReadCell]]:
     """The cells of each board; those of a target whose clean results differ between the cells of
-    the run are invalid, on every board, as are those whose defense learned otherwise in a cell that
-    was made alike."""
+    the run are invalid, on every board, as are those whose defense learned otherwise, or whose
+    floor, ceiling or reference are others, in a cell that was made alike."""
     evaluated = [
         [_evaluated(board, one) for one in cells] for board, cells in zip(boards, read, strict=True)
     ]
@@ -144,7 +145,9 @@ def _with_one_clean_result(
         for one, what in zip(cells, whats, strict=True):
             if one.clean is not None:
                 groups.setdefault(what, []).append(one.clean)
-    reasons = dict.fromkeys(_learned_otherwise(read, evaluated), _OTHERWISE) | {
+    reasons = dict.fromkeys(_differing(read, evaluated, _costs), _COSTS)
+    reasons |= dict.fromkeys(_differing(read, evaluated, _learnt), _OTHERWISE)
+    reasons |= {
         what: f"the clean result of {image} differs between the cells of this target, which keeps "
         "state that copies share"
         for what, results in groups.items()
@@ -159,18 +162,29 @@ def _with_one_clean_result(
     ]
 
 
-def _learned_otherwise(
-    read: Sequence[Sequence[ReadCell]], evaluated: Sequence[Sequence[Hashable]]
+def _differing(
+    read: Sequence[Sequence[ReadCell]],
+    evaluated: Sequence[Sequence[Hashable]],
+    of: Callable[[BoardCell], Hashable],
 ) -> set[Hashable]:
-    """Targets of which cells that were made alike have defenses that learned otherwise."""
-    digests: dict[tuple[Hashable, bytes], set[str]] = {}
+    """Targets of which cells that were made alike differ in something; None is no difference."""
+    found: dict[tuple[Hashable, bytes], set[Hashable]] = {}
     for cells, whats in zip(read, evaluated, strict=True):
         for one, what in zip(cells, whats, strict=True):
-            made = one.cell.environment
-            if one.clean is not None and "learnt" in made:
-                alike = {name: made.get(name) for name in ALIKE}
-                digests.setdefault((what, canonical(alike)), set()).add(str(made["learnt"]))
-    return {what for (what, _), learned in digests.items() if len(learned) > 1}
+            value = of(one.cell)
+            if one.clean is not None and value is not None:
+                alike = {name: one.cell.environment.get(name) for name in ALIKE}
+                found.setdefault((what, canonical(alike)), set()).add(value)
+    return {what for (what, _), values in found.items() if len(values) > 1}
+
+
+def _learnt(cell: BoardCell) -> Hashable:
+    """A digest of what its defense learned; None where its shards do not say."""
+    return cell.environment.get("learnt")
+
+
+def _costs(cell: BoardCell) -> Hashable:
+    return cell.floor, cell.ceiling, cell.reference
 
 
 def _evaluated(board: StoredBoard, one: ReadCell) -> Hashable:

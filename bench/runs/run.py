@@ -194,10 +194,10 @@ class Run:
                     continue
                 folder.remove(wrong)
             self._reopen(key)
-            if not folder.is_described:
-                folder.clear()
-            if folder.shards():
+            if folder.is_described and folder.shards():
                 self._begun.add(key)
+            else:  # no record says of which code a description or a fit without rows is
+                folder.clear()
             tasks += self._missing(key)
         return tasks
 

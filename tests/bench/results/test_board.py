@@ -575,6 +575,23 @@ def test_a_target_whose_clean_results_differ_between_cells_is_invalid(world):
         assert "clean result of test-3 differs" in found.reason
 
 
+@pytest.mark.parametrize("name", ["floor", "ceiling", "reference"])
+def test_a_target_whose_cells_name_other_costs_is_invalid(world, name):
+    """Its rows agree, and its savings would be measured against two ceilings."""
+    made = world()
+    for attack in ("weak", "strong"):
+        made.fill("one", attack, [row(i, 2000 + i, 3000, 3000) for i in range(4)])
+    folder, cell = made.cell("one", "strong")
+    folder.remove(["cell.json"])
+    changed = {"floor": DESCRIPTION.floor + 1, "ceiling": DESCRIPTION.ceiling - 1}
+    changed["reference"] = DESCRIPTION.reference - 1
+    described = replace(DESCRIPTION, **{name: changed[name]})
+    write_json(folder.path / "target.json", described.document())
+    seal(folder, cell, "ok")
+    _, cells = made.board()
+    assert {cells["one", attack].status for attack in ("weak", "strong")} == {"invalid"}
+
+
 def test_no_baseline_is_made_of_a_target_that_keeps_state(world):
     made = forgetting(world())
     with pytest.raises(NotComparable, match="one / weak is altered: the clean result of test-3"):

@@ -1,6 +1,7 @@
 """A run whose workers misbehave: what is reported decides nothing, what lies there does."""
 
 import contextlib
+import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from bench.plans.stored import read_plan
 from bench.plugins import registry
 from bench.runs.layout import lay_out
 from bench.runs.run import Run
+from bench.runs.seal import seal
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.provenance import deterministic, environment, resolve_devices
 
@@ -176,6 +178,29 @@ def test_shards_that_were_left_damaged_are_computed_again(run_with, places, spoi
     assert set(outcome.statuses.values()) == {"ok"}
     assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == good
     assert "wander was left damaged" in (outcome.folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("status", ["failed", None], ids=["failed", "killed"])
+def test_what_lies_beside_no_rows_is_of_nobody_knows_which_code(run_with, status):
+    """A cell that failed before its first shard, and a target that was edited before the next try:
+    ceiling and savings were those of the old one."""
+    run, _, _ = run_with(Honest)
+    key = keys(run)["wander"]
+    folder = run.laid.folder.cell(key)
+    good = {path.name: path.read_bytes() for path in folder.path.iterdir()}
+    for path in folder.path.iterdir():
+        if path.name != "target.json":
+            path.unlink()
+    if status:
+        seal(folder, run.laid.cells[key], status, "a mistake")
+    target = json.loads((folder.path / "target.json").read_text())
+    target["ceiling"] -= 1
+    target["reference"] -= 1
+    (folder.path / "target.json").write_text(json.dumps(target))
+    (folder.path / "fit.json").write_text("{}")
+    _, outcome, _ = run_with(Honest)
+    assert set(outcome.statuses.values()) == {"ok"}
+    assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == good
 
 
 def test_a_worker_that_says_done_and_writes_nothing_seals_nothing(run_with):
