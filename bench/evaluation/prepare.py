@@ -201,6 +201,12 @@ class _Last:
         cls._kept = None
 
 
+def forget() -> None:
+    """Make targets and data sets anew from here on: their code may have been edited and loaded."""
+    _Last.forget()
+    opened_dataset.cache_clear()
+
+
 def _make_ready(cell: Cell, device: torch.device, root: str | None) -> _Ready:
     """Build a target with its defense, probe and audit it."""
     protocol = cell.protocol

@@ -16,7 +16,7 @@ from bench.contracts.executor import Event, Task, Tell
 from bench.errors import GatebenchError
 from bench.executors.loaded import check_loaded, note_loaded
 from bench.executors.processes import STARTS, check_started, start
-from bench.executors.worker import perform, serve, shorten
+from bench.executors.worker import forget, perform, serve, shorten
 from bench.plugins.registry import HOME_DISTRIBUTION
 
 Prepared = tuple[str, str, Protocol]
@@ -327,6 +327,7 @@ class InProcess:
     def open(self) -> Mapping[str, Any]:
         from bench.store.provenance import deterministic, environment, resolve_devices
 
+        forget()
         device = resolve_devices(self.device)[0]
         deterministic(self.threads)
         self.device = str(device)

@@ -137,6 +137,14 @@ def _compute(
     return clean, adversarial, opened.description.reference * task.images
 
 
+def forget() -> None:
+    """Make everything anew from here on: in a process that goes on, plugins may be loaded again."""
+    from bench.evaluation import prepare
+
+    _Last.forget()
+    prepare.forget()
+
+
 class _Last:
     """The cell that was opened last, for all of its shards in a row."""
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import bench
 from bench.errors import PluginError
 from bench.executors.loaded import check_loaded, note_loaded
 from bench.executors.reads import file_digest
@@ -87,6 +88,66 @@ def test_a_module_that_was_edited_since_it_was_imported_is_refused(module):
     importlib.reload(found)
     check_loaded(reads())
     assert found.Mine().level == 0.875
+
+
+TARGET = """from torch import nn
+from bench.testing import ToyTarget
+
+class Net(ToyTarget):
+    def macs(self, decisions):
+        return super().macs(decisions){more}
+
+    def forward(self, images, decisions=None):
+        return super().forward({seen}, decisions)
+
+    def execute(self, image, decisions=None):
+        return super().execute({seen_alone}, decisions)
+
+    def __init__(self, *, seed: int = 0) -> None:
+        super().__init__(seed=seed)
+        self.first = nn.Conv2d(3, 3, 1, bias=False)
+        nn.init.dirac_(self.first.weight)
+"""
+ONCE = {"more": "", "seen": "images", "seen_alone": "image"}
+MORE = {
+    "more": " + 9 * 64",
+    "seen": "self.first(images)",
+    "seen_alone": "self.first(image)",
+}
+PLAN = """
+schema = 1
+[protocol]
+dataset = "toy-pixels:test"
+images = 2
+threat = { norm = "linf", eps = "8/255" }
+budget = 3
+audit = 1
+[run]
+device = "cpu"
+[[target]]
+use = "grown_later:Net"
+weights = "random:0"
+[[attack]]
+use = "identity"
+"""
+
+
+def test_a_target_that_was_loaded_again_is_the_one_that_is_run(module, tmp_path, plugins):
+    """The last target was kept by its name, and its ceiling stayed that of the old code."""
+
+    def reference():
+        found = bench.run(tmp_path / "plan.toml", out=tmp_path, fresh=True, in_process=True)
+        (cell,) = found.boards[0].cells
+        assert cell.status == "ok", cell.reason
+        return cell.reference
+
+    (tmp_path / "plan.toml").write_text(PLAN)
+    source = tmp_path / "one" / "grown_later.py"
+    source.write_text(TARGET.format(**ONCE))
+    once = reference()
+    source.write_text(TARGET.format(**MORE))
+    importlib.reload(sys.modules["grown_later"])
+    assert reference() == once + 9 * 64
 
 
 def test_a_module_of_another_folder_is_refused(module, tmp_path, monkeypatch):
