@@ -157,13 +157,14 @@ def without_numbers(cell: BoardCell, reason: str) -> BoardCell:
 
 
 def _sees(cell: Cell, sealed: Sealed) -> str:
-    """What an attack knew; one that never took a gradient saw executed MACs at most."""
+    """What an attack knew; one that ran and never took a gradient, in a fit either, saw executed
+    MACs at most."""
     if cell.is_handed_in:
         return "unknown"
     if cell.attack.params.get("knows") == "network":
         return "network"
-    gradients = sealed.aggregates.get("backwards", 0)
-    return "gates" if gradients or cell.attack.control else "macs"
+    searched = sealed.status == "ok" and sealed.fit is None and not cell.attack.control
+    return "macs" if searched and not sealed.aggregates.get("backwards", 0) else "gates"
 
 
 def _requests(

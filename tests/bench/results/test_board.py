@@ -20,6 +20,7 @@ from bench.results.board import load_boards
 from bench.runs.layout import lay_out
 from bench.runs.seal import seal
 from bench.store.documents import write_json
+from bench.store.sealed import FitNote
 from bench.store.target import (
     DatasetWords,
     FloatNoise,
@@ -573,6 +574,29 @@ def test_a_target_whose_clean_results_differ_between_cells_is_invalid(world):
         found = cells["one", attack]
         assert (found.status, found.recovery.value) == ("invalid", None)
         assert "clean result of test-3 differs" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "fits", "status", "sees"),
+    [
+        ({}, False, "ok", "gates"),
+        ({"backwards": 0, "evaluations": 3}, False, "ok", "macs"),
+        ({"backwards": 0, "evaluations": 3}, True, "ok", "gates"),
+        ({}, False, "skipped", "gates"),
+    ],
+    ids=["gradients", "forwards-alone", "gradients-in-its-fit", "not-run"],
+)
+def test_who_sees_macs_alone(world, changed, fits, status, sees):
+    """Gradients that an attack took before, on other images, are seen too."""
+    made = world()
+    folder, _ = made.cell("one", "weak")
+    if fits:
+        write_json(folder.path / "fit.json", FitNote(8, 240, "0" * 64).document())
+    made.fill(
+        "one", "weak", [row(i, 2000, 3000, 3000) | changed for i in range(4)], status, "not for it"
+    )
+    _, cells = made.board()
+    assert (cells["one", "weak"].status, cells["one", "weak"].sees) == (status, sees)
 
 
 @pytest.mark.parametrize("name", ["floor", "ceiling", "reference"])
