@@ -506,6 +506,20 @@ def test_a_defense_that_lacks_an_attack_is_not_judged() -> None:
     )
 
 
+def test_a_defense_is_not_judged_by_an_attack_that_it_had_not_to_stand() -> None:
+    """One that was handed in against the bare network, or that is skipped behind the defense."""
+    cells = (
+        defended("", "strong", 0.02),
+        defended("", "weak", 0.26),
+        defended("jpeg", "weak", 0.26),
+    )
+    sheet = defenses_page(replace(full_board(), cells=cells, ranked=True))
+    assert sheet is not None
+    glance, section = sheet.sections
+    assert [row[1].below for row in glance.rows] == ["", "not judged"]
+    assert section.points[0].endswith("behind it or without a defense: strong")
+
+
 def test_time_stands_beside_what_multiplies_nothing() -> None:
     latency = Latency(
         Machine("cpu", 1, "2", "3"),

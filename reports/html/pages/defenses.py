@@ -143,9 +143,25 @@ def _defended(
     bare = found[0].knowing if found and not found[0].defense else None
     target = cells[0].target
     return [
-        _against(bare, one, [*lacks.get((target, one.defense), ()), *lacks.get((target, ""), ())])
+        _against(
+            bare,
+            one,
+            [
+                *lacks.get((target, one.defense), ()),
+                *lacks.get((target, ""), ()),
+                *_alone(bare, one.cells),
+            ],
+        )
         for one in found
     ]
+
+
+def _alone(bare: BoardCell | None, cells: Sequence[BoardCell]) -> list[str]:
+    """The attack that the undefended target falls to, where it has no numbers behind the defense:
+    what the defense keeps from others is no gain over what that one takes."""
+    if bare is None or bare.attack in {cell.attack for cell in cells if cell.status == "ok"}:
+        return []
+    return [bare.attack]
 
 
 def _against(bare: BoardCell | None, one: _Defended, lacks: Sequence[str]) -> _Defended:
