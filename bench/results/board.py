@@ -156,7 +156,9 @@ def _ranked(
         for cell, found in zip(cells, columns, strict=True)
     ]
     lacks = lacking(cells)
-    ranking = rank(contenders, ranked=ranked, incomplete=lacks)
+    attacked = {cell.who for cell in cells if cell.status == "ok" and not cell.control}
+    spared = {cell.who for cell in cells} - attacked
+    ranking = rank(contenders, ranked=ranked, incomplete=[*lacks, *spared])
     result = [
         replace(cell, attack_rank=place) for cell, place in zip(cells, ranking.attacks, strict=True)
     ]
@@ -164,7 +166,7 @@ def _ranked(
     strongest = {who: cells[i] for who, i in ranking.strongest.items()}
     standings = [
         replace(
-            _standing(who, strongest.get(who), ranking.targets.get(who)),
+            _standing(who, strongest.get(who), ranking.targets.get(who), who in attacked),
             lacks=tuple(lacks.get(who, ())),
         )
         for who in groups
@@ -175,9 +177,16 @@ def _ranked(
     return result, standings
 
 
-def _standing(who: tuple[str, str], cell: BoardCell | None, rank: int | None) -> TargetStanding:
+def _standing(
+    who: tuple[str, str], cell: BoardCell | None, rank: int | None, attacked: bool
+) -> TargetStanding:
+    """A target under the strongest of its cells; what controls alone leave of a saving says nothing
+    of attacks."""
+    nothing = TargetStanding(*who, None, None, *(UNDEFINED,) * 5, None)
     if cell is None:
-        return TargetStanding(*who, None, None, *(UNDEFINED,) * 5, None)
+        return nothing
+    if not attacked:
+        return replace(nothing, clean_saving=cell.clean_saving, clean_accuracy=cell.clean_accuracy)
     return TargetStanding(
         target=who[0],
         defense=who[1],

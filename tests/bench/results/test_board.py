@@ -330,6 +330,29 @@ def test_ranks_by_paired_tests(world):
     assert board.standings[0].surviving_saving.value == pytest.approx(1 - 2900 / 5000, abs=1e-3)
 
 
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_a_target_that_stood_controls_alone_is_not_ranked(world, status):
+    """Nobody attacked it: what noise leaves of its saving is no robustness."""
+    made = world(images=40)
+    filled(made)
+    for target in ("one", "two"):
+        for attack in ("weak", "strong"):
+            folder, cell = made.cell(target, attack)
+            folder.clear()
+            seal(folder, cell, status, "for a reason")
+    board, cells = made.board()
+    assert cells["one", "still"].control
+    assert cells["one", "still"].status == "ok"
+    for standing in board.standings:
+        assert (standing.rank, standing.strongest) == (None, None)
+        assert standing.surviving_saving == stats.UNDEFINED
+    assert {one.target: one.clean_saving.value is not None for one in board.standings} == {
+        "one": True,
+        "two": False,
+    }
+    assert answers(board)[0].detail == "No target has a finished attack yet."
+
+
 @pytest.mark.parametrize("status", ["missing", "failed", "timeout", "oom", "invalid", "skipped"])
 def test_a_target_that_an_attack_was_not_finished_on_is_not_ranked(world, status):
     """It had fewer attacks to stand than the others; who does not admit an attack lacks nothing."""
