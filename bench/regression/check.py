@@ -306,9 +306,14 @@ def _latency_notes(baseline: Baseline, now: Baseline) -> Iterator[str]:
     if baseline.latency.machine != now.latency.machine:
         yield "latency was measured on another machine than the baseline's: not compared"
         return
-    before = {(one.target, one.defense): one.median_ms for one in baseline.latency.entries}
+    before = {(one.target, one.defense): one for one in baseline.latency.entries}
     for one in now.latency.entries:
         old = before.get((one.target, one.defense))
-        if old and one.median_ms / old >= SLOWER:
-            times = f"{one.median_ms / old:.2f} times as long as in the baseline"
+        if old is not None and old.images != one.images:
+            yield (
+                f"latency of {one.defended} was timed on {counted(one.images, 'image')}, the "
+                f"baseline's on {old.images}: not compared"
+            )
+        elif old and old.median_ms and one.median_ms / old.median_ms >= SLOWER:
+            times = f"{one.median_ms / old.median_ms:.2f} times as long as in the baseline"
             yield f"warning: {one.defended} takes {times}"

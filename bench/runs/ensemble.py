@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from bench.runs.seal import environment_of, seal
 from bench.store.documents import write_json
 from bench.store.folder import CellFolder, RunFolder
 from bench.store.provenance import sources
-from bench.store.sealed import Combination, Environment, LeftOut, MemberWins, Sealed
+from bench.store.sealed import ALIKE, Combination, Environment, LeftOut, MemberWins, Sealed
 from bench.store.target import TARGET, TargetDescription
 
 
@@ -129,9 +130,11 @@ def _combined(cell: Cell, members: Sequence[Member], left_out: Sequence[LeftOut]
         adaptive=tuple(_adaptive(cell, target)),
         winner=tuple(winners),
     )
-    doubts = {"not-converged"} & {flag for member in members for flag in member.sealed.flags}
+    doubts = {"not-converged", _MIXED} & {flag for one in members for flag in one.sealed.flags}
     doubts |= _leads(members, tables, target.reference)
-    environment = environment_of(members[0].folder.shards()[0])
+    made = [environment_of(member.folder.shards()[0]) for member in members]
+    doubts |= {_MIXED} if any(_terms(one) != _terms(made[0]) for one in made) else set()
+    environment = made[0]
     return Combined(rows, target, environment, found, tuple(sorted(doubts)))
 
 
@@ -159,6 +162,16 @@ def _members(
         else:
             found.append(Member(key, other, folder, sealed))
     return found, left_out, missing
+
+
+_MIXED = "mixed-environment"
+
+
+def _terms(made: Environment) -> dict[str, Any]:
+    """What has to agree where members were made alike; their own code differs."""
+    terms = {name: made.get(name) for name in (*ALIKE, "threads")}
+    code = made.get("sources", {})
+    return terms | {part: code.get(part) for part in ("target", "defense")}
 
 
 def _leads(

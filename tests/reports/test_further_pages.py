@@ -251,6 +251,11 @@ def audit_board() -> Board:
             recovery=Estimate(0.5),
             flip_rate=0.2,
         ),
+        replace(
+            attacked(ok[0], "gradauto", "clean", "R", **known, rm=True, rd=True, rounding="end"),
+            recovery=Estimate(0.9),
+            flip_rate=None,
+        ),
         attacked(ok[1], "gradauto", "code", "released", **known, rm=True, rd=True),
         attacked(next(cell for cell in board.cells if cell.attack == "contrast"), "contrast"),
     ]
@@ -264,7 +269,7 @@ def test_audits_compare_like_with_like() -> None:
     magnitude, flips, contrast, closed = sheet.sections
     ((*_, gain),) = magnitude.rows
     assert gain.text == "+20.0 points", (
-        "0.6 with RM and RD, 0.4 with RD alone; RM alone has no partner"
+        "0.6 with RM and RD, 0.4 with RD alone; RM alone and another rounding have no partner"
     )
     assert [row[2].text for row in flips.rows] == ["1.00\u00a0%", "5.00\u00a0%", "20.00\u00a0%"]
     assert [row[0].text for row in contrast.rows] == ["released", "contrast"]

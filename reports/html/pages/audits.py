@@ -4,6 +4,7 @@ gates that nothing opens.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,23 +54,24 @@ def _params(cell: BoardCell) -> dict[str, object]:
     return params
 
 
+def _without_magnitude(cell: BoardCell) -> tuple[str, str]:
+    """What a cell has beside RM, of which K is a part."""
+    others = {name: value for name, value in _params(cell).items() if name not in ("rm", "K")}
+    return cell.defended, json.dumps(others, sort_keys=True)
+
+
 def _magnitude(cells: Sequence[BoardCell]) -> Section:
-    """With and without RM, one row for each optimiser, learning rate and RD."""
-    chosen = {
-        (
-            cell.defended,
-            *(str(_params(cell)[name]) for name in ("optimiser", "lr", "rd")),
-            bool(_params(cell)["rm"]),
-        ): cell
-        for cell in _gradauto(cells)
-    }
+    """With and without RM, where all other parameters agree."""
+    plain = {_without_magnitude(cell): cell for cell in _gradauto(cells) if not _params(cell)["rm"]}
     rows: list[list[Entry]] = []
-    for (target, optimiser, lr, rd, rm), cell in chosen.items():
-        if rm and (without := chosen.get((target, optimiser, lr, rd, False))) is not None:
+    for cell in _gradauto(cells):
+        without = plain.get(_without_magnitude(cell))
+        if _params(cell)["rm"] and without is not None:
+            optimiser, lr, rd = (str(_params(cell)[name]) for name in ("optimiser", "lr", "rd"))
             gain = (cell.recovery.value or 0) - (without.recovery.value or 0)
             rows.append(
                 [
-                    Field(f"{optimiser}, lr {lr}", below=str(target)),
+                    Field(f"{optimiser}, lr {lr}", below=cell.defended),
                     Field("with RD" if rd == "True" else "without RD"),
                     _linked(without),
                     psnr_field(without),

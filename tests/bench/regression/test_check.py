@@ -374,6 +374,10 @@ def test_time_only_warns_and_never_across_machines():
     verdict = check(baseline([one], latency=times), baseline([one], latency=slow))
     assert verdict.passed
     assert verdict.notes == ("warning: net takes 2.00 times as long as in the baseline",)
+    fewer = replace(slow, entries=(replace(slow.entries[0], images=1),))
+    assert check(baseline([one], latency=times), baseline([one], latency=fewer)).notes == (
+        "latency of net was timed on 1 image, the baseline's on 2: not compared",
+    )
     elsewhere = replace(slow, machine=replace(machine, device="b"))
     assert check(baseline([one], latency=times), baseline([one], latency=elsewhere)).notes == (
         "latency was measured on another machine than the baseline's: not compared",

@@ -13,7 +13,8 @@ from bench.results.ensemble import member_keys, strongest, trace_in_turn
 from bench.runs.ensemble import _adaptive, combined
 from bench.runs.layout import lay_out
 from bench.runs.run import Run
-from bench.runs.seal import seal
+from bench.runs.seal import environment_of, seal
+from bench.store.folder import RunFolder
 
 PLAN = """
 schema = 1
@@ -171,6 +172,32 @@ def test_again_it_is_the_same_bytes(finished, tmp_path):
     assert {
         path.name: path.read_bytes() for path in (tmp_path / "r" / "cells" / key).iterdir()
     } == before
+
+
+@pytest.mark.parametrize("mixed", ["threads", "target", "flag", None])
+def test_members_made_differently_are_flagged(finished, tmp_path, monkeypatch, mixed):
+    """As `merge --keep` puts them beside each other; each of them alone mixes nothing."""
+    folder, laid = finished
+    shutil.copytree(folder / "r", tmp_path / "r")
+    there = RunFolder(tmp_path / "r")
+    other, _ = cell_of(laid, "skipnet-20-budget", "genetic")
+    key, _ = cell_of(laid, "skipnet-20-budget", "autoenergy")
+
+    def made(shard):
+        found = environment_of(shard)
+        if shard.path.parent.name == other and mixed == "threads":
+            return found | {"threads": found["threads"] + 1}
+        if shard.path.parent.name == other and mixed == "target":
+            return found | {"sources": found["sources"] | {"target": "another"}}
+        return found
+
+    monkeypatch.setattr("bench.runs.ensemble.environment_of", made)
+    if mixed == "flag":
+        document = json.loads((there.cell(other).path / "cell.json").read_text())
+        document["flags"].append("mixed-environment")
+        (there.cell(other).path / "cell.json").write_text(json.dumps(document))
+    found = combined(there, key, laid.cells)
+    assert ("mixed-environment" in found.flags) == (mixed is not None)
 
 
 def test_a_member_without_numbers_fails_it_with_the_reason(finished, tmp_path, monkeypatch):
