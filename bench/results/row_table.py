@@ -86,28 +86,30 @@ class RowTable:
         )
 
 
-def mean_trace(table: RowTable, most: int = TRACE_POINTS) -> list[tuple[int, float]]:
+def mean_trace(table: RowTable) -> list[tuple[int, float]]:
     """(forward-equivalents, mean MACs): the mean over images of a step function each.
 
     An image stands at its clean MACs until the first point of its trace.
 
     Args:
         table: the images.
-        most: points, evenly thinned.
     """
     traced = np.diff(table.starts) > 0
     if not traced.any():
         return []
     last = max(int(table["evaluations"][traced].max()), int(table.evaluations.max()))
-    marks = np.unique(np.concatenate([table.evaluations, [0, last]]))
-    if len(marks) > most:
-        marks = np.unique(marks[np.round(np.linspace(0, len(marks) - 1, most)).astype(int)])
-    # One sorted axis for all images: image by image, each as wide as the largest mark.
-    width = last + 1
-    images = np.repeat(np.arange(len(table)), np.diff(table.starts))
-    axis = images * width + table.evaluations
-    places = np.searchsorted(axis, np.arange(len(table))[:, None] * width + marks, side="right") - 1
-    begun = places >= table.starts[:-1, None]
-    reached = np.where(begun, table.macs[np.maximum(places, 0)], table["clean_macs"][:, None])
-    means = reached.sum(0) / len(table)
+    marks, places = np.unique(np.concatenate([table.evaluations, [0, last]]), return_inverse=True)
+    before = np.concatenate([[0], table.macs[:-1]])
+    before[table.starts[:-1][traced]] = table["clean_macs"][traced]
+    rises = np.zeros(len(marks), dtype=np.int64)
+    np.add.at(rises, places[: len(table.macs)], table.macs - before)
+    means = (int(table["clean_macs"].sum()) + rises.cumsum()) / len(table)
     return [(int(mark), float(mean)) for mark, mean in zip(marks, means, strict=True)]
+
+
+def for_drawing(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most as many points as a trace has, evenly spread, with the first and the last."""
+    if len(points) <= TRACE_POINTS:
+        return list(points)
+    places = np.round(np.linspace(0, len(points) - 1, TRACE_POINTS)).astype(int)
+    return [points[place] for place in places]

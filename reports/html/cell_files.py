@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.results.records import Board, BoardCell
-from bench.results.row_table import RowTable, mean_trace
+from bench.results.row_table import RowTable, for_drawing, mean_trace
 from reports import numbers
 from reports.answers import sentence, summary
 from reports.html import charts
@@ -121,7 +121,7 @@ def _charts(
         charts.finished(clean, adversarial, floor, ceiling) if bounded else None,
     )
     mean = sum(clean) / len(clean) if clean else 0.0
-    trace = [TracePoint(*point) for point in mean_trace(table)] if there else []
+    trace = [TracePoint(*point) for point in for_drawing(mean_trace(table))] if there else []
     yield (
         "trace",
         "Mean MACs of the best image so far",

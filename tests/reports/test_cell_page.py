@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from synthetic import block_units, full_board, image_rows
 
-from bench.results.row_table import RowTable, mean_trace
+from bench.results.row_table import RowTable, for_drawing, mean_trace
 from reports.html.pages.cell import (
     Gallery,
     Limits,
@@ -53,7 +53,9 @@ def test_long_traces_are_thinned_and_keep_their_ends() -> None:
     row = replace(
         ROWS[0], trace=tuple((at, 100 + at, 0.0) for at in range(1, 500)), evaluations=499
     )
-    points = mean_trace(RowTable.of_rows([row]))
+    whole = mean_trace(RowTable.of_rows([row]))
+    assert whole[117] == (117, 217.0), "what is read off a trace is not thinned"
+    points = for_drawing(whole)
     assert len(points) <= 32
     assert (points[0][0], *points[-1]) == (0, 499, 599.0)
 

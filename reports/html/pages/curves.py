@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.results.records import Board, BoardCell
-from bench.results.row_table import mean_trace
+from bench.results.row_table import for_drawing, mean_trace
 from reports import numbers
 from reports.html import charts
 from reports.html.fields import Field, estimate_field
@@ -54,7 +54,7 @@ def _section(name: str, cells: Sequence[BoardCell], place: int) -> Section | Non
         points = [
             (evaluations, (macs - (cell.clean_macs or 0)) / reserve) for evaluations, macs in trace
         ]
-        lines += [charts.CurvePoint(cell.attack, spent, won) for spent, won in points]
+        lines += [charts.CurvePoint(cell.attack, spent, won) for spent, won in for_drawing(points)]
         half = next((spent for spent, won in points if won >= HALF), None)
         most = points[-1][1]
         near = next(spent for spent, won in points if won >= 0.9 * most)
