@@ -38,6 +38,7 @@ class PublishedRow:
         attack: digest of what the attack is, and of its code.
         harness: versions, device class and threads, in words.
         protocol: digest of the terms.
+        besides: digest of its accuracy, PSNR and flags; "" in versions that did not note them.
     """
 
     board: str
@@ -51,6 +52,12 @@ class PublishedRow:
     attack: str
     harness: str
     protocol: str
+    besides: str = ""
+
+    def says_the_same(self, other: PublishedRow) -> bool:
+        """Whether two versions of a row agree in all that both of them note."""
+        noted = bool(self.besides and other.besides)
+        return self == (other if noted else replace(other, besides=self.besides))
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,9 @@ class History:
             for cell in board.cells
         )
         last = self.versions[-1] if self.versions else None
-        if last is not None and last.rows == rows:
+        if last is not None and _agree(last.rows, rows):
             named = self.versions[:-1], replace(last, name=name or last.name)
-            return History((*named[0], named[1]))
+            return History((*named[0], replace(named[1], rows=rows)))
         number = len(self.versions) + 1
         return History((*self.versions, Version(name or str(number), rows))[-MOST_VERSIONS:])
 
@@ -133,7 +140,7 @@ def changes(before: Version, now: Version) -> list[RowChange]:
     found = [
         RowChange(earlier.get(place), row, _why(earlier.get(place), row))
         for place, row in later.items()
-        if earlier.get(place) != row
+        if place not in earlier or not earlier[place].says_the_same(row)
     ]
     gone = [RowChange(row, None, "is gone") for place, row in earlier.items() if place not in later]
     return [*found, *gone]
@@ -157,8 +164,14 @@ def _why(before: PublishedRow | None, now: PublishedRow) -> str:
         if differs
     ]
     if not found and before.macs == now.macs and before.recovery == now.recovery:
-        return "its rank" if before.rank != now.rank else "its reason"
+        if before.rank != now.rank:
+            return "its rank"
+        return "its reason" if before.reason != now.reason else "its accuracy, PSNR or flags"
     return "; ".join(found) or "the same networks, attacks and harness: nothing explains it"
+
+
+def _agree(before: Sequence[PublishedRow], now: Sequence[PublishedRow]) -> bool:
+    return len(before) == len(now) and all(map(PublishedRow.says_the_same, before, now))
 
 
 def _names(boards: Sequence[Board]) -> list[str]:
@@ -189,7 +202,15 @@ def _row(name: str, board: Board, cell: BoardCell) -> PublishedRow:
         attack=_digest(cell, ("attack",), sources),
         harness=_words(harness),
         protocol=digest(dict(board.protocol))[:16],
+        besides=_besides(cell),
     )
+
+
+def _besides(cell: BoardCell) -> str:
+    """What a row says beside its costs."""
+    shares = cell.clean_accuracy, cell.adversarial_accuracy, cell.agreement
+    numbers = [*(share.value for share in shares), cell.psnr, cell.pooled_psnr]
+    return digest({"numbers": list(map(str, numbers)), "flags": list(cell.flags)})[:16]
 
 
 def _digest(cell: BoardCell, kinds: Sequence[str], sources: Mapping[str, str]) -> str:

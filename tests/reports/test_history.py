@@ -52,6 +52,12 @@ CAUSES = {
         "was ok, is withdrawn: for a reason",
     ),
     "protocol": (replace(BOARD, protocol={**BOARD.protocol, "audit": 99}), "another protocol"),
+    "accuracy": (
+        with_cell(lambda cell: replace(cell, adversarial_accuracy=Estimate(0.1))),
+        "its accuracy, PSNR or flags",
+    ),
+    "psnr": (with_cell(lambda cell: replace(cell, psnr=20.0)), "its accuracy, PSNR or flags"),
+    "flags": (with_cell(lambda cell: replace(cell, flags=("stuck",))), "its accuracy, PSNR or"),
     "rank": (with_cell(lambda cell: replace(cell, attack_rank=77)), "its rank"),
 }
 
@@ -64,6 +70,15 @@ def test_a_row_that_changed_says_why(cause):
     assert said in changes(*history.versions)[0].why
     page = history_page(history)
     assert said in page.sections[0].rows[0][-1].text
+
+
+def test_a_version_that_notes_less_is_no_other_one():
+    """Publications from before accuracy, PSNR and flags were noted."""
+    older = History().with_boards([BOARD])
+    (version,) = older.versions
+    older = History((replace(version, rows=tuple(replace(r, besides="") for r in version.rows)),))
+    again = older.with_boards([BOARD])
+    assert again == History().with_boards([BOARD]), "noted from now on"
 
 
 def test_another_name_of_the_run_is_no_change():
