@@ -71,7 +71,7 @@ def read_cell(folder: CellFolder, command: str, cell: Cell, *, whole: bool) -> R
         reason="not run yet, or not finished",
         control=cell.attack.control,
         series=cell.attack.series or attack,
-        command="" if cell.is_handed_in else f"{command} --only {shlex.quote(cell.label)}",
+        command="" if cell.is_handed_in else _repeating(command, cell.label),
     )
     if cell.excluded:
         return ReadCell(replace(found, status="skipped", reason=cell.excluded))
@@ -82,6 +82,13 @@ def read_cell(folder: CellFolder, command: str, cell: Cell, *, whole: bool) -> R
     except ValueError as error:
         reason = f"its rows do not hold: {error}"
     return ReadCell(replace(found, status="invalid", reason=reason, refused=True))
+
+
+def _repeating(command: str, label: str) -> str:
+    """The command that repeats a cell: that of its run, for this cell alone where it is one `run`.
+    Those of merged runs, of `beat` and of programs have no such option, or more than one plan."""
+    alone = command.startswith("gatebench run ") and " && " not in command
+    return f"{command} --only {shlex.quote(label)}" if alone else command
 
 
 def _sealed(folder: CellFolder, cell: Cell, found: BoardCell, whole: bool) -> ReadCell:

@@ -622,6 +622,24 @@ def test_who_sees_macs_alone(world, changed, fits, status, sees):
     assert (cells["one", "weak"].status, cells["one", "weak"].sees) == (status, sees)
 
 
+@pytest.mark.parametrize(
+    ("command", "repeats"),
+    [
+        ("gatebench run plan.toml", "gatebench run plan.toml --only 'one / weak'"),
+        ("gatebench run a && gatebench run b", "gatebench run a && gatebench run b"),
+        ("gatebench beat r 0123456789ab", "gatebench beat r 0123456789ab"),
+        ("bench.evaluate(…)", "bench.evaluate(…)"),
+    ],
+    ids=["run", "merged", "beat", "program"],
+)
+def test_the_command_that_repeats_a_cell_can_be_run(world, command, repeats):
+    made = world()
+    made.fill("one", "weak", [row(i, 2000, 3000, 3000) for i in range(4)])
+    plan = json.loads((made.folder / "plan.json").read_text())
+    (made.folder / "plan.json").write_text(json.dumps(plan | {"command": command}))
+    assert made.board()[1]["one", "weak"].command == repeats
+
+
 @pytest.mark.parametrize("name", ["floor", "ceiling", "reference"])
 def test_a_target_whose_cells_name_other_costs_is_invalid(world, name):
     """Its rows agree, and its savings would be measured against two ceilings."""
