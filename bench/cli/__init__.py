@@ -89,7 +89,7 @@ def cli() -> None:
 
     \b
     Start here:
-      gatebench run quickstart    attack a trained network of each family
+      gatebench run quickstart    attack trained networks of three families
       gatebench list attacks      what there is to attack with
       gatebench plan              what ./bench.toml would run, and how long
     """

@@ -20,8 +20,8 @@ _ENTRY = re.compile(r"^@\w+\{([^,]+),.*?^\}$", re.MULTILINE | re.DOTALL)
 def cite(names: tuple[str, ...]) -> None:
     """Print BibTeX for gatebench and the papers behind what it runs.
 
-    With names of networks, attacks or data sets (skipnet, gradauto, cifar10 …): gatebench and only
-    those.
+    With names of networks, attacks or data sets that have a paper (skipnet, gradauto, cifar10 …):
+    gatebench and only those.
     """
     from bench.errors import PlanError, did_you_mean
 

@@ -38,7 +38,7 @@ def publish(
     """Write the boards of RUN... as a static site that any host can serve.
 
     \b
-    RUN is a run's folder or its name under ./runs. The site holds
+    RUN is a run's folder, or its name in the folder of all runs. The site holds
       index.html       every board with its answers, and the commands that repeat the runs
       01-NAME/ ...     a folder a board: the leaderboard, further pages, pictures, board.csv
       rows.parquet     the row of every image, without its pictures

@@ -59,7 +59,8 @@ class RunTable(_Strict):
     """How the plan is computed; nothing here changes a result, except `device` and `threads`."""
 
     device: str = "auto"
-    """`"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`; auto takes a GPU where there is one."""
+    """`"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`; auto takes a GPU that torch reaches by
+    CUDA, else the CPU."""
     shard: int = 1
     """Images computed, stored and resumed together: as many whole batches as fit, at least one. So
     by default a run that was killed loses at most the batches that were being computed."""

@@ -31,7 +31,8 @@ its line. This page is generated from the schema (`bench/plans/schema.py`). Othe
 Any key of a single table can be set on the command line: `--set protocol.images=50`.
 
 In a list of tables, such as `[[attack]]`, every entry is a table of its own. Under `extends`, keys
-of single tables are merged one by one; a list of tables replaces the one it extends.
+of single tables are merged one by one (`[protocol.fit]` as a whole); a list of tables replaces the
+one it extends.
 """
 
 THREATS = """\

@@ -303,7 +303,7 @@ class AdversarialStage(BudgetStage):
 
 class SkipNetRecipe:
     """SkipNet in stages: static (plain ResNet), sp (supervised), budget (SP with a penalty), hrl
-    (policy gradient).
+    (policy gradient), adversarial (trained on attacks).
 
     `sp` and `budget` start from random weights; `hrl` and `adversarial` start from `budget`, or
     from the weights named by --from. Each stage takes five to ten minutes on a core for digits-m at
