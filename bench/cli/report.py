@@ -47,8 +47,8 @@ def report(
     """Write the results of RUN... as pages that work from disk.
 
     RUN is a run's folder, or its name in the folder of all runs. Several runs, or a run of several
-    protocols, make an index over their boards. An older report at the same place is replaced as a whole; a
-    folder that holds anything else is left alone.
+    protocols, make an index over their boards. An older report at the same place is replaced as a
+    whole; a folder that holds anything else is left alone.
     """
     from bench.store.folder import find_run
 
